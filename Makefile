@@ -1,0 +1,70 @@
+# `make` alone lists what there is. PYTHON=... names the interpreter that .venv is made with.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format wheel clean
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+PROGRAMS := data tuning serving
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+
+help:  ## Lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## Creates or reuses .venv and installs what requirements*.txt name
+
+demo: $(STAMP)  ## The whole chain on a small made-up world: data to recommendations over gRPC
+	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
+
+test: check  ## Checks, then the tests (those marked slow left out)
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## The tests marked slow
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)  ## ruff, formatting, types, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy mmrec_tf $(PROGRAMS)
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+format: $(STAMP)  ## Rewrites the code as `make check` wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(STAMP)  ## Builds dist/*.whl, which holds mmrec_tf and nothing else
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean:  ## Removes what was built; .venv and work stay
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# Reinstalls only when one of these files changed since. Candidates are run, not looked up: a pyenv
+# shim exists even for versions that it then refuses to start.
+$(STAMP): requirements.txt requirements-dev.txt setup.cfg pyproject.toml
+	@if ! $(BIN)/python -c '$(SUPPORTED)' 2>/dev/null; then \
+	  found=; \
+	  for candidate in $(or $(PYTHON),python3.11 python3.12 python3 python); do \
+	    if "$$candidate" -c '$(SUPPORTED)' >/dev/null 2>&1; then found=$$candidate; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "mmrec_tf needs Python 3.11 or 3.12; found $$($(or $(PYTHON),python3) -V 2>&1 | head -n 1)." \
+	      "Install one, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; \
+	  fi; \
+	  echo "Making .venv with $$("$$found" -V) ($$found)"; \
+	  if ! said=$$("$$found" -m venv --clear .venv 2>&1); then \
+	    rm -rf .venv; \
+	    if ! "$$found" -m virtualenv --quiet .venv >/dev/null 2>&1; then \
+	      rm -rf .venv; \
+	      echo "$$said" >&2; \
+	      echo "$$found cannot make a virtual environment. On Debian or Ubuntu: apt-get install" \
+	        "$$("$$found" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >&2; \
+	      exit 1; \
+	    fi; \
+	  fi; \
+	fi
+	@echo "Installing requirements into .venv (about 3 GB; 2 to 4 minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation -e .
+	@touch $@

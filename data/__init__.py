@@ -1,0 +1,1 @@
+"""Programs that make dataset directories; `python -m data.prepare` is the command."""

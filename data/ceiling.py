@@ -1,0 +1,51 @@
+"""The best that any recommender can reach in a world whose truth is known."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+KS = (5, 10, 20, 50)
+
+
+class Block(NamedTuple):
+    """Some users of a world.
+
+    Attributes:
+      score: <float64>[user, item], what to rank by.
+      known: <bool>[user, item], the train items, left out of the ranking.
+      relevant: <bool>[user, item], the items to be found.
+    """
+
+    score: np.ndarray
+    known: np.ndarray
+    relevant: np.ndarray
+
+
+def measure(blocks: Iterable[Block], ks: Sequence[int] = KS) -> dict[str, float]:
+    """Ranks every item for every user and averages over the users with anything to find.
+
+    Recall@k is the share of a user's relevant items among the first k; NDCG@k has binary gains
+    and the ideal order of min(k, relevant) items. Ties go to the lower item number.
+
+    Returns:
+      `users`, and `recall@k` and `ndcg@k` for each k.
+    """
+    sums = {f"{metric}@{k}": 0.0 for k in ks for metric in ("recall", "ndcg")}
+    users = 0
+    for block in blocks:
+        some = block.relevant.any(axis=1)
+        score = np.where(block.known, -np.inf, block.score)[some]
+        relevant = block.relevant[some]
+        users += len(score)
+        first = np.argsort(-score, axis=1, kind="stable")[:, : max(ks)]
+        hit = np.take_along_axis(relevant, first, axis=1)
+        discount = 1 / np.log2(np.arange(max(ks, default=0)) + 2)
+        number = relevant.sum(axis=1)
+        for k in ks:
+            ideal = np.concatenate([[0.0], np.cumsum(discount)])[np.minimum(number, k)]
+            found = hit[:, :k]
+            sums[f"recall@{k}"] += float((found.sum(axis=1) / number).sum())
+            sums[f"ndcg@{k}"] += float(((found @ discount[: found.shape[1]]) / ideal).sum())
+    means = {name: value / max(users, 1) for name, value in sums.items()}
+    return {"users": users, **means}

@@ -1,0 +1,207 @@
+"""An item's files below a media root: where they lie, and what they are made into."""
+
+import collections
+import importlib.metadata
+import os
+import pathlib
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+from data.tables import Row, Table
+from mmrec_tf.errors import ConfigError, DatasetError, MediaError
+from mmrec_tf.records import Quarantined
+
+ABSENT = "none"  # what an option says for "this modality is not wanted"
+_FIELD = re.compile(r"\{([^{}]*)\}")
+# Of several files with one stem, such as 12.jpg and 12.txt, those with these endings come first.
+_SUFFIXES = {
+    "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    "audio": (".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a", ".aac"),
+}
+_DECODERS = {"image": "opencv-python-headless", "audio": "soundfile"}
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+class Found(NamedTuple):
+    """An item's file, or why there is none.
+
+    Attributes:
+      name: relative to the media root; "" where the table names no file.
+      reason: why the file cannot be used; "" where it may.
+    """
+
+    name: str
+    reason: str = ""
+
+
+class Locator:
+    """Says which file below the media root holds an item's picture or sound.
+
+    Args:
+      modality: "image" or "audio".
+      root: the media root.
+      table: the items.
+      place: a column of the table that holds paths, or a template such as
+        `images/{movieId}.jpg`, whose `.*` at the end stands for any ending.
+
+    Raises:
+      ConfigError: when `place` is neither.
+    """
+
+    def __init__(self, modality: str, root: pathlib.Path, *, table: Table, place: str):
+        self._modality, self._place = modality, place
+        self._root = root.resolve()
+        self._is_column = place in table.columns
+        self._listings: dict[pathlib.Path, dict[str, list[str]]] = {}
+        fields = _FIELD.findall(place)
+        if not self._is_column and (not fields or "*" in place.removesuffix(".*")):
+            raise ConfigError(
+                f"{modality}: wanted a column of {table.path} ({', '.join(table.columns)}), a "
+                f"template such as {modality}/{{item}}.*, or {ABSENT}; got {place!r}."
+            )
+        for name in [] if self._is_column else fields:
+            table.column(name, name, required=True)
+
+    def find(self, row: Row) -> Found:
+        """The file of one row."""
+        if self._is_column:
+            name = row.cells[self._place]
+        elif all(row.cells[field] for field in _FIELD.findall(self._place)):
+            name = _FIELD.sub(lambda field: row.cells[field[1]], self._place)
+        else:
+            name = ""
+        if not name:
+            return Found("")
+        try:
+            if not self._is_column and name.endswith(".*"):
+                name = self._any_ending(name.removesuffix(".*")) or name
+            return Found(name, "" if self._is_inside(name) else "outside the media root")
+        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a zero byte, ...
+            return Found(name, f"no usable path: {error}")
+
+    def path(self, found: Found) -> pathlib.Path:
+        """The path of a file that was found."""
+        return self._root / found.name
+
+    def _is_inside(self, name: str) -> bool:
+        return (self._root / name).resolve().is_relative_to(self._root)
+
+    def _any_ending(self, stem: str) -> str | None:
+        folder = (self._root / stem).parent
+        if not self._is_inside(str(folder)):
+            return None
+        if folder not in self._listings:
+            # Listed once: a search for each item would read the folder as often as there are items.
+            listing = self._listings[folder] = collections.defaultdict(list)
+            for entry in sorted(os.listdir(folder)) if folder.is_dir() else ():
+                listing[pathlib.PurePath(entry).stem].append(entry)
+        entries = self._listings[folder].get(pathlib.PurePath(stem).name, [])
+        if not entries:
+            return None
+        best = min(entries, key=self._preference)
+        return str(pathlib.PurePath(stem).with_name(best))
+
+    def _preference(self, entry: str) -> int:
+        suffix, known = pathlib.PurePath(entry).suffix.lower(), _SUFFIXES[self._modality]
+        return known.index(suffix) if suffix in known else len(known)
+
+
+def default_place(modality: str, table: Table, root: pathlib.Path, *, item: str) -> str | None:
+    """Where the files are when no option says so.
+
+    The column named as the modality; else, where the folder exists, the files named by the column
+    `movieId` or by the item id in `images/` or `audio/`; else nowhere.
+    """
+    if modality in table.columns:
+        return modality
+    folder = {"image": "images", "audio": "audio"}[modality]
+    if not (root / folder).is_dir():
+        return None
+    return f"{folder}/{{{'movieId' if 'movieId' in table.columns else item}}}.*"
+
+
+def read(path: pathlib.Path, *, max_bytes: int) -> bytes:
+    """Reads a file of bounded size.
+
+    Raises:
+      MediaError: when there is none, or it cannot be read.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
+            raise MediaError("not a file")
+        if status.st_size > max_bytes:
+            raise MediaError(f"too many bytes ({status.st_size:,}; at most {max_bytes:,})")
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MediaError("no such file") from error
+    except OSError as error:
+        raise MediaError(f"cannot be read ({error.strerror})") from error
+
+
+class Medium(NamedTuple):
+    """One modality of the items: where its files are, and what makes them into content."""
+
+    modality: str
+    locator: Locator
+    prepare: Callable[[bytes], bytes]
+    max_bytes: int
+
+    def load(self, item: str, row: Row) -> bytes | Quarantined | None:
+        """The content of one item; None where the table names no file."""
+        found = self.locator.find(row)
+        if not found.name:
+            return None
+        if found.reason:
+            return Quarantined(item, self.modality, found.name, found.reason)
+        try:
+            data = read(self.locator.path(found), max_bytes=self.max_bytes)
+        except MediaError as error:
+            return Quarantined(item, self.modality, found.name, str(error))
+        try:
+            return self.prepare(data)
+        except MediaError as error:
+            reason = str(error)
+        except ImportError:
+            raise
+        except Exception as error:  # a decoder's surprise must cost one file, not the whole run
+            reason = f"unexpected {type(error).__name__} ({error})"
+        return Quarantined(item, self.modality, found.name, reason, _decoder(self.modality))
+
+
+def in_order(
+    function: Callable[[_In], _Out], values: Iterable[_In], *, workers: int
+) -> Iterator[_Out]:
+    """Applies `function` in threads; results come in order, and few are held at a time."""
+    pending: collections.deque[Future[_Out]] = collections.deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for value in values:
+                pending.append(pool.submit(function, value))
+                if len(pending) >= 4 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def check_root(root: pathlib.Path) -> None:
+    """Checks that the media root is a directory.
+
+    Raises:
+      DatasetError: when it is not.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"{root}: wanted a folder with media (--media-root); there is none.")
+
+
+def _decoder(modality: str) -> str:
+    library = _DECODERS[modality]
+    return f"{library} {importlib.metadata.version(library)}"

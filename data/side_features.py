@@ -1,0 +1,145 @@
+"""Side features of users and items: vocabularies and scales learned from a table, then applied."""
+
+import array
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.tables import BadRow, Row, Table
+from mmrec_tf.schema import FeatureSpec
+
+_UNKNOWN, _FIRST = 1, 2
+
+
+@dataclass(frozen=True)
+class FeatureColumns:
+    """The side features of one table.
+
+    Attributes:
+      categorical: columns of one or several names each.
+      numeric: columns of one number each.
+      separator: what stands between several names in one cell; "" for never several.
+      vocabulary_size: the most names to keep of a column, the most frequent ones.
+    """
+
+    categorical: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = ()
+    separator: str = "|"
+    vocabulary_size: int = 10_000
+
+    def check(self, table: Table) -> None:
+        """Checks that the table has the columns.
+
+        Raises:
+          ConfigError: when it lacks one.
+        """
+        for name in self.categorical + self.numeric:
+            table.column(name, name, required=True)
+
+    def names(self, row: Row, column: str) -> list[str]:
+        """The distinct names in a cell, in its order."""
+        cell = row.cells[column]
+        parts = cell.split(self.separator) if self.separator else [cell]
+        return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+    def number(self, row: Row, column: str) -> float | None:
+        """The number in a cell; None where it is empty.
+
+        Raises:
+          BadRow: when the cell holds something else.
+        """
+        cell = row.cells[column]
+        if not cell:
+            return None
+        try:
+            value = float(cell)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise BadRow(f"{column}: wanted a number or nothing; got {cell!r}")
+        return value
+
+
+class FeatureLearner:
+    """Learns `FeatureSpec`s from the rows that it is shown."""
+
+    def __init__(self, columns: FeatureColumns):
+        self._columns = columns
+        self._counts: dict[str, Counter[str]] = {name: Counter() for name in columns.categorical}
+        self._width = dict.fromkeys(columns.categorical, 1)
+        self._numbers = {name: array.array("d") for name in columns.numeric}
+
+    def add(self, row: Row) -> None:
+        """Learns from one row.
+
+        Raises:
+          BadRow: when a numeric cell holds something else; the rest of the row is learned from.
+        """
+        bad = None
+        for name in self._columns.categorical:
+            names = self._columns.names(row, name)
+            self._counts[name].update(names)
+            self._width[name] = max(self._width[name], len(names))
+        for name in self._columns.numeric:
+            try:
+                value = self._columns.number(row, name)
+            except BadRow as error:
+                bad = error
+                continue
+            if value is not None:
+                self._numbers[name].append(value)
+        if bad is not None:
+            raise bad
+
+    def specs(self) -> dict[str, FeatureSpec]:
+        """What was learned, by column."""
+        specs = {}
+        for name, counts in self._counts.items():
+            # Ties by name, so that the order of rows does not matter.
+            frequent = sorted(counts, key=lambda word: (-counts[word], word))
+            specs[name] = FeatureSpec(
+                kind="categorical",
+                vocabulary=tuple(frequent[: self._columns.vocabulary_size]),
+                width=self._width[name],
+            )
+        for name, numbers in self._numbers.items():
+            values = np.asarray(numbers, np.float64)
+            specs[name] = FeatureSpec(
+                kind="numeric",
+                mean=float(values.mean()) if len(values) else 0.0,
+                std=(float(values.std()) or 1.0) if len(values) else 1.0,
+            )
+        return specs
+
+
+class FeatureEncoder:
+    """Turns the cells of a row into what an item or user record holds."""
+
+    def __init__(self, columns: FeatureColumns, specs: dict[str, FeatureSpec]):
+        self._columns = columns
+        self.specs = specs
+        self._numbers = {
+            name: {word: i + _FIRST for i, word in enumerate(specs[name].vocabulary)}
+            for name in columns.categorical
+        }
+
+    def missing(self) -> dict[str, Sequence[int] | float | None]:
+        """The features of a user or item that no table names."""
+        return {name: [] if name in self._numbers else None for name in self.specs}
+
+    def encode(self, row: Row) -> dict[str, Sequence[int] | float | None]:
+        """The features of one row; a number that cannot be read is missing."""
+        found = self.missing()
+        for name, numbers in self._numbers.items():
+            found[name] = [numbers.get(word, _UNKNOWN) for word in self._columns.names(row, name)]
+        for name in self._columns.numeric:
+            try:
+                value = self._columns.number(row, name)
+            except BadRow:
+                continue  # counted, or raised, when the table was first read
+            if value is not None:
+                found[name] = (value - self.specs[name].mean) / self.specs[name].std
+        return found

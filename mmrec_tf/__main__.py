@@ -1,0 +1,162 @@
+"""The `mmrec-tf` command: parses, calls, prints. Each command's body is one library call.
+
+Exit status: 0; 2 for wrong usage or config; 1 for any other MmrecError, one line on stderr.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+import mmrec_tf
+from mmrec_tf.config import Config, load_config
+from mmrec_tf.errors import ConfigError, MmrecError
+
+
+def _train(arguments) -> None:
+    from mmrec_tf.training import train_run
+
+    config = load_config(arguments.config) if arguments.config else Config()
+    config = config.override(_settings(arguments.set))
+    dataset = mmrec_tf.open_dataset(arguments.dataset)
+    run = train_run(dataset, config, arguments.out, twin=arguments.twin)
+    metrics = json.loads((run.directory / "metrics.json").read_text(encoding="utf-8"))
+    _print_table(f"{run.directory}, valid split", metrics["valid"])
+
+
+def _evaluate(arguments) -> None:
+    from mmrec_tf.evaluation import evaluate_run
+
+    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset)
+    result = evaluate_run(
+        run, split=arguments.split, ks=_numbers(arguments.k), stage=arguments.stage
+    )
+    if arguments.json:
+        print(json.dumps(result))
+        return
+    rows = {name: values for name, values in result.items() if isinstance(values, dict)}
+    _print_table(f"{arguments.run}, {result['split']} split, {result['users']} users", rows)
+
+
+def _recommend(arguments) -> None:
+    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset)
+    history = [arguments.history.split(",")] * len(arguments.user) if arguments.history else None
+    answer = run.recommender().recommend(arguments.user, history=history, k=arguments.k)
+    if arguments.json:
+        users = [
+            {"user": user, "item_id": list(ids), "score": [float(value) for value in scores]}
+            for user, ids, scores in zip(arguments.user, *answer, strict=True)
+        ]
+        print(json.dumps({"users": users}))
+        return
+    for user, ids, scores in zip(arguments.user, *answer, strict=True):
+        for rank, (item, score) in enumerate(zip(ids, scores, strict=True), start=1):
+            print(f"{user}\t{rank}\t{item}\t{score:.4f}")
+
+
+def _export(arguments) -> None:
+    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset)
+    for path in mmrec_tf.export(
+        run.recommender(), arguments.out, version=arguments.version, k=arguments.k
+    ):
+        print(path)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line, without importing TensorFlow."""
+    parser = argparse.ArgumentParser(
+        prog="mmrec-tf",
+        description="Two-stage recommendation from content and clicks. "
+        'A dataset comes from "python -m data.prepare".',
+    )
+    parser.add_argument("--version", action="version", version=mmrec_tf.__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("train", help="train both stages into a run directory")
+    command.add_argument("--dataset", required=True, metavar="DIR")
+    command.add_argument("--config", metavar="FILE", help="JSON; defaults where left out")
+    command.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
+    command.add_argument("--out", required=True, metavar="RUN")
+    command.add_argument("--twin", action="store_true", help="also train the id-only twin")
+    command.set_defaults(call=_train)
+
+    command = _run_command(commands, "evaluate", "rank every item for every user of a split")
+    command.add_argument("--split", choices=("valid", "test"), default="test")
+    command.add_argument("--k", default="10,20", metavar="K,K", help="cut-offs")
+    command.add_argument(
+        "--stage",
+        choices=("retrieval", "recommender"),
+        default="retrieval",
+        help="recommender: what is left after ranking too",
+    )
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    command.set_defaults(call=_evaluate)
+
+    command = _run_command(commands, "recommend", "recommend items to users")
+    command.add_argument("--user", required=True, action="append", metavar="ID")
+    command.add_argument("--history", metavar="ID,ID", help="items, oldest first")
+    command.add_argument("--k", type=int, default=10)
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    command.set_defaults(call=_recommend)
+
+    command = _run_command(commands, "export", "write SavedModels for TensorFlow Serving")
+    command.add_argument("--out", required=True, metavar="EXPORT")
+    command.add_argument("--version", type=int, required=True, metavar="N")
+    command.add_argument("--k", type=int, default=50, help="items an answer holds")
+    command.set_defaults(call=_export)
+    return parser
+
+
+def _run_command(commands, name: str, description: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=description, description=description)
+    command.add_argument("run", metavar="RUN")
+    command.add_argument("--dataset", metavar="DIR", help="where the dataset has moved")
+    return command
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, str]:
+    settings = {}
+    for pair in pairs:
+        path, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set: wanted PATH=VALUE such as training.epochs=5; got {pair!r}.")
+        settings[path] = value
+    return settings
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise ConfigError(f"--k: wanted numbers of at least 1 such as 10,20; got {text!r}.")
+    return numbers
+
+
+def _print_table(title: str, rows: dict[str, dict[str, float]]) -> None:
+    names = list(next(iter(rows.values())))
+    width = max(map(len, rows))
+    print(title)
+    print(" " * width, *(f"{name:>12}" for name in names))
+    for row, values in rows.items():
+        print(f"{row:{width}}", *(f"{values[name]:12.4f}" for name in names))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    # TensorFlow's own start-up lines, errors about absent GPUs among them, say nothing to a user
+    # of this command.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    parsed = build_parser().parse_args(arguments)
+    try:
+        parsed.call(parsed)
+    except MmrecError as error:
+        print(f"{type(error).__name__}: {error}".replace("\n", " "), file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,410 @@
+"""All that an experiment may vary, as a tree of frozen dataclasses.
+
+A `Config` is checked when it is made, strict when it is read from JSON (an unknown name is
+refused with the nearest known one) and saved with every run. `override` is the one function
+through which the command line (`--set`) and the tuner change a setting.
+"""
+
+import dataclasses
+import difflib
+import json
+import pathlib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmrec_tf.errors import ConfigError
+
+FUSIONS = ("mean", "weighted", "gated", "attention")
+HISTORIES = ("none", "mean", "gru", "attention")
+HISTORY_CONTEXTS = ("auto", "past", "others")
+POOLINGS = ("mean", "cls")
+SOFTMAXES = ("batch", "full")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, f"{name}: wanted one of {', '.join(choices)}; got {value!r}.")
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """WordPiece tokens into BERT (Devlin et al. 2019).
+
+    `weights` is a hub id or a local folder for `TFBertModel.from_pretrained`; empty for a fresh
+    BERT of the sizes below with a vocabulary learned from the catalog.
+    `trainable_layers`: 0 keeps the encoder frozen, n trains the last n blocks, -1 trains all.
+    """
+
+    weights: str = ""
+    trainable_layers: int = 0
+    pooling: str = "mean"
+    max_tokens: int = 64
+    vocabulary_size: int = 4000
+    hidden_size: int = 64
+    num_layers: int = 2
+    num_heads: int = 2
+
+    def __post_init__(self):
+        _one_of("text.pooling", self.pooling, POOLINGS)
+        _require(
+            3 <= self.max_tokens <= 512, f"text.max_tokens: wanted 3 to 512; got {self.max_tokens}."
+        )
+        _require(
+            self.hidden_size % self.num_heads == 0,
+            f"text.hidden_size: wanted a multiple of text.num_heads ({self.num_heads}); "
+            f"got {self.hidden_size}.",
+        )
+        _require(
+            self.trainable_layers >= -1, "text.trainable_layers: wanted -1 (all), 0 or a count."
+        )
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """A network of `tf.keras.applications` without its top, averaged over space.
+
+    `weights`: empty for random ones, "imagenet" (downloads), or the path of a weights file.
+    `trainable_layers`: 0 keeps the encoder frozen, n trains the last n layers, -1 trains all.
+    """
+
+    architecture: str = "ResNet50"
+    weights: str = ""
+    trainable_layers: int = 0
+    size: int = 224
+
+    def __post_init__(self):
+        _require(32 <= self.size <= 1024, f"image.size: wanted 32 to 1024; got {self.size}.")
+        _require(
+            self.trainable_layers >= -1, "image.trainable_layers: wanted -1 (all), 0 or a count."
+        )
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """A log-mel spectrogram into a small convolutional network, optionally a GRU over time.
+
+    `trainable_layers`: 0 keeps the encoder frozen, n trains the last n blocks, -1 trains all.
+    `mask_bins` and `mask_frames` are the widest bands that SpecAugment (Park et al. 2019) hides
+    while an encoder trains.
+    """
+
+    trainable_layers: int = -1
+    sample_rate_hz: int = 16000
+    clip_seconds: float = 3.0
+    num_mels: int = 128
+    fft_length: int = 1024
+    hop_length: int = 256
+    fmax_hz: float = 8000.0
+    filters: tuple[int, ...] = (16, 32, 64)
+    gru_units: int = 0
+    mask_bins: int = 8
+    mask_frames: int = 8
+    weights: str = ""
+
+    def __post_init__(self):
+        _require(
+            0 < self.fmax_hz <= self.sample_rate_hz / 2,
+            f"audio.fmax_hz: wanted at most half of audio.sample_rate_hz "
+            f"({self.sample_rate_hz / 2:g}); got {self.fmax_hz:g}.",
+        )
+        _require(
+            self.clip_seconds * self.sample_rate_hz >= self.fft_length,
+            "audio.clip_seconds: wanted at least one window of audio.fft_length samples.",
+        )
+        _require(len(self.filters) > 0, "audio.filters: wanted at least one block.")
+        _require(
+            self.trainable_layers >= -1, "audio.trainable_layers: wanted -1 (all), 0 or a count."
+        )
+
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    """Projection to one space and a contrastive loss among one item's modalities.
+
+    `weight` scales the InfoNCE loss (van den Oord et al. 2018) in the total; 0 turns it off.
+    `temperature` is the initial value of a learnable scalar.
+    """
+
+    weight: float = 0.1
+    temperature: float = 0.1
+    hidden: int = 0
+
+    def __post_init__(self):
+        _require(self.weight >= 0, f"alignment.weight: wanted 0 or more; got {self.weight}.")
+        _require(
+            self.temperature > 0, f"alignment.temperature: wanted above 0; got {self.temperature}."
+        )
+
+
+@dataclass(frozen=True)
+class ItemConfig:
+    """The item tower. `id_dropout` hides the id of that share of items in each training step,
+    so that content has to stand alone; `modality_dropout` does the same to each modality."""
+
+    id_embedding: bool = True
+    id_dropout: float = 0.1
+    modality_dropout: float = 0.0
+    fusion: str = "gated"
+    features: bool = True
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        _one_of("item.fusion", self.fusion, FUSIONS)
+        for name in ("id_dropout", "modality_dropout", "dropout"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"item.{name}: wanted 0 up to 1 (exclusive); got {value}.")
+
+
+@dataclass(frozen=True)
+class UserConfig:
+    """The user tower. `history_context` says which of a user's train interactions surround a
+    training example: those before it ("past"), all others ("others"), or "auto": past where the
+    dataset's split follows time, others where it does not."""
+
+    id_embedding: bool = False
+    id_dropout: float = 0.1
+    history: str = "mean"
+    history_length: int = 50
+    history_context: str = "auto"
+    profile: bool = True
+    features: bool = True
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        _one_of("user.history", self.history, HISTORIES)
+        _one_of("user.history_context", self.history_context, HISTORY_CONTEXTS)
+        _require(self.history_length >= 1, "user.history_length: wanted at least 1.")
+        for name in ("id_dropout", "dropout"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"user.{name}: wanted 0 up to 1 (exclusive); got {value}.")
+
+
+@dataclass(frozen=True)
+class RetrievalConfig:
+    """The retrieval loss.
+
+    `softmax`: "batch" compares with the batch's other items (sampled softmax), "full" with the
+    whole catalog. `sampling_correction` subtracts the log of the sampling probability from the
+    logits (logQ, Yi et al. 2019), in-batch only. `num_hard_negatives` keeps that many of the
+    highest negatives (0: all). `mask_history` leaves the user's other known items out of the
+    negatives. `popularity_bias` adds a learned multiple of the log train frequency to a score.
+    """
+
+    softmax: str = "batch"
+    temperature: float = 0.1
+    learn_temperature: bool = True
+    sampling_correction: bool = True
+    remove_accidental_hits: bool = True
+    num_hard_negatives: int = 0
+    mask_history: bool = True
+    popularity_bias: bool = True
+
+    def __post_init__(self):
+        _one_of("retrieval.softmax", self.softmax, SOFTMAXES)
+        _require(
+            self.temperature > 0, f"retrieval.temperature: wanted above 0; got {self.temperature}."
+        )
+        _require(self.num_hard_negatives >= 0, "retrieval.num_hard_negatives: wanted 0 or more.")
+
+
+@dataclass(frozen=True)
+class RankingConfig:
+    """The ranking model: deep and cross network (Wang et al. 2021) over a user and an item.
+
+    `num_negatives` items are drawn for each positive, the share `candidate_share` of them from
+    what the retrieval model itself ranks highest, the rest at random. `num_candidates` is how many
+    items retrieval hands to ranking when recommending.
+    """
+
+    epochs: int = 3
+    num_cross_layers: int = 2
+    projection_dim: int = 0
+    hidden: tuple[int, ...] = (128, 64)
+    dropout: float = 0.1
+    num_negatives: int = 8
+    candidate_share: float = 0.75
+    num_candidates: int = 100
+    learning_rate: float = 1e-3
+
+    def __post_init__(self):
+        _require(self.epochs >= 0, "ranking.epochs: wanted 0 (no ranking model) or more.")
+        _require(self.num_negatives >= 1, "ranking.num_negatives: wanted at least 1.")
+        _require(0 <= self.candidate_share <= 1, "ranking.candidate_share: wanted 0 to 1.")
+        _require(self.num_candidates >= 1, "ranking.num_candidates: wanted at least 1.")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How `fit` runs. `patience` epochs without a better `monitor` on the valid split end it;
+    0 never does. `monitor` is a metric of `evaluate`, such as "ndcg@10" or "recall@20"."""
+
+    epochs: int = 20
+    batch_size: int = 512
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    clip_norm: float = 0.0
+    monitor: str = "ndcg@10"
+    patience: int = 5
+    mixed_precision: bool = False
+    jit_compile: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size"):
+            _require(getattr(self, name) >= 1, f"training.{name}: wanted at least 1.")
+        _require(self.learning_rate > 0, "training.learning_rate: wanted above 0.")
+        metric, _, k = self.monitor.partition("@")
+        _require(
+            metric in ("recall", "precision", "ndcg", "mrr", "hit_rate") and k.isdigit(),
+            f"training.monitor: wanted a metric such as ndcg@10 or recall@20; got {self.monitor!r}.",
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment.
+
+    `modalities` names those of the dataset that the item tower uses, in this order everywhere;
+    None takes all that the dataset has, () makes an id-only model.
+    """
+
+    modalities: tuple[str, ...] | None = None
+    dim: int = 64
+    text: TextConfig = field(default_factory=TextConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    item: ItemConfig = field(default_factory=ItemConfig)
+    user: UserConfig = field(default_factory=UserConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    ranking: RankingConfig = field(default_factory=RankingConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self):
+        _require(self.dim >= 2, f"dim: wanted at least 2; got {self.dim}.")
+        if self.modalities is not None:
+            _require(
+                len(set(self.modalities)) == len(self.modalities),
+                f"modalities: each at most once; got {', '.join(self.modalities)}.",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The config as plain dictionaries, lists and scalars."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Config":
+        """Reads what `to_json` wrote; missing settings take their defaults.
+
+        Raises:
+          ConfigError: for an unknown name, a value of the wrong type or out of range.
+        """
+        return _build(cls, value, "")
+
+    def override(self, settings: Mapping[str, Any]) -> "Config":
+        """A copy with settings changed, such as `{"training.epochs": 5}`.
+
+        Values may be strings as typed on a command line: they are read as JSON where the field is
+        not itself a string.
+        """
+        tree = self.to_json()
+        for path, value in settings.items():
+            node, kind = tree, type(self)
+            *parents, last = path.split(".")
+            for i, name in enumerate(parents):
+                kind = _field_type(kind, name, ".".join(parents[: i + 1]))
+                if not dataclasses.is_dataclass(kind):
+                    raise ConfigError(
+                        f"unknown setting {path}: {'.'.join(parents[: i + 1])} has no parts."
+                    )
+                node = node[name]
+            node[last] = _typed(_field_type(kind, last, path), value, path)
+        return Config.from_json(tree)
+
+    def id_only(self) -> "Config":
+        """The twin of this experiment that knows ids and nothing else."""
+        return dataclasses.replace(
+            self,
+            modalities=(),
+            alignment=dataclasses.replace(self.alignment, weight=0.0),
+            item=dataclasses.replace(
+                self.item, id_embedding=True, id_dropout=0.0, features=False
+            ),
+            user=dataclasses.replace(self.user, profile=False, features=False),
+        )
+
+
+def load_config(path: str | pathlib.Path) -> Config:
+    """Reads a config from a JSON file.
+
+    Raises:
+      ConfigError: when the file is missing, is not JSON, or holds an unusable setting.
+    """
+    try:
+        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: wanted a config file; {error.strerror}.") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: wanted JSON; {error}.") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: wanted a JSON object; got {type(value).__name__}.")
+    try:
+        return Config.from_json(value)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _field_type(cls, name: str, path: str):
+    hints = typing.get_type_hints(cls)
+    if name not in hints:
+        near = difflib.get_close_matches(name, hints, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(hints)}."
+        raise ConfigError(f"unknown setting {path}{hint}")
+    return hints[name]
+
+
+def _build(cls, value: Any, path: str):
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{path or 'config'}: wanted a JSON object; got {value!r}.")
+    arguments = {}
+    for name, part in value.items():
+        at = f"{path}.{name}" if path else name
+        kind = _field_type(cls, name, at)
+        if dataclasses.is_dataclass(kind):
+            arguments[name] = _build(kind, part, at)
+        else:
+            arguments[name] = _typed(kind, part, at)
+    return cls(**arguments)
+
+
+def _typed(kind, value: Any, path: str):
+    """`value` as the type of a field; strings from a command line are read as JSON."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(value, str) and kind is not str:
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = value.split(",") if tuple in (origin, *map(typing.get_origin, arguments)) else value
+    if origin is types.UnionType:
+        if value is None and type(None) in arguments:
+            return None
+        return _typed(next(a for a in arguments if a is not type(None)), value, path)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{path}: wanted a list; got {value!r}.")
+        return tuple(_typed(arguments[0], part, path) for part in value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is float and number:
+        return float(value)
+    if kind is int and number and value == int(value):
+        return int(value)
+    if kind in (bool, str) and isinstance(value, kind):
+        return value
+    raise ConfigError(f"{path}: wanted {getattr(kind, '__name__', kind)}; got {value!r}.")

@@ -1,0 +1,465 @@
+"""Sounds: mono 16-bit WAV bytes on disk, a log-mel spectrogram in the graph, a CNN on top."""
+
+import contextlib
+import functools
+import io
+import math
+import os
+import pathlib
+import tempfile
+import warnings
+import wave
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from mmrec_tf.config import AudioConfig
+from mmrec_tf.errors import ConfigError, MediaError
+from mmrec_tf.modalities.encoder import ModalityEncoder
+from mmrec_tf.schema import ModalitySpec
+
+MAX_BYTES = 512 * 2**20
+MIN_SECONDS = 0.01
+_MAX_RATE_HZ = 768_000
+_MAX_CHANNELS = 64
+_PCM_SCALE = 32768
+
+
+def prepare(data: bytes, *, sample_rate_hz: int = 16000, max_seconds: float = 10.0) -> bytes:
+    """Makes any sound that soundfile or librosa reads into mono 16-bit WAV bytes for the graph.
+
+    Only the first `max_seconds` are decoded. Channels are averaged, the rate is changed with
+    librosa (soxr), and a sound louder than full scale is turned down to it. The samples of a mono
+    16-bit WAV at the right rate stay as they are.
+
+    Args:
+      data: the bytes of a file.
+      sample_rate_hz: the rate wanted.
+      max_seconds: the longest sound returned.
+
+    Returns:
+      WAV bytes that `tf.audio.decode_wav` reads.
+
+    Raises:
+      MediaError: with a short reason when the bytes are empty, too many, damaged or not a sound,
+        or when the sound is silent, too short or not finite.
+    """
+    if not data:
+        raise MediaError("empty file")
+    if len(data) > MAX_BYTES:
+        raise MediaError(f"too many bytes ({len(data):,}; at most {MAX_BYTES:,})")
+    channels, rate = _decode(data, max_seconds)
+    if not np.isfinite(channels).all():
+        raise MediaError("samples that are not finite")
+    if channels.shape[1] < max(1.0, MIN_SECONDS * rate):
+        raise MediaError(f"too short ({channels.shape[1]} samples at {rate} Hz)")
+    samples = channels.mean(axis=0)
+    if rate != sample_rate_hz:
+        import librosa
+
+        samples = librosa.resample(samples, orig_sr=rate, target_sr=sample_rate_hz)
+    samples = samples[: round(max_seconds * sample_rate_hz)]
+    peak = np.abs(samples).max(initial=0)
+    if peak < 1 / _PCM_SCALE:
+        raise MediaError("silent")
+    pcm = np.rint(samples / max(peak, 1) * _PCM_SCALE)
+    pcm = np.clip(pcm, -_PCM_SCALE, _PCM_SCALE - 1).astype("<i2")
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate_hz)
+        file.writeframes(pcm.tobytes())
+    return out.getvalue()
+
+
+def _decode(data: bytes, max_seconds: float):
+    """The first seconds as <float32>[channel, sample], and the rate in Hz."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            rate = _plausible(file.samplerate, file.channels)
+            frames = min(file.frames, -int(-max_seconds * rate // 1))
+            return file.read(frames, dtype="float32", always_2d=True).T, rate
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        reason = str(error).split(": ")[-1].rstrip(".")
+    return _decode_with_librosa(data, max_seconds, reason)
+
+
+def _decode_with_librosa(data: bytes, max_seconds: float, reason: str):
+    """What soundfile refuses (AAC, odd MP3 and FLAC) may be read by ffmpeg through audioread."""
+    import librosa
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # librosa announces both its fallback and the end of that fallback for every file.
+        warnings.simplefilter("ignore")
+        path = os.path.join(folder, "sound")
+        with open(path, "wb") as file:
+            file.write(data)
+        # Its readers raise whatever they like on damaged files: EOFError, RuntimeError, ...
+        with contextlib.suppress(Exception):
+            samples, rate = librosa.load(path, sr=None, mono=False, duration=max_seconds)
+            samples = np.atleast_2d(samples)
+            return samples, _plausible(int(rate), samples.shape[0])
+    raise MediaError(f"not decodable ({reason})")
+
+
+def _plausible(rate: int, channels: int) -> int:
+    """The rate, refused where a damaged header would ask for absurd amounts of memory."""
+    if not 1000 <= rate <= _MAX_RATE_HZ or not 1 <= channels <= _MAX_CHANNELS:
+        raise MediaError(f"{channels} channels at {rate} Hz")
+    return rate
+
+
+def mel_spectrogram(
+    waveform: tf.Tensor,
+    *,
+    sample_rate_hz: int,
+    num_mels: int = 128,
+    fft_length: int = 1024,
+    hop_length: int = 256,
+    fmax_hz: float = 8000.0,
+) -> tf.Tensor:
+    """The power in mel bands, equal to `librosa.feature.melspectrogram` with its defaults.
+
+    Those are a periodic Hann window, frames centered with zeros beyond both ends, and Slaney's
+    bands (`mel_weights`).
+
+    Args:
+      waveform: <float32>[batch, sample].
+
+    Returns:
+      <float32>[batch, frame, mel], with 1 + samples // hop_length frames.
+    """
+    half = fft_length // 2
+    padded = tf.pad(waveform, [[0, 0], [half, half]])
+    spectrum = tf.signal.stft(padded, fft_length, hop_length, fft_length=fft_length)
+    power = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
+    weights = mel_weights(sample_rate_hz, num_mels, fft_length, fmax_hz)
+    return tf.tensordot(power, tf.constant(weights), 1)
+
+
+def log_mel(
+    waveform: tf.Tensor,
+    *,
+    sample_rate_hz: int,
+    num_mels: int = 128,
+    fft_length: int = 1024,
+    hop_length: int = 256,
+    fmax_hz: float = 8000.0,
+    top_db: float = 80.0,
+) -> tf.Tensor:
+    """`mel_spectrogram` in decibels below the clip's own peak, scaled to 0..1.
+
+    As `librosa.power_to_db(power, ref=np.max, top_db=80) / 80 + 1`, but zeros for a silent clip.
+
+    Args:
+      waveform: <float32>[batch, sample].
+      top_db: how far below the peak 0 lies, in decibels.
+
+    Returns:
+      <float32>[batch, frame, mel].
+    """
+    power = mel_spectrogram(
+        waveform,
+        sample_rate_hz=sample_rate_hz,
+        num_mels=num_mels,
+        fft_length=fft_length,
+        hop_length=hop_length,
+        fmax_hz=fmax_hz,
+    )
+    floor = 1e-10
+    peak = tf.reduce_max(power, axis=[1, 2], keepdims=True)
+    ratio = tf.maximum(power, floor) / tf.maximum(peak, floor)
+    decibels = 10 / math.log(10) * tf.math.log(ratio)
+    return tf.where(peak > floor, tf.maximum(decibels / top_db + 1, 0), 0)
+
+
+@functools.cache
+def mel_weights(sample_rate_hz: int, num_mels: int, fft_length: int, fmax_hz: float) -> np.ndarray:
+    """Triangular bands, equally spaced on Slaney's mel scale, each of unit area.
+
+    The scale is linear up to 1 kHz (200/3 Hz a mel) and logarithmic above (27 mels for each
+    factor of 6.4); from Slaney's Auditory Toolbox (1998), as in `librosa.filters.mel`.
+
+    Returns:
+      <float32>[bin, mel], where bin counts 1 + fft_length // 2 frequencies up to the half rate.
+    """
+    linear, corner, step = 200 / 3, 1000.0, math.log(6.4) / 27
+
+    def to_mel(hz):
+        return hz / linear if hz < corner else corner / linear + math.log(hz / corner) / step
+
+    mels = np.linspace(0, to_mel(fmax_hz), num_mels + 2)
+    edges = np.where(
+        mels < corner / linear, mels * linear, corner * np.exp(step * (mels - corner / linear))
+    )
+    bins = np.linspace(0, sample_rate_hz / 2, 1 + fft_length // 2)[:, np.newaxis]
+    low, center, high = edges[:-2], edges[1:-1], edges[2:]
+    rising = (bins - low) / (center - low)
+    falling = (high - bins) / (high - center)
+    return (np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)).astype(np.float32)
+
+
+def resample(waveform: tf.Tensor, rate_hz: tf.Tensor, sample_rate_hz: int) -> tf.Tensor:
+    """Changes the rate by cutting or extending the spectrum, an ideal low-pass filter.
+
+    Args:
+      waveform: <float32>[sample] at `rate_hz`.
+      rate_hz: <int32>[].
+      sample_rate_hz: the rate wanted.
+
+    Returns:
+      <float32>[sample'] at `sample_rate_hz`, zeros behind the sound.
+    """
+    # Whole seconds have whole numbers of samples at both rates, so nothing drifts, and a spare
+    # second keeps the end from ringing into the beginning.
+    samples = tf.shape(waveform)[0]
+    seconds = (samples + rate_hz - 1) // rate_hz + 1
+    spectrum = tf.signal.rfft(tf.pad(waveform, [[0, seconds * rate_hz - samples]]))
+    length = seconds * sample_rate_hz
+    bins = tf.minimum(tf.shape(spectrum)[0], length // 2 + 1)
+    spectrum = tf.pad(spectrum[:bins], [[0, length // 2 + 1 - bins]])
+    return tf.signal.irfft(spectrum, [length]) * (sample_rate_hz / tf.cast(rate_hz, tf.float32))
+
+
+class Encoder(ModalityEncoder):
+    """A log-mel spectrogram through a small convolutional network.
+
+    Each block is convolution, group normalization (Wu and He 2018; independent of the batch),
+    ReLU and 2 x 2 max pooling. A second channel holds each band's height from -1 to 1 (Liu et al.
+    2018, CoordConv): without it the average over frequency at the end would forget pitch. The
+    blocks' output is averaged over frequency and time or, with `gru_units`, read by a GRU along
+    time (Cho et al. 2014).
+
+    Args:
+      sample_rate_hz: the rate that sounds are brought to.
+      clip_seconds: sounds are cut or padded with zeros to this length.
+      num_mels: bands up to `fmax_hz`.
+      fft_length: samples of a window.
+      hop_length: samples from one window to the next.
+      fmax_hz: upper end of the highest band.
+      filters: output channels of each block.
+      gru_units: 0 for the average.
+      mask_bins: widest band of frequencies hidden in training (SpecAugment, Park et al. 2019).
+      mask_frames: longest stretch of frames hidden in training.
+      trainable_layers: 0 keeps the encoder frozen, n trains the last n blocks (the GRU is one),
+        -1 trains all.
+    """
+
+    def __init__(
+        self,
+        *,
+        sample_rate_hz: int = 16000,
+        clip_seconds: float = 3.0,
+        num_mels: int = 128,
+        fft_length: int = 1024,
+        hop_length: int = 256,
+        fmax_hz: float = 8000.0,
+        filters: Sequence[int] = (16, 32, 64),
+        gru_units: int = 0,
+        mask_bins: int = 8,
+        mask_frames: int = 8,
+        trainable_layers: int = -1,
+        **kwargs,
+    ):
+        super().__init__(trainable_layers=trainable_layers, **kwargs)
+        self.sample_rate_hz = sample_rate_hz
+        self.clip_seconds = clip_seconds
+        self.num_mels = num_mels
+        self.fft_length = fft_length
+        self.hop_length = hop_length
+        self.fmax_hz = fmax_hz
+        self.filters = tuple(filters)
+        self.gru_units = gru_units
+        self.mask_bins = mask_bins
+        self.mask_frames = mask_frames
+        self.num_samples = round(clip_seconds * sample_rate_hz)
+        blocks = [_block(units, f"block_{i}") for i, units in enumerate(self.filters)]
+        reader = _time_reader(gru_units) if gru_units else None
+        frames = 1 + self.num_samples // hop_length
+        spectrogram = tf.keras.Input([frames, num_mels, 2])
+        x = spectrogram
+        for block in blocks:
+            x = block(x)
+        x = reader(x) if reader else tf.keras.layers.GlobalAveragePooling2D()(x)
+        self.network = tf.keras.Model(spectrogram, x, name="network")
+        self._freeze([*blocks, reader] if reader else blocks)
+
+    @property
+    def output_dim(self) -> int:
+        return self.gru_units or self.filters[-1]
+
+    def content_spec(self) -> tf.TensorSpec:
+        """<float32>[batch, sample]."""
+        return tf.TensorSpec([None, self.num_samples], tf.float32)
+
+    def preprocess(self, raw: tf.Tensor) -> tf.Tensor:
+        """16-bit PCM WAV bytes, any rate and number of channels, to one clip.
+
+        Args:
+          raw: <string>[batch]; "" where the item lacks the modality.
+
+        Returns:
+          <float32>[batch, sample] in -1..1 at `sample_rate_hz`; zeros for "" and behind the sound.
+        """
+
+        def decode(data):
+            channels, rate_hz = tf.audio.decode_wav(data)
+            # A header may claim any rate; beyond these no sound is recorded.
+            rate_hz = tf.clip_by_value(rate_hz, 1000, _MAX_RATE_HZ)
+            end = tf.cast(tf.math.ceil(tf.cast(rate_hz, tf.float32) * self.clip_seconds), tf.int32)
+            waveform = tf.reduce_mean(channels[:end], axis=1)
+            waveform = tf.cond(
+                tf.equal(rate_hz, self.sample_rate_hz),
+                lambda: waveform,
+                lambda: resample(waveform, rate_hz, self.sample_rate_hz),
+            )[: self.num_samples]
+            return tf.pad(waveform, [[0, self.num_samples - tf.shape(waveform)[0]]])
+
+        def decode_or_zeros(data):
+            clip = tf.cond(
+                tf.equal(tf.strings.length(data), 0),
+                lambda: tf.zeros([self.num_samples]),
+                lambda: decode(data),
+            )
+            return tf.ensure_shape(clip, [self.num_samples])
+
+        return tf.map_fn(
+            decode_or_zeros, raw, fn_output_signature=tf.TensorSpec([self.num_samples], tf.float32)
+        )
+
+    def call(self, content: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """<float32>[batch, sample] to <float32>[batch, output_dim]."""
+        spectrogram = log_mel(
+            content,
+            sample_rate_hz=self.sample_rate_hz,
+            num_mels=self.num_mels,
+            fft_length=self.fft_length,
+            hop_length=self.hop_length,
+            fmax_hz=self.fmax_hz,
+        )
+        if self._training(training):
+            spectrogram = _hide_bands(spectrogram, bins=self.mask_bins, frames=self.mask_frames)
+        height = tf.zeros_like(spectrogram) + tf.linspace(-1.0, 1.0, self.num_mels)
+        image = tf.stack([spectrogram, height], axis=-1)
+        return tf.cast(self.network(image, training=self._training(training)), tf.float32)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "sample_rate_hz": self.sample_rate_hz,
+            "clip_seconds": self.clip_seconds,
+            "num_mels": self.num_mels,
+            "fft_length": self.fft_length,
+            "hop_length": self.hop_length,
+            "fmax_hz": self.fmax_hz,
+            "filters": list(self.filters),
+            "gru_units": self.gru_units,
+            "mask_bins": self.mask_bins,
+            "mask_frames": self.mask_frames,
+        }
+
+
+def build_encoder(
+    config: AudioConfig,
+    spec: ModalitySpec,
+    *,
+    values: Iterable[Any] | None = None,
+    assets: Mapping[str, str] | None = None,
+) -> Encoder:
+    """Makes the encoder of one sound modality.
+
+    Args:
+      config: the part `audio` of a `Config`. `config.weights` is a file written by
+        `encoder.network.save_weights`.
+      spec: the modality's entry in the schema.
+      values: unused; nothing is learned from the catalog when the encoder is made.
+      assets: what `Encoder.assets` returned ({} too): `config.weights` is then not read, and
+        weights are to be loaded afterwards.
+
+    Raises:
+      ConfigError: when `config.weights` cannot be read or does not fit.
+    """
+    encoder = Encoder(
+        sample_rate_hz=config.sample_rate_hz,
+        clip_seconds=config.clip_seconds,
+        num_mels=config.num_mels,
+        fft_length=config.fft_length,
+        hop_length=config.hop_length,
+        fmax_hz=config.fmax_hz,
+        filters=config.filters,
+        gru_units=config.gru_units,
+        mask_bins=config.mask_bins,
+        mask_frames=config.mask_frames,
+        trainable_layers=config.trainable_layers,
+    )
+    if assets is not None or not config.weights:
+        return encoder
+    path = pathlib.Path(config.weights).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f"audio.weights: wanted '' or the path of a weights file; there is no file {path}."
+        )
+    try:
+        encoder.network.load_weights(path)
+    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"audio.weights: could not load {path} into this network ({reason}). Give a file "
+            "saved from an encoder with the same audio.filters and audio.gru_units."
+        ) from error
+    return encoder
+
+
+def _block(filters: int, name: str) -> tf.keras.Sequential:
+    return tf.keras.Sequential(
+        [
+            tf.keras.layers.Conv2D(filters, 3, padding="same", use_bias=False),
+            tf.keras.layers.GroupNormalization(math.gcd(filters, 8)),
+            tf.keras.layers.ReLU(),
+            tf.keras.layers.MaxPool2D(padding="same"),
+        ],
+        name=name,
+    )
+
+
+def _time_reader(units: int) -> tf.keras.Sequential:
+    return tf.keras.Sequential(
+        [
+            # Each step sees all its bands and channels.
+            tf.keras.layers.TimeDistributed(tf.keras.layers.Flatten()),
+            # `GRU` would put a cuDNN operation into the export, which XLA cannot compile.
+            tf.keras.layers.RNN(tf.keras.layers.GRUCell(units)),
+        ],
+        name="gru",
+    )
+
+
+def _hide_bands(spectrogram: tf.Tensor, *, bins: int, frames: int) -> tf.Tensor:
+    """Hides one band of frequencies and one stretch of frames, drawn for each clip anew.
+
+    Args:
+      spectrogram: <float32>[batch, frame, mel], 0 being silence.
+      bins: widest band hidden.
+      frames: longest stretch hidden.
+    """
+    # A mask must leave something, and tensorflow-io draws widths below its argument.
+    bins = min(bins, spectrogram.shape[2] - 1)
+    frames = min(frames, spectrogram.shape[1] - 1)
+    if bins < 1 and frames < 1:
+        return spectrogram
+    # Its masks are plain TensorFlow; imported here, so that inference never needs the package.
+    import tensorflow_io as tfio
+
+    def hide(clip):
+        if bins > 0:
+            clip = tfio.audio.freq_mask(clip, bins + 1)
+        if frames > 0:
+            clip = tfio.audio.time_mask(clip, frames + 1)
+        return clip
+
+    return tf.map_fn(hide, spectrogram)

@@ -1,0 +1,100 @@
+"""What the encoders of all modalities promise, whatever they look at."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+class ModalityEncoder(tf.keras.layers.Layer):
+    """One modality's way from raw form to a vector, in two steps.
+
+    `preprocess` turns raw content into one tensor of fixed shape a row. The training pipeline and
+    the exported graph call this same function, so the two cannot drift apart. Calling the layer
+    turns that tensor into a vector. Both treat every row on its own, and both take batches of any
+    size, none included.
+
+    Weights are made with the layer, so `from_config` followed by `set_weights` makes a copy.
+
+    Args:
+      trainable_layers: 0 keeps the encoder frozen, n trains the last n blocks, -1 trains all.
+    """
+
+    # Raised when the arithmetic changes without a setting, so that cached vectors go stale.
+    version = 1
+
+    def __init__(self, *, trainable_layers: int, **kwargs):
+        # Content may be token ids or a waveform, which half precision must not touch.
+        super().__init__(autocast=False, **kwargs)
+        self.trainable_layers = trainable_layers
+
+    @property
+    def frozen(self) -> bool:
+        """Whether no weight is trained, so that outputs may be cached."""
+        return self.trainable_layers == 0
+
+    @property
+    def output_dim(self) -> int:
+        """The length of the vector that a call returns."""
+        raise NotImplementedError
+
+    def content_spec(self) -> tf.TensorSpec:
+        """The spec of one preprocessed batch, its first dimension free."""
+        raise NotImplementedError
+
+    def preprocess(self, raw: tf.Tensor) -> tf.Tensor:
+        """Raw content to the tensor that the layer is called with.
+
+        Core TensorFlow and TensorFlow Text operations only.
+
+        Args:
+          raw: <string>[batch], "" where the item lacks the modality; <float32>[batch, dim] for
+            ready-made vectors.
+
+        Returns:
+          As `content_spec` says.
+        """
+        raise NotImplementedError
+
+    def assets(self) -> dict[str, str]:
+        """Small text files, by name, from which `build_encoder` makes the same architecture."""
+        return {}
+
+    def fingerprint(self) -> str:
+        """SHA-256 over class, settings and weights, in hexadecimal.
+
+        Two encoders with one fingerprint give one vector for one content; vectors cached under it
+        and the content's hash stay valid.
+        """
+        settings = self.get_config()
+        for name in ("name", "trainable", "trainable_layers"):
+            settings.pop(name, None)
+        head = [type(self).__module__, self.version, settings]
+        digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+        for value in self.get_weights():
+            digest.update(f"{value.dtype}{value.shape}".encode())
+            digest.update(value.tobytes())
+        return digest.hexdigest()
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "trainable_layers": self.trainable_layers}
+
+    def _training(self, training: bool | None) -> bool:
+        """A frozen encoder never drops units, masks bands or moves batch statistics."""
+        return bool(training) and not self.frozen
+
+    def _freeze(
+        self, blocks: Sequence[tf.keras.layers.Layer], below: Sequence[tf.keras.layers.Layer] = ()
+    ) -> None:
+        """Leaves the last `trainable_layers` of `blocks` trainable.
+
+        Args:
+          blocks: from the input upwards.
+          below: layers beneath the blocks, trained only when all is.
+        """
+        if self.trainable_layers < 0:
+            return
+        kept = blocks[len(blocks) - min(self.trainable_layers, len(blocks)) :]
+        for layer in (*below, *blocks):
+            layer.trainable = any(layer is one for one in kept)

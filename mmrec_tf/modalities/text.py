@@ -1,0 +1,365 @@
+"""Text: UTF-8 on disk, WordPiece ids in the graph, BERT on top."""
+
+import html
+import json
+import pathlib
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+
+import tensorflow as tf
+
+from mmrec_tf.config import TextConfig
+from mmrec_tf.errors import ConfigError
+from mmrec_tf.modalities.encoder import ModalityEncoder
+from mmrec_tf.schema import ModalitySpec
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+# An unfinished comment or script reaches to the end, as in a browser, so that matching stays
+# linear whatever the input.
+_HIDDEN = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)", re.S | re.I)
+_INLINE = re.compile(r"</?(?:a|abbr|b|em|font|i|small|span|strong|sub|sup|u)\b[^<>]*>", re.I)
+_TAG = re.compile(r"</?[a-z][^<>]*>|<![a-z][^<>]*>", re.I)
+_JOINERS = "\u200c\u200d"
+
+
+def prepare(value: str, *, max_characters: int = 5000) -> str:
+    """Cleans one text: markup, entities, control characters and repeated white space go.
+
+    Catalog exports are often escaped twice, so markup is looked for again after entities are
+    resolved.
+
+    Args:
+      value: raw text, possibly HTML.
+      max_characters: the longest text returned.
+
+    Returns:
+      Unicode in normal form C on one line, encodable as UTF-8; "" when nothing remains.
+    """
+    # Markup can hide most of a text, so far more is read than kept, yet never without end.
+    value = value[: 20 * max_characters]
+    for _ in range(2):
+        value = _HIDDEN.sub(" ", value)
+        value = _TAG.sub(" ", _INLINE.sub("", value))
+        value = html.unescape(value)
+    value = _TAG.sub(" ", _INLINE.sub("", _HIDDEN.sub(" ", value)))
+    value = "".join(_printable(character) for character in value)
+    value = unicodedata.normalize("NFC", " ".join(value.split()))
+    return value[:max_characters].rstrip()
+
+
+def _printable(character: str) -> str:
+    """The character; a space for white space, nothing for what cannot be seen or encoded."""
+    if character.isspace():
+        return " "
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in _JOINERS:
+        return ""
+    return character
+
+
+class Encoder(ModalityEncoder):
+    """WordPiece tokens through BERT (Devlin et al. 2019), pooled to one vector.
+
+    Ids equal those of `transformers.BertTokenizerFast`, with these exceptions: a special token
+    spelled out in the text ("[SEP]") is plain text here; compatibility forms (a ligature, a
+    one-sign fraction) may be decomposed differently; words of more than 100 bytes, not
+    characters, are unknown.
+
+    Args:
+      vocabulary: one token a line, in the order of ids; holds [PAD] (id 0), [UNK], [CLS], [SEP].
+      bert_config: `transformers.BertConfig` as JSON.
+      lower_case: lower-cases and strips accents before tokens are looked up.
+      max_tokens: the length of the content, [CLS] and [SEP] included.
+      pooling: "mean" over the tokens or "cls".
+      trainable_layers: 0 keeps BERT frozen, n trains the last n blocks, -1 trains all with the
+        embeddings.
+
+    Raises:
+      ConfigError: when the vocabulary lacks a special token, or `max_tokens` is more than BERT
+        has positions for.
+    """
+
+    def __init__(
+        self,
+        vocabulary: str,
+        bert_config: str,
+        *,
+        lower_case: bool = True,
+        max_tokens: int = 64,
+        pooling: str = "mean",
+        trainable_layers: int = 0,
+        **kwargs,
+    ):
+        super().__init__(trainable_layers=trainable_layers, **kwargs)
+        import transformers
+
+        self.vocabulary = vocabulary
+        self.bert_config = bert_config
+        self.lower_case = lower_case
+        self.max_tokens = max_tokens
+        self.pooling = pooling
+        tokens = vocabulary.split("\n")
+        self._cls, self._sep = _special_ids(tokens)
+        self._tokenizer = _tokenizer(tokens, lower_case)
+        settings = transformers.BertConfig.from_dict(json.loads(bert_config))
+        if max_tokens > settings.max_position_embeddings:
+            raise ConfigError(
+                f"text.max_tokens: this BERT has {settings.max_position_embeddings} positions; "
+                f"got {max_tokens}."
+            )
+        self.bert = transformers.TFBertModel(settings, add_pooling_layer=False, name="bert")
+        self.bert(self.bert.dummy_inputs)
+        main = self.bert.bert
+        self._freeze(main.encoder.layer, below=[main.embeddings])
+
+    @property
+    def output_dim(self) -> int:
+        return self.bert.config.hidden_size
+
+    def content_spec(self) -> tf.TensorSpec:
+        """<int32>[batch, max_tokens]."""
+        return tf.TensorSpec([None, self.max_tokens], tf.int32)
+
+    def preprocess(self, raw: tf.Tensor) -> tf.Tensor:
+        """UTF-8 to token ids.
+
+        Args:
+          raw: <string>[batch]; bytes that are not UTF-8 become the replacement character.
+
+        Returns:
+          <int32>[batch, max_tokens], [CLS] ... [SEP] and zeros behind.
+        """
+        raw = tf.strings.unicode_transcode(raw, "UTF-8", "UTF-8", errors="replace")
+        tokens = self._tokenizer.tokenize(raw)[:, : self.max_tokens - 2]
+        edge = tf.ones([tf.shape(raw)[0], 1], tf.int32)
+        ids = tf.concat([self._cls * edge, tokens, self._sep * edge], axis=1)
+        return ids.to_tensor(default_value=0, shape=[None, self.max_tokens])
+
+    def call(self, content: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """<int32>[batch, max_tokens] to <float32>[batch, output_dim]; zeros where no token is."""
+        present = tf.not_equal(content, 0)
+        hidden = self.bert(
+            input_ids=content,
+            attention_mask=tf.cast(present, tf.int32),
+            training=self._training(training),
+        ).last_hidden_state
+        hidden = tf.cast(hidden, tf.float32)
+        if self.pooling == "cls":
+            return hidden[:, 0]
+        weights = tf.cast(present, tf.float32)[:, :, tf.newaxis]
+        return tf.math.divide_no_nan(
+            tf.reduce_sum(hidden * weights, axis=1), tf.reduce_sum(weights, axis=1)
+        )
+
+    def assets(self) -> dict[str, str]:
+        """The vocabulary, BERT's sizes, and how text is normalised."""
+        return {
+            "vocabulary.txt": self.vocabulary,
+            "bert_config.json": self.bert_config,
+            "tokenizer.json": json.dumps({"lower_case": self.lower_case}),
+        }
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "vocabulary": self.vocabulary,
+            "bert_config": self.bert_config,
+            "lower_case": self.lower_case,
+            "max_tokens": self.max_tokens,
+            "pooling": self.pooling,
+        }
+
+
+def build_encoder(
+    config: TextConfig,
+    spec: ModalitySpec,
+    *,
+    values: Iterable[str | bytes] | None = None,
+    assets: Mapping[str, str] | None = None,
+) -> Encoder:
+    """Makes the encoder of one text modality.
+
+    Args:
+      config: the part `text` of a `Config`.
+      spec: the modality's entry in the schema.
+      values: the catalog's texts, from which a vocabulary is learned when `config.weights` is
+        empty.
+      assets: what `Encoder.assets` returned; nothing is then downloaded or learned, and weights
+        are to be loaded afterwards.
+
+    Raises:
+      ConfigError: when `config.weights` cannot be loaded or is no WordPiece BERT, or when there
+        is no text to learn a vocabulary from.
+    """
+    settings = {
+        "max_tokens": config.max_tokens,
+        "pooling": config.pooling,
+        "trainable_layers": config.trainable_layers,
+    }
+    if assets is not None:
+        return Encoder(
+            assets["vocabulary.txt"],
+            assets["bert_config.json"],
+            lower_case=json.loads(assets["tokenizer.json"])["lower_case"],
+            **settings,
+        )
+    if config.weights:
+        return _pretrained(config.weights, settings)
+    vocabulary = learn_vocabulary(
+        () if values is None else values, size=config.vocabulary_size
+    )
+    return Encoder("\n".join(vocabulary), _fresh_bert(config, len(vocabulary)), **settings)
+
+
+def learn_vocabulary(values: Iterable[str | bytes], *, size: int) -> list[str]:
+    """Learns a lower-case WordPiece vocabulary (Wu et al. 2016) from texts.
+
+    Args:
+      values: texts, UTF-8 where they are bytes.
+      size: the largest number of tokens.
+
+    Returns:
+      Tokens in the order of their ids, `SPECIAL_TOKENS` first.
+
+    Raises:
+      ConfigError: when no text is there to learn from.
+    """
+    import tokenizers
+
+    texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
+    if not any(text.strip() for text in texts):
+        raise ConfigError(
+            "text.weights: empty, and the catalog has no text to learn a vocabulary from. "
+            "Set text.weights to a BERT model, or leave text out of modalities."
+        )
+    tokenizer = tokenizers.BertWordPieceTokenizer(lowercase=True)
+    tokenizer.train_from_iterator(
+        texts, vocab_size=size, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+    )
+    return _in_order(tokenizer.get_vocab())
+
+
+def _fresh_bert(config: TextConfig, vocabulary_size: int) -> str:
+    import transformers
+
+    return transformers.BertConfig(
+        vocab_size=vocabulary_size,
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        intermediate_size=4 * config.hidden_size,
+        max_position_embeddings=config.max_tokens,
+    ).to_json_string()
+
+
+def _pretrained(weights: str, settings: dict) -> Encoder:
+    import transformers
+
+    path = pathlib.Path(weights).expanduser()
+    if not path.is_dir() and (weights[0] in "./~" or weights.count("/") > 1):
+        raise ConfigError(f"text.weights: wanted a folder with a BERT model; {weights} is none.")
+    source = str(path) if path.is_dir() else weights
+    # transformers reports each weight that BERT has and this encoder leaves out, the pooler's.
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+        if not isinstance(tokenizer, transformers.BertTokenizerFast):
+            raise ConfigError(
+                f"text.weights: wanted a BERT with a WordPiece vocabulary; {weights} has a "
+                f"{type(tokenizer).__name__}."
+            )
+        model, report = _load_bert(source)
+    except (OSError, ValueError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"text.weights: could not load {weights!r} ({reason}). Give the id of a BERT model on "
+            "the Hugging Face hub, which must be reachable or in its cache, or a local folder "
+            "with config.json, vocab.txt and model.safetensors or tf_model.h5."
+        ) from error
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+    if report["missing_keys"]:
+        raise ConfigError(
+            f"text.weights: {weights} is no BERT, or a damaged one: it lacks "
+            f"{len(report['missing_keys'])} weights, such as {min(report['missing_keys'])}."
+        )
+    encoder = Encoder(
+        "\n".join(_in_order(tokenizer.get_vocab())),
+        model.config.to_json_string(),
+        lower_case=_lower_case(tokenizer, weights),
+        **settings,
+    )
+    encoder.bert.set_weights([value.astype("float32") for value in model.get_weights()])
+    return encoder
+
+
+def _load_bert(source: str):
+    """The model, and which weights were missing."""
+    import transformers
+
+    try:
+        return transformers.TFBertModel.from_pretrained(
+            source, add_pooling_layer=False, output_loading_info=True
+        )
+    except TypeError as error:
+        # transformers 4.55 to 4.57 iterate over PyTorch's safetensors, which cannot be iterated
+        # (huggingface/transformers issue 40028).
+        if "safe_open" not in str(error):
+            raise
+    import safetensors
+    from transformers.modeling_tf_pytorch_utils import load_pytorch_state_dict_in_tf2_model
+
+    settings = transformers.BertConfig.from_pretrained(source)
+    path = transformers.utils.cached_file(source, "model.safetensors")
+    with safetensors.safe_open(path, framework="tf") as archive:
+        values = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+    return load_pytorch_state_dict_in_tf2_model(
+        transformers.TFBertModel(settings, add_pooling_layer=False),
+        values,
+        allow_missing_keys=True,
+        output_loading_info=True,
+    )
+
+
+def _lower_case(tokenizer, weights: str) -> bool:
+    normalizer = json.loads(tokenizer.backend_tokenizer.to_str())["normalizer"]
+    lower_case = normalizer["lowercase"]
+    # None means "as lowercase says"; the graph's tokenizer knows no other combination.
+    if normalizer["strip_accents"] not in (None, lower_case):
+        raise ConfigError(
+            f"text.weights: {weights} strips accents without lower-casing, or the reverse, which "
+            "the tokenizer in the graph cannot do. Choose another model."
+        )
+    return lower_case
+
+
+def _in_order(vocabulary: Mapping[str, int]) -> list[str]:
+    return sorted(vocabulary, key=lambda token: vocabulary[token])
+
+
+def _special_ids(tokens: list[str]) -> tuple[int, int]:
+    missing = [token for token in SPECIAL_TOKENS[:4] if token not in tokens]
+    if missing or tokens[0] != "[PAD]":
+        raise ConfigError(
+            "text: wanted a vocabulary that begins with [PAD] and has [UNK], [CLS] and [SEP]; "
+            f"got one that begins with {tokens[0]} and lacks {', '.join(missing) or 'none'}."
+        )
+    return tokens.index("[CLS]"), tokens.index("[SEP]")
+
+
+def _tokenizer(tokens: list[str], lower_case: bool):
+    try:
+        import tensorflow_text
+    except ImportError as error:
+        raise ConfigError(
+            f"text: wanted tensorflow-text {tf.__version__.rpartition('.')[0]}; it cannot be "
+            f"imported ({error}). It has no build for this Python where pip finds none: use "
+            "Python 3.11, or leave text out of modalities."
+        ) from error
+    # Its model is a constant of bytes that only the CPU reads.
+    with tf.init_scope(), tf.device("CPU"):
+        return tensorflow_text.FastBertTokenizer(
+            tokens, token_out_type=tf.int32, lower_case_nfd_strip_accents=lower_case
+        )

@@ -1,0 +1,93 @@
+"""Ready-made vectors: float32 on disk, standardised in the graph."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from mmrec_tf.errors import ConfigError
+from mmrec_tf.modalities.encoder import ModalityEncoder
+from mmrec_tf.schema import ModalitySpec
+
+
+class Encoder(ModalityEncoder):
+    """`(x - mean) / std` by column, with the catalog's mean and standard deviation as weights.
+
+    Nothing in it is trained: always frozen.
+
+    Args:
+      dim: the length of the vectors.
+    """
+
+    def __init__(self, dim: int, **kwargs):
+        super().__init__(trainable_layers=0, **kwargs)
+        self.dim = dim
+        self.mean = self.add_weight("mean", [dim], tf.float32, initializer="zeros", trainable=False)
+        self.std = self.add_weight("std", [dim], tf.float32, initializer="ones", trainable=False)
+
+    @property
+    def output_dim(self) -> int:
+        return self.dim
+
+    def content_spec(self) -> tf.TensorSpec:
+        """<float32>[batch, dim]."""
+        return tf.TensorSpec([None, self.dim], tf.float32)
+
+    def preprocess(self, raw: tf.Tensor) -> tf.Tensor:
+        """<float32>[batch, dim] to the same; zeros where the item lacks the modality."""
+        return tf.ensure_shape(tf.cast(raw, tf.float32), [None, self.dim])
+
+    def call(self, content: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """<float32>[batch, dim] to <float32>[batch, dim]."""
+        return (content - self.mean) / self.std
+
+    def get_config(self) -> dict:
+        config = {**super().get_config(), "dim": self.dim}
+        del config["trainable_layers"]
+        return config
+
+    def fit(self, values: Iterable[Any]) -> None:
+        """Takes mean and standard deviation from vectors <float>[item, dim].
+
+        Columns that do not vary keep their scale.
+
+        Raises:
+          ConfigError: when the vectors are not finite or not `dim` long.
+        """
+        table = np.asarray(values if isinstance(values, np.ndarray) else list(values))
+        if table.size == 0:
+            return
+        if table.shape[1:] != (self.dim,):
+            raise ConfigError(f"vector: wanted rows of {self.dim}; got shape {table.shape}.")
+        mean = table.mean(axis=0, dtype=np.float64)
+        std = table.std(axis=0, dtype=np.float64)
+        if not np.isfinite(std).all():
+            raise ConfigError("vector: wanted finite numbers; got NaN or infinity.")
+        self.mean.assign(mean)
+        self.std.assign(np.where(std > 1e-6 * (1 + np.abs(mean)), std, 1))
+
+
+def build_encoder(
+    config: None,
+    spec: ModalitySpec,
+    *,
+    values: Iterable[Any] | None = None,
+    assets: Mapping[str, str] | None = None,
+) -> Encoder:
+    """Makes the encoder of one modality of ready-made vectors.
+
+    Args:
+      config: unused; a vector has no settings.
+      spec: the modality's entry in the schema.
+      values: vectors of the catalog's items that have them, <float>[item, dim].
+      assets: what `Encoder.assets` returned, when weights are to be loaded afterwards; `values`
+        is then not read.
+
+    Raises:
+      ConfigError: when `values` do not fit `spec`.
+    """
+    encoder = Encoder(spec.dim)
+    if assets is None and values is not None:
+        encoder.fit(values)
+    return encoder

@@ -1,0 +1,32 @@
+"""The dataset directory on disk: TFRecord shards, their manifest, and nothing of their meaning.
+
+`DatasetWriter` writes a whole directory aside and renames it into place; the `read_*` functions
+read one back and say which file and which record is at fault when they cannot. The format is
+described in `docs/dataset_format.md`.
+"""
+
+from mmrec_tf.records.manifest import FORMAT, read_manifest, read_schema, verify
+from mmrec_tf.records.reader import (
+    Interactions,
+    Item,
+    User,
+    read_interactions,
+    read_items,
+    read_users,
+)
+from mmrec_tf.records.writer import DatasetWriter, Quarantined
+
+__all__ = [
+    "FORMAT",
+    "DatasetWriter",
+    "Interactions",
+    "Item",
+    "Quarantined",
+    "User",
+    "read_interactions",
+    "read_items",
+    "read_manifest",
+    "read_schema",
+    "read_users",
+    "verify",
+]

@@ -1,0 +1,261 @@
+"""Reads the shards of a dataset directory back, checking what they promise."""
+
+import pathlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mmrec_tf.errors import DatasetError
+from mmrec_tf.records.manifest import AGAIN, read_manifest
+from mmrec_tf.records.shards import read_batches, shards
+from mmrec_tf.schema import SPLITS, FeatureSpec, ModalitySpec, Schema
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Items carry pictures and sounds of up to a megabyte; interactions are small.
+_ITEM_BATCH = 32
+_SMALL_BATCH = 1024
+
+
+class Item(NamedTuple):
+    """One item.
+
+    Attributes:
+      item_id: unique.
+      content: by modality that the item has: str for text, bytes for image and audio,
+        <float32>[dim] for vectors.
+      features: by name: <int64>[value] for a categorical one (2 + position in the vocabulary, 1
+        out of vocabulary; empty where missing), a float for a numeric one (left out where missing).
+    """
+
+    item_id: str
+    content: dict[str, str | bytes | np.ndarray]
+    features: dict[str, np.ndarray | float]
+
+
+class User(NamedTuple):
+    """One user; `features` as for `Item`, `profile` None where there is none."""
+
+    user_id: str
+    profile: str | None
+    features: dict[str, np.ndarray | float]
+
+
+class Interactions(NamedTuple):
+    """The interactions of one split, sorted by user, then oldest first.
+
+    Attributes:
+      user: <int32>[interaction], users by number.
+      item: <int32>[interaction], items by number.
+      timestamp: <int64>[interaction], seconds since 1970 UTC; 0 where the source has none.
+      rating: <float32>[interaction]; 1 where the source has none.
+      weight: <float32>[interaction]; 1 where the source has none.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    timestamp: np.ndarray
+    rating: np.ndarray
+    weight: np.ndarray
+
+
+def read_items(directory: str | pathlib.Path, schema: Schema) -> Iterator[Item]:
+    """Reads the items in order, a few at a time.
+
+    Raises:
+      DatasetError: naming the shard and the record that cannot be read.
+    """
+    for where, example in _examples(directory, "items", schema.num_items, _ITEM_BATCH):
+        yield Item(
+            item_id=_required(example, "item_id", where).decode("utf-8"),
+            content=_content(example, schema, where),
+            features=_features(example, schema.item_features, where),
+        )
+
+
+def read_users(directory: str | pathlib.Path, schema: Schema) -> Iterator[User]:
+    """Reads the users in order.
+
+    Raises:
+      DatasetError: naming the shard and the record that cannot be read.
+    """
+    for where, example in _examples(directory, "users", schema.num_users, _SMALL_BATCH):
+        profile = example.features.feature["profile"].bytes_list.value
+        yield User(
+            user_id=_required(example, "user_id", where).decode("utf-8"),
+            profile=profile[0].decode("utf-8") if profile else None,
+            features=_features(example, schema.user_features, where),
+        )
+
+
+def read_interactions(directory: str | pathlib.Path, schema: Schema, split: str) -> Interactions:
+    """Reads one split.
+
+    Args:
+      directory: a dataset directory.
+      schema: its schema.
+      split: one of `mmrec_tf.schema.SPLITS`.
+
+    Returns:
+      `Interactions`, possibly empty.
+
+    Raises:
+      DatasetError: naming the shard that cannot be read or that names an unknown user or item.
+    """
+    if split not in SPLITS:
+        raise DatasetError(f"split: wanted one of {', '.join(SPLITS)}; got {split!r}.")
+    directory = pathlib.Path(directory)
+    manifest = read_manifest(directory)
+    empty = (np.zeros([0], np.int64),) * 3 + (np.zeros([0], np.float32),) * 2
+    parts = [empty]
+    last = -1
+    for name in shards(directory, manifest, f"interactions/{split}"):
+        entry = manifest["files"][name]
+        path, at = directory / name, 1
+        for records in read_batches(
+            path, records=entry["records"], size=entry["bytes"], batch=_SMALL_BATCH
+        ):
+            part, last = _parse_interactions(records, schema, f"{path}: record {{}}", at, last)
+            parts.append(part)
+            at += len(records)
+    user, item, timestamp, rating, weight = map(np.concatenate, zip(*parts, strict=True))
+    return Interactions(user.astype(np.int32), item.astype(np.int32), timestamp, rating, weight)
+
+
+def _parse_interactions(
+    records: list[bytes], schema: Schema, where: str, at: int, last: int
+) -> tuple[tuple[np.ndarray, ...], int]:
+    """Parses a batch of interaction records with TensorFlow's own parser.
+
+    Returns:
+      The five columns of `Interactions`, and the last user.
+    """
+    import tensorflow as tf
+
+    def ragged(dtype):
+        return tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
+
+    spec = {name: ragged(tf.int64) for name in ("user", "item", "timestamp")}
+    spec |= {name: ragged(tf.float32) for name in ("rating", "weight")}
+    try:
+        with tf.device("CPU"):
+            parsed = tf.io.parse_example(tf.constant(records), spec)
+    except tf.errors.InvalidArgumentError as error:
+        raise DatasetError(
+            f"{where.format(at)} or one of the {len(records) - 1} after it is not an interaction "
+            f"record. {AGAIN}"
+        ) from error
+    length = {name: parsed[name].row_lengths().numpy() for name in spec}
+    value = {name: parsed[name].flat_values.numpy() for name in spec}
+
+    def refuse(wrong: np.ndarray, what: str) -> None:
+        if wrong.any():
+            record = where.format(at + int(np.argmax(wrong)))
+            raise DatasetError(f"{record} {what}. {AGAIN}")
+
+    refuse(length["user"] != 1, "names no user")
+    user, count = value["user"], length["item"]
+    refuse(np.diff(user, prepend=last) <= 0, "is out of order: users must ascend")
+    refuse(user >= schema.num_users, f"names a user beyond the schema's {schema.num_users}")
+    refuse(length["timestamp"] != count, "has another number of timestamps than of items")
+    for name in ("rating", "weight"):
+        refuse(
+            (length[name] != count) & (length[name] != 0),
+            f"has another number of {name}s than of items",
+        )
+    row = np.repeat(np.arange(len(records)), count)
+    unknown = (value["item"] < 0) | (value["item"] >= schema.num_items)
+    refuse(
+        np.bincount(row[unknown], minlength=len(records)) > 0,
+        f"names an item beyond the schema's {schema.num_items}",
+    )
+    columns = [user[row], value["item"], value["timestamp"]]
+    for name in ("rating", "weight"):
+        column = np.ones([len(row)], np.float32)
+        column[np.repeat(length[name] > 0, count)] = value[name]
+        columns.append(column)
+    return tuple(columns), int(user[-1])
+
+
+def _examples(
+    directory: str | pathlib.Path, folder: str, number: int, batch: int
+) -> Iterator[tuple[str, "tf.train.Example"]]:
+    """Reads a folder's records, each with the words that say where it stands."""
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    directory = pathlib.Path(directory)
+    manifest = read_manifest(directory)
+    count = 0
+    for name in shards(directory, manifest, folder):
+        entry = manifest["files"][name]
+        path, at = directory / name, 0
+        for records in read_batches(
+            path, records=entry["records"], size=entry["bytes"], batch=batch
+        ):
+            for record in records:
+                at += 1
+                where = f"{path}: record {at} of {entry['records']}"
+                try:
+                    example = tf.train.Example.FromString(record)
+                except DecodeError as error:
+                    raise DatasetError(f"{where} is not a tf.train.Example. {AGAIN}") from error
+                yield where, example
+        count += at
+    if count != number:
+        raise DatasetError(
+            f"{directory / folder}: wanted the schema's {number} records; got {count}. {AGAIN}"
+        )
+
+
+def _required(example: "tf.train.Example", name: str, where: str) -> bytes:
+    value = example.features.feature[name].bytes_list.value
+    if len(value) != 1:
+        raise DatasetError(f"{where} has no {name}. {AGAIN}")
+    return value[0]
+
+
+def _content(example: "tf.train.Example", schema: Schema, where: str) -> dict[str, Any]:
+    features = example.features.feature
+    return {
+        name: _medium(features[name], spec, f"{where}: {name}")
+        for name, spec in schema.modalities.items()
+        if name in features
+    }
+
+
+def _medium(feature, spec: ModalitySpec, where: str) -> str | bytes | np.ndarray:
+    if spec.kind == "vector":
+        vector = np.asarray(feature.float_list.value, np.float32)
+        if vector.shape != (spec.dim,):
+            raise DatasetError(
+                f"{where} wanted {spec.dim} numbers, as in the schema; got {len(vector)}. {AGAIN}"
+            )
+        return vector
+    if len(feature.bytes_list.value) != 1:
+        raise DatasetError(f"{where} holds no content of kind {spec.kind}. {AGAIN}")
+    data = feature.bytes_list.value[0]
+    return data.decode("utf-8") if spec.kind == "text" else data
+
+
+def _features(example: "tf.train.Example", specs, where: str) -> dict[str, np.ndarray | float]:
+    found: dict[str, np.ndarray | float] = {}
+    for name, spec in specs.items():
+        feature = example.features.feature[f"feature/{name}"]
+        if spec.kind == "categorical":
+            found[name] = np.asarray(feature.int64_list.value, np.int64)
+            _check_categories(found[name], spec, f"{where}: feature {name}")
+        elif feature.float_list.value:
+            found[name] = float(feature.float_list.value[0])
+    return found
+
+
+def _check_categories(values: np.ndarray, spec: FeatureSpec, where: str) -> None:
+    most = len(spec.vocabulary) + 1
+    if len(values) > spec.width or np.any((values < 1) | (values > most)):
+        raise DatasetError(
+            f"{where} wanted at most {spec.width} numbers from 1 to {most}, as in the schema; "
+            f"got {values.tolist()}. {AGAIN}"
+        )

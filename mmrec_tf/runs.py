@@ -1,0 +1,283 @@
+"""The run directory: what was trained, on what, and how well, in a form that reads itself back.
+
+    RUN/
+      run.json          format, dataset path and hash, versions, whether training has finished
+      config.json       the experiment
+      schema.json       the dataset's
+      assets/NAME/      vocabulary and architecture of each encoder
+      weights/          checkpoints: encoders, retrieval, ranking
+      history.csv       one row an epoch of the retrieval model; ranking_history.csv likewise
+      metrics.json      what `evaluate` measured on the valid split when training had finished
+      twin/             the id-only twin, a run directory like this one
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from mmrec_tf.config import Config, load_config
+from mmrec_tf.dataset import Dataset, open_dataset
+from mmrec_tf.errors import RunError
+from mmrec_tf.ranking import RankingModel
+from mmrec_tf.recommender import Recommender
+from mmrec_tf.retrieval import RetrievalModel
+from mmrec_tf.schema import Schema
+
+FORMAT = 1
+# What a run killed before its run.json may have left; everything else is somebody's.
+STARTED = ("config.json", "schema.json")
+PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "transformers", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that a result depends on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON aside and renames it into place."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(aside, path)
+
+
+def save_weights(prefix: pathlib.Path, **parts) -> None:
+    """Writes a checkpoint of the named parts to the folder `prefix`, aside and renamed."""
+    aside = prefix.with_name(f".{prefix.name}.{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    tf.train.Checkpoint(**parts).write(str(aside / "weights"))
+    if prefix.exists():
+        stale = prefix.with_name(f".{prefix.name}.stale.{os.getpid()}")
+        os.replace(prefix, stale)
+        os.replace(aside, prefix)
+        shutil.rmtree(stale)
+    else:
+        os.replace(aside, prefix)
+
+
+def load_weights(prefix: pathlib.Path, **parts) -> None:
+    """Reads what `save_weights` wrote into parts whose weights exist.
+
+    Raises:
+      RunError: when the checkpoint is missing, damaged or of another model.
+    """
+    try:
+        status = tf.train.Checkpoint(**parts).read(str(prefix / "weights"))
+        status.assert_existing_objects_matched().expect_partial()
+    except (tf.errors.OpError, AssertionError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(f"{prefix}: wanted the weights of this run; {reason}. Train again.") from error
+
+
+class Run:
+    """A run directory, opened. Models and dataset are loaded on first use.
+
+    Args:
+      directory: its path.
+      dataset: path of the dataset where it has moved since training; None for where it was.
+    """
+
+    def __init__(self, directory: str | pathlib.Path, *, dataset: str | pathlib.Path | None = None):
+        self.directory = pathlib.Path(directory)
+        try:
+            self.facts = json.loads((self.directory / "run.json").read_text(encoding="utf-8"))
+            self.schema = Schema.from_json(
+                json.loads((self.directory / "schema.json").read_text(encoding="utf-8"))
+            )
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f'{directory}: wanted a run directory, as "mmrec-tf train" writes it; {error}.'
+            ) from error
+        if self.facts.get("format") != FORMAT:
+            raise RunError(
+                f"{directory}: wanted run format {FORMAT}; got {self.facts.get('format')}. "
+                "Train again."
+            )
+        self.config = load_config(self.directory / "config.json")
+        self._dataset_path = pathlib.Path(dataset or self.facts["dataset"])
+        self._dataset: Dataset | None = None
+        self._retrieval: RetrievalModel | None = None
+        self._ranking: RankingModel | None = None
+
+    @classmethod
+    def create(
+        cls, directory: str | pathlib.Path, config: Config, dataset: Dataset
+    ) -> "Run":
+        """Opens the unfinished run of the same experiment there, or starts a new one.
+
+        Raises:
+          RunError: when another or a finished run, or something else, stands there.
+        """
+        directory = pathlib.Path(directory)
+        if (directory / "run.json").exists():
+            run = cls(directory, dataset=dataset.directory)
+            if run.finished:
+                raise RunError(
+                    f"{directory}: a finished run stands there. Choose another --out, or delete it."
+                )
+            if run.config != config or run.facts["dataset_hash"] != dataset.hash:
+                raise RunError(
+                    f"{directory}: an unfinished run of another config or dataset stands there. "
+                    "Choose another --out, or delete it."
+                )
+        elif directory.exists() and {path.name for path in directory.iterdir()} - set(STARTED):
+            raise RunError(
+                f"{directory}: wanted a new or an empty folder; other files stand there. "
+                "Choose another --out."
+            )
+        else:
+            directory.mkdir(parents=True, exist_ok=True)
+            write_json(directory / "config.json", config.to_json())
+            write_json(directory / "schema.json", dataset.schema.to_json())
+            facts = {
+                "format": FORMAT,
+                "dataset": str(dataset.directory.resolve()),
+                "dataset_hash": dataset.hash,
+                "seed": config.training.seed,
+                "versions": versions(),
+                "finished": False,
+            }
+            write_json(directory / "run.json", facts)
+            run = cls(directory)
+        run._dataset = dataset
+        return run
+
+    @property
+    def finished(self) -> bool:
+        """Whether training has come to its end."""
+        return self.facts["finished"]
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset of the run.
+
+        Raises:
+          DatasetError: when it is missing or damaged.
+          RunError: when it is another one by now.
+        """
+        if self._dataset is None:
+            dataset = open_dataset(self._dataset_path)
+            if dataset.hash != self.facts["dataset_hash"]:
+                raise RunError(
+                    f"{self._dataset_path}: this is not the dataset that {self.directory} was "
+                    "trained on. Name that one with --dataset, or train again."
+                )
+            self._dataset = dataset
+        return self._dataset
+
+    @property
+    def retrieval(self) -> RetrievalModel:
+        """The retrieval model; loaded unless `save_retrieval` put it there."""
+        if self._retrieval is None:
+            model = RetrievalModel(self.config, self.schema)
+            assets = _read_assets(self.directory / "assets")
+            model.make_encoders(self.dataset.catalog, self.dataset.users, assets=assets)
+            load_weights(self.directory / "weights/encoders", **model.encoders)
+            model.adapt(self.dataset.catalog, self.dataset.users, cache=self.dataset.cache)
+            model.build_weights()
+            load_weights(self.directory / "weights/retrieval", model=model)
+            self._retrieval = model
+        return self._retrieval
+
+    @property
+    def ranking(self) -> RankingModel | None:
+        """The ranking model; None for a run without one."""
+        prefix = self.directory / "weights/ranking"
+        if self._ranking is None and prefix.exists():
+            model = RankingModel(self.config, self.retrieval)
+            model.adapt()
+            model.build_weights()
+            load_weights(prefix, model=model)
+            self._ranking = model
+        return self._ranking
+
+    @property
+    def twin(self) -> "Run | None":
+        """The id-only twin; None for a run without one."""
+        path = self.directory / "twin"
+        if not (path / "run.json").exists():
+            return None
+        twin = Run(path, dataset=self._dataset_path)
+        twin._dataset = self._dataset
+        return twin
+
+    def recommender(self) -> Recommender:
+        """Both stages together."""
+        return Recommender(self.retrieval, self.ranking, self.dataset)
+
+    def save_encoders(self, model: RetrievalModel) -> None:
+        """Writes the encoders' vocabulary, architecture and weights."""
+        for name, encoder in model.encoders.items():
+            folder = self.directory / "assets" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            for file, text in encoder.assets().items():
+                aside = folder / f".{file}.{os.getpid()}"
+                aside.write_text(text, encoding="utf-8")
+                os.replace(aside, folder / file)
+        save_weights(self.directory / "weights/encoders", **model.encoders)
+
+    def save_retrieval(self, model: RetrievalModel) -> None:
+        """Writes the trained retrieval model with its encoders."""
+        self.save_encoders(model)
+        save_weights(self.directory / "weights/retrieval", model=model)
+        self._retrieval = model
+
+    def save_ranking(self, model: RankingModel) -> None:
+        """Writes the trained ranking model."""
+        save_weights(self.directory / "weights/ranking", model=model)
+        self._ranking = model
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Writes the metrics and marks the run as finished."""
+        write_json(
+            self.directory / "metrics.json",
+            {
+                "seed": self.config.training.seed,
+                "versions": self.facts["versions"],
+                "dataset_hash": self.facts["dataset_hash"],
+                **metrics,
+            },
+        )
+        self.facts = {**self.facts, "finished": True}
+        write_json(self.directory / "run.json", self.facts)
+
+
+def _read_assets(folder: pathlib.Path) -> dict[str, dict[str, str]]:
+    if not folder.is_dir():
+        return {}
+    return {
+        encoder.name: {
+            file.name: file.read_text(encoding="utf-8")
+            for file in encoder.iterdir()
+            if not file.name.startswith(".")
+        }
+        for encoder in folder.iterdir()
+    }
+
+
+def load_run(directory: str | pathlib.Path, *, dataset: str | pathlib.Path | None = None) -> Run:
+    """Opens a finished run.
+
+    Args:
+      directory: what `mmrec-tf train --out` wrote.
+      dataset: path of the dataset where it has moved since.
+
+    Returns:
+      Run, with `config`, `schema`, `dataset`, `retrieval`, `ranking`, `twin`, `recommender()`.
+
+    Raises:
+      RunError: when it is missing, unfinished or damaged.
+    """
+    run = Run(directory, dataset=dataset)
+    if not run.finished:
+        raise RunError(
+            f'{directory}: training has not finished. Go on with the same "mmrec-tf train".'
+        )
+    return run

@@ -1,0 +1,131 @@
+"""Names, shapes and dtypes of users, items and batches: what a dataset directory promises."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmrec_tf.errors import ConfigError, DatasetError
+
+MODALITY_KINDS = ("text", "image", "audio", "vector")
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class ModalitySpec:
+    """One modality of the items.
+
+    `kind` says which form its content has on disk: "text" UTF-8, "image" JPEG or PNG bytes,
+    "audio" 16-bit mono WAV bytes at `sample_rate_hz`, "vector" <float32>[dim].
+    """
+
+    kind: str
+    dim: int = 0
+    sample_rate_hz: int = 0
+
+    def __post_init__(self):
+        if self.kind not in MODALITY_KINDS:
+            raise DatasetError(
+                f"modality kind: wanted one of {', '.join(MODALITY_KINDS)}; got {self.kind!r}."
+            )
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One side feature of a user or an item.
+
+    `kind` "categorical": one or several of `vocabulary` (learned from the table; anything else
+    is out of vocabulary), at most `width` values a row. "numeric": one number, standardised with
+    `mean` and `std`.
+    """
+
+    kind: str
+    vocabulary: tuple[str, ...] = ()
+    width: int = 1
+    mean: float = 0.0
+    std: float = 1.0
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a dataset directory holds.
+
+    Attributes:
+      num_users: users are numbered 0 to num_users - 1.
+      num_items: items are numbered 0 to num_items - 1.
+      modalities: by name, in the order of the columns of `present`.
+      item_features: side features of items by name.
+      user_features: side features of users by name.
+      profile: whether users have profile text.
+      ordered: whether the split follows time, so that a user's history lies before the target.
+      ratings: whether interactions carry ratings.
+    """
+
+    num_users: int
+    num_items: int
+    modalities: Mapping[str, ModalitySpec] = field(default_factory=dict)
+    item_features: Mapping[str, FeatureSpec] = field(default_factory=dict)
+    user_features: Mapping[str, FeatureSpec] = field(default_factory=dict)
+    profile: bool = False
+    ordered: bool = False
+    ratings: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The schema as plain dictionaries, lists and scalars."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Schema":
+        """Reads what `to_json` wrote.
+
+        Raises:
+          DatasetError: for a missing or unknown name.
+        """
+        try:
+            parts = dict(value)
+            parts["modalities"] = {n: ModalitySpec(**v) for n, v in parts["modalities"].items()}
+            for side in ("item_features", "user_features"):
+                parts[side] = {
+                    n: FeatureSpec(**{**v, "vocabulary": tuple(v["vocabulary"])})
+                    for n, v in parts[side].items()
+                }
+            return cls(**parts)
+        except (KeyError, TypeError) as error:
+            raise DatasetError(
+                f"schema: wanted the fields of mmrec_tf.schema.Schema; {error}. "
+                'Write the dataset again with "python -m data.prepare".'
+            ) from error
+
+    def select(self, modalities: tuple[str, ...] | None) -> tuple[str, ...]:
+        """The modalities that a config asks for, checked against those of the dataset.
+
+        Raises:
+          ConfigError: when the dataset lacks one of them.
+        """
+        if modalities is None:
+            return tuple(self.modalities)
+        for name in modalities:
+            if name not in self.modalities:
+                raise ConfigError(
+                    f"modalities: the dataset has no {name!r}; it has "
+                    f"{', '.join(self.modalities) or 'none'}. Change the config's modalities."
+                )
+        return modalities
+
+    def batch_spec(self, batch_size: int | None, history_length: int):
+        """The element spec of `Dataset.batches`.
+
+        Returns:
+          dict of tf.TensorSpec: `user` <int32>[batch] (-1 unknown), `history`
+          <int32>[batch, step] (oldest first, padded with -1 behind), `item` <int32>[batch],
+          `rating` <float32>[batch] (1 where there are none), `weight` <float32>[batch].
+        """
+        import tensorflow as tf
+
+        return {
+            "user": tf.TensorSpec([batch_size], tf.int32),
+            "history": tf.TensorSpec([batch_size, history_length], tf.int32),
+            "item": tf.TensorSpec([batch_size], tf.int32),
+            "rating": tf.TensorSpec([batch_size], tf.float32),
+            "weight": tf.TensorSpec([batch_size], tf.float32),
+        }

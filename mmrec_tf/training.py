@@ -1,0 +1,259 @@
+"""Seed, callbacks and Keras `fit`, for the retrieval and the ranking model alike."""
+
+import csv
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from mmrec_tf.config import Config, TrainingConfig
+from mmrec_tf.dataset import Dataset
+from mmrec_tf.errors import DatasetError
+from mmrec_tf.evaluation import evaluate
+from mmrec_tf.ranking import RankingModel
+from mmrec_tf.recommender import Recommender
+from mmrec_tf.retrieval import RetrievalModel
+from mmrec_tf.runs import Run, load_weights, save_weights, write_json
+
+VALID_KS = (10, 20)
+
+
+class Validation(tf.keras.callbacks.Callback):
+    """Measures the model on the valid split after each epoch, keeps the best weights and stops
+    when they have not got better for `patience` epochs.
+
+    Args:
+      dataset: Dataset.
+      monitor: str such as "ndcg@10".
+      patience: int. 0 never stops.
+      directory: where the best weights so far survive a kill; None keeps them in memory only.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        monitor: str,
+        patience: int,
+        directory: pathlib.Path | None = None,
+    ):
+        super().__init__()
+        self.dataset = dataset
+        self.monitor = monitor
+        self.patience = patience
+        self.directory = directory
+        self.best, self.best_epoch = -np.inf, -1
+        self.weights: list[np.ndarray] | None = None
+
+    def measure(self) -> float:
+        """The monitored metric of the model as it is."""
+        model = self.model
+        if isinstance(model, RankingModel):
+            model = Recommender(model.retrieval, model, self.dataset)
+        k = int(self.monitor.partition("@")[2])
+        return evaluate(model, self.dataset, split="valid", ks=[k])[self.monitor]
+
+    def on_train_begin(self, logs=None):
+        state = self.directory / "best.json" if self.directory else None
+        if state is not None and state.exists():
+            load_weights(self.directory / "best", model=self.model)
+            facts = json.loads(state.read_text(encoding="utf-8"))
+            self.best, self.best_epoch = facts["best"], facts["epoch"]
+            self.weights = self.model.get_weights()
+        elif isinstance(self.model, RankingModel):
+            # An untrained ranking model keeps retrieval's order: what training has to beat.
+            self._keep(self.measure(), -1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        value = self.measure()
+        if logs is not None:
+            logs[f"valid_{self.monitor}"] = value
+        if value > self.best:
+            self._keep(value, epoch)
+        elif self.patience and epoch - self.best_epoch >= self.patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        if self.weights is not None:
+            self.model.set_weights(self.weights)
+
+    def _keep(self, value: float, epoch: int) -> None:
+        self.best, self.best_epoch = value, epoch
+        self.weights = self.model.get_weights()
+        if self.directory is not None:
+            save_weights(self.directory / "best", model=self.model)
+            write_json(self.directory / "best.json", {"best": value, "epoch": epoch})
+
+
+class Progress(tf.keras.callbacks.Callback):
+    """A bar on stderr for each epoch, so that stdout stays free for results."""
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name = name
+        self.bar: tqdm | None = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        desc = f"{self.name} epoch {epoch + 1}/{self.params['epochs']}"
+        self.bar = tqdm(total=self.params["steps"], desc=desc, unit="batch", disable=None)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.bar.set_postfix({name: f"{value:.4f}" for name, value in (logs or {}).items()})
+        self.bar.close()
+
+
+def build_optimizer(training: TrainingConfig, *, learning_rate: float | None = None):
+    """AdamW (Loshchilov and Hutter 2019), with loss scaling under mixed precision."""
+    optimizer = tf.keras.optimizers.AdamW(
+        learning_rate=training.learning_rate if learning_rate is None else learning_rate,
+        weight_decay=training.weight_decay,
+        global_clipnorm=training.clip_norm or None,
+    )
+    if training.mixed_precision:
+        optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def train(
+    model: RetrievalModel | RankingModel,
+    dataset: Dataset,
+    training: TrainingConfig | None = None,
+    *,
+    directory: str | pathlib.Path | None = None,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+) -> tf.keras.callbacks.History:
+    """Fits a model on the train split and leaves it with the weights that were best on valid.
+
+    Args:
+      model: RetrievalModel; or RankingModel, whose retrieval model is trained already. One that
+        has not seen a catalog takes in the dataset's.
+      dataset: Dataset.
+      training: TrainingConfig; None for that of the model's config.
+      directory: where epoch, weights and optimizer are kept after each epoch, so that the same
+        call goes on after a kill; None for nowhere.
+      callbacks: further Keras callbacks.
+
+    Returns:
+      Keras' History: by name one value an epoch; "valid_ndcg@10" or whatever
+      `training.monitor` asks for among them.
+    """
+    training = training or model.config.training
+    directory = pathlib.Path(directory) if directory is not None else None
+    ranking = isinstance(model, RankingModel)
+    tf.keras.utils.set_random_seed(training.seed)
+    if ranking:
+        name, epochs = "ranking", model.config.ranking.epochs
+        optimizer = build_optimizer(training, learning_rate=model.config.ranking.learning_rate)
+        if model.state.items is None:
+            model.adapt()
+    else:
+        name, epochs = "retrieval", training.epochs
+        optimizer = build_optimizer(training)
+        if model.state.tables is None:
+            model.adapt(dataset.catalog, dataset.users, cache=dataset.cache)
+    model.build_weights()
+    model.compile(optimizer=optimizer, jit_compile=training.jit_compile)
+    validation = Validation(
+        dataset, monitor=training.monitor, patience=training.patience, directory=directory
+    )
+    watched: list[tf.keras.callbacks.Callback] = [validation, Progress(name), *callbacks]
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+        watched.append(tf.keras.callbacks.BackupAndRestore(str(directory / "backup")))
+    user = (model.retrieval if ranking else model).config.user
+    batches = dataset.batches(
+        "train", training.batch_size, user=user, shuffle=True, seed=training.seed
+    )
+    return model.fit(batches, epochs=epochs, callbacks=watched, verbose=0)
+
+
+def write_history(path: pathlib.Path, history: tf.keras.callbacks.History) -> None:
+    """One row an epoch; rows of earlier epochs, from before a kill, stay."""
+    rows = {}
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = {int(row["epoch"]): row for row in csv.DictReader(file)}
+    for i, epoch in enumerate(history.epoch):
+        values = {name: values[i] for name, values in history.history.items()}
+        rows[epoch] = {"epoch": epoch, **values}
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names or ["epoch"])
+        writer.writeheader()
+        writer.writerows(rows[epoch] for epoch in sorted(rows))
+    os.replace(aside, path)
+
+
+def train_run(
+    dataset: Dataset, config: Config, directory: str | pathlib.Path, *, twin: bool = False
+) -> Run:
+    """Trains both stages into a run directory; the same call goes on after a kill.
+
+    Args:
+      dataset: Dataset.
+      config: Config.
+      directory: a new folder, or that of the same experiment, unfinished.
+      twin: also trains the id-only twin, in the folder `twin` of the run.
+
+    Returns:
+      Run, finished.
+
+    Raises:
+      RunError: when something else stands in the folder.
+    """
+    raise_for_empty(dataset)
+    run = Run.create(directory, config, dataset)
+    run_twin = None
+    if twin:
+        path = run.directory / "twin"
+        done = (path / "run.json").exists() and Run(path, dataset=dataset.directory).finished
+        run_twin = Run(path, dataset=dataset.directory) if done else train_run(
+            dataset, config.id_only(), path
+        )
+        run_twin._dataset = dataset
+    progress = run.directory / "progress"
+    if not (run.directory / "weights/retrieval").exists():
+        retrieval = RetrievalModel(config, dataset.schema)
+        tf.keras.utils.set_random_seed(config.training.seed)
+        retrieval.adapt(dataset.catalog, dataset.users, cache=dataset.cache)
+        history = train(retrieval, dataset, config.training, directory=progress / "retrieval")
+        write_history(run.directory / "history.csv", history)
+        run.save_retrieval(retrieval)
+    metrics = {"valid": {"retrieval": evaluate(run.retrieval, dataset, split="valid", ks=VALID_KS)}}
+    if config.ranking.epochs:
+        if run.ranking is None:
+            ranking = RankingModel(config, run.retrieval)
+            history = train(ranking, dataset, config.training, directory=progress / "ranking")
+            write_history(run.directory / "ranking_history.csv", history)
+            run.save_ranking(ranking)
+        metrics["valid"]["recommender"] = evaluate(
+            run.recommender(), dataset, split="valid", ks=VALID_KS
+        )
+    if run_twin is not None:
+        metrics["valid"]["id_only"] = evaluate(
+            run_twin.retrieval, dataset, split="valid", ks=VALID_KS
+        )
+    metrics["valid"]["popularity"] = evaluate(None, dataset, split="valid", ks=VALID_KS)
+    run.finish(metrics)
+    shutil.rmtree(progress, ignore_errors=True)
+    return run
+
+
+def raise_for_empty(dataset: Dataset) -> None:
+    """Raises DatasetError unless there is something to train on and to measure with."""
+    for split in ("train", "valid"):
+        if not len(dataset.interactions(split).user):
+            raise DatasetError(
+                f"{dataset.directory}: training wants interactions in the train and the valid "
+                f"split; {split} has none. Prepare the dataset with a split that has them."
+            )
+

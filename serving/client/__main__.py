@@ -1,0 +1,145 @@
+"""The client's command: `python -m serving.client COMMAND`."""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from mmrec_tf.errors import ConfigError, MmrecError, ServingError
+from serving.client import CONTENT, Client, ItemEmbeddings, Ranking
+
+if TYPE_CHECKING:
+    from serving.client.calls import VersionStatus
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--address", default="localhost:8500", help="host:port of the server (%(default)s)"
+    )
+    common.add_argument(
+        "--timeout-seconds", type=float, default=5.0, help="for one call (%(default)s)"
+    )
+    common.add_argument("--json", action="store_true", help="print one JSON object")
+    user = argparse.ArgumentParser(add_help=False)
+    user.add_argument("--user", required=True, help="the user's id")
+    user.add_argument("--history", default="", help="what the user took, oldest first: i1,i2")
+    content = argparse.ArgumentParser(add_help=False)
+    content.add_argument("--text", help="words")
+    content.add_argument("--image", metavar="FILE", help="a JPEG or PNG file")
+    content.add_argument("--audio", metavar="FILE", help="a WAV file")
+    best = argparse.ArgumentParser(add_help=False)
+    best.add_argument("--k", type=int, help="how many items (as many as the export gives)")
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.client",
+        description="Asks a TensorFlow Serving, or serving.local_server, over gRPC.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, parents, summary in (
+        ("recommend", [user, best], "items for a user"),
+        ("rank", [user], "scores of given items for a user"),
+        ("embed-item", [content], "the embedding of an item's content"),
+        ("search", [content, best], "items near to words, a picture or a sound"),
+        ("status", [], "which versions are served"),
+    ):
+        added = commands.add_parser(
+            name, parents=[common, *parents], help=summary, description=summary.capitalize() + "."
+        )
+        if name == "rank":
+            added.add_argument("--items", required=True, help="the items' ids: i1,i2,i3")
+    return parser
+
+
+def _ids(listed: str) -> list[str]:
+    return [part for part in listed.split(",") if part]
+
+
+def _read(path: str) -> bytes:
+    try:
+        return pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
+
+
+def _answer(client: Client, options: argparse.Namespace) -> Any:
+    if options.command == "status":
+        return _statuses(client)
+    if options.command == "recommend":
+        return client.recommend([options.user], [_ids(options.history)], k=options.k)
+    if options.command == "rank":
+        return client.rank([options.user], [_ids(options.items)], history=[_ids(options.history)])
+    content = {
+        "text": None if options.text is None else [options.text],
+        "image": None if options.image is None else [_read(options.image)],
+        "audio": None if options.audio is None else [_read(options.audio)],
+    }
+    if options.command == "search":
+        return client.search(**content, k=options.k)
+    return client.embed_item(**content)
+
+
+def _statuses(client: Client) -> "dict[str, list[VersionStatus]]":
+    """Either model may be served without the other; none at all is an error."""
+    statuses, refused = {}, []
+    for model in ("recommender", "encoder"):
+        try:
+            statuses[model] = client.status(model)
+        except ServingError as error:
+            if getattr(getattr(error, "code", None), "name", "") != "NOT_FOUND":
+                raise
+            refused.append(error)
+    if not statuses:
+        raise refused[0]
+    return statuses
+
+
+def _to_json(answer: Any) -> dict[str, Any]:
+    if isinstance(answer, dict):
+        return {model: [status._asdict() for status in rows] for model, rows in answer.items()}
+    return {name: array.tolist() for name, array in answer._asdict().items()}
+
+
+def _lines(answer: Any) -> Iterator[str]:
+    if isinstance(answer, dict):
+        for model, statuses in answer.items():
+            for status in statuses:
+                yield f"{model}/{status.version}\t{status.state}\t{status.text}".rstrip()
+    elif isinstance(answer, ItemEmbeddings):
+        yield "embedding\t" + " ".join(f"{value:.4f}" for value in answer.embedding[0])
+        yield "weights\t" + " ".join(f"{value:.4f}" for value in answer.weights[0])
+    else:
+        found = [pair for pair in zip(answer.item_id[0], answer.score[0], strict=True) if pair[0]]
+        if isinstance(answer, Ranking):
+            found.sort(key=lambda pair: -pair[1])
+        for place, (item, score) in enumerate(found, start=1):
+            yield f"{place:4d}  {item}\t{score:.4f}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Asks once and prints the answer; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    content = [getattr(options, name, None) for name in CONTENT]
+    if options.command in ("embed-item", "search") and not any(content):
+        parser.error("give at least one of --text, --image and --audio")
+    # Set before TensorFlow is imported: its start-up notes are of no use to who asks once.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        with Client(options.address, timeout_seconds=options.timeout_seconds) as client:
+            answer = _answer(client, options)
+    except MmrecError as error:
+        print(f"serving.client: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    if options.json:
+        print(json.dumps(_to_json(answer)))
+    else:
+        print("\n".join(_lines(answer)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,362 @@
+"""JSON <-> NumPy, as TensorFlow Serving's REST interface has it.
+
+A request is either in row form, `{"instances": [...]}`, or columnar, `{"inputs": ...}`, and its
+answer comes in the same form. Strings are JSON strings or `{"b64": "..."}`. Nothing of a request
+reaches a protocol buffer's JSON parser.
+"""
+
+import base64
+import binascii
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from grpc import StatusCode
+from tensorflow.core.framework import types_pb2
+
+from serving import tensors
+from serving.servables import Refusal
+
+_BINARY_SUFFIX = "_bytes"
+_MOST_SHOWN_BYTES = 256
+_NAMES = {dict: "Object", list: "Array", str: "String", type(None): "Null"}
+# What Python's parser complains of, as the real server's parser says it.
+_REASONS = {
+    "Expecting property name": "Missing a name for object member.",
+    "Expecting ':'": "Missing a colon after a name of object member.",
+    "Expecting ','": "Missing a comma or } after an object member.",
+    "Illegal trailing comma": "Invalid value.",
+    "Unterminated string": "Missing a closing quotation mark in string.",
+    "Invalid control character": "Invalid encoding in string.",
+    "Invalid \\escape": "Invalid escape character in string.",
+    "Invalid \\uXXXX": "Incorrect hex digit after \\u escape in string.",
+}
+
+
+class Request(NamedTuple):
+    """A parsed body: `row` says which form it had, and so which form the answer takes."""
+
+    signature_name: str
+    document: dict[str, Any]
+
+
+def parse(body: bytes) -> Request:
+    """Reads a request's body; text after the closing brace does not count.
+
+    Raises:
+      Refusal: when it is no JSON object, or `signature_name` is no string.
+    """
+    # Bytes that are no UTF-8 pass through as they are, as in the real server.
+    text = body.decode("utf-8", "surrogateescape")
+    if not text.strip():
+        raise _invalid("JSON Parse error: The document is empty")
+    if "Inf" in text:
+        text = re.sub(r'"(?:[^"\\]|\\.)*"|\bInf\b', _spell_infinity, text)
+    text = text.lstrip()
+    try:
+        document, _ = json.JSONDecoder().raw_decode(text)
+    except json.JSONDecodeError as error:
+        reasons = (reason for start, reason in _REASONS.items() if error.msg.startswith(start))
+        raise _invalid(
+            f"JSON Parse error: {next(reasons, 'Invalid value.')} at offset: {error.pos}"
+        ) from error
+    except (RecursionError, ValueError) as error:  # Nested too deep; a number of too many digits.
+        raise _invalid(f"JSON Parse error: {error} at offset: 0") from error
+    if not isinstance(document, dict):
+        raise _invalid(f"{_shown(document)} Is not object")
+    signature_name = document.get("signature_name", "")
+    if not isinstance(signature_name, str):
+        raise _invalid(
+            f"{_shown(document)} not formatted correctly. "
+            "'signature_name' key must be a string value."
+        )
+    return Request(signature_name, document)
+
+
+def read_inputs(
+    document: Mapping[str, Any], dtypes: Mapping[str, int]
+) -> tuple[dict[str, np.ndarray], bool]:
+    """Makes the tensors of a request.
+
+    Args:
+      document: the parsed body.
+      dtypes: the DataType of each of the signature's inputs.
+
+    Returns:
+      The tensors by name, and whether the request is in row form.
+
+    Raises:
+      Refusal: when the body does not fit the inputs.
+    """
+    row, columnar = "instances" in document, "inputs" in document
+    if row and columnar:
+        raise _invalid(
+            f"{_shown(document)} Not formatted correctly expecting only one of 'inputs' or "
+            "'instances' keys to exist "
+        )
+    if columnar:
+        return _read_columns(document["inputs"], dtypes), False
+    if not row:
+        raise _invalid("Missing 'inputs' or 'instances' key")
+    instances = document["instances"]
+    if not isinstance(instances, list):
+        raise _invalid(f"{_shown(document)} Expecting 'instances' to be an list/array")
+    if not instances:
+        raise _invalid(f"{_shown(document)} No values in 'instances' array")
+    return _read_rows(instances, dtypes), True
+
+
+def write_outputs(outputs: Mapping[str, np.ndarray], *, row: bool) -> bytes:
+    """Writes an answer as `{"predictions": [...]}` or `{"outputs": ...}`.
+
+    A signature with one output gives bare values, one with several gives objects.
+
+    Raises:
+      Refusal: when a dtype has no JSON form, or rows cannot be told apart.
+    """
+    for array in outputs.values():
+        enum = tensors.enum_of(array)
+        if enum not in tensors.JSON_TYPES:
+            raise _invalid(f"Failed to write JSON value for tensor type: {tensors.type_name(enum)}")
+    names = sorted(outputs)
+    if row:
+        _check_rows(outputs)
+    values = {name: _to_json(name, outputs[name]) for name in names}
+    if not row:
+        return to_bytes({"outputs": values[names[0]] if len(names) == 1 else values})
+    if len(names) == 1:
+        return to_bytes({"predictions": values[names[0]]})
+    num_rows = len(outputs[names[0]])
+    return to_bytes(
+        {"predictions": [{name: values[name][i] for name in names} for i in range(num_rows)]}
+    )
+
+
+def to_bytes(document: Any, *, indent: int = 4) -> bytes:
+    """Returns JSON as the server writes it; NaN and infinities stand bare in it."""
+    text = json.dumps(document, ensure_ascii=False, indent=indent)
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _read_columns(value: Any, dtypes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    if not _is_named(value):
+        if len(dtypes) > 1:
+            raise _invalid(
+                "inputs is a plain value/list, but expecting an object as multiple input tensors "
+                "required as per tensorinfo_map"
+            )
+        return {name: _dense(value, dtype) for name, dtype in dtypes.items()}
+    arrays = {}
+    for name, dtype in sorted(dtypes.items()):
+        if name not in value:
+            raise _invalid(f"Missing named input: {name} in 'inputs' object.")
+        arrays[name] = _dense(value[name], dtype)
+    return arrays
+
+
+def _read_rows(instances: list[Any], dtypes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    if not isinstance(instances[0], dict) and len(dtypes) > 1:
+        raise _invalid(
+            "instances is a plain list, but expecting list of objects as multiple input tensors "
+            "required as per tensorinfo_map"
+        )
+    named = _is_named(instances[0])
+    elements: dict[str, list[np.ndarray]] = {name: [] for name in dtypes}
+    for place, instance in enumerate(instances):
+        if named != _is_named(instance):
+            raise _invalid(
+                f"Expecting object but got list at item {place} of input list"
+                if named
+                else f"Expecting value/list but got object at item {place} of input list"
+            )
+        failed = f"Failed to process element: {place}"
+        if not named:
+            (name,) = dtypes
+            _add_element(f"{failed} of 'instances' list.", name, instance, dtypes, elements)
+            continue
+        for name, value in instance.items():
+            key = f"{failed} key: {name} of 'instances' list."
+            _add_element(key, name, value, dtypes, elements)
+        if set(instance) != set(dtypes):
+            raise _invalid(
+                f"{failed} of 'instances' list. JSON object: {_text(instance)} keys must be "
+                f"equal to: {','.join(sorted(dtypes))}"
+            )
+    return {name: np.stack(arrays) for name, arrays in elements.items()}
+
+
+def _add_element(
+    failed: str,
+    name: str,
+    value: Any,
+    dtypes: Mapping[str, int],
+    elements: Mapping[str, list[np.ndarray]],
+) -> None:
+    try:
+        if name not in dtypes:
+            raise _invalid(f"JSON object: does not have named input: {name}")
+        array = _dense(value, dtypes[name])
+        if elements[name]:
+            _check_like(array, elements[name][0])
+    except Refusal as refusal:
+        raise _invalid(f"{failed} Error: INVALID_ARGUMENT: {refusal.text}") from refusal
+    elements[name].append(array)
+
+
+def _check_like(array: np.ndarray, first: np.ndarray) -> None:
+    if array.size != first.size:
+        raise _invalid(f"Expecting tensor size: {first.size} but got: {array.size}")
+    if array.shape != first.shape:
+        raise _invalid(f"Expecting shape {_shape(first)} but got: {_shape(array)}")
+
+
+def _dense(value: Any, enum: int) -> np.ndarray:
+    """Makes one tensor; the first element of each list says how long its neighbors must be."""
+    shape, first = [], value
+    while isinstance(first, list):
+        shape.append(len(first))
+        first = first[0] if first else None
+    flat: list[Any] = []
+    _fill(value, enum, shape, 0, flat)
+    dtype = tensors.numpy_dtype(enum)
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return np.array(flat, dtype=np.float64).astype(dtype).reshape(shape)
+    array = np.empty(len(flat), dtype=dtype)
+    array[:] = flat
+    return array.reshape(shape)
+
+
+def _fill(value: Any, enum: int, shape: list[int], level: int, flat: list[Any]) -> None:
+    if not isinstance(value, list):
+        if level != len(shape):
+            raise _invalid(
+                f"{_shown(value)} found at incorrect level: {level + 1} in the JSON DOM. "
+                f"Expected at level: {len(shape)}"
+            )
+        flat.append(_leaf(value, enum))
+        return
+    if level >= len(shape):
+        raise _invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
+    if len(value) != shape[level]:
+        raise _invalid(
+            f"Encountered list at unexpected size: {len(value)} at level: {level} "
+            f"expected size: {shape[level]}"
+        )
+    for element in value:
+        _fill(element, enum, shape, level + 1, flat)
+
+
+def _leaf(value: Any, enum: int) -> Any:
+    if enum == types_pb2.DT_STRING:
+        if isinstance(value, dict):
+            return _from_base64(value)
+        fits = isinstance(value, str)
+    elif enum == types_pb2.DT_BOOL:
+        fits = isinstance(value, bool)
+    elif enum in (types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE):
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+    elif enum in tensors.JSON_TYPES:
+        limits = np.iinfo(tensors.numpy_dtype(enum))
+        fits = isinstance(value, int) and not isinstance(value, bool)
+        fits = fits and limits.min <= value <= limits.max
+    else:
+        raise Refusal(
+            StatusCode.UNIMPLEMENTED,
+            f"Conversion of {_shown(value)} to type: {tensors.type_name(enum)}",
+        )
+    if not fits:
+        raise _invalid(
+            f"{_shown(value)} Type: {_type(value)} is not of expected type: "
+            f"{tensors.type_name(enum)}"
+        )
+    if enum == types_pb2.DT_STRING:
+        try:
+            return value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise _invalid(
+                "JSON Parse error: The surrogate pair in string is invalid. at offset: 0"
+            ) from error
+    # An integer beyond a double's range is infinite in JSON's own number type.
+    if isinstance(value, int) and abs(value) > 2**1023 and not isinstance(value, bool):
+        return math.copysign(math.inf, value)
+    return value
+
+
+def _from_base64(value: dict[str, Any]) -> bytes:
+    if not _is_base64(value):
+        raise _invalid(f"{_shown(value)} not formatted correctly for base64 data")
+    packed = "".join(value["b64"].split()).rstrip("=")
+    try:
+        return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _invalid("Unable to base64 decode") from error
+
+
+def _is_base64(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str)
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, dict) and not _is_base64(value)
+
+
+def _check_rows(outputs: Mapping[str, np.ndarray]) -> None:
+    expected = None
+    for name, array in sorted(outputs.items()):
+        if array.ndim == 0:
+            raise _invalid(f"Tensor name: {name} has no shape information ")
+        if expected is not None and len(array) != expected:
+            raise _invalid(
+                f"Tensor name: {name} has inconsistent batch size: {len(array)} "
+                f"expecting: {expected}"
+            )
+        expected = len(array)
+
+
+def _to_json(name: str, array: np.ndarray) -> Any:
+    flat = array.ravel()
+    values: list[Any]
+    if array.dtype == object and name.endswith(_BINARY_SUFFIX):
+        values = [{"b64": base64.b64encode(value).decode("ascii")} for value in flat]
+    elif array.dtype == object:
+        values = [value.decode("utf-8", "surrogateescape") for value in flat]
+    elif array.dtype == np.float32:
+        # The shortest digits that read back as this float32; as a double it would show noise.
+        values = [float(digits) for digits in flat.astype(str)]
+    else:
+        values = flat.tolist()
+    nested = np.empty(len(values), dtype=object)
+    nested[:] = values
+    return nested.reshape(array.shape).tolist()
+
+
+def _spell_infinity(match: re.Match) -> str:
+    return "Infinity" if match[0] == "Inf" else match[0]
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, bool):
+        return "True" if value else "False"
+    return _NAMES.get(type(value), "Number")
+
+
+def _text(value: Any) -> str:
+    """Returns a value for a message, cut as the real server cuts it."""
+    written = json.dumps(value, ensure_ascii=False, indent=4).encode("utf-8", "replace")
+    return written[:_MOST_SHOWN_BYTES].decode("utf-8", "ignore")
+
+
+def _shown(value: Any) -> str:
+    return f"JSON Value: {_text(value)}"
+
+
+def _shape(array: np.ndarray) -> str:
+    return f"[{','.join(map(str, array.shape))}]"
+
+
+def _invalid(text: str) -> Refusal:
+    return Refusal(StatusCode.INVALID_ARGUMENT, text)

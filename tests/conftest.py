@@ -1,0 +1,34 @@
+"""What all tests share. mmrec_tf is imported first: it chooses Keras 2 before TensorFlow loads."""
+
+import os
+import pathlib
+import random
+import sys
+
+import numpy as np
+import pytest
+
+import mmrec_tf  # noqa: F401
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def seeds():
+    """Every test starts from the same random state; TensorFlow's only where it is loaded."""
+    random.seed(0)
+    np.random.seed(0)
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].random.set_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of large inputs beside the checkout; a test that needs it is skipped without."""
+    path = ROOT.parent / "shared"
+    if not path.is_dir():
+        pytest.skip("needs the folder shared/ beside the checkout, which is not here")
+    return path

@@ -1,0 +1,243 @@
+"""Imports run one way: down the floors of the library, and from the programs into it.
+
+Imports are read from the syntax trees, those inside functions included; so are modules named in
+`importlib.import_module("...")`.
+"""
+
+import ast
+import configparser
+import importlib.metadata
+import pathlib
+import re
+import sys
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+LIBRARY = "mmrec_tf"
+PROGRAMS = ("data", "tuning", "serving")
+
+# A module imports only what stands on a lower floor, or to its left on its own.
+FLOORS = [
+    "errors config schema",
+    "records examples modalities fusion alignment losses metrics",
+    "encoding dataset towers index",
+    "retrieval ranking recommender",
+    "runs evaluation training servables",
+    "__init__ __main__",
+]
+
+# Pinned though nothing here imports them, as requirements.txt says.
+INDIRECT = {"keras", "scikit-learn", "setuptools", "tensorboard", "tf-keras"}
+
+
+def sources(root: pathlib.Path, packages: tuple[str, ...]) -> dict[str, pathlib.Path]:
+    """Dotted module names; a package under its own name, without `__init__`."""
+    return {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in packages
+        for path in sorted((root / package).rglob("*.py"))
+    }
+
+
+def imported(name: str, path: pathlib.Path, known: set[str]) -> set[str]:
+    """What a module imports: names in `known` where they are ours, else as written."""
+    found = set()
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                start = ".".join(parents + [start] * bool(start))
+            for alias in node.names:
+                submodule = f"{start}.{alias.name}"
+                found.add(submodule if submodule in known else start)
+        elif (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "attr", getattr(node.func, "id", "")) == "import_module"
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            found.add(node.args[0].value)
+    return found - {name}
+
+
+def graph(root: pathlib.Path, packages: tuple[str, ...]) -> dict[str, set[str]]:
+    files = sources(root, packages)
+    return {name: imported(name, path, set(files)) for name, path in files.items()}
+
+
+def floor_errors(imports: dict[str, set[str]]) -> list[str]:
+    """Modules on no floor, names on a floor without a module, and upward imports."""
+    places = {
+        word: (floor, place)
+        for floor, words in enumerate(FLOORS)
+        for place, word in enumerate(words.split())
+    }
+
+    def word(module: str) -> str:
+        return (module.split(".") + ["__init__"])[1]
+
+    errors = []
+    for module, targets in imports.items():
+        if word(module) not in places:
+            errors.append(f"{module} stands on no floor; give it a place in FLOORS")
+            continue
+        for target in sorted(targets):
+            if target.partition(".")[0] != LIBRARY or word(target) == word(module):
+                continue
+            if places.get(word(target), (99, 99)) > places[word(module)]:
+                errors.append(f"{module} imports {target}, which stands above it or to its right")
+    missing = places.keys() - {word(module) for module in imports}
+    return errors + [f"{name} stands on a floor, but there is no such module" for name in missing]
+
+
+def cycle(imports: dict[str, set[str]]) -> list[str]:
+    """The modules of one cycle, in order; empty where there is none."""
+    done: set[str] = set()
+
+    def visit(module: str, trail: list[str]) -> list[str]:
+        if module in trail:
+            return [*trail[trail.index(module) :], module]
+        if module in done or module not in imports:
+            return []
+        for target in sorted(imports[module]):
+            if found := visit(target, [*trail, module]):
+                return found
+        done.add(module)
+        return []
+
+    for module in imports:
+        if found := visit(module, []):
+            return found
+    return []
+
+
+def program_errors(imports: dict[str, set[str]]) -> list[str]:
+    """The library importing a program, a test or an example; a program importing another."""
+    beside = {*PROGRAMS, "tests", "benchmarks", "examples"}
+    return [
+        f"{module} imports {target}"
+        for module, targets in imports.items()
+        for target in sorted(targets)
+        if (top := target.partition(".")[0]) in beside and top != module.partition(".")[0]
+    ]
+
+
+def test_floors():
+    assert floor_errors(graph(ROOT, (LIBRARY,))) == []
+
+
+def test_no_cycles():
+    assert cycle(graph(ROOT, (LIBRARY, *PROGRAMS))) == []
+
+
+def test_programs_stand_beside():
+    assert program_errors(graph(ROOT, (LIBRARY, *PROGRAMS))) == []
+
+
+def write(root: pathlib.Path, **modules: str) -> dict[str, set[str]]:
+    """A tree in which every module of FLOORS exists, some with the code given here."""
+    names = " ".join(FLOORS).split()
+    for name in {*names, *modules}:
+        path = root / LIBRARY / (name.replace("__dot__", "/") + ".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(modules.get(name, ""))
+    return graph(root, (LIBRARY,))
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        ({"errors": "from mmrec_tf.config import Config"}, "errors imports mmrec_tf.config"),
+        ({"metrics": "def f():\n    import mmrec_tf.dataset"}, "imports mmrec_tf.dataset"),
+        ({"towers": "from mmrec_tf import index"}, "towers imports mmrec_tf.index"),
+        ({"towers": "from . import index"}, "towers imports mmrec_tf.index"),
+        ({"towers": "from .index import top"}, "towers imports mmrec_tf.index"),
+        ({"runs": "import mmrec_tf as mm"}, "runs imports mmrec_tf, which"),
+        ({"runs": "from mmrec_tf import __version__"}, "runs imports mmrec_tf, which"),
+        (
+            {"fusion": "import importlib\nimportlib.import_module('mmrec_tf.towers')"},
+            "fusion imports mmrec_tf.towers",
+        ),
+        ({"utils": ""}, "utils stands on no floor"),
+        ({"modalities__dot__text": "import mmrec_tf.towers"}, "modalities.text imports"),
+    ],
+)
+def test_the_floors_test_sees_what_it_should(tmp_path, modules, message):
+    errors = floor_errors(write(tmp_path, **modules))
+    assert len(errors) == 1 and message in errors[0]
+
+
+def test_the_floors_test_allows_what_it_should(tmp_path):
+    imports = write(
+        tmp_path,
+        config="from mmrec_tf.errors import ConfigError\nimport json",
+        modalities__dot__text="from mmrec_tf.modalities import encoder",
+        modalities__dot__encoder="from mmrec_tf.schema import Schema",
+        __main__="import mmrec_tf\nfrom mmrec_tf import records",
+    )
+    assert floor_errors(imports) == []
+    assert cycle(imports) == []
+
+
+def test_the_cycle_test_sees_cycles(tmp_path):
+    for name, text in {"a": "import data.b", "b": "def f():\n    from data import a"}.items():
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / f"{name}.py").write_text(text)
+    assert cycle(graph(tmp_path, ("data",))) == ["data.a", "data.b", "data.a"]
+
+
+def test_the_program_test_sees_programs():
+    assert program_errors({"mmrec_tf.runs": {"serving.client"}, "data.prepare": {"data.csv"}}) == [
+        "mmrec_tf.runs imports serving.client"
+    ]
+    assert program_errors({"tuning.search": {"data"}}) == ["tuning.search imports data"]
+
+
+def distributions(imports: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Third-party top-level names -> the distributions that may provide them."""
+    ours = {LIBRARY, *PROGRAMS}
+    tops = {target.partition(".")[0] for targets in imports.values() for target in targets}
+    provided = importlib.metadata.packages_distributions()
+    return {
+        top: {canonicalize_name(name) for name in provided.get(top, [])}
+        for top in tops - ours - set(sys.stdlib_module_names) - {"__future__", ""}
+    }
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    requirements = [Requirement(line.partition("#")[0]) for line in lines if re.match(r"\w", line)]
+    for requirement in requirements:
+        assert re.fullmatch(r"==[\w.]+", str(requirement.specifier)), f"{requirement} is no pin"
+    return {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in requirements}
+
+
+def ranges() -> dict[str, Requirement]:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    lines = parser["options"]["install_requires"].split("\n")
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+
+
+def test_all_that_is_imported_is_pinned_and_the_reverse():
+    wanted = distributions(graph(ROOT, (LIBRARY, *PROGRAMS)))
+    pinned = pins()
+    assert {top for top, names in wanted.items() if not names & pinned.keys()} == set()
+    used = set().union(*wanted.values())
+    assert pinned.keys() - used - INDIRECT == set()
+
+
+def test_the_wheel_asks_for_what_the_library_imports_around_the_pins():
+    wanted = distributions(graph(ROOT, (LIBRARY,)))
+    asked, pinned = ranges(), pins()
+    assert {top for top, names in wanted.items() if not names & asked.keys()} == set()
+    for name, requirement in asked.items():
+        assert requirement.specifier.contains(pinned[name]), f"{requirement}, pin {pinned[name]}"

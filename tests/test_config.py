@@ -1,0 +1,201 @@
+import dataclasses
+import json
+import pathlib
+import re
+
+import pytest
+
+from mmrec_tf.config import Config, TextConfig, load_config
+from mmrec_tf.errors import ConfigError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def settings(config, path=""):
+    """Every setting by its path, such as `training.epochs`, with its value."""
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= settings(value, f"{path}{field.name}.")
+        else:
+            found[path + field.name] = value
+    return found
+
+
+DEFAULTS = settings(Config())
+
+CHANGED = {
+    "modalities": ("text", "image"),
+    "dim": 48,
+    "text.weights": "a/b",
+    "audio.filters": (8, 8),
+    "audio.clip_seconds": 1.5,
+    "item.fusion": "attention",
+    "item.id_embedding": False,
+    "training.learning_rate": 1e-4,
+    "training.monitor": "recall@20",
+}
+
+
+def test_round_trip_of_the_defaults():
+    assert Config.from_json(Config().to_json()) == Config()
+    assert Config.from_json({}) == Config()
+
+
+def test_round_trip_through_a_file(tmp_path):
+    config = Config().override(CHANGED)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config.to_json()))
+    assert load_config(path) == config
+    assert {name: settings(config)[name] for name in CHANGED} == CHANGED
+    others = {name: value for name, value in DEFAULTS.items() if name not in CHANGED}
+    assert {name: settings(config)[name] for name in others} == others
+
+
+def test_json_holds_plain_values_only():
+    def plain(value):
+        if isinstance(value, dict):
+            return all(isinstance(k, str) and plain(v) for k, v in value.items())
+        if isinstance(value, list):
+            return all(map(plain, value))
+        return value is None or isinstance(value, (str, int, float, bool))
+
+    assert plain(Config().override(CHANGED).to_json())
+
+
+def test_configs_are_frozen_and_comparable():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().dim = 3
+    assert Config() == Config() != Config(dim=65)
+    assert len({Config(), Config(), Config(dim=65)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"dimm": 3}, "unknown setting dimm; did you mean 'dim'?"),
+        ({"audio": {"num_mel": 3}}, "unknown setting audio.num_mel; did you mean 'num_mels'?"),
+        ({"audio": {"zzz": 3}}, "unknown setting audio.zzz; known: trainable_layers"),
+        ({"audio": 3}, "audio: wanted a JSON object; got 3"),
+        ({"dim": "wide"}, "dim: wanted int; got 'wide'"),
+        ({"dim": 2.5}, "dim: wanted int; got 2.5"),
+        ({"dim": True}, "dim: wanted int; got True"),
+        ({"dim": None}, "dim: wanted int; got None"),
+        ({"item": {"id_embedding": 1}}, "item.id_embedding: wanted bool; got 1"),
+        ({"item": {"fusion": 3}}, "item.fusion: wanted str; got 3"),
+        ({"item": {"fusion": "sum"}}, "item.fusion: wanted one of mean, weighted"),
+        ({"modalities": 3}, "modalities: wanted a list; got 3"),
+        ({"modalities": ["text", "text"]}, "modalities: each at most once"),
+        ({"audio": {"filters": [1, "x"]}}, "audio.filters: wanted int; got 'x'"),
+        ({"audio": {"filters": []}}, "audio.filters: wanted at least one"),
+        ({"audio": {"fmax_hz": 9000}}, "audio.fmax_hz: wanted at most half"),
+        ({"audio": {"clip_seconds": 0.01}}, "audio.clip_seconds"),
+        ({"text": {"hidden_size": 63}}, "text.hidden_size: wanted a multiple"),
+        ({"text": {"max_tokens": 2}}, "text.max_tokens: wanted 3 to 512"),
+        ({"text": {"trainable_layers": -2}}, "text.trainable_layers"),
+        ({"item": {"dropout": 1.0}}, "item.dropout: wanted 0 up to 1"),
+        ({"user": {"history": "lstm"}}, "user.history: wanted one of none, mean"),
+        ({"retrieval": {"temperature": 0}}, "retrieval.temperature: wanted above 0"),
+        ({"alignment": {"weight": -1}}, "alignment.weight: wanted 0 or more"),
+        ({"ranking": {"candidate_share": 2}}, "ranking.candidate_share: wanted 0 to 1"),
+        ({"training": {"monitor": "loss"}}, "training.monitor: wanted a metric"),
+        ({"training": {"monitor": "ndcg@x"}}, "training.monitor: wanted a metric"),
+        ({"training": {"batch_size": 0}}, "training.batch_size: wanted at least 1"),
+    ],
+)
+def test_unusable_trees_are_refused(tree, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        Config.from_json(tree)
+
+
+def test_whole_numbers_serve_as_either_kind_of_number():
+    config = Config.from_json({"dim": 32.0, "training": {"learning_rate": 1}})
+    assert (config.dim, type(config.dim)) == (32, int)
+    assert (config.training.learning_rate, type(config.training.learning_rate)) == (1.0, float)
+
+
+@pytest.mark.parametrize(
+    ("path", "typed", "value"),
+    [
+        ("dim", "32", 32),
+        ("training.learning_rate", "1e-4", 1e-4),
+        ("item.id_embedding", "false", False),
+        ("item.fusion", "mean", "mean"),
+        ("text.weights", "3", "3"),
+        ("modalities", '["text"]', ("text",)),
+        ("modalities", "text,image", ("text", "image")),
+        ("modalities", "text", ("text",)),
+        ("modalities", "null", None),
+        ("modalities", "[]", ()),
+        ("audio.filters", "[4, 8]", (4, 8)),
+        ("audio.filters", "4,8", (4, 8)),
+    ],
+)
+def test_override_reads_what_is_typed(path, typed, value):
+    assert settings(Config().override({path: typed}))[path] == value
+
+
+def test_override_takes_values_as_they_are():
+    for path, value in CHANGED.items():
+        assert settings(Config().override({path: value}))[path] == value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("trainin.epochs", 1, "unknown setting trainin; did you mean 'training'?"),
+        ("training.epoch", 1, "unknown setting training.epoch; did you mean 'epochs'?"),
+        ("dim.size", 1, "unknown setting dim.size: dim has no parts"),
+        ("training", 1, "training"),
+        ("item.id_embedding", "yes", "item.id_embedding: wanted bool; got 'yes'"),
+        ("dim", "1", "dim: wanted at least 2"),
+    ],
+)
+def test_override_refuses(path, value, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        Config().override({path: value})
+
+
+def test_override_leaves_the_original_alone():
+    config = Config()
+    assert config.override({"dim": 8}).dim == 8
+    assert config == Config()
+
+
+def test_settings_that_depend_on_each_other_change_together():
+    config = Config().override({"text.hidden_size": 63, "text.num_heads": 3})
+    assert config.text == TextConfig(hidden_size=63, num_heads=3)
+
+
+def test_the_id_only_twin_knows_no_content():
+    twin = Config().override({"user.id_embedding": True, "training.epochs": 3}).id_only()
+    assert twin.modalities == ()
+    assert twin.item.id_embedding and twin.item.id_dropout == 0
+    assert not (twin.item.features or twin.user.profile or twin.user.features)
+    assert twin.alignment.weight == 0
+    assert twin.user.id_embedding and twin.training.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "wanted a config file"), ("{", "wanted JSON"), ("[]", "wanted a JSON object")],
+)
+def test_an_unreadable_file_is_named(tmp_path, text, message):
+    path = tmp_path / "config.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as raised:
+        load_config(path)
+    assert str(path) in str(raised.value)
+
+
+def test_the_page_lists_every_setting_with_its_default():
+    text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| `([^`]*)` \|", text, re.MULTILINE))
+    assert rows == {name: json.dumps(value) for name, value in DEFAULTS.items()}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.json")), ids=lambda p: p.stem)
+def test_every_example_can_be_read(path):
+    load_config(path)

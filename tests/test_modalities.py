@@ -1,0 +1,268 @@
+"""A grid: the encoder of each modality keeps each promise of `mmrec_tf.modalities.encoder`."""
+
+import io
+import wave
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mmrec_tf.config import AudioConfig, ImageConfig, TextConfig
+from mmrec_tf.modalities import MODALITIES
+from mmrec_tf.schema import MODALITY_KINDS, ModalitySpec
+
+TEXTS = ["a small gray bird", "Großer Specht; drums on trees!", "the café sparrow sings", ""]
+CONFIGS = {
+    "text": TextConfig(
+        max_tokens=12, vocabulary_size=80, hidden_size=16, num_layers=2, num_heads=2
+    ),
+    "image": ImageConfig(architecture="MobileNet", size=32),
+    "audio": AudioConfig(clip_seconds=0.25, num_mels=32, filters=(8, 16), trainable_layers=0),
+    "gru": AudioConfig(
+        clip_seconds=0.25, num_mels=32, filters=(8, 16), trainable_layers=0, gru_units=6
+    ),
+    "vector": None,
+}
+KINDS = {name: "audio" if name == "gru" else name for name in CONFIGS}
+OUTPUT_DIMS = {"text": 16, "image": 1024, "audio": 16, "gru": 6, "vector": 5}
+
+
+def jpeg(seed: int, height: int = 40, width: int = 60) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), np.uint8)
+    pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC)
+    return cv2.imencode(".jpg", pixels)[1].tobytes()
+
+
+def wav(seed: int, rate_hz: int = 16000, channels: int = 1) -> bytes:
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(0.2 * rate_hz)) / rate_hz
+    tone = 0.4 * np.sin(2 * np.pi * rng.uniform(300, 3000) * time) + 0.01 * rng.normal(size=time.size)
+    pcm = np.repeat((tone * 32767).astype("<i2")[:, None], channels, axis=1)
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes(pcm.tobytes())
+    return out.getvalue()
+
+
+RAW = {
+    "text": tf.constant(TEXTS),
+    "image": tf.constant([jpeg(0), jpeg(1, 90, 31), jpeg(2), b""]),
+    "audio": tf.constant([wav(0), wav(1, 44100, channels=2), wav(2, 8000), b""]),
+    "vector": tf.constant(np.random.default_rng(0).normal(2, 3, (4, 5)) * [[1], [1], [1], [0]]),
+}
+RAW["gru"] = RAW["audio"]
+RAW["vector"] = tf.cast(RAW["vector"], tf.float32)
+
+
+def build(name: str, *, assets=None, **changes):
+    import dataclasses
+
+    config = CONFIGS[name]
+    if changes:
+        config = dataclasses.replace(config, **changes)
+    values = RAW[name].numpy() if name in ("text", "vector") and assets is None else None
+    spec = ModalitySpec(KINDS[name], dim=5 if name == "vector" else 0)
+    return MODALITIES[KINDS[name]].build_encoder(config, spec, values=values, assets=assets)
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def encoder(name):
+    """Frozen, and for reading only: the tests of a module share it."""
+    tf.keras.utils.set_random_seed(1)
+    return build(name)
+
+
+def encode(encoder, raw):
+    return encoder(encoder.preprocess(raw)).numpy()
+
+
+class Exported(tf.Module):
+    """What an export does with an encoder."""
+
+    def __init__(self, encoder, raw):
+        super().__init__()
+        self.encoder = encoder
+        spec = tf.TensorSpec([None, *raw.shape[1:]], raw.dtype)
+        self.embed = tf.function(lambda x: encoder(encoder.preprocess(x)), input_signature=[spec])
+
+
+def saved_operations(path) -> set[str]:
+    model = tf.compat.v1.saved_model.loader_impl.parse_saved_model(str(path))
+    graph = model.meta_graphs[0].graph_def
+    functions = [node for function in graph.library.function for node in function.node_def]
+    return {node.op for node in [*graph.node, *functions]}
+
+
+def test_every_kind_has_a_module():
+    assert tuple(MODALITIES) == MODALITY_KINDS
+
+
+def test_content_follows_its_spec(name, encoder):
+    content = encoder.preprocess(RAW[name])
+    spec = encoder.content_spec()
+    assert spec.shape[0] is None
+    assert spec.is_compatible_with(content)
+    assert tf.function(encoder.preprocess)(RAW[name]).dtype == spec.dtype
+
+
+def test_vectors_are_float32_of_the_length_promised(name, encoder):
+    vectors = encoder(encoder.preprocess(RAW[name]))
+    assert vectors.dtype == tf.float32
+    assert vectors.shape == (4, encoder.output_dim)
+    assert encoder.output_dim == OUTPUT_DIMS[name]
+    assert np.ptp(vectors[:3], axis=0).max() > 1e-3, "three different rows look alike"
+
+
+def test_training_pipeline_equals_export(name, encoder, tmp_path):
+    raw = RAW[name]
+    want = encode(encoder, raw)
+    batches = tf.data.Dataset.from_tensor_slices(raw).batch(3).map(encoder.preprocess)
+    in_training = np.concatenate([encoder(content).numpy() for content in batches])
+    np.testing.assert_allclose(in_training, want, rtol=1e-4, atol=1e-5)
+
+    tf.saved_model.save(Exported(encoder, raw), str(tmp_path))
+    exported = tf.saved_model.load(str(tmp_path)).embed(raw).numpy()
+    np.testing.assert_allclose(exported, want, rtol=1e-4, atol=1e-5)
+    foreign = [op for op in saved_operations(tmp_path) if "PyFunc" in op or op.startswith("IO>")]
+    assert not foreign
+    if name != "text":
+        assert not [op for op in saved_operations(tmp_path) if ">" in op], "core operations only"
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_any_batch_size_and_rows_stand_alone(name, encoder, size):
+    raw = RAW[name]
+    want = encode(encoder, raw)[1 : 1 + size]
+    got = tf.function(lambda x: encoder(encoder.preprocess(x)))(raw[1 : 1 + size]).numpy()
+    assert got.shape == (size, encoder.output_dim)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_absent_rows_are_finite(name, encoder):
+    spec = encoder.content_spec()
+    zeros = tf.zeros([2, *spec.shape[1:]], spec.dtype)
+    assert np.isfinite(encoder(zeros)).all()
+    assert np.isfinite(encode(encoder, RAW[name])[3]).all()
+
+
+def test_config_and_weights_make_a_copy(name, encoder):
+    copy = type(encoder).from_config(encoder.get_config())
+    copy.set_weights(encoder.get_weights())
+    np.testing.assert_array_equal(encode(copy, RAW[name]), encode(encoder, RAW[name]))
+    assert copy.fingerprint() == encoder.fingerprint()
+
+
+def test_assets_and_checkpoint_make_a_copy(name, encoder, tmp_path):
+    assert all(isinstance(text, str) for text in encoder.assets().values())
+    tf.train.Checkpoint(encoder=encoder).write(str(tmp_path / "weights"))
+    copy = build(name, assets=encoder.assets())
+    tf.train.Checkpoint(encoder=copy).read(str(tmp_path / "weights")).assert_consumed()
+    np.testing.assert_array_equal(encode(copy, RAW[name]), encode(encoder, RAW[name]))
+    assert copy.fingerprint() == encoder.fingerprint()
+
+
+def test_fingerprint_follows_weights(name, encoder):
+    copy = type(encoder).from_config(encoder.get_config())
+    values = encoder.get_weights()
+    values[-1] = values[-1] + 1e-3
+    copy.set_weights(values)
+    assert copy.fingerprint() != encoder.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "name, setting",
+    [
+        ("text", {"max_tokens": 11}),
+        ("text", {"pooling": "cls"}),
+        ("audio", {"fmax_hz": 7000.0}),
+        ("audio", {"clip_seconds": 0.3}),
+        ("image", {"size": 33}),
+    ],
+)
+def test_fingerprint_follows_settings(name, setting):
+    one, other = build(name), build(name, **setting)
+    if name == "text":
+        setting = dict(setting, bert_config=one.bert_config)
+    config = {**one.get_config(), **setting}
+    other = type(one).from_config(config)
+    other.set_weights(one.get_weights())
+    assert other.fingerprint() != one.fingerprint()
+
+
+def test_frozen_encoder_trains_nothing_and_ignores_training(name, encoder):
+    assert encoder.frozen
+    assert not encoder.trainable_weights
+    content = encoder.preprocess(RAW[name])
+    before = encoder.get_weights()
+    np.testing.assert_array_equal(encoder(content, training=True), encoder(content))
+    for old, new in zip(before, encoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def gradients(encoder, raw):
+    content = encoder.preprocess(raw)
+    with tf.GradientTape() as tape:
+        vectors = encoder(content, training=True)
+        loss = tf.reduce_sum(vectors * tf.random.stateless_normal(vectors.shape, [0, 1]))
+    return tape.gradient(loss, encoder.trainable_weights)
+
+
+@pytest.mark.parametrize("name", ["text", "image", "audio", "gru"])
+def test_gradient_reaches_every_weight_when_all_train(name):
+    encoder = build(name, trainable_layers=-1)
+    assert not encoder.frozen
+    for weight, gradient in zip(
+        encoder.trainable_weights, gradients(encoder, RAW[name]), strict=True
+    ):
+        assert gradient is not None, weight.name
+        assert np.isfinite(tf.convert_to_tensor(gradient)).all(), weight.name
+        # Softmax does not notice a constant added to all of its logits.
+        if "/key/bias" not in weight.name:
+            assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, weight.name
+
+
+@pytest.mark.parametrize(
+    "name, one, two",
+    [
+        # A BERT block has 16 weights, a convolutional block 3, a GRU 3.
+        ("text", 16, 32),
+        ("audio", 3, 6),
+        ("gru", 3, 6),
+        # The last two layers of MobileNet with weights: batch normalization, convolution.
+        ("image", 2, 3),
+    ],
+)
+def test_last_n_train(name, one, two):
+    for layers, count in [(1, one), (2, two)]:
+        encoder = build(name, trainable_layers=layers)
+        assert len(encoder.trainable_weights) == count
+        assert all(gradient is not None for gradient in gradients(encoder, RAW[name]))
+
+
+def test_half_precision_is_finite_and_close(name, encoder):
+    tf.keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        half = type(encoder).from_config({**encoder.get_config(), "dtype": "mixed_float16"})
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    half.set_weights(encoder.get_weights())
+    assert all(weight.dtype == tf.float32 for weight in half.weights)
+    got, want = half(half.preprocess(RAW[name])), encode(encoder, RAW[name])
+    assert got.dtype == tf.float32
+    np.testing.assert_allclose(got, want, rtol=0.05, atol=0.02 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("name", ["text", "audio", "gru", "vector"], indirect=True)
+def test_compiled_by_xla_equals_plain(name, encoder):
+    content = encoder.preprocess(RAW[name])
+    compiled = tf.function(lambda x: encoder(x), jit_compile=True)(content)
+    np.testing.assert_allclose(compiled, encoder(content), rtol=1e-3, atol=1e-4)

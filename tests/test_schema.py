@@ -1,0 +1,81 @@
+import json
+
+import pytest
+
+from mmrec_tf.errors import ConfigError, DatasetError
+from mmrec_tf.schema import FeatureSpec, ModalitySpec, Schema
+
+SCHEMA = Schema(
+    num_users=3,
+    num_items=5,
+    modalities={
+        "text": ModalitySpec("text"),
+        "image": ModalitySpec("image"),
+        "call": ModalitySpec("audio", sample_rate_hz=16000),
+        "clip": ModalitySpec("vector", dim=128),
+    },
+    item_features={
+        "genre": FeatureSpec("categorical", vocabulary=("drama", "war"), width=3),
+        "year": FeatureSpec("numeric", mean=1990.0, std=12.5),
+    },
+    user_features={"age": FeatureSpec("numeric", mean=30.0, std=9.0)},
+    profile=True,
+    ordered=True,
+)
+
+
+def test_round_trip_through_json():
+    text = json.dumps(SCHEMA.to_json())
+    assert Schema.from_json(json.loads(text)) == SCHEMA
+    # The order of the modalities is that of the columns of `present`.
+    assert list(Schema.from_json(json.loads(text)).modalities) == ["text", "image", "call", "clip"]
+
+
+def test_round_trip_of_the_smallest():
+    schema = Schema(num_users=1, num_items=1)
+    assert Schema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: tree.pop("num_items"),
+        lambda tree: tree.pop("modalities"),
+        lambda tree: tree.update(colour="red"),
+        lambda tree: tree["modalities"]["text"].update(size=3),
+        lambda tree: tree["item_features"]["genre"].pop("vocabulary"),
+        lambda tree: tree["item_features"]["genre"].pop("kind"),
+    ],
+)
+def test_a_missing_or_unknown_name_is_refused(change):
+    tree = json.loads(json.dumps(SCHEMA.to_json()))
+    change(tree)
+    with pytest.raises(DatasetError, match="Write the dataset again"):
+        Schema.from_json(tree)
+
+
+def test_an_unknown_kind_of_modality_is_refused():
+    with pytest.raises(DatasetError, match="wanted one of text, image, audio, vector; got 'smell'"):
+        ModalitySpec("smell")
+
+
+def test_select():
+    assert SCHEMA.select(None) == ("text", "image", "call", "clip")
+    assert SCHEMA.select(("clip", "text")) == ("clip", "text")
+    assert SCHEMA.select(()) == ()
+    with pytest.raises(ConfigError, match="no 'audio'; it has text, image, call, clip"):
+        SCHEMA.select(("text", "audio"))
+    with pytest.raises(ConfigError, match="it has none"):
+        Schema(num_users=1, num_items=1).select(("text",))
+
+
+def test_batch_spec():
+    spec = SCHEMA.batch_spec(8, 20)
+    assert {name: (part.shape.as_list(), part.dtype.name) for name, part in spec.items()} == {
+        "user": ([8], "int32"),
+        "history": ([8, 20], "int32"),
+        "item": ([8], "int32"),
+        "rating": ([8], "float32"),
+        "weight": ([8], "float32"),
+    }
+    assert SCHEMA.batch_spec(None, 20)["history"].shape.as_list() == [None, 20]
