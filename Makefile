@@ -12,6 +12,7 @@ help:  ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Creates or reuses .venv and installs what requirements*.txt name
+	@echo ".venv is ready: $$($(BIN)/python -V)"
 
 demo: $(STAMP)  ## The whole chain on a small made-up world: data to recommendations over gRPC
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh

@@ -12,8 +12,7 @@ from tqdm import tqdm
 
 from data import splits
 from mmrec_tf.errors import ConfigError, DatasetError
-from mmrec_tf.records import DatasetWriter, Quarantined
-from mmrec_tf.records.manifest import sha256
+from mmrec_tf.records import DatasetWriter, Quarantined, sha256
 from mmrec_tf.schema import SPLITS, ModalitySpec, Schema
 
 
@@ -111,7 +110,7 @@ def _events(matrices: Mapping[str, Any]) -> splits.Events:
     """The entries of all matrices, split after split, row after row."""
     user, item, weight, split = [], [], [], []
     for name, matrix in matrices.items():
-        # CSR rather than COO keeps the order of rows; entries that stand twice stay two.
+        # Not CSR, which would add up entries that stand twice.
         entries = matrix.tocoo()
         kept = entries.data != 0
         order = np.argsort(entries.row[kept], kind="stable")
@@ -137,7 +136,7 @@ def _load_sparse(path: str):
         matrix = scipy.sparse.load_npz(path)
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: wanted a sparse matrix; there is no such file.") from error
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise DatasetError(
             f"{path}: wanted a sparse matrix as scipy.sparse.save_npz writes it; {error}."
         ) from error

@@ -65,7 +65,7 @@ class Locator:
                 f"template such as {modality}/{{item}}.*, or {ABSENT}; got {place!r}."
             )
         for name in [] if self._is_column else fields:
-            table.column(name, name, required=True)
+            table.required_column(name, name)
 
     def find(self, row: Row) -> Found:
         """The file of one row."""
@@ -96,10 +96,12 @@ class Locator:
         if not self._is_inside(str(folder)):
             return None
         if folder not in self._listings:
-            # Listed once: a search for each item would read the folder as often as there are items.
-            listing = self._listings[folder] = collections.defaultdict(list)
+            # Listed once, not searched for each item. Other threads must not see half a listing:
+            # it is complete before it stands here, and two that list at once find the same.
+            listing: dict[str, list[str]] = {}
             for entry in sorted(os.listdir(folder)) if folder.is_dir() else ():
-                listing[pathlib.PurePath(entry).stem].append(entry)
+                listing.setdefault(pathlib.PurePath(entry).stem, []).append(entry)
+            self._listings[folder] = listing
         entries = self._listings[folder].get(pathlib.PurePath(stem).name, [])
         if not entries:
             return None

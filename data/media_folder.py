@@ -4,16 +4,17 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
 
 from data import media, splits
+from data.entities import Entities
 from data.interactions import InteractionColumns, read_interactions
-from data.side_features import FeatureColumns, FeatureEncoder, FeatureLearner
-from data.tables import BadRow, Row, Skipped, Table, complete, described
+from data.side_features import FeatureColumns, FeatureEncoder
+from data.tables import Row, Skipped, Table, described
 from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.records import DatasetWriter, Quarantined
 from mmrec_tf.schema import ModalitySpec, Schema
@@ -99,10 +100,10 @@ def prepare(
       DatasetError: for a table that cannot be read, or when `out` may not be written.
     """
     skipped = Skipped(options.skip_bad_rows)
-    catalog = _Entities("items", Table(options.items), options.columns.item, default="item")
+    catalog = Entities("items", Table(options.items), options.columns.item, default="item")
     interactions = Table(options.interactions)
     users = (
-        _Entities("users", Table(options.users), options.columns.user, default="user")
+        Entities("users", Table(options.users), options.columns.user, default="user")
         if options.users is not None
         else None
     )
@@ -150,10 +151,10 @@ def prepare(
             ordered=rule == "leave-last-out" or splits.follows_time(distinct),
             ratings=distinct.rating is not None,
         )
-        tables = {
+        tables: dict[str, Table | None] = {
             "items": catalog.table,
             "interactions": interactions,
-            "users": users and users.table,
+            "users": users.table if users is not None else None,
         }
         return writer.finish(
             schema,
@@ -168,53 +169,10 @@ def prepare(
         )
 
 
-class _Entities:
-    """The items or users of a table, by id; of rows with the same id the first one counts."""
-
-    def __init__(self, name: str, table: Table, column: str | None, *, default: str):
-        self.name, self.table = name, table
-        self.column = table.column(column, default, required=True) or default
-        self.ids: dict[str, int] = {}
-        self.duplicates = 0
-
-    def number(self, columns: FeatureColumns, skipped: Skipped) -> FeatureEncoder:
-        """Reads the table once: numbers the ids, and learns the side features."""
-        columns.check(self.table)
-        learner = FeatureLearner(columns)
-        for row in self.table:
-            try:
-                known = self._id(row) in self.ids
-                self.ids.setdefault(self._id(row), len(self.ids))
-                self.duplicates += known
-                if not known:
-                    learner.add(row)
-            except BadRow as error:
-                skipped.add(self.name, row, str(error))
-        return FeatureEncoder(columns, learner.specs())
-
-    def rows(self) -> Iterator[tuple[str, Row]]:
-        """Reads the table again, in the order of the numbers."""
-        number = 0
-        for row in self.table:
-            try:
-                name = self._id(row)
-            except BadRow:
-                continue  # counted, or raised, when the table was first read
-            if self.ids[name] == number:
-                yield name, row
-                number += 1
-
-    def _id(self, row: Row) -> str:
-        complete(row, self.table.columns)
-        if not row.cells[self.column]:
-            raise BadRow(f"no {self.name.removesuffix('s')} id")
-        return row.cells[self.column]
-
-
 class _Contents:
     """What is made of one row of the items: its content by modality."""
 
-    def __init__(self, options: MediaFolder, catalog: _Entities):
+    def __init__(self, options: MediaFolder, catalog: Entities):
         from mmrec_tf.modalities import audio, image, text
 
         root = pathlib.Path(options.media_root or pathlib.Path(options.items).parent)
@@ -259,7 +217,7 @@ class _Contents:
 
 def _write_items(
     writer: DatasetWriter,
-    catalog: _Entities,
+    catalog: Entities,
     contents: _Contents,
     features: FeatureEncoder,
     *,
@@ -279,7 +237,7 @@ def _write_items(
 
 def _write_users(
     writer: DatasetWriter,
-    users: _Entities | None,
+    users: Entities | None,
     ids: Mapping[str, int],
     features: FeatureEncoder,
     column: str | None,
@@ -309,7 +267,7 @@ def _text_columns(asked: tuple[str, ...] | None, table: Table) -> tuple[str, ...
         return ()
     if asked is not None:
         for name in asked:
-            table.column(name, name, required=True)
+            table.required_column(name, name)
         return asked
     longer = [name for name in ("description", "plot") if name in table.columns][:1]
     return tuple(name for name in ("title", *longer) if name in table.columns)
@@ -344,4 +302,6 @@ def _default(item: dataclasses.Field) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+    if isinstance(value, (InteractionColumns, FeatureColumns)):
+        return dataclasses.asdict(value)
+    return value

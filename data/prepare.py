@@ -156,7 +156,7 @@ def _add_synthetic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--users", type=_positive, default=2000, help="default: 2000")
     parser.add_argument("--items", type=_positive, default=500, help="default: 500")
     parser.add_argument(
-        "--clusters", type=_positive, help="default: one for 25 items, at least 4, at most 20"
+        "--clusters", type=_positive, help="4 to 30 (default: one for 30 items, but 4 to 16)"
     )
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument(

@@ -37,7 +37,7 @@ class FeatureColumns:
           ConfigError: when it lacks one.
         """
         for name in self.categorical + self.numeric:
-            table.column(name, name, required=True)
+            table.required_column(name, name)
 
     def names(self, row: Row, column: str) -> list[str]:
         """The distinct names in a cell, in its order."""

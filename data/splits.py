@@ -32,7 +32,14 @@ class Events(NamedTuple):
 
     def take(self, index: np.ndarray) -> "Events":
         """The interactions at `index <int64>[interaction]`."""
-        return Events(*(None if column is None else column[index] for column in self))
+        return Events(
+            user=self.user[index],
+            item=self.item[index],
+            timestamp=self.timestamp[index],
+            rating=None if self.rating is None else self.rating[index],
+            weight=None if self.weight is None else self.weight[index],
+            split=self.split[index],
+        )
 
 
 def drop_duplicates(events: Events) -> Events:

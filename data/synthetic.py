@@ -1,202 +1,25 @@
-"""The planted world: hidden clusters make items and users, so that the best answer is known.
-
-A cluster is a topic, a style and a timbre. An item's words show its topic, its picture its style
-and its sound its timbre, laid out as a Latin square: any two of the three name the cluster, one
-alone leaves about the square root of their number. A user likes one to three clusters and meets an
-item with a probability of
-
-    (1 - background) * liking(user, cluster of item) * popularity(item within its cluster)
-    + background / number of items.
-
-Train holds items drawn in proportion to it without any cold one; valid and test are drawn later,
-together, from all items that are left, and then told apart by lot. So ranking by that probability,
-with the train items masked, is the best that any recommender can do: that is the ceiling.
-"""
+"""The planted world as real files, and as the dataset that the media folder makes of them."""
 
 import contextlib
 import csv
 import dataclasses
-import math
 import pathlib
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import scipy.sparse
 from tqdm import tqdm
 
-from data import ceiling, media_folder, synthetic_media
-from mmrec_tf.errors import ConfigError, DatasetError
+from data import media_folder, synthetic_media
+from data.planted import Met, Truth, World, best, draw_interactions, draw_truth
+from mmrec_tf.errors import DatasetError
 from mmrec_tf.schema import SPLITS
 
-_BLOCK = 1024  # users drawn at a time
-_ITEMS_PER_CLUSTER = 30
-_MOST_CLUSTERS = 16
-_TRAIN_ITEMS = (16, 22)  # of a user, from and to
-_TARGETS = 3  # of a user, in valid and in test each
 _DAY_SECONDS = 86_400
 _START_SECONDS = 1_704_067_200  # 2024-01-01
 # In days from the start: train, then valid, then test.
 _DAYS = {"train": (0, 180), "valid": (180, 200), "test": (200, 220)}
-
-
-@dataclass(frozen=True)
-class World:
-    """The settings of a planted world.
-
-    Attributes:
-      num_users: at least 1.
-      num_items: at least 12.
-      num_clusters: at least 4, at most 100; by default one for 30 items, but 4 to 16.
-      seed: equal seeds make equal worlds.
-      missing_share: the share of items that lack a modality, of each modality on its own.
-      cold_share: the share of items that nobody meets in train.
-      background: the share of interactions that follow no liking at all.
-      popularity_exponent: Zipf's, of the items within a cluster.
-      cluster_exponent: Zipf's, of the clusters.
-    """
-
-    num_users: int = 2000
-    num_items: int = 500
-    num_clusters: int | None = None
-    seed: int = 0
-    missing_share: float = 0.15
-    cold_share: float = 0.08
-    background: float = 0.05
-    popularity_exponent: float = 0.8
-    cluster_exponent: float = 0.7
-
-    def __post_init__(self):
-        if self.num_users < 1:
-            raise ConfigError(f"users: wanted at least 1; got {self.num_users}.")
-        if self.num_items < 12:
-            raise ConfigError(f"items: wanted at least 12; got {self.num_items}.")
-        if self.seed < 0:
-            raise ConfigError(f"seed: wanted 0 or more; got {self.seed}.")
-        most = min(self.num_items // 3, synthetic_media.NUM_ATTRIBUTES**2)
-        if self.num_clusters is not None and not 4 <= self.num_clusters <= most:
-            raise ConfigError(f"clusters: wanted 4 to {most}; got {self.num_clusters}.")
-
-    @property
-    def clusters(self) -> int:
-        """The number of clusters."""
-        if self.num_clusters is not None:
-            return self.num_clusters
-        return min(max(self.num_items // _ITEMS_PER_CLUSTER, 4), _MOST_CLUSTERS)
-
-    @property
-    def num_attributes(self) -> int:
-        """How many topics, styles and timbres there are each."""
-        return math.isqrt(self.clusters - 1) + 1
-
-    def attributes(self, cluster: int) -> tuple[int, int, int]:
-        """The topic, style and timbre of a cluster."""
-        side = self.num_attributes
-        topic, style = cluster % side, cluster // side
-        return topic, style, (topic + style) % side
-
-
-class Truth(NamedTuple):
-    """What a world's recommender would have to find out.
-
-    Attributes:
-      cluster: <int64>[item].
-      popularity: <float64>[item], within its cluster; sums to 1 there.
-      cold: <bool>[item], met by nobody in train.
-      liking: <float64>[user, cluster], sums to 1 for each user.
-      background: the share of interactions that follow no liking.
-    """
-
-    cluster: np.ndarray
-    popularity: np.ndarray
-    cold: np.ndarray
-    liking: np.ndarray
-    background: float
-
-    def probability(self, users: slice) -> np.ndarray:
-        """<float64>[user, item], how probably one interaction of a user falls on an item."""
-        liked = self.liking[users][:, self.cluster] * self.popularity
-        return (1 - self.background) * liked + self.background / len(self.cluster)
-
-
-def draw_truth(world: World, rng: np.random.Generator) -> Truth:
-    """Draws clusters, popularity, cold items and likings."""
-    cluster = rng.permutation(np.arange(world.num_items) % world.clusters)
-    popularity = np.zeros([world.num_items])
-    for number in range(world.clusters):
-        members = rng.permutation(np.flatnonzero(cluster == number))
-        popularity[members] = _zipf(len(members), world.popularity_exponent)
-    cold = np.zeros([world.num_items], bool)
-    cold[rng.permutation(world.num_items)[: round(world.cold_share * world.num_items)]] = True
-    chance = rng.permutation(_zipf(world.clusters, world.cluster_exponent))
-    liking = np.zeros([world.num_users, world.clusters])
-    for user in range(world.num_users):
-        number = rng.choice((1, 2, 3), p=(0.35, 0.4, 0.25))
-        liked = rng.choice(world.clusters, number, replace=False, p=chance)
-        liking[user, liked] = rng.dirichlet([2.0] * number)
-    return Truth(cluster, popularity, cold, liking, world.background)
-
-
-class Met(NamedTuple):
-    """What some users meet.
-
-    Attributes:
-      users: their numbers.
-      items: by split, a sparse `<bool>[user, item]`.
-    """
-
-    users: slice
-    items: dict[str, scipy.sparse.csr_matrix]
-
-
-def draw_interactions(truth: Truth, rng: np.random.Generator) -> Iterator[Met]:
-    """Draws what users meet, some users at a time."""
-    num_users, num_items = len(truth.liking), len(truth.cluster)
-    num_warm = int((~truth.cold).sum())
-    most = min(_TRAIN_ITEMS[1], num_warm // 3)
-    least = min(_TRAIN_ITEMS[0], most)
-    targets = min(_TARGETS, (num_items - most) // 2)
-    for start in range(0, num_users, _BLOCK):
-        users = slice(start, min(start + _BLOCK, num_users))
-        size = users.stop - users.start
-        log_probability = np.log(truth.probability(users))
-        warm = np.where(truth.cold, -np.inf, log_probability)
-        train = _draw(warm, rng.integers(least, most + 1, size), rng)
-        later = _draw(np.where(train, -np.inf, log_probability), np.full([size], 2 * targets), rng)
-        # Told apart by lot, so that neither split gets the likelier items.
-        valid = _draw(np.where(later, 0.0, -np.inf), np.full([size], targets), rng)
-        drawn = {"train": train, "valid": valid, "test": later & ~valid}
-        yield Met(users, {name: scipy.sparse.csr_matrix(items) for name, items in drawn.items()})
-
-
-def best(truth: Truth, drawn: Sequence[Met]) -> dict[str, Any]:
-    """The ceiling, and what ranking by popularity in train reaches, for valid and test.
-
-    Args:
-      truth: the world's.
-      drawn: what `draw_interactions` yielded.
-
-    Returns:
-      By split, and again by split under `popularity`, what `ceiling.measure` gives.
-    """
-    popularity = np.zeros([len(truth.cluster)])
-    for met in drawn:
-        popularity += np.bincount(met.items["train"].indices, minlength=len(popularity))
-
-    def blocks(split: str, by_truth: bool) -> Iterator[ceiling.Block]:
-        for met in drawn:
-            score = np.broadcast_to(popularity, met.items[split].shape)
-            if by_truth:
-                score = truth.probability(met.users)
-            yield ceiling.Block(score, met.items["train"].toarray(), met.items[split].toarray())
-
-    targets = [split for split in SPLITS if split != "train"]
-    return {
-        **{split: ceiling.measure(blocks(split, True)) for split in targets},
-        "popularity": {split: ceiling.measure(blocks(split, False)) for split in targets},
-    }
 
 
 def write_source(world: World, folder: pathlib.Path) -> tuple[Truth, list[Met]]:
@@ -274,8 +97,8 @@ def prepare(
 @contextlib.contextmanager
 def _source_folder(keep: str | pathlib.Path | None) -> Iterator[pathlib.Path]:
     if keep is None:
-        with tempfile.TemporaryDirectory() as folder:
-            yield pathlib.Path(folder)
+        with tempfile.TemporaryDirectory() as temporary:
+            yield pathlib.Path(temporary)
         return
     folder = pathlib.Path(keep)
     folder.mkdir(parents=True, exist_ok=True)
@@ -284,43 +107,21 @@ def _source_folder(keep: str | pathlib.Path | None) -> Iterator[pathlib.Path]:
     yield folder
 
 
-def _zipf(number: int, exponent: float) -> np.ndarray:
-    weight = np.arange(1, number + 1) ** -exponent
-    return weight / weight.sum()
-
-
-def _draw(log_weight: np.ndarray, number: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draws items without replacement, in proportion to their weight.
-
-    The highest of log weight plus Gumbel noise are such a draw (Yellott 1977; Vieira 2014).
-
-    Args:
-      log_weight: <float64>[user, item], -inf for what cannot be drawn.
-      number: <int64>[user], how many to draw.
-      rng: where chance comes from.
-
-    Returns:
-      <bool>[user, item].
-    """
-    key = log_weight + rng.gumbel(size=log_weight.shape)
-    rank = np.argsort(np.argsort(-key, axis=1), axis=1)
-    return (rank < number[:, None]) & np.isfinite(log_weight)
-
-
 def _write_items(
     world: World, truth: Truth, folder: pathlib.Path, rng: np.random.Generator
 ) -> None:
     for name in ("images", "audio"):
         (folder / name).mkdir()
     present = rng.random([world.num_items, 3]) >= world.missing_share
+    _, num_styles, num_timbres = world.num_attributes
     rows = []
     progress = tqdm(truth.cluster.tolist(), desc="drawing", unit="item", disable=None)
     for item, cluster in enumerate(progress):
         topic, style, timbre = world.attributes(cluster)
         # Drawn even where they are then left out, so that gaps do not change the other items.
         title, description = synthetic_media.words(topic, rng)
-        image = synthetic_media.picture(style, world.num_attributes, rng)
-        audio = synthetic_media.sound(timbre, world.num_attributes, rng)
+        image = synthetic_media.picture(style, num_styles, rng)
+        audio = synthetic_media.sound(timbre, num_timbres, rng)
         has_text, has_image, has_audio = present[item]
         row = [f"i{item}", "", "", "", ""]
         if has_text:

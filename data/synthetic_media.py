@@ -5,7 +5,6 @@ import wave
 
 import numpy as np
 
-NUM_ATTRIBUTES = 10  # the most values that topic, style and timbre can each take
 SAMPLE_RATE_HZ = 16000
 CLIP_SECONDS = 1.0
 PICTURE_SIDE = 64  # pixels
@@ -17,9 +16,6 @@ _TOPICS = (
     "city tram neon avenue subway skyline plaza taxi rooftop crowd bridge market",
     "rocket orbit comet planet lunar module galaxy gravity probe crater nebula launch",
     "winter frost sled icicle mitten glacier blizzard ember fireside skate snow pass",
-    "violin chorus tempo ballad opera rhythm quartet drum melody encore stage brass",
-    "desert dune camel oasis cactus mirage canyon sandstone caravan scorpion drought mesa",
-    "castle knight banner moat sword throne herald dragon tower siege crown squire",
     "garden rose tulip trellis bee orchard seedling compost hedge lavender petal spade",
 )
 _COMMON = (
@@ -32,7 +28,7 @@ _ADJECTIVES = "Quiet Bright Old New Hidden Lost Slow Last First Open Small Long"
 def words(topic: int, rng: np.random.Generator) -> tuple[str, str]:
     """Draws a title and a description: words of the topic, of another one, and common words."""
     own, common = _TOPICS[topic].split(), _COMMON.split()
-    other = _TOPICS[rng.integers(NUM_ATTRIBUTES)].split()
+    other = _TOPICS[rng.integers(len(_TOPICS))].split()
     first, second = rng.choice(own, 2, replace=False)
     title = f"{rng.choice(_ADJECTIVES)} {first.title()} and {second.title()}"
     pools = rng.choice(3, size=rng.integers(12, 19), p=(0.4, 0.1, 0.5))

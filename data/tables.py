@@ -7,9 +7,10 @@ import pathlib
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from mmrec_tf.errors import ConfigError, DatasetError
+from mmrec_tf.records import sha256
 
 _LARGEST_CELL = 1 << 26  # characters
 
@@ -91,21 +92,29 @@ class Table:
         with self._errors():
             yield from self._read_parquet() if self._parquet else self._read_csv()
 
-    def column(self, name: str | None, default: str, *, required: bool = False) -> str | None:
+    def column(self, name: str | None, default: str) -> str | None:
         """Finds a column: the one asked for by name, else the default where the table has it.
 
         Raises:
-          ConfigError: when the table lacks the column asked for, or one that is required.
+          ConfigError: when the table lacks the column asked for.
+        """
+        if name is None and default not in self.columns:
+            return None
+        return self.required_column(name, default)
+
+    def required_column(self, name: str | None, default: str) -> str:
+        """Finds a column: the one asked for by name, else the default.
+
+        Raises:
+          ConfigError: when the table lacks it.
         """
         wanted = default if name is None else name
-        if wanted in self.columns:
-            return wanted
-        if name is not None or required:
+        if wanted not in self.columns:
             raise ConfigError(
                 f"{self.path}: wanted a column {wanted!r}; it has {', '.join(self.columns)}. "
                 "Name the column by option; see --help."
             )
-        return None
+        return wanted
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -130,7 +139,7 @@ class Table:
             )
         return columns
 
-    def _open_csv(self):
+    def _open_csv(self) -> TextIO:
         csv.field_size_limit(_LARGEST_CELL)
         opener: Any = gzip.open if self._gzip else open
         return opener(self.path, "rt", encoding="utf-8-sig", newline="")
@@ -184,8 +193,6 @@ def complete(row: Row, columns: list[str]) -> None:
 
 def described(tables: Mapping[str, Table | None]) -> dict[str, dict[str, str]]:
     """For the manifest: the path and the SHA-256 of each table that was read."""
-    from mmrec_tf.records.manifest import sha256
-
     return {
         name: {"file": table.path.name, "sha256": sha256(table.path)}
         for name, table in tables.items()

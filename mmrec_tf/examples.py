@@ -59,13 +59,45 @@ class Examples(NamedTuple):
     requests: list[Example]
 
 
+def as_array(value: Any) -> np.ndarray:
+    """Makes an array in which strings are an object array of bytes.
+
+    NumPy's own string forms would cut trailing zero bytes, and a picture may end in them.
+
+    Args:
+      value: an array, or numbers, booleans, str or bytes, nested evenly.
+
+    Raises:
+      ValueError: for ragged nesting, or a mixture of strings and anything else.
+    """
+    array = value if isinstance(value, np.ndarray) else np.asarray(value, dtype=object)
+    if array.dtype.kind not in "OSU":
+        return array
+    elements = array.ravel().tolist()
+    if not isinstance(value, np.ndarray) and not any(isinstance(e, str | bytes) for e in elements):
+        array = np.asarray(value)
+        if array.dtype.kind == "O" and array.size:
+            raise ValueError(f"wanted numbers, str or bytes; got {elements[0]!r:.60}")
+        return array
+    flat = np.empty(array.size, dtype=object)
+    for place, element in enumerate(elements):
+        is_text = isinstance(element, str)
+        flat[place] = element.encode("utf-8", "surrogateescape") if is_text else element
+        if not isinstance(flat[place], bytes):
+            raise ValueError(f"wanted str or bytes; got {element!r:.60}")
+    return flat.reshape(array.shape)
+
+
 def encode_tensor(array: Any) -> dict[str, Any]:
     """Returns the JSON form of an array of numbers, booleans, str or bytes of any shape.
 
     Raises:
       ExportError: for a dtype without a JSON form, or a float that is not finite.
     """
-    array = _as_array(array)
+    try:
+        array = as_array(array)
+    except ValueError as error:
+        raise ExportError(f"a tensor cannot be made of this: {error}.") from error
     dtype = _dtype_name(array)
     if dtype not in _DTYPES:
         raise ExportError(
@@ -104,16 +136,11 @@ def decode_tensor(tensor: Mapping[str, Any]) -> np.ndarray:
         array = np.empty(len(values), dtype=object)
         array[:] = [_decode_string(value) for value in values]
         return array.reshape(shape)
-    fits = {"bool": lambda value: isinstance(value, bool)}.get(
-        dtype, _is_number if dtype in _FLOATS else _is_integer
-    )
-    wrong = next((value for value in values if not fits(value)), None)
-    if wrong is not None:
-        raise ExportError(f"{wrong!r} is not a {dtype}.")
-    try:
-        return np.array(values, dtype=dtype).reshape(shape)
-    except OverflowError as error:
-        raise ExportError(f"a value does not fit into {dtype}: {error}.") from error
+    fits = _is_bool if dtype == "bool" else _is_number if dtype in _FLOATS else _is_within
+    wrong = [value for value in values if not fits(value, dtype)]
+    if wrong:
+        raise ExportError(f"{wrong[0]!r} is not a {dtype}.")
+    return np.array(values, dtype=dtype).reshape(shape)
 
 
 def examples_path(version_folder: str | os.PathLike) -> pathlib.Path:
@@ -215,7 +242,7 @@ def compare(
             differences.append(f"{name}: not wanted")
         else:
             difference = _compare_arrays(
-                _as_array(actual[name]), _as_array(expected[name]), rtol=rtol, atol=atol
+                as_array(actual[name]), as_array(expected[name]), rtol=rtol, atol=atol
             )
             if difference:
                 differences.append(f"{name}{difference}")
@@ -243,21 +270,6 @@ def _compare_arrays(actual: np.ndarray, expected: np.ndarray, *, rtol: float, at
     return f" differs at {len(places)} of {equal.size}: {shown}"
 
 
-def _as_array(value: Any) -> np.ndarray:
-    """Strings become object arrays of bytes; NumPy's own `S` form would cut trailing zero bytes."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "OSU":
-        return array
-    if array.dtype.kind != "O":
-        array = np.asarray(value, dtype=object)
-    flat = np.empty(array.size, dtype=object)
-    for place, element in enumerate(array.ravel().tolist()):
-        flat[place] = element.encode("utf-8") if isinstance(element, str) else element
-        if not isinstance(flat[place], bytes):
-            raise ExportError(f"a tensor of strings holds {element!r}; wanted str or bytes.")
-    return flat.reshape(array.shape)
-
-
 def _dtype_name(array: np.ndarray) -> str:
     return "string" if array.dtype == object else array.dtype.name
 
@@ -272,8 +284,16 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_within(value: Any, dtype: str) -> bool:
+    return _is_integer(value) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+
+
+def _is_number(value: Any, dtype: str) -> bool:
+    return _is_integer(value) or isinstance(value, float)
+
+
+def _is_bool(value: Any, dtype: str) -> bool:
+    return isinstance(value, bool)
 
 
 def _decode_string(value: Any) -> bytes:

@@ -41,6 +41,7 @@ class Recommender(tf.Module):
     def __init__(self, retrieval: RetrievalModel, ranking: RankingModel | None, dataset: Dataset):
         super().__init__(name="recommender")
         self.retrieval = retrieval
+        self.dataset = dataset
         self.ranking = ranking
         config = retrieval.config
         self.history_length = config.user.history_length

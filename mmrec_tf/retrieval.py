@@ -148,17 +148,20 @@ class RetrievalModel(tfrs.Model):
             raise RunError("the model has no catalog yet: call adapt(dataset.catalog) first.")
         return self.state.tables
 
-    def embed_items(self, item, *, training=False) -> TowerOutput:
+    def embed_items(self, item, *, training=False, content_only=False) -> TowerOutput:
         """The item tower's output for items of the catalog.
 
         Args:
           item: <int32>[batch], numbers of items. Those without a train interaction are placed by
             their content alone: their id's row was never trained.
+          training: whether dropout is on.
+          content_only: places every item by its content alone.
 
         Returns:
           TowerOutput.
         """
         tables = self.tables
+        warm = tf.gather(tables["warm"], item) & (not content_only)
         encoded = {}
         for name in self.modalities:
             value = tf.gather(tables["content"][name], item)
@@ -166,7 +169,7 @@ class RetrievalModel(tfrs.Model):
             encoded[name] = value if encoder.frozen else encoder(value, training=training)
         return self.item_tower(
             {
-                "item": tf.where(tf.gather(tables["warm"], item), item, -1),
+                "item": tf.where(warm, item, -1),
                 "present": tf.gather(tables["present"], item),
                 "encoded": encoded,
                 "features": {n: tf.gather(v, item) for n, v in tables["item_features"].items()},
@@ -209,14 +212,17 @@ class RetrievalModel(tfrs.Model):
         bias = self.popularity_weight * log_frequency
         return tf.concat([item_embedding, bias[:, None]], axis=-1)
 
-    def embed_catalog(self, *, block: int = 1024) -> TowerOutput:
+    def embed_catalog(self, *, content_only: bool = False, block: int = 1024) -> TowerOutput:
         """`embed_items` over the whole catalog, in blocks.
 
         Returns:
           TowerOutput of NumPy arrays with one row an item.
         """
         parts = [
-            self.embed_items(tf.range(start, min(start + block, self.schema.num_items)))
+            self.embed_items(
+                tf.range(start, min(start + block, self.schema.num_items)),
+                content_only=content_only,
+            )
             for start in range(0, self.schema.num_items, block)
         ]
         return TowerOutput(

@@ -177,7 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs until SIGINT or SIGTERM; returns the exit status."""
     options = _parser().parse_args(arguments)
     # Set before TensorFlow is imported: its start-up notes would bury the one line that counts.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(level=logging.INFO, format="serving.local_server: %(message)s")
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
     server = LocalServer(

@@ -91,7 +91,7 @@ def refused(code: int, text: str) -> Answer:
 
 def _route(models: Models, method: str, path: str, body: bytes) -> Answer:
     pattern = _ROUTES.get(method)
-    match = pattern.fullmatch(path) if pattern else None
+    match = pattern.fullmatch(path) if pattern and "?" not in path else None
     # The pattern is blind to case, but a verb must be written as it is here.
     verb = match.groupdict().get("verb", "") if match else ""
     if match is None or verb != verb.lower():

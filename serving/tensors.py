@@ -12,6 +12,8 @@ import ml_dtypes
 import numpy as np
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
+from mmrec_tf import examples
+
 # DataType -> (NumPy dtype, the typed field that carries it).
 _FIELDS: dict[int, tuple[Any, str]] = {
     types_pb2.DT_FLOAT: (np.float32, "float_val"),
@@ -88,18 +90,7 @@ def as_array(value: Any) -> np.ndarray:
     Raises:
       ValueError: for ragged nesting, or a mixture of types.
     """
-    array = np.asarray(value)
-    if array.dtype.kind in "OSU":
-        # NumPy's own string forms cut trailing zero bytes, so the elements are taken one by one.
-        array = np.asarray(value, dtype=object)
-        flat = np.empty(array.size, dtype=object)
-        for place, element in enumerate(array.ravel().tolist()):
-            flat[place] = (
-                element.encode("utf-8", "surrogateescape") if isinstance(element, str) else element
-            )
-            if not isinstance(flat[place], bytes):
-                raise ValueError(f"wanted str or bytes; got {type(element).__name__}")
-        return flat.reshape(array.shape)
+    array = examples.as_array(value)
     if not isinstance(value, np.ndarray | np.generic) and array.dtype == np.float64:
         return array.astype(np.float32)
     return array

@@ -7,6 +7,7 @@ and warmed up first; only then is the old one dropped, and requests that hold it
 number that failed to load is spent: the old version keeps serving until a higher one appears.
 """
 
+import gc
 import logging
 import os
 import pathlib
@@ -102,6 +103,8 @@ class Model:
                 del self._available[version]
                 self._statuses[version] = VersionStatus(version, "END")
             _log.info("%s/%d is unloaded", self.name, version)
+            # A loaded model refers to itself; its memory would wait for the next full collection.
+            gc.collect()
 
     def _set(self, status: VersionStatus) -> None:
         with self._lock:

@@ -10,7 +10,7 @@ import pytest
 
 import mmrec_tf  # noqa: F401
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -25,7 +25,7 @@ FLOORS = [
     "records examples modalities fusion alignment losses metrics",
     "encoding dataset towers index",
     "retrieval ranking recommender",
-    "runs evaluation training servables",
+    "runs evaluation training verification servables",
     "__init__ __main__",
 ]
 

@@ -273,6 +273,7 @@ def test_bookkeeping_of_hyperband_is_no_setting():
         (["--space", "missing.json"], 2, "wanted a search space"),
         (["--config", "missing.json"], 2, "wanted a config file"),
         (["--seed", "-1"], 2, "seed: wanted 0 or more"),
+        ([], 1, "DatasetError"),
     ],
 )
 def test_command_refuses_in_one_line(tmp_path, capsys, arguments, status, message):
@@ -280,6 +281,7 @@ def test_command_refuses_in_one_line(tmp_path, capsys, arguments, status, messag
     assert tuning_search.main(common + arguments) == status
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_command_hands_its_options_on(tmp_path, monkeypatch, capsys):

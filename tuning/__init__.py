@@ -1,4 +1,9 @@
 """Searches for a config: `python -m tuning.search`. Reads the valid split, never the test split."""
 
-# Here, so that it comes before keras_tuner wherever that is imported: mmrec_tf chooses Keras 2.
+import os
+
+# Both before keras_tuner, which imports TensorFlow: its start-up lines say nothing to a user of
+# this program, and mmrec_tf chooses Keras 2.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import mmrec_tf  # noqa: F401

@@ -81,8 +81,14 @@ def search(
         trials = DEFAULT_TRIALS
     oracle = _oracle(strategy, hyperparameters, config, trials=trials, seed=seed)
 
+    if trial is None:
+        trial = functools.partial(valid_score, mm.open_dataset(str(dataset_path)))
+
     out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TuningError(f"{out}: wanted a folder to write to; {error.strerror}.") from error
     _same_search(
         out / "search.json",
         {
@@ -93,8 +99,6 @@ def search(
             "seed": seed,
         },
     )
-    if trial is None:
-        trial = functools.partial(valid_score, mm.open_dataset(str(dataset_path)))
     try:
         # KerasTuner announces on stdout that it resumes, and cannot be told not to.
         with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
@@ -354,13 +358,13 @@ def main(arguments: list[str] | None = None) -> int:
             seed=options.seed,
         )
     except MmrecError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         print("interrupted; give the same command again to go on", file=sys.stderr)
         return 130
     best = pathlib.Path(options.out) / "best_config.json"
-    print(f"{best}: train it with\n  mmrec-tf train --dataset {options.dataset} --config {best}")
+    print(f"mmrec-tf train --dataset {options.dataset} --config {best} --out RUN")
     return 0
 
 

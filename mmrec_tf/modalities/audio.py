@@ -213,7 +213,7 @@ def resample(waveform: tf.Tensor, rate_hz: tf.Tensor, sample_rate_hz: int) -> tf
       sample_rate_hz: the rate wanted.
 
     Returns:
-      <float32>[sample'] at `sample_rate_hz`, zeros behind the sound.
+      <float32>[sample'] at `sample_rate_hz`, as long as the sound.
     """
     # Whole seconds have whole numbers of samples at both rates, so nothing drifts, and a spare
     # second keeps the end from ringing into the beginning.
@@ -223,7 +223,9 @@ def resample(waveform: tf.Tensor, rate_hz: tf.Tensor, sample_rate_hz: int) -> tf
     length = seconds * sample_rate_hz
     bins = tf.minimum(tf.shape(spectrum)[0], length // 2 + 1)
     spectrum = tf.pad(spectrum[:bins], [[0, length // 2 + 1 - bins]])
-    return tf.signal.irfft(spectrum, [length]) * (sample_rate_hz / tf.cast(rate_hz, tf.float32))
+    ratio = sample_rate_hz / tf.cast(rate_hz, tf.float64)
+    end = tf.cast(tf.math.ceil(tf.cast(samples, tf.float64) * ratio), tf.int32)
+    return (tf.signal.irfft(spectrum, [length]) * tf.cast(ratio, tf.float32))[:end]
 
 
 class Encoder(ModalityEncoder):

@@ -272,16 +272,21 @@ class Encoder(ModalityEncoder):
 
     def call(self, content: tf.Tensor, training: bool = False) -> tf.Tensor:
         """<uint8>[batch, size, size, 3] to <float32>[batch, output_dim]."""
+        rows = tf.shape(content)[0]
+        if not content.shape[0]:
+            # TensorFlow 2.17's fused convolutions fail on no rows at all: give them one of zeros.
+            spare = tf.cast(tf.equal(rows, 0), tf.int32)
+            content = tf.pad(content, [[0, spare], [0, 0], [0, 0], [0, 0]])
         pixels = tf.cast(content, tf.float32)
-        if self.imagenet and self.architecture.startswith("EfficientNetB"):
-            pixels = _efficientnet_scale(pixels)
         for layer in self.network.layers:
             # This layer copies its statistics when Keras loads weights into it directly, which a
             # checkpoint of a larger model does not do.
             if isinstance(layer, tf.keras.layers.Normalization):
                 layer.finalize_state()
+                if self.imagenet and self.architecture.startswith("EfficientNetB"):
+                    pixels = _efficientnet_scale(pixels, layer)
         vectors = self.network(self._preprocess_input(pixels), training=self._training(training))
-        return tf.cast(vectors, tf.float32)
+        return tf.cast(vectors[:rows], tf.float32)
 
     def get_config(self) -> dict:
         return {
@@ -360,13 +365,14 @@ def _network(architecture: str, size: int, *, weights: str | None) -> tf.keras.M
         raise ConfigError(f"image.size: {architecture} cannot take {size}; {error}") from error
 
 
-def _efficientnet_scale(pixels: tf.Tensor) -> tf.Tensor:
+def _efficientnet_scale(
+    pixels: tf.Tensor, normalization: tf.keras.layers.Normalization
+) -> tf.Tensor:
     """What Keras adds inside EfficientNet B0 to B7 only when it loads ImageNet weights itself.
 
     It divides by the square root of the standard deviation after the normalization layer, whose
-    variance was stored wrongly (tensorflow/tensorflow issue 49930). The network here is always made
+    stored variance lacks it (tensorflow/tensorflow issue 49930). The network here is always made
     without weights, so the same is done before that layer: m + (x - m) / sqrt(std).
     """
-    mean = 255 * tf.constant([0.485, 0.456, 0.406])
-    std = tf.constant([0.229, 0.224, 0.225])
-    return mean + (pixels - mean) / tf.sqrt(std)
+    mean = 255 * normalization.adapt_mean
+    return mean + (pixels - mean) / tf.sqrt(tf.constant([0.229, 0.224, 0.225]))

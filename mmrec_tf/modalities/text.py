@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from mmrec_tf.config import TextConfig
 from mmrec_tf.errors import ConfigError
+from mmrec_tf.modalities import wordpiece
 from mmrec_tf.modalities.encoder import ModalityEncoder
 from mmrec_tf.schema import ModalitySpec
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 # An unfinished comment or script reaches to the end, as in a browser, so that matching stays
 # linear whatever the input.
@@ -61,10 +61,8 @@ def _printable(character: str) -> str:
 class Encoder(ModalityEncoder):
     """WordPiece tokens through BERT (Devlin et al. 2019), pooled to one vector.
 
-    Ids equal those of `transformers.BertTokenizerFast`, with these exceptions: a special token
-    spelled out in the text ("[SEP]") is plain text here; compatibility forms (a ligature, a
-    one-sign fraction) may be decomposed differently; words of more than 100 bytes, not
-    characters, are unknown.
+    Ids equal those of `transformers.BertTokenizerFast`, except that a special token spelled out
+    in the text ("[SEP]") is plain text here.
 
     Args:
       vocabulary: one token a line, in the order of ids; holds [PAD] (id 0), [UNK], [CLS], [SEP].
@@ -101,7 +99,10 @@ class Encoder(ModalityEncoder):
         self.pooling = pooling
         tokens = vocabulary.split("\n")
         self._cls, self._sep = _special_ids(tokens)
-        self._tokenizer = _tokenizer(tokens, lower_case)
+        # Each word gives at least one token.
+        self._tokenizer = wordpiece.Tokenizer(
+            tokens, lower_case=lower_case, max_words=max_tokens - 2
+        )
         settings = transformers.BertConfig.from_dict(json.loads(bert_config))
         if max_tokens > settings.max_position_embeddings:
             raise ConfigError(
@@ -125,13 +126,12 @@ class Encoder(ModalityEncoder):
         """UTF-8 to token ids.
 
         Args:
-          raw: <string>[batch]; bytes that are not UTF-8 become the replacement character.
+          raw: <string>[batch]; bytes that are not UTF-8 are dropped.
 
         Returns:
           <int32>[batch, max_tokens], [CLS] ... [SEP] and zeros behind.
         """
-        raw = tf.strings.unicode_transcode(raw, "UTF-8", "UTF-8", errors="replace")
-        tokens = self._tokenizer.tokenize(raw)[:, : self.max_tokens - 2]
+        tokens = self._tokenizer(raw)[:, : self.max_tokens - 2]
         edge = tf.ones([tf.shape(raw)[0], 1], tf.int32)
         ids = tf.concat([self._cls * edge, tokens, self._sep * edge], axis=1)
         return ids.to_tensor(default_value=0, shape=[None, self.max_tokens])
@@ -206,38 +206,10 @@ def build_encoder(
         )
     if config.weights:
         return _pretrained(config.weights, settings)
-    vocabulary = learn_vocabulary(
+    vocabulary = wordpiece.learn_vocabulary(
         () if values is None else values, size=config.vocabulary_size
     )
     return Encoder("\n".join(vocabulary), _fresh_bert(config, len(vocabulary)), **settings)
-
-
-def learn_vocabulary(values: Iterable[str | bytes], *, size: int) -> list[str]:
-    """Learns a lower-case WordPiece vocabulary (Wu et al. 2016) from texts.
-
-    Args:
-      values: texts, UTF-8 where they are bytes.
-      size: the largest number of tokens.
-
-    Returns:
-      Tokens in the order of their ids, `SPECIAL_TOKENS` first.
-
-    Raises:
-      ConfigError: when no text is there to learn from.
-    """
-    import tokenizers
-
-    texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
-    if not any(text.strip() for text in texts):
-        raise ConfigError(
-            "text.weights: empty, and the catalog has no text to learn a vocabulary from. "
-            "Set text.weights to a BERT model, or leave text out of modalities."
-        )
-    tokenizer = tokenizers.BertWordPieceTokenizer(lowercase=True)
-    tokenizer.train_from_iterator(
-        texts, vocab_size=size, special_tokens=list(SPECIAL_TOKENS), show_progress=False
-    )
-    return _in_order(tokenizer.get_vocab())
 
 
 def _fresh_bert(config: TextConfig, vocabulary_size: int) -> str:
@@ -286,7 +258,7 @@ def _pretrained(weights: str, settings: dict) -> Encoder:
             f"{len(report['missing_keys'])} weights, such as {min(report['missing_keys'])}."
         )
     encoder = Encoder(
-        "\n".join(_in_order(tokenizer.get_vocab())),
+        "\n".join(wordpiece.in_order(tokenizer.get_vocab())),
         model.config.to_json_string(),
         lower_case=_lower_case(tokenizer, weights),
         **settings,
@@ -335,31 +307,11 @@ def _lower_case(tokenizer, weights: str) -> bool:
     return lower_case
 
 
-def _in_order(vocabulary: Mapping[str, int]) -> list[str]:
-    return sorted(vocabulary, key=lambda token: vocabulary[token])
-
-
 def _special_ids(tokens: list[str]) -> tuple[int, int]:
-    missing = [token for token in SPECIAL_TOKENS[:4] if token not in tokens]
+    missing = [token for token in wordpiece.SPECIAL_TOKENS[:4] if token not in tokens]
     if missing or tokens[0] != "[PAD]":
         raise ConfigError(
             "text: wanted a vocabulary that begins with [PAD] and has [UNK], [CLS] and [SEP]; "
             f"got one that begins with {tokens[0]} and lacks {', '.join(missing) or 'none'}."
         )
     return tokens.index("[CLS]"), tokens.index("[SEP]")
-
-
-def _tokenizer(tokens: list[str], lower_case: bool):
-    try:
-        import tensorflow_text
-    except ImportError as error:
-        raise ConfigError(
-            f"text: wanted tensorflow-text {tf.__version__.rpartition('.')[0]}; it cannot be "
-            f"imported ({error}). It has no build for this Python where pip finds none: use "
-            "Python 3.11, or leave text out of modalities."
-        ) from error
-    # Its model is a constant of bytes that only the CPU reads.
-    with tf.init_scope(), tf.device("CPU"):
-        return tensorflow_text.FastBertTokenizer(
-            tokens, token_out_type=tf.int32, lower_case_nfd_strip_accents=lower_case
-        )

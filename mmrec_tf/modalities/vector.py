@@ -23,8 +23,19 @@ class Encoder(ModalityEncoder):
     def __init__(self, dim: int, **kwargs):
         super().__init__(trainable_layers=0, **kwargs)
         self.dim = dim
-        self.mean = self.add_weight("mean", [dim], tf.float32, initializer="zeros", trainable=False)
-        self.std = self.add_weight("std", [dim], tf.float32, initializer="ones", trainable=False)
+        self.mean = self._fixed("mean", "zeros")
+        self.std = self._fixed("std", "ones")
+
+    def _fixed(self, name: str, initializer: str) -> tf.Variable:
+        # Not even mixed precision may round them.
+        return self.add_weight(
+            name,
+            [self.dim],
+            tf.float32,
+            initializer=initializer,
+            trainable=False,
+            experimental_autocast=False,
+        )
 
     @property
     def output_dim(self) -> int:

@@ -5,7 +5,7 @@ read one back and say which file and which record is at fault when they cannot. 
 described in `docs/dataset_format.md`.
 """
 
-from mmrec_tf.records.manifest import FORMAT, read_manifest, read_schema, verify
+from mmrec_tf.records.manifest import FORMAT, read_manifest, read_schema, sha256, verify
 from mmrec_tf.records.reader import (
     Interactions,
     Item,
@@ -28,5 +28,6 @@ __all__ = [
     "read_manifest",
     "read_schema",
     "read_users",
+    "sha256",
     "verify",
 ]

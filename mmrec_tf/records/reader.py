@@ -108,8 +108,9 @@ def read_interactions(directory: str | pathlib.Path, schema: Schema, split: str)
         raise DatasetError(f"split: wanted one of {', '.join(SPLITS)}; got {split!r}.")
     directory = pathlib.Path(directory)
     manifest = read_manifest(directory)
-    empty = (np.zeros([0], np.int64),) * 3 + (np.zeros([0], np.float32),) * 2
-    parts = [empty]
+    parts: list[tuple[np.ndarray, ...]] = [
+        (np.zeros([0], np.int64),) * 3 + (np.zeros([0], np.float32),) * 2
+    ]
     last = -1
     for name in shards(directory, manifest, f"interactions/{split}"):
         entry = manifest["files"][name]
@@ -245,8 +246,9 @@ def _features(example: "tf.train.Example", specs, where: str) -> dict[str, np.nd
     for name, spec in specs.items():
         feature = example.features.feature[f"feature/{name}"]
         if spec.kind == "categorical":
-            found[name] = np.asarray(feature.int64_list.value, np.int64)
-            _check_categories(found[name], spec, f"{where}: feature {name}")
+            values = np.asarray(feature.int64_list.value, np.int64)
+            _check_categories(values, spec, f"{where}: feature {name}")
+            found[name] = values
         elif feature.float_list.value:
             found[name] = float(feature.float_list.value[0])
     return found

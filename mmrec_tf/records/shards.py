@@ -64,7 +64,8 @@ class ShardWriter:
 
     def abandon(self) -> None:
         """Lets go of the open file; what it holds is of no use."""
-        self._writer.close()
+        with contextlib.suppress(DatasetError), _writing(self._folder):
+            self._writer.close()
 
     def _open(self) -> None:
         import tensorflow as tf

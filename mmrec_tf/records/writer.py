@@ -14,12 +14,19 @@ import numpy as np
 
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.records.manifest import FORMAT, content_sha256, read_manifest, sha256, write_json
+from mmrec_tf.records.parts import (
+    bytes_feature,
+    floats_feature,
+    integers_feature,
+    side_features,
+)
 from mmrec_tf.records.shards import ShardWriter
 from mmrec_tf.schema import SPLITS, Schema
 
 SHARD_BYTES = 128 << 20
 # What the bytes of a dataset can depend on.
 _LIBRARIES = (
+    "mmrec_tf",
     "numpy",
     "tensorflow",
     "opencv-python-headless",
@@ -122,11 +129,13 @@ class DatasetWriter:
           features: by name: numbers from `FeatureSpec.vocabulary` (2 + position; 1 unknown), or
             one standardised number; None where missing.
         """
-        parts: dict[str, Any] = {"item_id": _bytes(item_id)}
+        parts: dict[str, Any] = {"item_id": bytes_feature(item_id)}
         for name, value in (content or {}).items():
-            parts[name] = _floats(value) if isinstance(value, np.ndarray) else _bytes(value)
+            parts[name] = (
+                floats_feature(value) if isinstance(value, np.ndarray) else bytes_feature(value)
+            )
             self._present[name] += 1
-        self._write("items", parts | _features(features))
+        self._write("items", parts | side_features(features))
 
     def write_user(
         self,
@@ -136,10 +145,10 @@ class DatasetWriter:
         features: Mapping[str, Sequence[int] | float | None] | None = None,
     ) -> None:
         """Adds a user; it is numbered by the order of these calls. Arguments as for items."""
-        parts: dict[str, Any] = {"user_id": _bytes(user_id)}
+        parts: dict[str, Any] = {"user_id": bytes_feature(user_id)}
         if profile:
-            parts["profile"] = _bytes(profile)
-        self._write("users", parts | _features(features))
+            parts["profile"] = bytes_feature(profile)
+        self._write("users", parts | side_features(features))
 
     def write_interactions(
         self,
@@ -162,14 +171,14 @@ class DatasetWriter:
           weight: <float32>[interaction], or None where all are 1.
         """
         parts: dict[str, Any] = {
-            "user": _integers([user]),
-            "item": _integers(item),
-            "timestamp": _integers(timestamp),
+            "user": integers_feature([user]),
+            "item": integers_feature(item),
+            "timestamp": integers_feature(timestamp),
         }
         if rating is not None:
-            parts["rating"] = _floats(rating)
+            parts["rating"] = floats_feature(rating)
         if weight is not None and not np.all(np.asarray(weight) == 1):
-            parts["weight"] = _floats(weight)
+            parts["weight"] = floats_feature(weight)
         self._write(f"interactions/{split}", parts)
         self._interactions[split] += len(item)
 
@@ -305,42 +314,10 @@ def _by_reason(rows: Iterable[Quarantined]) -> dict[str, dict[str, int]]:
 
 
 def _versions() -> dict[str, str]:
-    import mmrec_tf
-
-    found = {"mmrec_tf": mmrec_tf.__version__, "python": platform.python_version()}
+    found = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _bytes(value: str | bytes):
-    import tensorflow as tf
-
-    data = value.encode("utf-8") if isinstance(value, str) else value
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))
-
-
-def _integers(values):
-    import tensorflow as tf
-
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=np.asarray(values, np.int64)))
-
-
-def _floats(values):
-    import tensorflow as tf
-
-    return tf.train.Feature(float_list=tf.train.FloatList(value=np.asarray(values, np.float32)))
-
-
-def _features(features: Mapping[str, Sequence[int] | float | None] | None) -> dict[str, Any]:
-    """Side features as parts of a record; a missing number is left out."""
-    parts = {}
-    for name, value in (features or {}).items():
-        if isinstance(value, (int, float, np.floating)):
-            parts[f"feature/{name}"] = _floats([value])
-        elif value is not None:
-            parts[f"feature/{name}"] = _integers(value)
-    return parts

@@ -126,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command in ("embed-item", "search") and not any(content):
         parser.error("give at least one of --text, --image and --audio")
     # Set before TensorFlow is imported: its start-up notes are of no use to who asks once.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         with Client(options.address, timeout_seconds=options.timeout_seconds) as client:

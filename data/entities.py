@@ -1,0 +1,49 @@
+"""The table of the items or of the users: who is in it, by id and by number."""
+
+from collections.abc import Iterator
+
+from data.side_features import FeatureColumns, FeatureEncoder, FeatureLearner
+from data.tables import BadRow, Row, Skipped, Table, complete
+
+
+class Entities:
+    """The items or users of a table, by id; of rows with the same id the first one counts."""
+
+    def __init__(self, name: str, table: Table, column: str | None, *, default: str):
+        self.name, self.table = name, table
+        self.column = table.required_column(column, default)
+        self.ids: dict[str, int] = {}
+        self.duplicates = 0
+
+    def number(self, columns: FeatureColumns, skipped: Skipped) -> FeatureEncoder:
+        """Reads the table once: numbers the ids, and learns the side features."""
+        columns.check(self.table)
+        learner = FeatureLearner(columns)
+        for row in self.table:
+            try:
+                known = self._id(row) in self.ids
+                self.ids.setdefault(self._id(row), len(self.ids))
+                self.duplicates += known
+                if not known:
+                    learner.add(row)
+            except BadRow as error:
+                skipped.add(self.name, row, str(error))
+        return FeatureEncoder(columns, learner.specs())
+
+    def rows(self) -> Iterator[tuple[str, Row]]:
+        """Reads the table again, in the order of the numbers."""
+        number = 0
+        for row in self.table:
+            try:
+                name = self._id(row)
+            except BadRow:
+                continue  # counted, or raised, when the table was first read
+            if self.ids[name] == number:
+                yield name, row
+                number += 1
+
+    def _id(self, row: Row) -> str:
+        complete(row, self.table.columns)
+        if not row.cells[self.column]:
+            raise BadRow(f"no {self.name.removesuffix('s')} id")
+        return row.cells[self.column]

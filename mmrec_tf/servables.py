@@ -1,0 +1,340 @@
+"""The two SavedModels that TensorFlow Serving runs: `recommender` and `encoder`.
+
+`recommender` holds ids, user tower, index and ranking in core TensorFlow ops; `encoder` holds the
+encoders and the item tower, with TF Text's ops for words. Every input and output is batch-first,
+rows are independent, and names are public API.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import types
+
+import numpy as np
+import tensorflow as tf
+
+from mmrec_tf.errors import ConfigError, ExportError
+from mmrec_tf.examples import Example, examples_path, write_examples
+from mmrec_tf.index import LOWEST, ExactIndex
+from mmrec_tf.recommender import Recommender
+from mmrec_tf.retrieval import RetrievalModel
+
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+NUM_EXAMPLES = 4
+# Scores closer than this may change places with the size of a batch: no example is built on them.
+NEAR = 1e-4
+
+
+# A servable hides the models in a namespace and lists their variables and tables instead: tracked
+# as such, Keras would write its own graph of each layer into the SavedModel.
+
+
+class RecommenderServable(tf.Module):
+    """`recommend` and `rank`, in core TensorFlow ops.
+
+    Args:
+      recommender: Recommender.
+      k: int. How many items an answer holds; the catalog may hold fewer.
+    """
+
+    name_on_disk = "recommender"
+    text_ops = False
+
+    def __init__(self, recommender: Recommender, *, k: int):
+        super().__init__()
+        self.state = types.SimpleNamespace(recommender=recommender)
+        self.resources = [
+            *recommender.variables,
+            *recommender.retrieval.user_tower.variables,
+            recommender.retrieval.log_temperature,
+            *(recommender.ranking.variables if recommender.ranking else []),
+            recommender.item_table,
+            recommender.user_table,
+        ]
+        self.k = min(k, recommender.index.vectors.shape[0])
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.string, name="user_id"),
+            tf.TensorSpec([None, None], tf.string, name="history"),
+        ]
+    )
+    def recommend(self, user_id, history):
+        """item_id <string>[batch, k], "" behind the last one, and score <float32>[batch, k]."""
+        item_id, score = self.state.recommender.recommend_ids(user_id, history, k=self.k)
+        return {"item_id": item_id, "score": score}
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.string, name="user_id"),
+            tf.TensorSpec([None, None], tf.string, name="history"),
+            tf.TensorSpec([None, None], tf.string, name="item_id"),
+        ]
+    )
+    def rank(self, user_id, history, item_id):
+        """score <float32>[batch, candidate]; -1e9 for an unknown item."""
+        return {"score": self.state.recommender.rank_ids(user_id, history, item_id)}
+
+    @property
+    def signatures(self) -> dict:
+        """The functions by the name under which they are served."""
+        return {
+            "serving_default": self.recommend,
+            "recommend": self.recommend,
+            "rank": self.rank,
+        }
+
+    def examples(self) -> list[Example]:
+        """Requests of known, unknown and returning users with the answers of this process."""
+        recommender = self.state.recommender
+        users = recommender.dataset.users.user_id
+        items = recommender.dataset.catalog.item_id
+        chosen = [users[row] for row in self._far_apart(users[:256])][:NUM_EXAMPLES]
+        user_id = np.array([*chosen, "nobody"], object)
+        history = np.full([len(user_id), 4], "", object)
+        requests = [Example("recommend", {"user_id": user_id, "history": history}, {})]
+        history = history.copy()
+        for row in range(len(user_id)):
+            history[row, 1 : 1 + row % 3] = items[(row * 7) % len(items)], *["unheard of"][: row % 3 - 1]
+        candidates = np.array(
+            [[*np.resize(items[row:], 4), "unheard of"] for row in range(len(user_id))], object
+        )
+        requests.append(
+            Example(
+                "rank", {"user_id": user_id, "history": history, "item_id": candidates}, {}
+            )
+        )
+        return [_answered(self, request) for request in requests]
+
+    def _far_apart(self, users: np.ndarray) -> list[int]:
+        """Rows of users whose scores have no near ties; all rows when there are none such."""
+        history = tf.fill([len(users), 0], "")
+        score = self.state.recommender.recommend_ids(tf.constant(users), history, k=self.k)[1].numpy()
+        gap = np.where(score[:, 1:] > LOWEST, score[:, :-1] - score[:, 1:], np.inf)
+        rows = np.flatnonzero(gap.min(axis=1, initial=np.inf) > NEAR)
+        return list(rows) or list(range(len(users)))
+
+
+class EncoderServable(tf.Module):
+    """`embed_item` and `search`: raw content in, one input a modality.
+
+    Texts, pictures and sounds come as <string>[batch], "" where absent; ready-made vectors as
+    <float32>[batch, dim], zeros where absent.
+
+    Args:
+      retrieval: RetrievalModel, trained, with at least one modality.
+      item_id: object[item] of str.
+      k: int. How many items an answer holds; the catalog may hold fewer.
+    """
+
+    name_on_disk = "encoder"
+    text_ops = True
+
+    def __init__(self, retrieval: RetrievalModel, item_id: np.ndarray, *, k: int):
+        super().__init__()
+        self.modalities = retrieval.modalities
+        self.state = types.SimpleNamespace(
+            encoders={name: retrieval.encoders[name] for name in self.modalities},
+            item_tower=retrieval.item_tower,
+        )
+        self.resources = [
+            *retrieval.item_tower.variables,
+            *(v for encoder in self.state.encoders.values() for v in encoder.variables),
+        ]
+        self.item_id = tf.Variable(item_id.tolist(), trainable=False, name="item_id")
+        self.features = {
+            name: tf.zeros([1, *table.shape[1:]], table.dtype)
+            for name, table in retrieval.tables["item_features"].items()
+        }
+        # An asked-for item has no id, so the catalog's are compared without theirs.
+        content = retrieval.embed_catalog(content_only=True)
+        self.index = ExactIndex(content.embedding)
+        self.k = min(k, len(item_id))
+        specs = []
+        for name in self.modalities:
+            spec = retrieval.schema.modalities[name]
+            if spec.kind == "vector":
+                specs.append(tf.TensorSpec([None, spec.dim], tf.float32, name=name))
+            else:
+                specs.append(tf.TensorSpec([None], tf.string, name=name))
+        self.embed_item = tf.function(self._embed_item, input_signature=specs)
+        self.search = tf.function(self._search, input_signature=specs)
+
+    def _tower(self, raw):
+        present, encoded = [], {}
+        for name, value in zip(self.modalities, raw, strict=True):
+            encoder = self.state.encoders[name]
+            if value.dtype == tf.string:
+                present.append(tf.strings.length(value) > 0)
+            else:
+                present.append(tf.reduce_any(value != 0, axis=-1))
+            encoded[name] = encoder(encoder.preprocess(value), training=False)
+        batch = tf.shape(raw[0])[0]
+        return self.state.item_tower(
+            {
+                "item": tf.fill([batch], -1),
+                "present": tf.stack(present, axis=1),
+                "encoded": encoded,
+                "features": {n: tf.repeat(v, batch, axis=0) for n, v in self.features.items()},
+            }
+        )
+
+    def _embed_item(self, *raw):
+        output = self._tower(raw)
+        return {"embedding": output.embedding, "weights": output.weights}
+
+    def _search(self, *raw):
+        score, item = self.index.search(self._tower(raw).embedding, self.k)
+        return {"item_id": tf.gather(self.item_id, item), "score": score}
+
+    @property
+    def signatures(self) -> dict:
+        """The functions by the name under which they are served."""
+        return {
+            "serving_default": self.embed_item,
+            "embed_item": self.embed_item,
+            "search": self.search,
+        }
+
+    def examples_from(self, content: dict[str, np.ndarray], present: np.ndarray) -> list[Example]:
+        """Some items of the catalog, each modality alone, and one with nothing at all.
+
+        Args:
+          content: as `Catalog.content`, of this model's modalities.
+          present: <bool>[item, modality].
+        """
+        rows = np.argsort(-present.sum(axis=1), kind="stable")[:NUM_EXAMPLES]
+        inputs = {}
+        for column, name in enumerate(self.modalities):
+            values = content[name]
+            blank = np.zeros_like(values[:1]) if values.dtype != object else [b""]
+            some = [values[row : row + 1] for row in rows]
+            alone = [
+                values[np.flatnonzero(present[:, column])[:1]] if column == other else blank
+                for other in range(len(self.modalities))
+                if present[:, other].any()
+            ]
+            inputs[name] = np.concatenate([*some, *[a if len(a) else blank for a in alone], blank])
+        return [
+            _answered(self, Example("embed_item", inputs, {})),
+            _answered(self, Example("search", {n: v[:1] for n, v in inputs.items()}, {})),
+        ]
+
+
+def _answered(servable, example: Example) -> Example:
+    """The example with the answer of this process."""
+    inputs = [
+        tf.constant(value.tolist(), tf.string, shape=value.shape)
+        if value.dtype == object
+        else tf.constant(value)
+        for value in example.inputs.values()
+    ]
+    # The Python function, not its graph: the answer must not come from what is being checked.
+    answer = servable.signatures[example.signature].python_function(*inputs)
+    return example._replace(outputs={name: value.numpy() for name, value in answer.items()})
+
+
+def write_warmup(folder: pathlib.Path, servable: str, requests: list[Example]) -> None:
+    """Writes requests that TensorFlow Serving replays before it takes a version into use."""
+    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+    path = folder / WARMUP_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for example in requests:
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = servable
+            request.model_spec.signature_name = example.signature
+            for name, value in example.inputs.items():
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(value.tolist(), shape=value.shape)
+                    if value.dtype == object else tf.make_tensor_proto(value))
+            log = prediction_log_pb2.PredictionLog(
+                predict_log=prediction_log_pb2.PredictLog(request=request)
+            )
+            writer.write(log.SerializeToString())
+
+
+def _write(servable, requests: list[Example], folder: pathlib.Path, version: int) -> None:
+    tf.saved_model.save(
+        servable,
+        str(folder),
+        signatures=servable.signatures,
+        options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
+    )
+    write_examples(
+        examples_path(folder), requests, servable=servable.name_on_disk, version=version
+    )
+    write_warmup(folder, servable.name_on_disk, requests)
+    command = [sys.executable, "-m", "mmrec_tf.verification", str(folder)]
+    if servable.text_ops:
+        command.append("--text")
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+    package = str(pathlib.Path(__file__).parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise ExportError(f"{servable.name_on_disk}: {reason[0]}")
+
+
+def export(
+    recommender: Recommender,
+    directory: str | pathlib.Path,
+    *,
+    version: int,
+    k: int = 50,
+) -> list[pathlib.Path]:
+    """Writes `recommender/VERSION` and `encoder/VERSION`, checked, aside and renamed into place.
+
+    Each is reloaded in a fresh process that imports TensorFlow only (TF Text for the encoder), and
+    must give the answers that this process gives. A model without modalities has no encoder.
+
+    Args:
+      recommender: Recommender.
+      directory: where the servables stand; may hold earlier versions.
+      version: above all versions there, as TensorFlow Serving never loads a number twice.
+      k: how many items an answer holds.
+
+    Returns:
+      The version folders.
+
+    Raises:
+      ConfigError: for a version or a k below 1.
+      ExportError: when the version is not above those there, or a check fails; nothing is left.
+    """
+    if version < 1 or k < 1:
+        raise ConfigError(f"export: wanted a version and a k of at least 1; got {version}, {k}.")
+    directory = pathlib.Path(directory)
+    retrieval, catalog = recommender.retrieval, recommender.dataset.catalog
+    servables = [RecommenderServable(recommender, k=k)]
+    requests = [servables[0].examples()]
+    if retrieval.modalities:
+        encoder = EncoderServable(retrieval, catalog.item_id, k=k)
+        columns = [list(retrieval.schema.modalities).index(n) for n in retrieval.modalities]
+        content = {name: catalog.content[name] for name in retrieval.modalities}
+        servables.append(encoder)
+        requests.append(encoder.examples_from(content, catalog.present[:, columns]))
+    finals = [directory / servable.name_on_disk / str(version) for servable in servables]
+    for final in finals:
+        taken = [int(path.name) for path in final.parent.glob("*") if path.name.isdigit()]
+        if taken and version <= max(taken):
+            raise ExportError(
+                f"{final.parent}: wanted a version above {max(taken)}, the newest there; "
+                f"got {version}. Numbers are never used again."
+            )
+    asides = [final.with_name(f".{version}.partial-{os.getpid()}") for final in finals]
+    try:
+        for servable, some, aside in zip(servables, requests, asides, strict=True):
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            _write(servable, some, aside, version)
+        for aside, final in zip(asides, finals, strict=True):
+            os.rename(aside, final)
+    finally:
+        for aside in asides:
+            shutil.rmtree(aside, ignore_errors=True)
+    return finals

@@ -1,0 +1,390 @@
+import csv
+import json
+import os
+import pathlib
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import mmrec_tf as mm
+from mmrec_tf import records
+from mmrec_tf.schema import SPLITS, FeatureSpec, ModalitySpec, Schema
+
+SCHEMA = Schema(
+    num_users=3,
+    num_items=2,
+    modalities={
+        "text": ModalitySpec(kind="text"),
+        "image": ModalitySpec(kind="image"),
+        "vector": ModalitySpec(kind="vector", dim=3),
+    },
+    item_features={
+        "genre": FeatureSpec(kind="categorical", vocabulary=("a", "b"), width=2),
+        "year": FeatureSpec(kind="numeric", mean=2000, std=10),
+    },
+    profile=True,
+    ratings=True,
+)
+VECTOR = np.array([0.5, -1, 2], np.float32)
+
+
+def fill(writer: records.DatasetWriter) -> None:
+    writer.write_item(
+        "i0",
+        content={"text": "Zaunkönig 鳥", "image": b"\xff\xd8\x00", "vector": VECTOR},
+        features={"genre": [2, 3], "year": -0.5},
+    )
+    writer.write_item("i1", features={"genre": [], "year": None})
+    writer.write_user("u0", profile="likes wrens")
+    writer.write_user("u1")
+    writer.write_user("u2")
+    writer.write_interactions(
+        "train", 0, item=[1, 0], timestamp=[5, 9], rating=[1, 2.5], weight=[1, 1]
+    )
+    writer.write_interactions("train", 2, item=[0], timestamp=[7], rating=[4], weight=[0.5])
+    writer.write_interactions("valid", 2, item=[1], timestamp=[8], rating=[3])
+
+
+def write(directory: pathlib.Path, **options) -> dict:
+    with records.DatasetWriter(directory, **options) as writer:
+        fill(writer)
+        return writer.finish(SCHEMA, source={"name": "test"}, split_rule="given")
+
+
+def write_numbered(directory: pathlib.Path, number: int, **options) -> Schema:
+    """Items i0, i1, ... with a text each, one user who met them all, one interaction a record."""
+    schema = Schema(
+        num_users=number, num_items=number, modalities={"text": ModalitySpec(kind="text")}
+    )
+    with records.DatasetWriter(directory, **options) as writer:
+        for i in range(number):
+            writer.write_item(f"i{i}", content={"text": f"item number {i}"})
+            writer.write_user(f"u{i}")
+            writer.write_interactions("train", i, item=[i], timestamp=[i])
+        writer.finish(schema, source={"name": "test"}, split_rule="given")
+    return schema
+
+
+def shard(directory: pathlib.Path, folder: str) -> pathlib.Path:
+    (path,) = (directory / folder).iterdir()
+    return path
+
+
+def rows(interactions: records.Interactions) -> list[tuple]:
+    return list(zip(*(column.tolist() for column in interactions), strict=True))
+
+
+def test_what_is_written_is_read(tmp_path):
+    manifest = write(tmp_path / "d")
+    schema = records.read_schema(tmp_path / "d")
+    assert schema == SCHEMA
+
+    full, empty = records.read_items(tmp_path / "d", schema)
+    assert (full.item_id, empty.item_id) == ("i0", "i1")
+    assert full.content["text"] == "Zaunkönig 鳥"
+    assert full.content["image"] == b"\xff\xd8\x00"
+    np.testing.assert_array_equal(full.content["vector"], VECTOR)
+    np.testing.assert_array_equal(full.features["genre"], [2, 3])
+    assert full.features["year"] == -0.5
+    assert empty.content == {}
+    assert empty.features["genre"].tolist() == [] and "year" not in empty.features
+
+    users = list(records.read_users(tmp_path / "d", schema))
+    assert [(user.user_id, user.profile) for user in users] == [
+        ("u0", "likes wrens"),
+        ("u1", None),
+        ("u2", None),
+    ]
+    assert rows(records.read_interactions(tmp_path / "d", schema, "train")) == [
+        (0, 1, 5, 1.0, 1.0),
+        (0, 0, 9, 2.5, 1.0),
+        (2, 0, 7, 4.0, 0.5),
+    ]
+    assert rows(records.read_interactions(tmp_path / "d", schema, "valid")) == [(2, 1, 8, 3, 1)]
+    assert rows(records.read_interactions(tmp_path / "d", schema, "test")) == []
+
+    assert records.verify(tmp_path / "d", full=True) == manifest
+    assert manifest["counts"] == {
+        "users": 3,
+        "items": 2,
+        "interactions": {"train": 3, "valid": 1, "test": 0},
+        "present": {"text": 1, "image": 1, "vector": 1},
+        "duplicates": {},
+        "skipped_rows": {},
+    }
+
+
+def test_columns_have_the_promised_types(tmp_path):
+    write(tmp_path / "d")
+    for split in SPLITS:  # an empty one, too
+        interactions = records.read_interactions(tmp_path / "d", SCHEMA, split)
+        assert [column.dtype for column in interactions] == [
+            np.int32,
+            np.int32,
+            np.int64,
+            np.float32,
+            np.float32,
+        ]
+
+
+def test_nothing_at_all_is_a_dataset(tmp_path):
+    write_numbered(tmp_path / "d", 0)
+    schema = records.read_schema(tmp_path / "d")
+    records.verify(tmp_path / "d", full=True)
+    assert list(records.read_items(tmp_path / "d", schema)) == []
+    assert list(records.read_users(tmp_path / "d", schema)) == []
+    assert rows(records.read_interactions(tmp_path / "d", schema, "train")) == []
+
+
+def test_same_input_same_bytes(tmp_path):
+    first, second = write(tmp_path / "a"), write(tmp_path / "b")
+    assert first == second
+    for path in (tmp_path / "a").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+
+
+def test_other_content_other_hash(tmp_path):
+    one, two = (write_numbered(tmp_path / str(n), n) for n in (1, 2))
+    assert one != two
+    hashes = {records.read_manifest(tmp_path / str(n))["sha256"] for n in (1, 2)}
+    assert len(hashes) == 2
+
+
+def test_shards_are_bounded_and_read_in_order(tmp_path):
+    schema = write_numbered(tmp_path / "d", 50, shard_bytes=500)
+    names = sorted(path.name for path in (tmp_path / "d" / "items").iterdir())
+    assert len(names) > 3
+    assert names[0] == f"items-00000-of-{len(names):05d}.tfrecord"
+    files = records.read_manifest(tmp_path / "d")["files"]
+    assert sum(files[f"items/{name}"]["records"] for name in names) == 50
+    assert all((tmp_path / "d" / "items" / name).stat().st_size < 500 + 16 * 50 for name in names)
+    items = records.read_items(tmp_path / "d", schema)
+    assert [item.item_id for item in items] == [f"i{i}" for i in range(50)]
+    train = records.read_interactions(tmp_path / "d", schema, "train")
+    np.testing.assert_array_equal(train.user, np.arange(50))
+
+
+@pytest.mark.parametrize("cut", [1, 40])
+def test_a_truncated_shard_is_named_with_its_record(tmp_path, cut):
+    schema = write_numbered(tmp_path / "d", 125)
+    path = shard(tmp_path / "d", "items")
+    data = path.read_bytes()
+    path.write_bytes(data[:-cut])
+    wanted = re.escape(f"{path}: ends early at record 125 of 125. Write the dataset again with")
+    with pytest.raises(mm.DatasetError, match=wanted):
+        list(records.read_items(tmp_path / "d", schema))
+    with pytest.raises(mm.DatasetError, match=rf"{path}: holds {len(data) - cut} bytes"):
+        records.verify(tmp_path / "d")
+
+
+def test_a_shard_cut_between_records_ends_early_too(tmp_path):
+    schema = write_numbered(tmp_path / "d", 3)
+    path = shard(tmp_path / "d", "users")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3 * 2])
+    with pytest.raises(mm.DatasetError, match=r"ends early at record 3 of 3"):
+        list(records.read_users(tmp_path / "d", schema))
+
+
+@pytest.mark.parametrize("folder", ["items", "interactions/train"])
+def test_an_altered_shard_is_named_with_its_record(tmp_path, folder):
+    schema = write_numbered(tmp_path / "d", 10)
+    path = shard(tmp_path / "d", folder)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1  # in record 5 or 6 of 10
+    path.write_bytes(data)
+    with pytest.raises(mm.DatasetError, match=r"damaged at record [56] of 10 \(its checksum"):
+        list(records.read_items(tmp_path / "d", schema))
+        records.read_interactions(tmp_path / "d", schema, "train")
+    records.verify(tmp_path / "d")  # the size is right
+    with pytest.raises(mm.DatasetError, match=f"{path}: its content is not what was written"):
+        records.verify(tmp_path / "d", full=True)
+
+
+def test_bytes_behind_the_last_record_are_seen(tmp_path):
+    schema = write_numbered(tmp_path / "d", 3)
+    path = shard(tmp_path / "d", "items")
+    path.write_bytes(path.read_bytes() + b"abc")
+    with pytest.raises(mm.DatasetError, match="the manifest says"):
+        list(records.read_items(tmp_path / "d", schema))
+
+
+def test_a_record_too_many_is_seen(tmp_path):
+    schema = write_numbered(tmp_path / "d", 3)
+    path = shard(tmp_path / "d", "items")
+    path.write_bytes(path.read_bytes() * 2)
+    with pytest.raises(mm.DatasetError, match="more than the manifest's 3 records"):
+        list(records.read_items(tmp_path / "d", schema))
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    schema = write_numbered(tmp_path / "d", 3)
+    path = shard(tmp_path / "d", "users")
+    path.unlink()
+    with pytest.raises(mm.DatasetError, match=f"{path}: missing"):
+        list(records.read_users(tmp_path / "d", schema))
+    with pytest.raises(mm.DatasetError, match=f"{path}: missing"):
+        records.verify(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("interactions", "message"),
+    [
+        ({"user": [0], "item": [2], "timestamp": [0]}, "record 1 names an item beyond"),
+        ({"user": [3], "item": [0], "timestamp": [0]}, "record 1 names a user beyond"),
+        ({"user": [], "item": [0], "timestamp": [0]}, "record 1 names no user"),
+        ({"user": [1], "item": [0, 1], "timestamp": [0]}, "another number of timestamps"),
+        ({"user": [1], "item": [0], "timestamp": [0], "weight": [1.0, 2.0]}, "number of weights"),
+        ({"user": [1], "item": [b"0"], "timestamp": [0]}, "is not an interaction record"),
+    ],
+)
+def test_interactions_that_do_not_fit_are_refused(tmp_path, interactions, message):
+    write(tmp_path / "d")
+    kinds = {int: ("int64_list", tf.train.Int64List), float: ("float_list", tf.train.FloatList)}
+    parts = {}
+    for name, values in interactions.items():
+        kind = type(values[0]) if values else int
+        field, make = kinds.get(kind, ("bytes_list", tf.train.BytesList))
+        parts[name] = tf.train.Feature(**{field: make(value=values)})
+    replace(tmp_path / "d", "interactions/train", parts)
+    with pytest.raises(mm.DatasetError, match=message):
+        records.read_interactions(tmp_path / "d", SCHEMA, "train")
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({}, "record 1 of 1 has no item_id"),
+        ({"vector": tf.train.Feature(float_list=tf.train.FloatList(value=[1]))}, "wanted 3 num"),
+        ({"text": tf.train.Feature(float_list=tf.train.FloatList(value=[1]))}, "no content of"),
+        (
+            {"feature/genre": tf.train.Feature(int64_list=tf.train.Int64List(value=[4]))},
+            "feature genre wanted at most 2 numbers from 1 to 3",
+        ),
+    ],
+)
+def test_items_that_do_not_fit_are_refused(tmp_path, parts, message):
+    write(tmp_path / "d")
+    name = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"i0"]))
+    replace(tmp_path / "d", "items", {"item_id": name, **parts} if parts else {})
+    with pytest.raises(mm.DatasetError, match=message):
+        list(records.read_items(tmp_path / "d", SCHEMA))
+
+
+def replace(directory: pathlib.Path, folder: str, parts: dict) -> None:
+    """Replaces a folder's records by one of these parts, and has the manifest agree."""
+    path = shard(directory, folder)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        example = tf.train.Example(features=tf.train.Features(feature=parts))
+        writer.write(example.SerializeToString())
+    manifest = records.read_manifest(directory)
+    entry = manifest["files"][str(path.relative_to(directory))]
+    entry.update(bytes=path.stat().st_size, records=1)
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_an_unknown_split_is_refused(tmp_path):
+    write(tmp_path / "d")
+    with pytest.raises(mm.DatasetError, match="wanted one of train, valid, test; got 'val'"):
+        records.read_interactions(tmp_path / "d", SCHEMA, "val")
+
+
+def test_what_is_no_dataset_is_refused(tmp_path):
+    with pytest.raises(mm.DatasetError, match="wanted a dataset directory; manifest.json"):
+        records.read_manifest(tmp_path / "missing")
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(mm.DatasetError, match="wanted JSON"):
+        records.read_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": 2}')
+    with pytest.raises(mm.DatasetError, match="wanted a dataset of format 1; got format 2"):
+        records.read_manifest(tmp_path)
+    (tmp_path / "schema.json").write_text('{"num_users": 1}')
+    with pytest.raises(mm.DatasetError, match="schema.json: schema: wanted the fields"):
+        records.read_schema(tmp_path)
+
+
+def test_an_error_leaves_nothing_behind(tmp_path):
+    with pytest.raises(KeyError), records.DatasetWriter(tmp_path / "d") as writer:
+        fill(writer)
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leaving_without_finish_leaves_nothing_behind(tmp_path):
+    with records.DatasetWriter(tmp_path / "d") as writer:
+        fill(writer)
+        assert not (tmp_path / "d").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_schema_that_does_not_fit_is_refused(tmp_path):
+    with (
+        pytest.raises(mm.DatasetError, match="wanted the schema's 2 items; 0 were written"),
+        records.DatasetWriter(tmp_path / "d") as writer,
+    ):
+        writer.finish(SCHEMA, source={"name": "test"}, split_rule="given")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_stands_there_is_replaced_only_when_asked(tmp_path):
+    write_numbered(tmp_path / "d", 1)
+    with pytest.raises(mm.DatasetError, match="a dataset stands there already"):
+        write(tmp_path / "d")
+    assert records.read_schema(tmp_path / "d").num_items == 1
+    write(tmp_path / "d", overwrite=True)
+    assert records.read_schema(tmp_path / "d") == SCHEMA
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
+def test_a_failed_overwrite_keeps_the_old_dataset(tmp_path):
+    write_numbered(tmp_path / "d", 1)
+    with pytest.raises(KeyError), records.DatasetWriter(tmp_path / "d", overwrite=True) as writer:
+        fill(writer)
+        raise KeyError
+    records.verify(tmp_path / "d", full=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
+def test_what_is_not_ours_is_never_replaced(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "thesis.txt").write_text("ten years")
+    with pytest.raises(mm.DatasetError, match="holds something else"):
+        write(tmp_path / "d", overwrite=True)
+    assert [path.name for path in (tmp_path / "d").iterdir()] == ["thesis.txt"]
+    with pytest.raises(mm.DatasetError, match="it is a file"):
+        write(tmp_path / "d" / "thesis.txt", overwrite=True)
+    with pytest.raises(mm.DatasetError, match="cannot be written"):
+        write(tmp_path / "d" / "thesis.txt" / "e")
+
+
+def test_an_empty_directory_or_a_link_to_one_will_do(tmp_path):
+    (tmp_path / "d").mkdir()
+    os.symlink(tmp_path / "d", tmp_path / "link")
+    write(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    records.verify(tmp_path / "d", full=True)
+
+
+def test_a_dataset_of_another_format_may_be_replaced(tmp_path):
+    write(tmp_path / "d")
+    manifest = records.read_manifest(tmp_path / "d")
+    (tmp_path / "d" / "manifest.json").write_text(json.dumps(manifest | {"format": 0}))
+    write(tmp_path / "d", overwrite=True)
+    records.verify(tmp_path / "d", full=True)
+
+
+def test_quarantine_is_written_and_summed_up(tmp_path):
+    with records.DatasetWriter(tmp_path / "d") as writer:
+        fill(writer)
+        for item, reason in (("i0", "too short (1 samples)"), ("i1", "too short\n(2 samples)")):
+            writer.quarantine(records.Quarantined(item, "audio", "a, b.wav", reason, "soundfile"))
+        manifest = writer.finish(SCHEMA, source={"name": "test"}, split_rule="given")
+    with (tmp_path / "d" / "quarantine.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["item", "modality", "file", "reason", "decoder"],
+            ["i0", "audio", "a, b.wav", "too short (1 samples)", "soundfile"],
+            ["i1", "audio", "a, b.wav", "too short (2 samples)", "soundfile"],
+        ]
+    assert manifest["quarantine"] == {"audio": {"too short": 2}}
+    assert "quarantine.csv" in manifest["files"]

@@ -1,0 +1,485 @@
+"""The client, its command and serving.check, against the local server and a scripted one."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+from concurrent import futures
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+import toy_export
+from google.protobuf import text_format
+from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.config import model_server_config_pb2
+
+import serving.check
+import serving.client.__main__ as command
+from mmrec_tf.errors import ConfigError, ServingError
+from mmrec_tf.examples import examples_path, read_examples, write_examples
+from serving.client import Client
+from serving.client.calls import CallError
+from serving.local_server import LocalServer
+from serving.servables import WARMUP_FILE
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CODE = grpc.StatusCode
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    root = tmp_path_factory.mktemp("export")
+    toy_export.export(root, "recommender", 1, toy_export.Recommender(1))
+    toy_export.export(root, "encoder", 1, toy_export.Encoder())
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(export):
+    with LocalServer(export) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with Client(server.address) as made:
+        yield made
+
+
+class Script:
+    """A server that answers Predict as told, one step a call, and keeps the requests."""
+
+    def __init__(self, *steps):
+        self.steps = list(steps)
+        self.requests = []
+        self._server = grpc.server(futures.ThreadPoolExecutor(4))
+        handlers = {
+            "Predict": grpc.unary_unary_rpc_method_handler(
+                self._predict,
+                request_deserializer=predict_pb2.PredictRequest.FromString,
+                response_serializer=predict_pb2.PredictResponse.SerializeToString,
+            )
+        }
+        service = "tensorflow.serving.PredictionService"
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, handlers),)
+        )
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+
+    def _predict(self, request, context):
+        self.requests.append(request)
+        step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
+        if isinstance(step, tuple):
+            context.abort(*step)
+        if isinstance(step, float):
+            time.sleep(step)
+        return step if isinstance(step, predict_pb2.PredictResponse) else answer()
+
+    def __enter__(self):
+        self._server.start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.stop(None)
+
+
+def answer(packed=False):
+    made = predict_pb2.PredictResponse()
+    made.outputs["item_id"].CopyFrom(tf.make_tensor_proto([["i1", "grün", ""]]))
+    made.outputs["score"].CopyFrom(tf.make_tensor_proto([[0.5, 0.25, 0.0]]))
+    if packed:
+        ids, score = made.outputs["item_id"], made.outputs["score"]
+        # TensorFlow's packed strings: the lengths as varints, then the bytes.
+        ids.tensor_content = b"\x02\x05\x00" + "i1grün".encode()
+        del ids.string_val[:]
+        score.tensor_content = np.array([0.5, 0.25, 0.0], "<f4").tobytes()
+        del score.float_val[:]
+    return made
+
+
+BUSY = (CODE.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted")
+AWAY = (CODE.UNAVAILABLE, "The batch scheduling queue is full")
+
+
+def test_recommend_gives_items_best_first(client):
+    found = client.recommend(["u1", "u2", "new"], k=3)
+    assert found.item_id.shape == found.score.shape == (3, 3)
+    assert found.score.dtype == np.float32 and isinstance(found.item_id[0, 0], str)
+    assert (np.diff(found.score, axis=1) <= 0).all()
+    assert client.recommend(["u1"]).item_id.shape == (1, toy_export.K)
+
+
+def test_histories_of_any_length_do_what_each_does_alone(client):
+    users, histories = ["u1", "u2", "u3"], [["i1", "i2", "i3"], [], ["i5"]]
+    together = client.recommend(users, histories)
+    for place, (user, history) in enumerate(zip(users, histories, strict=True)):
+        alone = client.recommend([user], [history])
+        assert alone.item_id.tolist() == together.item_id[place : place + 1].tolist()
+        assert not {*alone.item_id[0]} & {*history}
+
+
+def test_every_history_is_led_by_an_empty_id():
+    """A batching server pads with a tensor's first element, which must be no item."""
+    with Script(answer()) as script, Client(script.address) as client:
+        client.recommend(["u1", "u2"], [["i1", "i2"], ["i3"]])
+        client.recommend(["u1"])
+        client.rank(["u1"], [["i1"]])
+    first, second, third = (tf.make_ndarray(r.inputs["history"]) for r in script.requests)
+    assert first.tolist() == [[b"", b"i1", b"i2"], [b"", b"i3", b""]]
+    assert second.tolist() == third.tolist() == [[b""]]
+
+
+def test_rank_scores_the_given_items(client):
+    found = client.rank(["u1", "u2"], [["i3", "nope"], ["i5"]], history=[["i3"], []])
+    assert found.item_id.tolist() == [["i3", "nope"], ["i5", ""]]
+    assert found.score[0].tolist() == [-10.0, -1.0]
+    assert np.isfinite(found.score[1, 0]) and np.isnan(found.score[1, 1])
+
+
+def test_rank_cuts_what_a_batching_server_widened():
+    widened = predict_pb2.PredictResponse()
+    widened.outputs["score"].CopyFrom(tf.make_tensor_proto([[1.0, 2.0, 9.0, 9.0]]))
+    with Script(widened) as script, Client(script.address) as client:
+        assert client.rank(["u1"], [["i1", "i2"]]).score.tolist() == [[1.0, 2.0]]
+
+
+def test_embed_item_and_search_fill_in_what_is_absent(client):
+    embedded = client.embed_item(text=["robin", ""], image=[b"", b"\xff\x00\xd8"])
+    assert embedded.embedding.tolist() == [[5, 0, 1, 0], [0, 3, 0, 1]]
+    assert embedded.weights.tolist() == [[1, 0], [0, 1]]
+    assert client.embed_item(image=[b"12"]).weights.tolist() == [[0, 1]]
+    assert client.search(text=["robin"], k=2).item_id[0, 0] == "i5"
+
+
+def test_predict_metadata_and_status(client):
+    got = client.predict("encoder", {"text": ["ab"], "image": [""]}, outputs=["weights"])
+    assert list(got) == ["weights"]
+    metadata = client.metadata("recommender")
+    assert (metadata.model, metadata.version) == ("recommender", 1)
+    assert sorted(metadata.signatures) == ["rank", "recommend", "serving_default"]
+    recommend = metadata.signatures["recommend"]
+    assert recommend.inputs["history"] == ("string", (None, None))
+    assert recommend.outputs["score"] == ("float32", (None, toy_export.K))
+    assert client.status("encoder") == [(1, "AVAILABLE", "OK", "")]
+
+
+def test_both_encodings_are_read():
+    with Script(answer(), answer(packed=True)) as script, Client(script.address) as client:
+        for _ in range(2):
+            found = client.recommend(["u1"])
+            assert found.item_id.tolist() == [["i1", "grün", ""]]
+            assert found.score.tolist() == [[0.5, 0.25, 0.0]]
+
+
+@pytest.mark.parametrize("trouble", [AWAY, BUSY])
+def test_a_busy_server_is_asked_again(trouble):
+    with Script(trouble, trouble, answer()) as script, Client(script.address) as client:
+        assert client.recommend(["u1"]).item_id[0, 0] == "i1"
+        assert len(script.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        (CODE.INVALID_ARGUMENT, "no"),
+        (CODE.INTERNAL, "no"),
+        (CODE.DEADLINE_EXCEEDED, "no"),
+        (CODE.RESOURCE_EXHAUSTED, "Received message larger than max (5 vs. 4)"),
+    ],
+)
+def test_other_refusals_are_not_asked_again(trouble):
+    with Script(trouble) as script, Client(script.address) as client:
+        with pytest.raises(CallError) as raised:
+            client.recommend(["u1"])
+        assert raised.value.code is trouble[0] and len(script.requests) == 1
+
+
+def test_retries_end():
+    with Script(BUSY) as script, Client(script.address, retries=2) as client:
+        with pytest.raises(CallError, match="too busy for recommender/recommend after 3 attempts"):
+            client.recommend(["u1"])
+        assert len(script.requests) == 3
+
+
+def test_retries_stay_within_the_deadline():
+    with Script(AWAY) as script, Client(script.address, timeout_seconds=0.6, retries=99) as client:
+        start = time.monotonic()
+        with pytest.raises(CallError):
+            client.recommend(["u1"])
+        assert time.monotonic() - start < 2 and 2 <= len(script.requests) <= 8
+
+
+def test_a_slow_server_is_given_up():
+    with Script(2.0) as script, Client(script.address, timeout_seconds=0.2) as client:
+        with pytest.raises(CallError, match="took longer than 0.2 seconds.*timeout_seconds"):
+            client.recommend(["u1"])
+
+
+def test_a_missing_server_model_or_signature_is_named(client, server):
+    with Client("127.0.0.1:1", timeout_seconds=0.5) as nowhere:
+        with pytest.raises(ServingError, match="no answer from 127.0.0.1:1 .*local_server EXPORT"):
+            nowhere.recommend(["u1"])
+    with pytest.raises(ServingError, match=f"{server.address} does not serve nope: Servable not"):
+        client.predict("nope", {})
+    with pytest.raises(ServingError, match=r"recommender/nope: .*rank, recommend, serving_default"):
+        client.predict("recommender", {}, signature="nope")
+    with pytest.raises(
+        ServingError, match="refused recommender/rank .INVALID_ARGUMENT.: input siz"
+    ):
+        client.predict("recommender", {}, signature="rank")
+    with Client(server.rest_address, timeout_seconds=0.5) as wrong_port:
+        with pytest.raises(ServingError, match=server.rest_address):
+            wrong_port.status("recommender")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: c.recommend("u1"), "user_id: wanted a list of strings; got the string 'u1'"),
+        (lambda c: c.recommend([1]), "user_id: wanted strings; got 1 at 0"),
+        (lambda c: c.recommend(["u1"], []), "history: wanted 1 rows, one a user; got 0"),
+        (lambda c: c.recommend(["u1"], ["i1"]), "history: wanted a list of strings; got the str"),
+        (lambda c: c.recommend(["u1"], k=5), "k: wanted 1 to 4"),
+        (lambda c: c.recommend(["u1"], k=0), "k: wanted 1 to 4"),
+        (lambda c: c.rank(["u1"], "i1"), "item_id: wanted a list of ids for each user"),
+        (lambda c: c.embed_item(), "at least one of text, image, audio"),
+        (lambda c: c.embed_item(text=["a"], image=[]), "wanted as many of each"),
+        (lambda c: c.search(audio=[b"RIFF"]), "no input audio; it takes image, text"),
+        (lambda c: c.predict("encoder", {"text": [["a"], []]}), "encoder/serving_default: input t"),
+    ],
+)
+def test_unusable_arguments_are_named(client, call, message):
+    with pytest.raises(ConfigError, match=message):
+        call(client)
+
+
+# The command
+
+
+def run(capsys, server, *arguments):
+    code = command.main([*arguments, "--address", server.address])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_command_answers(capsys, server, tmp_path):
+    code, out, err = run(capsys, server, "recommend", "--user", "u1", "--k", "2", "--json")
+    found = json.loads(out)
+    assert code == 0 and err == "" and out.count("\n") == 1
+    assert len(found["item_id"][0]) == len(found["score"][0]) == 2
+    code, out, _ = run(capsys, server, "recommend", "--user", "u1", "--history", "i1,i2")
+    assert code == 0 and len(out.splitlines()) == toy_export.K
+    code, out, _ = run(capsys, server, "rank", "--user", "u1", "--items", "nope,i2,i3")
+    scores = [float(line.split()[2]) for line in out.splitlines()]
+    assert code == 0 and len(scores) == 3 and scores == sorted(scores, reverse=True)
+    picture = tmp_path / "p.jpg"
+    picture.write_bytes(b"\xff\xd8\x00")
+    code, out, _ = run(
+        capsys, server, "embed-item", "--text", "a", "--image", str(picture), "--json"
+    )
+    assert code == 0 and json.loads(out)["embedding"][0][:2] == [1, 3]
+    assert run(capsys, server, "embed-item", "--text", "a")[1].startswith("embedding\t1.0000 ")
+    assert run(capsys, server, "search", "--text", "robin", "--k", "1")[1].split()[:2] == [
+        "1",
+        "i5",
+    ]
+    code, out, _ = run(capsys, server, "status")
+    assert out.splitlines() == ["recommender/1\tAVAILABLE", "encoder/1\tAVAILABLE"]
+    assert json.loads(run(capsys, server, "status", "--json")[1])["encoder"][0]["version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["recommend", "--user", "u1", "--k", "99"], 2),
+        (["embed-item", "--image", "no-such-file.jpg"], 2),
+        (["search", "--audio", __file__], 2),
+        (["status", "--timeout-seconds", "0"], 2),
+    ],
+)
+def test_the_command_fails_in_one_line(capsys, server, arguments, status):
+    code, out, err = run(capsys, server, *arguments)
+    assert code == status and out == "" and err.count("\n") == 1
+    assert err.startswith("serving.client: ")
+
+
+def test_the_command_without_a_server_exits_with_1_and_one_line():
+    arguments = ["status", "--address", "127.0.0.1:1", "--timeout-seconds", "0.3"]
+    result = subprocess.run(
+        [sys.executable, "-m", "serving.client", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"},
+    )
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.startswith("serving.client: no answer from 127.0.0.1:1")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["recommend"], ["search"], ["nope"]])
+def test_wrong_usage_exits_with_2(capsys, arguments):
+    with pytest.raises(SystemExit) as raised:
+        command.main(arguments)
+    assert raised.value.code == 2
+
+
+@pytest.mark.parametrize("program", ["serving.client", "serving.check", "serving.local_server"])
+def test_help_needs_no_tensorflow(program):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_module('{program}', run_name='__main__')\n"
+        "except SystemExit as end: print(end.code, 'tensorflow' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.endswith("0 False\n")
+
+
+# The check
+
+
+def checked(export, server, **options):
+    found = list(serving.check.check(export, server.address, **options))
+    return found, [one for one in found if one.problem]
+
+
+def test_a_good_export_passes(export, server):
+    found, failed = checked(export, server, rest_address=server.rest_address)
+    assert failed == []
+    names = [one.name for one in found]
+    for part in (
+        "recommender/1 is served, and the newest on disk",
+        "recommender/1 has the signature serving_default",
+        "recommender/1 serving_default: example 3 of 3 agrees over gRPC",
+        "recommender/1 rank: example 2 of 3 agrees over REST, row form",
+        "encoder/1 embed_item: example 1 of 3 agrees over REST, columnar form",
+        "encoder/1 search: group 1, 2 different rows: batch of 32, rows independent",
+        "encoder/1 search: group 1, 2 different rows: batch of 0",
+        "encoder/1 answers with finite numbers",
+    ):
+        assert part in names
+
+
+def broken(tmp_path, change):
+    """Serves one changed recommender; returns the problems that the check finds in it."""
+    change(tmp_path)
+    with LocalServer(tmp_path) as server:
+        _, failed = checked(tmp_path, server, rest_address=server.rest_address)
+    return [f"{one.name}: {one.problem}" for one in failed]
+
+
+def test_a_wrong_answer_fails(tmp_path):
+    def change(root):
+        folder = toy_export.export(root, "recommender", 1, toy_export.Recommender(1))
+        path = examples_path(folder)
+        examples = read_examples(path)
+        wrong = examples.requests[1].outputs["score"]
+        wrong[0, 1] += 0.01
+        write_examples(path, examples.requests, servable="recommender", version=1)
+
+    problems = broken(tmp_path, change)
+    assert len(problems) == 3  # gRPC, REST in rows, REST in columns.
+    assert all("rank: example 2" in one and "score differs at 1 of 6" in one for one in problems)
+
+
+def test_a_model_that_mixes_rows_fails(tmp_path):
+    def change(root):
+        module = toy_export.Recommender(1, mixes_rows=True)
+        toy_export.export(root, "recommender", 1, module)
+
+    problems = broken(tmp_path, change)
+    assert any(
+        "batch of 32, rows independent: " in one and "score differs" in one for one in problems
+    )
+    assert not any("example" in one for one in problems)
+
+
+def test_what_else_is_missing_fails(tmp_path):
+    class Fixed(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([2], tf.float32, name="x")])
+        def shrink(self, x):
+            return {"total": tf.reduce_sum(x), "half": tf.cast(x, tf.float16)}
+
+        def signatures(self):
+            return {"shrink": self.shrink}
+
+    def change(root):
+        (root / "recommender").mkdir()
+        toy_export.save(Fixed(), root / "recommender" / "1")
+
+    text = "\n".join(broken(tmp_path, change))
+    assert "has the signature serving_default: it has shrink" in text
+    assert "shrink: every input and output has a free first dimension: fixed or scalar: x" in text
+    assert "shrink: every output has a JSON form: none, so no REST: half (float16)" in text
+    assert f"warm-up records for each signature: there is no {WARMUP_FILE}" in text
+    assert "has examples: " in text and "mmrec-tf export" in text
+
+
+def test_an_answer_that_is_not_finite_fails(tmp_path):
+    class NaN(toy_export.Encoder):
+        @tf.function(
+            input_signature=[
+                toy_export.spec(toy_export.STRINGS, "text"),
+                toy_export.spec(toy_export.STRINGS, "image"),
+            ]
+        )
+        def embed_item(self, text, image):
+            # As a mean over no modalities would, for an item with nothing.
+            length = tf.cast(tf.strings.length(text) + tf.strings.length(image), tf.float32)
+            return {"embedding": length[:, None] / length[:, None], "weights": length[:, None]}
+
+    problems = broken(tmp_path, lambda root: toy_export.export(root, "encoder", 1, NaN()))
+    assert any("NaN or infinity in embedding" in one for one in problems)
+
+
+def test_an_old_version_still_served_fails(tmp_path, export, server):
+    shutil.copytree(export, tmp_path / "copy")
+    os.rename(tmp_path / "copy" / "encoder" / "1", tmp_path / "copy" / "encoder" / "2")
+    _, failed = checked(tmp_path / "copy", server)
+    assert [one.name for one in failed] == ["encoder/2 is served, and the newest on disk"]
+
+
+def test_the_check_command(capsys, export, server, tmp_path):
+    assert serving.check.main([str(export), "--address", server.address]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("ok    ") for line in out[:-1])
+    assert out[-1] == f"serving.check: {len(out) - 1} checks passed"
+    assert serving.check.main([str(export)]) == 0  # It starts a local server, REST included.
+    assert "REST, row form" in capsys.readouterr().out
+    shutil.copytree(export / "encoder" / "1", tmp_path / "encoder" / "1")
+    examples_path(tmp_path / "encoder" / "1").unlink()
+    assert serving.check.main([str(tmp_path), "--address", server.address]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[-1] == f"serving.check: 1 of {len(out) - 1} checks failed"
+    assert sum(line.startswith("FAIL  ") for line in out) == 1
+    assert serving.check.main([str(tmp_path / "none"), "--address", server.address]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+# The files for stock TensorFlow Serving
+
+
+def test_the_model_configuration_is_one():
+    config = model_server_config_pb2.ModelServerConfig()
+    text_format.Parse((ROOT / "serving" / "models.config").read_text(), config)
+    models = config.model_config_list.config
+    assert {model.name: model.base_path for model in models} == {
+        "recommender": "/models/recommender",
+        "encoder": "/models/encoder",
+    }
+    assert {model.model_platform for model in models} == {"tensorflow"}
+
+
+def test_the_compose_file_names_files_that_exist():
+    text = (ROOT / "serving" / "docker-compose.yml").read_text()
+    assert "image: tensorflow/serving:2.19.0" in text
+    for name in ("models.config", "batching.config", "monitoring.config"):
+        assert f"./{name}:" in text and (ROOT / "serving" / name).exists()
