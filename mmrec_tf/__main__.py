@@ -36,6 +36,9 @@ def _evaluate(arguments) -> None:
         print(json.dumps(result))
         return
     rows = {name: values for name, values in result.items() if isinstance(values, dict)}
+    ceiling = run.dataset.ceiling(arguments.split)
+    if ceiling is not None:
+        rows["ceiling"] = ceiling
     _print_table(f"{arguments.run}, {result['split']} split, {result['users']} users", rows)
 
 
@@ -141,7 +144,8 @@ def _print_table(title: str, rows: dict[str, dict[str, float]]) -> None:
     print(title)
     print(" " * width, *(f"{name:>12}" for name in names))
     for row, values in rows.items():
-        print(f"{row:{width}}", *(f"{values[name]:12.4f}" for name in names))
+        cells = (f"{values[name]:12.4f}" if name in values else f"{'':12}" for name in names)
+        print(f"{row:{width}}", *cells)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -107,7 +107,10 @@ def contrastive_loss(modalities, present, *, temperature, item=None):
         for b in range(a + 1, num_modalities):
             logits = tf.matmul(modalities[:, a], modalities[:, b], transpose_b=True) / temperature
             both = tf.cast(present[:, a] & present[:, b], tf.float32)
-            for values, candidate in ((logits, present[:, b]), (tf.transpose(logits), present[:, a])):
+            for values, candidate in (
+                (logits, present[:, b]),
+                (tf.transpose(logits), present[:, a]),
+            ):
                 allowed = (candidate[None, :] & ~repeated) | same
                 masked = tf.where(allowed, values, MIN_LOGIT)
                 loss = tf.nn.sparse_softmax_cross_entropy_with_logits(

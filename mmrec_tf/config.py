@@ -164,7 +164,8 @@ class ItemConfig:
 
 @dataclass(frozen=True)
 class UserConfig:
-    """The user tower. `history_context` says which of a user's train interactions surround a
+    """The user tower. `hidden` is the width of a hidden layer over the pooled history, beside the
+    linear one; 0 for none. `history_context` says which of a user's train interactions surround a
     training example: those before it ("past"), all others ("others"), or "auto": past where the
     dataset's split follows time, others where it does not."""
 
@@ -173,6 +174,7 @@ class UserConfig:
     history: str = "mean"
     history_length: int = 50
     history_context: str = "auto"
+    hidden: int = 0
     profile: bool = True
     features: bool = True
     dropout: float = 0.0
@@ -195,6 +197,8 @@ class RetrievalConfig:
     logits (logQ, Yi et al. 2019), in-batch only. `num_hard_negatives` keeps that many of the
     highest negatives (0: all). `mask_history` leaves the user's other known items out of the
     negatives. `popularity_bias` adds a learned multiple of the log train frequency to a score.
+    `cold_negatives` says what an item without any train interaction means: True, nobody wants it;
+    False, nobody could have it yet, so it is no negative and counts as averagely popular.
     """
 
     softmax: str = "batch"
@@ -205,6 +209,7 @@ class RetrievalConfig:
     num_hard_negatives: int = 0
     mask_history: bool = True
     popularity_bias: bool = True
+    cold_negatives: bool = True
 
     def __post_init__(self):
         _one_of("retrieval.softmax", self.softmax, SOFTMAXES)
@@ -263,7 +268,8 @@ class TrainingConfig:
         metric, _, k = self.monitor.partition("@")
         _require(
             metric in ("recall", "precision", "ndcg", "mrr", "hit_rate") and k.isdigit(),
-            f"training.monitor: wanted a metric such as ndcg@10 or recall@20; got {self.monitor!r}.",
+            "training.monitor: wanted a metric such as ndcg@10 or recall@20; "
+            f"got {self.monitor!r}.",
         )
 
 
@@ -334,9 +340,7 @@ class Config:
             self,
             modalities=(),
             alignment=dataclasses.replace(self.alignment, weight=0.0),
-            item=dataclasses.replace(
-                self.item, id_embedding=True, id_dropout=0.0, features=False
-            ),
+            item=dataclasses.replace(self.item, id_embedding=True, id_dropout=0.0, features=False),
             user=dataclasses.replace(self.user, profile=False, features=False),
         )
 
@@ -391,7 +395,9 @@ def _typed(kind, value: Any, path: str):
         try:
             value = json.loads(value)
         except ValueError:
-            value = value.split(",") if tuple in (origin, *map(typing.get_origin, arguments)) else value
+            value = (
+                value.split(",") if tuple in (origin, *map(typing.get_origin, arguments)) else value
+            )
     if origin is types.UnionType:
         if value is None and type(None) in arguments:
             return None

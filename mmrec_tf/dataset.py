@@ -1,7 +1,9 @@
 """A dataset directory -> the catalog, and tf.data batches per split."""
 
 import hashlib
+import json
 import pathlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +13,7 @@ from mmrec_tf import records
 from mmrec_tf.config import UserConfig
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.records import Interactions
-from mmrec_tf.schema import SPLITS, FeatureSpec, Schema
+from mmrec_tf.schema import SPLITS, FeatureSpec
 
 
 class Catalog(NamedTuple):
@@ -24,7 +26,7 @@ class Catalog(NamedTuple):
       present: <bool>[item, modality], columns in the schema's order.
       features: by name, <int32>[item, width] (0: none, 1: out of vocabulary) or <float32>[item, 2]
         (value, 1 where known).
-      count: <int64>[item], interactions in the train split.
+      train_count: <int64>[item], interactions in the train split.
       log_frequency: <float32>[item], log(count + 1) less the log of the mean of count + 1.
       probability: <float32>[item], share of the train interactions; an unseen item counts as one.
     """
@@ -33,7 +35,7 @@ class Catalog(NamedTuple):
     content: dict[str, np.ndarray]
     present: np.ndarray
     features: dict[str, np.ndarray]
-    count: np.ndarray
+    train_count: np.ndarray
     log_frequency: np.ndarray
     probability: np.ndarray
 
@@ -128,6 +130,14 @@ class Dataset:
             )
         return self._interactions[split]
 
+    def ceiling(self, split: str) -> dict[str, float] | None:
+        """The best that the truth behind a planted world allows, by metric; None for real data."""
+        path = self.directory / "ceiling.json"
+        if not path.exists():
+            return None
+        values = json.loads(path.read_text(encoding="utf-8"))[split]
+        return {name: value for name, value in values.items() if "@" in name}
+
     def histories(self) -> Histories:
         """Each user's train items."""
         train = self.interactions("train")
@@ -184,7 +194,7 @@ class Dataset:
             "offset": tf.constant(histories.offset),
         }
 
-        def with_history(batch):
+        def with_history(batch, number):
             start = tf.gather(tables["offset"], batch["user"])
             count = tf.gather(tables["offset"], batch["user"] + 1) - start
             step = tf.range(length, dtype=tf.int64)[None, :]
@@ -200,7 +210,9 @@ class Dataset:
                 # that a history longer than the window is seen in parts, epoch after epoch.
                 own = (batch.pop("at") - start)[:, None]
                 others = tf.maximum(count - 1, 1)[:, None]
-                first = tf.random.uniform(tf.shape(own), maxval=2**31 - 1, dtype=tf.int64)
+                first = tf.random.stateless_uniform(
+                    tf.shape(own), [seed, number], maxval=2**31 - 1, dtype=tf.int64
+                )
                 first = tf.where(others > length, first % others, 0)
                 position = (first + step) % others
                 position += tf.cast(position >= own, tf.int64)
@@ -220,6 +232,10 @@ class Dataset:
                 min(len(data.user), 1_000_000), seed=seed, reshuffle_each_iteration=True
             )
         batches = batches.batch(batch_size, drop_remainder=drop_remainder)
+        # A number a batch, as batches are made side by side: a random op would give its numbers to
+        # whichever comes first.
+        numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+        batches = tf.data.Dataset.zip(batches, numbers)
         batches = batches.map(with_history, num_parallel_calls=tf.data.AUTOTUNE)
         batches = batches.prefetch(tf.data.AUTOTUNE)
         spec = self.schema.batch_spec(batch_size if drop_remainder else None, length)
@@ -254,7 +270,7 @@ class Dataset:
             content=content,
             present=present,
             features=features,
-            count=count,
+            train_count=count,
             log_frequency=(log_count - np.log(np.mean(count + 1.0))).astype(np.float32),
             probability=(seen / seen.sum()).astype(np.float32),
         )
@@ -272,7 +288,7 @@ class Dataset:
         return Users(user_id, profile, features)
 
 
-def _empty_features(specs: dict[str, FeatureSpec], rows: int) -> dict[str, np.ndarray]:
+def _empty_features(specs: Mapping[str, FeatureSpec], rows: int) -> dict[str, np.ndarray]:
     return {
         name: np.zeros([rows, spec.width], np.int32)
         if spec.kind == "categorical"
@@ -281,7 +297,7 @@ def _empty_features(specs: dict[str, FeatureSpec], rows: int) -> dict[str, np.nd
     }
 
 
-def _fill_features(features, specs: dict[str, FeatureSpec], row: int, values) -> None:
+def _fill_features(features, specs: Mapping[str, FeatureSpec], row: int, values) -> None:
     for name, spec in specs.items():
         value = values.get(name)
         if value is None:

@@ -39,7 +39,7 @@ def build_encoders(
         settings = getattr(config, spec.kind, None)
         if name == "profile":
             # Profiles are always read frozen: users outnumber items by far.
-            settings = dataclasses.replace(settings, trainable_layers=0)
+            settings = dataclasses.replace(config.text, trainable_layers=0)
         encoder = MODALITIES[spec.kind].build_encoder(
             settings,
             spec,

@@ -131,7 +131,7 @@ def evaluate(
 
 def rank_by_popularity(dataset: Dataset, users: np.ndarray, *, k: int) -> np.ndarray:
     """As `rank_items`, by the number of train interactions."""
-    histories, count = dataset.histories(), dataset.catalog.count.astype(np.float32)
+    histories, count = dataset.histories(), dataset.catalog.train_count.astype(np.float32)
     return np.concatenate(
         [
             top_k(

@@ -19,6 +19,8 @@ SCORE_SCALE = 0.1
 class CrossNetwork(tf.keras.layers.Layer):
     """Deep and cross network, version 2, stacked (Wang et al. 2021, figure 1a), to one logit.
 
+    It computes in float32 under any policy: it is small, and `Cross` cannot mix precisions.
+
     Args:
       num_cross_layers: int.
       projection_dim: int. Rank of the cross layers' weights; 0 for full rank.
@@ -26,8 +28,11 @@ class CrossNetwork(tf.keras.layers.Layer):
       dropout: float. Rate between the dense layers.
     """
 
-    def __init__(self, *, num_cross_layers=2, projection_dim=0, hidden=(64,), dropout=0.0, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(
+        self, *, num_cross_layers=2, projection_dim=0, hidden=(64,), dropout=0.0, **kwargs
+    ):
+        super().__init__(autocast=False, **kwargs)
+        policy = {"dtype": "float32"}
         self.settings = {
             "num_cross_layers": num_cross_layers,
             "projection_dim": projection_dim,
@@ -35,15 +40,17 @@ class CrossNetwork(tf.keras.layers.Layer):
             "dropout": dropout,
         }
         self.crosses = [
-            tfrs.layers.dcn.Cross(projection_dim=projection_dim or None, name=f"cross_{i}")
+            tfrs.layers.dcn.Cross(
+                projection_dim=projection_dim or None, name=f"cross_{i}", **policy
+            )
             for i in range(num_cross_layers)
         ]
         layers = []
         for units in hidden:
-            layers.append(tf.keras.layers.Dense(units, activation="relu"))
-            layers.append(tf.keras.layers.Dropout(dropout))
+            layers.append(tf.keras.layers.Dense(units, activation="relu", **policy))
+            layers.append(tf.keras.layers.Dropout(dropout, **policy))
         # Zeros: before training the order is the retrieval model's.
-        layers.append(tf.keras.layers.Dense(1, kernel_initializer="zeros"))
+        layers.append(tf.keras.layers.Dense(1, kernel_initializer="zeros", **policy))
         self.deep = tf.keras.Sequential(layers, name="deep")
 
     def get_config(self):
@@ -84,9 +91,7 @@ class RankingModel(tfrs.Model):
         )
         schema, width = retrieval.schema, max(4, config.dim // 4)
         self.item_features = (
-            SideFeatures(
-                SideFeatures.sizes_of(schema.item_features), width, name="item_features"
-            )
+            SideFeatures(SideFeatures.sizes_of(schema.item_features), width, name="item_features")
             if schema.item_features and config.item.features
             else None
         )
@@ -239,6 +244,4 @@ class RankingModel(tfrs.Model):
 
     def build_weights(self) -> None:
         """Creates all weights, as loading them from a file needs them to exist."""
-        self.score(
-            tf.zeros([1, self.config.dim + 1]), tf.zeros([1, 1], tf.int32), self.items
-        )
+        self.score(tf.zeros([1, self.config.dim + 1]), tf.zeros([1, 1], tf.int32), self.items)

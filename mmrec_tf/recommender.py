@@ -122,9 +122,7 @@ class Recommender(tf.Module):
     def query(self, user, history):
         """<int32>[batch], <int32>[batch, step] -> <float32>[batch, dim + 1]."""
         embedding = tf.gather(self.embedding, tf.maximum(history, 0))
-        return self.retrieval.queries(
-            self.retrieval.embed_users(user, embedding, history >= 0)
-        )
+        return self.retrieval.queries(self.retrieval.embed_users(user, embedding, history >= 0))
 
     def order(self, queries, item, score):
         """The ranking model's scores of candidates; retrieval's own where there is none.
@@ -152,9 +150,7 @@ class Recommender(tf.Module):
           k: int. Cut to the number of items.
         """
         queries = self.query(user, history)
-        found, item = self.index.search(
-            queries, max(self.num_candidates, k), exclude=exclude
-        )
+        found, item = self.index.search(queries, max(self.num_candidates, k), exclude=exclude)
         # Equal scores stay in retrieval's order: top_k returns the lower place first.
         score, place = tf.math.top_k(self.order(queries, item, found), k=min(k, item.shape[1]))
         item = tf.gather(item, place, batch_dims=1)

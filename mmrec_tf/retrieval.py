@@ -42,12 +42,8 @@ class RetrievalModel(tfrs.Model):
         self.schema = schema
         self.modalities = schema.select(config.modalities)
         policy = "mixed_float16" if config.training.mixed_precision else "float32"
-        self.item_tower = ItemTower.from_experiment(
-            config, schema, name="item_tower", dtype=policy
-        )
-        self.user_tower = UserTower.from_experiment(
-            config, schema, name="user_tower", dtype=policy
-        )
+        self.item_tower = ItemTower.from_experiment(config, schema, name="item_tower", dtype=policy)
+        self.user_tower = UserTower.from_experiment(config, schema, name="user_tower", dtype=policy)
         self.log_temperature = self.add_weight(
             name="log_temperature",
             shape=[],
@@ -122,16 +118,22 @@ class RetrievalModel(tfrs.Model):
             for name, value in self.raw_content(catalog, users).items()
         }
         columns = [list(self.schema.modalities).index(name) for name in self.modalities]
+        warm = catalog.train_count > 0
+        log_frequency = catalog.log_frequency
+        if not self.config.retrieval.cold_negatives and warm.any():
+            log_frequency = np.where(warm, log_frequency, log_frequency[warm].mean())
         tables = {
             "content": {name: tf.constant(content[name]) for name in self.modalities},
             "present": tf.constant(catalog.present[:, columns]),
-            "log_frequency": tf.constant(catalog.log_frequency),
+            "log_frequency": tf.constant(log_frequency, tf.float32),
             "probability": tf.constant(catalog.probability),
-            "warm": tf.constant(catalog.count > 0),
+            "warm": tf.constant(warm),
             "item_features": {n: tf.constant(v) for n, v in catalog.features.items()},
             "user_features": {},
         }
         if self.user_tower.features is not None:
+            if users is None:
+                raise RunError("adapt: this model reads user features; pass the dataset's users.")
             tables["user_features"] = {n: tf.constant(v) for n, v in users.features.items()}
         if self.user_tower.profile is not None:
             tables[PROFILE] = tf.constant(content[PROFILE])
@@ -197,9 +199,7 @@ class RetrievalModel(tfrs.Model):
             inputs["features"] = {}
             for name, table in self.tables["user_features"].items():
                 value = tf.gather(table, row)
-                inputs["features"][name] = tf.where(
-                    is_known[:, None], value, tf.zeros_like(value)
-                )
+                inputs["features"][name] = tf.where(is_known[:, None], value, tf.zeros_like(value))
         return self.user_tower(inputs, training=training)
 
     def queries(self, user_embedding):
@@ -225,9 +225,7 @@ class RetrievalModel(tfrs.Model):
             )
             for start in range(0, self.schema.num_items, block)
         ]
-        return TowerOutput(
-            *(np.concatenate([part[i].numpy() for part in parts]) for i in range(4))
-        )
+        return TowerOutput(*(np.concatenate([part[i].numpy() for part in parts]) for i in range(4)))
 
     def compute_loss(self, inputs, training: bool = False):
         """The retrieval loss plus the weighted alignment loss of a batch.
@@ -270,6 +268,9 @@ class RetrievalModel(tfrs.Model):
             allowed = None
             if settings.mask_history:
                 allowed = history_mask(history, item, num_items=self.schema.num_items)
+            if not settings.cold_negatives:
+                warm = tables["warm"][None, :]
+                allowed = warm if allowed is None else allowed & warm
             losses = full_softmax_loss(logits, item, allowed=allowed) * inputs["weight"]
         else:
             losses = self.task(
@@ -308,17 +309,11 @@ class RetrievalModel(tfrs.Model):
 
     def build_weights(self) -> None:
         """Creates all weights, as loading them from a file needs them to exist."""
-        steps = self.config.user.history_length
-        self.compute_loss(
-            {
-                "user": tf.constant([-1]),
-                "history": tf.fill([1, steps], -1),
-                "item": tf.constant([0]),
-                "rating": tf.ones([1]),
-                "weight": tf.ones([1]),
-            }
+        steps, dim = self.config.user.history_length, self.config.dim
+        self.embed_items(tf.constant([0]))
+        self.embed_users(
+            tf.constant([-1]), tf.zeros([1, steps, dim]), tf.zeros([1, steps], tf.bool)
         )
-        self.reset_metrics()
 
 
 def apply_step(model: tfrs.Model, inputs) -> dict:

@@ -1,14 +1,14 @@
 """The run directory: what was trained, on what, and how well, in a form that reads itself back.
 
-    RUN/
-      run.json          format, dataset path and hash, versions, whether training has finished
-      config.json       the experiment
-      schema.json       the dataset's
-      assets/NAME/      vocabulary and architecture of each encoder
-      weights/          checkpoints: encoders, retrieval, ranking
-      history.csv       one row an epoch of the retrieval model; ranking_history.csv likewise
-      metrics.json      what `evaluate` measured on the valid split when training had finished
-      twin/             the id-only twin, a run directory like this one
+RUN/
+  run.json          format, dataset path and hash, versions, whether training has finished
+  config.json       the experiment
+  schema.json       the dataset's
+  assets/NAME/      vocabulary and architecture of each encoder
+  weights/          checkpoints: encoders, retrieval, ranking
+  history.csv       one row an epoch of the retrieval model; ranking_history.csv likewise
+  metrics.json      what `evaluate` measured on the valid split when training had finished
+  twin/             the id-only twin, a run directory like this one
 """
 
 import importlib.metadata
@@ -73,7 +73,9 @@ def load_weights(prefix: pathlib.Path, **parts) -> None:
         status.assert_existing_objects_matched().expect_partial()
     except (tf.errors.OpError, AssertionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise RunError(f"{prefix}: wanted the weights of this run; {reason}. Train again.") from error
+        raise RunError(
+            f"{prefix}: wanted the weights of this run; {reason}. Train again."
+        ) from error
 
 
 class Run:
@@ -107,9 +109,7 @@ class Run:
         self._ranking: RankingModel | None = None
 
     @classmethod
-    def create(
-        cls, directory: str | pathlib.Path, config: Config, dataset: Dataset
-    ) -> "Run":
+    def create(cls, directory: str | pathlib.Path, config: Config, dataset: Dataset) -> "Run":
         """Opens the unfinished run of the same experiment there, or starts a new one.
 
         Raises:

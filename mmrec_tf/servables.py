@@ -1,8 +1,8 @@
 """The two SavedModels that TensorFlow Serving runs: `recommender` and `encoder`.
 
 `recommender` holds ids, user tower, index and ranking in core TensorFlow ops; `encoder` holds the
-encoders and the item tower, with TF Text's ops for words. Every input and output is batch-first,
-rows are independent, and names are public API.
+encoders and the item tower. Both hold core TensorFlow ops only. Every input and output is
+batch-first, rows are independent, and names are public API.
 """
 
 import os
@@ -40,7 +40,6 @@ class RecommenderServable(tf.Module):
     """
 
     name_on_disk = "recommender"
-    text_ops = False
 
     def __init__(self, recommender: Recommender, *, k: int):
         super().__init__()
@@ -97,21 +96,24 @@ class RecommenderServable(tf.Module):
         requests = [Example("recommend", {"user_id": user_id, "history": history}, {})]
         history = history.copy()
         for row in range(len(user_id)):
-            history[row, 1 : 1 + row % 3] = items[(row * 7) % len(items)], *["unheard of"][: row % 3 - 1]
+            history[row, 1 : 1 + row % 3] = (
+                items[(row * 7) % len(items)],
+                *["unheard of"][: row % 3 - 1],
+            )
         candidates = np.array(
             [[*np.resize(items[row:], 4), "unheard of"] for row in range(len(user_id))], object
         )
         requests.append(
-            Example(
-                "rank", {"user_id": user_id, "history": history, "item_id": candidates}, {}
-            )
+            Example("rank", {"user_id": user_id, "history": history, "item_id": candidates}, {})
         )
         return [_answered(self, request) for request in requests]
 
     def _far_apart(self, users: np.ndarray) -> list[int]:
         """Rows of users whose scores have no near ties; all rows when there are none such."""
         history = tf.fill([len(users), 0], "")
-        score = self.state.recommender.recommend_ids(tf.constant(users), history, k=self.k)[1].numpy()
+        score = self.state.recommender.recommend_ids(tf.constant(users), history, k=self.k)[
+            1
+        ].numpy()
         gap = np.where(score[:, 1:] > LOWEST, score[:, :-1] - score[:, 1:], np.inf)
         rows = np.flatnonzero(gap.min(axis=1, initial=np.inf) > NEAR)
         return list(rows) or list(range(len(users)))
@@ -130,7 +132,6 @@ class EncoderServable(tf.Module):
     """
 
     name_on_disk = "encoder"
-    text_ops = True
 
     def __init__(self, retrieval: RetrievalModel, item_id: np.ndarray, *, k: int):
         super().__init__()
@@ -242,14 +243,18 @@ def write_warmup(folder: pathlib.Path, servable: str, requests: list[Example]) -
 
     path = folder / WARMUP_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
+    default = requests[0]._replace(signature="serving_default")
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for example in requests:
+        for example in [default, *requests]:
             request = predict_pb2.PredictRequest()
             request.model_spec.name = servable
             request.model_spec.signature_name = example.signature
             for name, value in example.inputs.items():
-                request.inputs[name].CopyFrom(tf.make_tensor_proto(value.tolist(), shape=value.shape)
-                    if value.dtype == object else tf.make_tensor_proto(value))
+                request.inputs[name].CopyFrom(
+                    tf.make_tensor_proto(value.tolist(), shape=value.shape)
+                    if value.dtype == object
+                    else tf.make_tensor_proto(value)
+                )
             log = prediction_log_pb2.PredictionLog(
                 predict_log=prediction_log_pb2.PredictLog(request=request)
             )
@@ -263,13 +268,9 @@ def _write(servable, requests: list[Example], folder: pathlib.Path, version: int
         signatures=servable.signatures,
         options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
     )
-    write_examples(
-        examples_path(folder), requests, servable=servable.name_on_disk, version=version
-    )
+    write_examples(examples_path(folder), requests, servable=servable.name_on_disk, version=version)
     write_warmup(folder, servable.name_on_disk, requests)
     command = [sys.executable, "-m", "mmrec_tf.verification", str(folder)]
-    if servable.text_ops:
-        command.append("--text")
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
     package = str(pathlib.Path(__file__).parents[1])
     environment["PYTHONPATH"] = os.pathsep.join(
@@ -290,8 +291,8 @@ def export(
 ) -> list[pathlib.Path]:
     """Writes `recommender/VERSION` and `encoder/VERSION`, checked, aside and renamed into place.
 
-    Each is reloaded in a fresh process that imports TensorFlow only (TF Text for the encoder), and
-    must give the answers that this process gives. A model without modalities has no encoder.
+    Each is reloaded in a fresh process that imports TensorFlow only, and must give the answers
+    that this process gives. A model without modalities has no encoder.
 
     Args:
       recommender: Recommender.

@@ -134,7 +134,7 @@ class SideFeatures(tf.keras.layers.Layer):
                     tf.reduce_sum(rows * known, axis=1), tf.reduce_sum(known, axis=1)
                 )
             else:
-                total += tf.cast(value[:, :1] * value[:, 1:], table.dtype) * table
+                total += tf.cast(value[:, :1] * value[:, 1:], self.compute_dtype) * table
         return total
 
 
@@ -264,7 +264,7 @@ class UserTower(tf.keras.layers.Layer):
 
     Args:
       num_users: int. Rows of the id embedding; 0 for a tower without ids.
-      dim, history, id_dropout, dropout: as in `mmrec_tf.config`.
+      dim, history, hidden, id_dropout, dropout: as in `mmrec_tf.config`.
       profile: bool. Whether an encoded profile text comes in.
       feature_sizes: as `SideFeatures.sizes_of`; empty for none.
     """
@@ -275,6 +275,7 @@ class UserTower(tf.keras.layers.Layer):
         num_users: int,
         dim: int,
         history: str = "mean",
+        hidden: int = 0,
         id_dropout: float = 0.0,
         dropout: float = 0.0,
         profile: bool = False,
@@ -286,6 +287,7 @@ class UserTower(tf.keras.layers.Layer):
             "num_users": num_users,
             "dim": dim,
             "history": history,
+            "hidden": hidden,
             "id_dropout": id_dropout,
             "dropout": dropout,
             "profile": profile,
@@ -309,6 +311,17 @@ class UserTower(tf.keras.layers.Layer):
                 name="score",
             )
         self.project = tf.keras.layers.Dense(dim, name="project", **policy)
+        self.hidden = (
+            tf.keras.Sequential(
+                [
+                    tf.keras.layers.Dense(hidden, activation="gelu", **policy),
+                    tf.keras.layers.Dense(dim, use_bias=False, **policy),
+                ],
+                name="hidden",
+            )
+            if hidden
+            else None
+        )
         self.profile = (
             tf.keras.layers.Dense(dim, use_bias=False, name="profile", **policy)
             if profile
@@ -329,6 +342,7 @@ class UserTower(tf.keras.layers.Layer):
             num_users=schema.num_users if config.user.id_embedding else 0,
             dim=config.dim,
             history=config.user.history,
+            hidden=config.user.hidden,
             id_dropout=config.user.id_dropout,
             dropout=config.user.dropout,
             profile=config.user.profile and schema.profile,
@@ -377,6 +391,8 @@ class UserTower(tf.keras.layers.Layer):
             pooled = self.drop(self.pool(history, inputs["known"]), training=training)
         # The bias of this projection is where a user of whom nothing is known ends up.
         total = self.project(pooled)
+        if self.hidden is not None:
+            total += self.hidden(pooled)
         if self.id_embedding is not None:
             kept = keep(tf.shape(user), self.id_dropout, training)
             total += self.id_embedding(tf.where(kept, user, -1))

@@ -147,9 +147,8 @@ def train(
     """
     training = training or model.config.training
     directory = pathlib.Path(directory) if directory is not None else None
-    ranking = isinstance(model, RankingModel)
     tf.keras.utils.set_random_seed(training.seed)
-    if ranking:
+    if isinstance(model, RankingModel):
         name, epochs = "ranking", model.config.ranking.epochs
         optimizer = build_optimizer(training, learning_rate=model.config.ranking.learning_rate)
         if model.state.items is None:
@@ -168,9 +167,8 @@ def train(
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
         watched.append(tf.keras.callbacks.BackupAndRestore(str(directory / "backup")))
-    user = (model.retrieval if ranking else model).config.user
     batches = dataset.batches(
-        "train", training.batch_size, user=user, shuffle=True, seed=training.seed
+        "train", training.batch_size, user=model.config.user, shuffle=True, seed=training.seed
     )
     return model.fit(batches, epochs=epochs, callbacks=watched, verbose=0)
 
@@ -216,8 +214,10 @@ def train_run(
     if twin:
         path = run.directory / "twin"
         done = (path / "run.json").exists() and Run(path, dataset=dataset.directory).finished
-        run_twin = Run(path, dataset=dataset.directory) if done else train_run(
-            dataset, config.id_only(), path
+        run_twin = (
+            Run(path, dataset=dataset.directory)
+            if done
+            else train_run(dataset, config.id_only(), path)
         )
         run_twin._dataset = dataset
     progress = run.directory / "progress"
@@ -256,4 +256,3 @@ def raise_for_empty(dataset: Dataset) -> None:
                 f"{dataset.directory}: training wants interactions in the train and the valid "
                 f"split; {split} has none. Prepare the dataset with a split that has them."
             )
-

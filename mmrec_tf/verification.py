@@ -1,8 +1,8 @@
 """Whether a SavedModel gives its answers in a process that knows TensorFlow and nothing else.
 
-Run as `python -m mmrec_tf.verification FOLDER [--text]` in a fresh process, as `export` does. Of
-this package it imports only the form of the examples; with `--text` it imports TF Text, whose ops
-stock TensorFlow Serving links too. An op from anywhere else fails to load, as it would there.
+Run as `python -m mmrec_tf.verification FOLDER` in a fresh process, as `export` does. Of this
+package it imports only the form of the examples. An op from anywhere else fails to load, as it
+would in TensorFlow Serving.
 """
 
 import argparse
@@ -31,12 +31,11 @@ def read_ops(folder: str | pathlib.Path) -> set[str]:
     return ops - functions
 
 
-def verify(folder: str | pathlib.Path, *, text: bool = False) -> list[str]:
+def verify(folder: str | pathlib.Path) -> list[str]:
     """Loads a SavedModel, checks its ops and replays its examples.
 
     Args:
       folder: a version folder.
-      text: whether TF Text's ops are allowed.
 
     Returns:
       The names of its ops, sorted.
@@ -47,15 +46,10 @@ def verify(folder: str | pathlib.Path, *, text: bool = False) -> list[str]:
     import tensorflow as tf
     from tensorflow.python.framework import op_def_registry
 
-    if text:
-        import tensorflow_text  # noqa: F401  (registers its ops)
     ops = sorted(read_ops(folder))
     foreign = [op for op in ops if op in PYTHON_OPS or op_def_registry.get(op) is None]
     if foreign:
-        raise ExportError(
-            f"{folder}: wanted ops of TensorFlow{' and TF Text' if text else ''} only; "
-            f"got {', '.join(foreign)}."
-        )
+        raise ExportError(f"{folder}: wanted ops of TensorFlow only; got {', '.join(foreign)}.")
     model = tf.saved_model.load(str(folder))
     examples = read_examples(examples_path(folder))
     for number, example in enumerate(examples.requests):
@@ -81,10 +75,9 @@ def main() -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     parser = argparse.ArgumentParser(prog="python -m mmrec_tf.verification", description=__doc__)
     parser.add_argument("folder")
-    parser.add_argument("--text", action="store_true", help="TF Text's ops are allowed")
     parsed = parser.parse_args()
     try:
-        print("\n".join(verify(parsed.folder, text=parsed.text)))
+        print("\n".join(verify(parsed.folder)))
     except MmrecError as error:
         print(error, file=sys.stderr)
         return 1

@@ -4,7 +4,6 @@ Order and texts of the refusals are TensorFlow Serving's, so that a client writt
 server meets nothing new in production.
 """
 
-import importlib
 import logging
 import pathlib
 import re
@@ -171,7 +170,6 @@ def _read_signatures(path: pathlib.Path) -> dict[str, meta_graph_pb2.SignatureDe
 
 
 def _load(path: pathlib.Path) -> Any:
-    _register_text_ops()
     try:
         return tf.saved_model.load(str(path), tags=[_TAG])
     except tf.errors.OpError as error:
@@ -180,14 +178,6 @@ def _load(path: pathlib.Path) -> Any:
         raise Refusal(StatusCode.NOT_FOUND, str(error)) from error
     except Exception as error:  # A damaged file fails in many ways; none may end the server.
         raise Refusal(StatusCode.UNKNOWN, f"{type(error).__name__}: {error}") from error
-
-
-def _register_text_ops() -> None:
-    """The official binary links TF Text's ops; here they come with importing the package."""
-    try:
-        importlib.import_module("tensorflow_text")
-    except ImportError as error:
-        _log.warning("tensorflow_text is not usable, so its ops are unknown here: %s", error)
 
 
 def _check_count(signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, Any]) -> None:

@@ -32,3 +32,11 @@ def shared() -> pathlib.Path:
     if not path.is_dir():
         pytest.skip("needs the folder shared/ beside the checkout, which is not here")
     return path
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory):
+    """The small world, opened; for reading only."""
+    import small_world
+
+    return mmrec_tf.open_dataset(small_world.write(tmp_path_factory.mktemp("small") / "dataset"))

@@ -18,7 +18,7 @@ SPEC = ModalitySpec("image")
 
 def picture(height=60, width=90, channels=3, dtype=np.uint8):
     """A smooth picture, so that JPEG keeps it almost as it is."""
-    y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j]
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     planes = [x, y, (x + y) / 2, 0.25 + 0.5 * x][:channels]
     pixels = np.stack(planes, axis=-1) * np.iinfo(dtype).max
     return pixels.astype(dtype)
@@ -232,6 +232,21 @@ def test_weights_that_cannot_be_used(tmp_path):
         image.build_encoder(config, SPEC)
 
 
+def test_download_that_fails(monkeypatch):
+    plain = image._network
+
+    def offline(architecture, size, *, weights):
+        if weights == "imagenet":
+            raise Exception("URL fetch failure on https://...")  # as Keras does
+        return plain(architecture, size, weights=weights)
+
+    monkeypatch.setattr(image, "_network", offline)
+    config = ImageConfig(architecture="MobileNet", size=32, weights="imagenet")
+    with pytest.raises(ConfigError, match="URL fetch failure.*needs a connection once"):
+        image.build_encoder(config, SPEC)
+    image.build_encoder(config, SPEC, assets={})
+
+
 def test_weights_file_round_trip(tmp_path):
     one = image.Encoder("MobileNet", 32)
     path = tmp_path / "weights.h5"
@@ -294,13 +309,11 @@ def test_large_architectures_reload_from_a_checkpoint(name, tmp_path):
 @pytest.mark.slow
 def test_efficientnet_scales_as_keras_does_for_imagenet():
     encoder = image.Encoder("EfficientNetB0", 32, imagenet=True)
-    layer = encoder.network.get_layer("normalization")
+    layer = next(x for x in encoder.network.layers if type(x).__name__ == "Normalization")
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     layer.set_weights([mean, std, np.array(0)])
     first = tf.keras.Model(encoder.network.inputs, layer.output)
     pixels = picture(32, 32)[np.newaxis].astype(np.float32)
     # tf_keras/src/applications/efficientnet.py: Rescaling, Normalization, Rescaling.
     want = (pixels / 255 - mean) / np.sqrt(std) / np.sqrt(std)
-    np.testing.assert_allclose(
-        first(image._efficientnet_scale(pixels, layer)), want, atol=1e-5
-    )
+    np.testing.assert_allclose(first(image._efficientnet_scale(pixels, layer)), want, atol=1e-5)

@@ -39,7 +39,9 @@ def jpeg(seed: int, height: int = 40, width: int = 60) -> bytes:
 def wav(seed: int, rate_hz: int = 16000, channels: int = 1) -> bytes:
     rng = np.random.default_rng(seed)
     time = np.arange(round(0.2 * rate_hz)) / rate_hz
-    tone = 0.4 * np.sin(2 * np.pi * rng.uniform(300, 3000) * time) + 0.01 * rng.normal(size=time.size)
+    tone = 0.4 * np.sin(2 * np.pi * rng.uniform(300, 3000) * time) + 0.01 * rng.normal(
+        size=time.size
+    )
     pcm = np.repeat((tone * 32767).astype("<i2")[:, None], channels, axis=1)
     out = io.BytesIO()
     with wave.open(out, "wb") as file:

@@ -1,4 +1,3 @@
-import csv
 import json
 import shutil
 
@@ -23,7 +22,7 @@ TEXTS = ["a small gray bird", "the bird sings", "the small woodpecker drums", "a
         ("3 < 5 and a <3 b", "3 < 5 and a <3 b"),
         ("seen<!-- hidden --> <script>var x = '<p>'</script>too", "seen too"),
         ("never closed <!-- all of this", "never closed"),
-        ("caf\u0065\u0301\u00a0\u200bbar\x00\r\n\tend", "caf\u00e9 barend".replace("end", " end")),
+        ("caf\u0065\u0301\u00a0\u200bbar\x00\r\n\tend", "caf\u00e9 bar end"),
         ("lone surrogate \ud800 goes", "lone surrogate goes"),
         ("  \n\t&nbsp; ", ""),
         ("", ""),
@@ -39,14 +38,6 @@ def test_prepare_cuts_and_stays_quick_on_hostile_input():
     assert text.prepare("ab cd", max_characters=3) == "ab"
     for hostile in ("<!--", "<a", "<script", "&lt;", "<"):
         assert len(text.prepare(hostile * 300_000)) <= 5000
-
-
-def test_learned_vocabulary_is_small_ordered_and_repeatable():
-    tokens = text.learn_vocabulary(TEXTS, size=60)
-    assert tuple(tokens[:5]) == text.SPECIAL_TOKENS
-    assert {"bird", "small", "the"} <= set(tokens)
-    assert len(tokens) <= 60
-    assert tokens == text.learn_vocabulary([t.encode() for t in TEXTS], size=60)
 
 
 def test_nothing_to_learn_from():
@@ -88,13 +79,13 @@ def test_padding_changes_nothing(encoder):
 def test_more_tokens_than_positions(encoder):
     config = {**encoder.get_config(), "max_tokens": 9}
     with pytest.raises(ConfigError, match="8 positions"):
-        text.Encoder.from_config(config)
+        text.Encoder(**config)
 
 
 def test_vocabulary_without_special_tokens(encoder):
     config = {**encoder.get_config(), "vocabulary": "[UNK]\nbird"}
     with pytest.raises(ConfigError, match=r"lacks \[PAD\], \[CLS\], \[SEP\]"):
-        text.Encoder.from_config(config)
+        text.Encoder(**config)
 
 
 def save_model(encoder, folder, **tokenizer):
@@ -175,41 +166,3 @@ def test_reload_reads_no_model(minilm, monkeypatch):
     copy = text.build_encoder(config, SPEC, assets=encoder.assets())
     copy.set_weights(encoder.get_weights())
     assert copy.fingerprint() == encoder.fingerprint()
-
-
-def test_real_texts_get_the_ids_of_transformers(minilm, shared):
-    import transformers
-
-    table = shared / "data" / "birds" / "items.csv"
-    if not table.is_file():
-        pytest.skip("needs shared/data/birds/items.csv, which is not here")
-    folder, encoder = minilm
-    with table.open(encoding="utf-8") as file:
-        texts = [f"{row['title']} {row['description']}" for row in csv.DictReader(file)]
-    # As they stand and as they are prepared: the first hold accents, quotes and line breaks.
-    texts += [text.prepare(t) for t in texts]
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    want = tokenizer(texts, max_length=64, truncation=True, padding="max_length")["input_ids"]
-    np.testing.assert_array_equal(encoder.preprocess(tf.constant(texts)), want)
-
-
-@pytest.mark.parametrize(
-    "odd, same",
-    [
-        ("naïve Ångström straße ŁÓDŹ", True),
-        ("東京タワー 鳥 한국어", True),
-        ("emoji 🐦 and – dashes — “quotes” …", True),
-        ("tab\tnew\nline zero\u200bwidth soft\u00adhyphen", True),
-        ("x" * 101, True),
-        # Known exceptions, as listed in the docstring of `Encoder`.
-        ("spelled out [SEP] token", False),
-    ],
-)
-def test_odd_texts_against_transformers(minilm, odd, same):
-    import transformers
-
-    folder, encoder = minilm
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    want = tokenizer([odd], max_length=64, truncation=True, padding="max_length")["input_ids"]
-    got = encoder.preprocess(tf.constant([odd])).numpy()
-    assert np.array_equal(got, want) == same

@@ -16,7 +16,9 @@ def test_columns_by_hand():
     step = np.sqrt(1.5)
     want = [[-step, -step, 0], [0, 0, 0], [step, step, 0]]
     np.testing.assert_allclose(encoder(TABLE), want, atol=1e-6)
-    np.testing.assert_allclose(encoder(tf.zeros([1, 3]))[0], [-step, -20 / np.sqrt(200 / 3), -5], 1e-6)
+    np.testing.assert_allclose(
+        encoder(tf.zeros([1, 3]))[0], [-step, -20 / np.sqrt(200 / 3), -5], 1e-6
+    )
 
 
 @pytest.mark.parametrize("values", [None, [], np.zeros([0, 3])])

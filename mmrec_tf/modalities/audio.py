@@ -282,8 +282,8 @@ class Encoder(ModalityEncoder):
         self.num_samples = round(clip_seconds * sample_rate_hz)
         blocks = [_block(units, f"block_{i}") for i, units in enumerate(self.filters)]
         reader = _time_reader(gru_units) if gru_units else None
-        frames = 1 + self.num_samples // hop_length
-        spectrogram = tf.keras.Input([frames, num_mels, 2])
+        self.num_frames = 1 + self.num_samples // hop_length
+        spectrogram = tf.keras.Input([self.num_frames, num_mels, 2])
         x = spectrogram
         for block in blocks:
             x = block(x)
@@ -296,11 +296,32 @@ class Encoder(ModalityEncoder):
         return self.gru_units or self.filters[-1]
 
     def content_spec(self) -> tf.TensorSpec:
-        """<float32>[batch, sample]."""
-        return tf.TensorSpec([None, self.num_samples], tf.float32)
+        """<float32>[batch, frame, mel]."""
+        return tf.TensorSpec([None, self.num_frames, self.num_mels], tf.float32)
 
     def preprocess(self, raw: tf.Tensor) -> tf.Tensor:
-        """16-bit PCM WAV bytes, any rate and number of channels, to one clip.
+        """16-bit PCM WAV bytes, any rate and number of channels, to one log-mel spectrogram.
+
+        The spectrogram is made here rather than in `call`, so that training computes it once.
+
+        Args:
+          raw: <string>[batch]; "" where the item lacks the modality.
+
+        Returns:
+          <float32>[batch, frame, mel] as of `log_mel`; zeros for "".
+        """
+        spectrogram = log_mel(
+            self.read_clip(raw),
+            sample_rate_hz=self.sample_rate_hz,
+            num_mels=self.num_mels,
+            fft_length=self.fft_length,
+            hop_length=self.hop_length,
+            fmax_hz=self.fmax_hz,
+        )
+        return tf.ensure_shape(spectrogram, self.content_spec().shape)
+
+    def read_clip(self, raw: tf.Tensor) -> tf.Tensor:
+        """16-bit PCM WAV bytes to one clip.
 
         Args:
           raw: <string>[batch]; "" where the item lacks the modality.
@@ -335,15 +356,8 @@ class Encoder(ModalityEncoder):
         )
 
     def call(self, content: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """<float32>[batch, sample] to <float32>[batch, output_dim]."""
-        spectrogram = log_mel(
-            content,
-            sample_rate_hz=self.sample_rate_hz,
-            num_mels=self.num_mels,
-            fft_length=self.fft_length,
-            hop_length=self.hop_length,
-            fmax_hz=self.fmax_hz,
-        )
+        """<float32>[batch, frame, mel] to <float32>[batch, output_dim]."""
+        spectrogram = content
         if self._training(training):
             spectrogram = _hide_bands(spectrogram, bins=self.mask_bins, frames=self.mask_frames)
         height = tf.zeros_like(spectrogram) + tf.linspace(-1.0, 1.0, self.num_mels)

@@ -46,7 +46,7 @@ class ModalityEncoder(tf.keras.layers.Layer):
     def preprocess(self, raw: tf.Tensor) -> tf.Tensor:
         """Raw content to the tensor that the layer is called with.
 
-        Core TensorFlow and TensorFlow Text operations only.
+        Core TensorFlow operations only.
 
         Args:
           raw: <string>[batch], "" where the item lacks the modality; <float32>[batch, dim] for

@@ -6,15 +6,15 @@ import pathlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import tensorflow as tf
 
 from mmrec_tf.config import TextConfig
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.modalities import wordpiece
+from mmrec_tf.modalities import tokenization
 from mmrec_tf.modalities.encoder import ModalityEncoder
 from mmrec_tf.schema import ModalitySpec
-
 
 # An unfinished comment or script reaches to the end, as in a browser, so that matching stays
 # linear whatever the input.
@@ -22,6 +22,22 @@ _HIDDEN = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)", r
 _INLINE = re.compile(r"</?(?:a|abbr|b|em|font|i|small|span|strong|sub|sup|u)\b[^<>]*>", re.I)
 _TAG = re.compile(r"</?[a-z][^<>]*>|<![a-z][^<>]*>", re.I)
 _JOINERS = "\u200c\u200d"
+_BERT_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "layer_norm_eps",
+    "position_embedding_type",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "initializer_range",
+    "pad_token_id",
+)
 
 
 def prepare(value: str, *, max_characters: int = 5000) -> str:
@@ -100,7 +116,7 @@ class Encoder(ModalityEncoder):
         tokens = vocabulary.split("\n")
         self._cls, self._sep = _special_ids(tokens)
         # Each word gives at least one token.
-        self._tokenizer = wordpiece.Tokenizer(
+        self._tokenizer = tokenization.Tokenizer(
             tokens, lower_case=lower_case, max_words=max_tokens - 2
         )
         settings = transformers.BertConfig.from_dict(json.loads(bert_config))
@@ -192,7 +208,7 @@ def build_encoder(
       ConfigError: when `config.weights` cannot be loaded or is no WordPiece BERT, or when there
         is no text to learn a vocabulary from.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "max_tokens": config.max_tokens,
         "pooling": config.pooling,
         "trainable_layers": config.trainable_layers,
@@ -206,7 +222,7 @@ def build_encoder(
         )
     if config.weights:
         return _pretrained(config.weights, settings)
-    vocabulary = wordpiece.learn_vocabulary(
+    vocabulary = tokenization.learn_vocabulary(
         () if values is None else values, size=config.vocabulary_size
     )
     return Encoder("\n".join(vocabulary), _fresh_bert(config, len(vocabulary)), **settings)
@@ -215,17 +231,23 @@ def build_encoder(
 def _fresh_bert(config: TextConfig, vocabulary_size: int) -> str:
     import transformers
 
-    return transformers.BertConfig(
+    settings = transformers.BertConfig(
         vocab_size=vocabulary_size,
         hidden_size=config.hidden_size,
         num_hidden_layers=config.num_layers,
         num_attention_heads=config.num_heads,
         intermediate_size=4 * config.hidden_size,
         max_position_embeddings=config.max_tokens,
-    ).to_json_string()
+    )
+    return _sizes(settings)
 
 
-def _pretrained(weights: str, settings: dict) -> Encoder:
+def _sizes(settings) -> str:
+    """What makes the architecture, without where it was found and what wrote it."""
+    return json.dumps({name: getattr(settings, name) for name in _BERT_SIZES}, indent=1)
+
+
+def _pretrained(weights: str, settings: dict[str, Any]) -> Encoder:
     import transformers
 
     path = pathlib.Path(weights).expanduser()
@@ -258,8 +280,8 @@ def _pretrained(weights: str, settings: dict) -> Encoder:
             f"{len(report['missing_keys'])} weights, such as {min(report['missing_keys'])}."
         )
     encoder = Encoder(
-        "\n".join(wordpiece.in_order(tokenizer.get_vocab())),
-        model.config.to_json_string(),
+        "\n".join(tokenization.in_order(tokenizer.get_vocab())),
+        _sizes(model.config),
         lower_case=_lower_case(tokenizer, weights),
         **settings,
     )
@@ -286,7 +308,7 @@ def _load_bert(source: str):
     settings = transformers.BertConfig.from_pretrained(source)
     path = transformers.utils.cached_file(source, "model.safetensors")
     with safetensors.safe_open(path, framework="tf") as archive:
-        values = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+        values = {name: archive.get_tensor(name) for name in archive.keys()}
     return load_pytorch_state_dict_in_tf2_model(
         transformers.TFBertModel(settings, add_pooling_layer=False),
         values,
@@ -308,7 +330,7 @@ def _lower_case(tokenizer, weights: str) -> bool:
 
 
 def _special_ids(tokens: list[str]) -> tuple[int, int]:
-    missing = [token for token in wordpiece.SPECIAL_TOKENS[:4] if token not in tokens]
+    missing = [token for token in tokenization.SPECIAL_TOKENS[:4] if token not in tokens]
     if missing or tokens[0] != "[PAD]":
         raise ConfigError(
             "text: wanted a vocabulary that begins with [PAD] and has [UNK], [CLS] and [SEP]; "

@@ -1,0 +1,187 @@
+"""A tiny dataset with every modality and every kind of gap, and a config that fits it in seconds.
+
+Items belong to one of three clusters, by their number; so do users, who mostly meet items of
+their own. Words, pictures and sounds show the cluster.
+"""
+
+import io
+import pathlib
+import wave
+
+import cv2
+import numpy as np
+import tensorflow as tf
+
+from mmrec_tf import RetrievalModel
+from mmrec_tf.config import (
+    AudioConfig,
+    Config,
+    ImageConfig,
+    RankingConfig,
+    TextConfig,
+    TrainingConfig,
+    UserConfig,
+)
+from mmrec_tf.records import DatasetWriter
+from mmrec_tf.schema import SPLITS, FeatureSpec, ModalitySpec, Schema
+
+NUM_USERS, NUM_ITEMS, NUM_CLUSTERS = 40, 30, 3
+COLD = (27, 28, 29)  # one a cluster, met in valid and test only
+BARE = 26  # has no content at all
+NEWCOMER = 39  # has no train interaction
+SAMPLE_RATE_HZ = 4000
+MODALITIES = ("text", "image", "audio", "vector")
+# The settings of a model without encoders to make.
+VECTORS = {
+    "modalities": ["vector"],
+    "user__profile": False,
+    "user__id_embedding": True,
+    "alignment__weight": 0.0,
+}
+
+_WORDS = ("owl night forest", "gull sea harbor", "lark field morning")
+_COLORS = ((40, 40, 160), (160, 40, 40), (40, 160, 40))
+
+
+def item_id(item: int) -> str:
+    return f"i{item}"
+
+
+def user_id(user: int) -> str:
+    return "ü7" if user == 7 else f"u{user}"
+
+
+def picture(cluster: int, rng: np.random.Generator) -> bytes:
+    pixels = rng.integers(0, 60, (24, 40, 3)) + np.array(_COLORS[cluster])
+    return cv2.imencode(".jpg", pixels.astype(np.uint8))[1].tobytes()
+
+
+def sound(cluster: int, rng: np.random.Generator) -> bytes:
+    time = np.arange(SAMPLE_RATE_HZ // 4) / SAMPLE_RATE_HZ
+    tone = 0.5 * np.sin(2 * np.pi * 300 * (cluster + 1) * time) + 0.02 * rng.normal(size=len(time))
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE_HZ)
+        file.writeframes((np.clip(tone, -1, 1) * 32767).astype("<i2").tobytes())
+    return out.getvalue()
+
+
+def content(item: int, rng: np.random.Generator) -> dict:
+    """An item's content; every fifth item lacks its text, the next one its picture, and so on."""
+    cluster = item % NUM_CLUSTERS
+    everything = {
+        "text": f"{_WORDS[cluster]} {item}",
+        "image": picture(cluster, rng),
+        "audio": sound(cluster, rng),
+        "vector": (3 * np.eye(6)[cluster] + rng.normal(size=6)).astype(np.float32),
+    }
+    if item == BARE:
+        return {}
+    lacking = dict(enumerate(MODALITIES)).get(item % 5)
+    return {name: value for name, value in everything.items() if name != lacking}
+
+
+def interactions(rng: np.random.Generator) -> dict[str, list[list[int]]]:
+    """Each user's items by split: five and one stray in train, two each in valid and test."""
+    splits: dict[str, list[list[int]]] = {split: [] for split in SPLITS}
+    for user in range(NUM_USERS):
+        own = np.arange(user % NUM_CLUSTERS, NUM_ITEMS, NUM_CLUSTERS)
+        cold, warm = own[-1], rng.permutation(own[:-1]).tolist()
+        stray = int(rng.integers(0, COLD[0] // 3)) * 3 + (user + 1) % NUM_CLUSTERS
+        train = rng.permutation([*warm[:5], stray]).tolist()
+        splits["train"].append([] if user == NEWCOMER else train)
+        splits["valid"].append([warm[5], int(cold)])
+        splits["test"].append([warm[6], warm[7]] if user % 2 else [warm[6], int(cold)])
+    return splits
+
+
+def write(folder: pathlib.Path, *, ordered: bool = False, seed: int = 0) -> pathlib.Path:
+    """Writes the dataset directory."""
+    rng = np.random.default_rng(seed)
+    with DatasetWriter(folder) as writer:
+        for item in range(NUM_ITEMS):
+            # 2 and 3 are the vocabulary's words.
+            genres = [2, 3][item % 2 :] if item % 4 else []
+            price = None if item % 6 == 5 else float(rng.normal())
+            writer.write_item(
+                item_id(item),
+                content=content(item, rng),
+                features={"genre": genres, "price": price},
+            )
+        for user in range(NUM_USERS):
+            profile = f"likes the {_WORDS[user % NUM_CLUSTERS]}" if user % 2 else None
+            writer.write_user(
+                user_id(user),
+                profile=profile,
+                features={"age": float(rng.normal()) if user % 5 else None},
+            )
+        for split, users in interactions(rng).items():
+            for user, items in enumerate(users):
+                if items:
+                    writer.write_interactions(
+                        split, user, item=items, timestamp=list(range(len(items)))
+                    )
+        schema = Schema(
+            num_users=NUM_USERS,
+            num_items=NUM_ITEMS,
+            modalities={
+                "text": ModalitySpec("text"),
+                "image": ModalitySpec("image"),
+                "audio": ModalitySpec("audio", sample_rate_hz=SAMPLE_RATE_HZ),
+                "vector": ModalitySpec("vector", dim=6),
+            },
+            item_features={
+                "genre": FeatureSpec("categorical", vocabulary=("night", "day"), width=2),
+                "price": FeatureSpec("numeric"),
+            },
+            user_features={"age": FeatureSpec("numeric")},
+            profile=True,
+            ordered=ordered,
+        )
+        writer.finish(schema, source={"name": "small_world"}, split_rule="given")
+    return folder
+
+
+def config(**settings) -> Config:
+    """Everything small. Settings are as for `Config.override`, "." written as "__"."""
+    small = Config(
+        dim=8,
+        text=TextConfig(
+            max_tokens=12, vocabulary_size=100, hidden_size=8, num_layers=1, num_heads=2
+        ),
+        # Of all architectures the one that is made fastest, and a picture's trace survives random
+        # weights in it.
+        image=ImageConfig(architecture="VGG16", size=32),
+        audio=AudioConfig(
+            trainable_layers=0,
+            sample_rate_hz=SAMPLE_RATE_HZ,
+            clip_seconds=0.25,
+            num_mels=16,
+            fft_length=256,
+            hop_length=128,
+            fmax_hz=2000.0,
+            filters=(4, 8),
+        ),
+        user=UserConfig(history_length=4),
+        ranking=RankingConfig(
+            epochs=1, num_cross_layers=1, hidden=(8,), num_negatives=4, num_candidates=12
+        ),
+        training=TrainingConfig(epochs=2, batch_size=32, learning_rate=0.02),
+    )
+    return small.override({name.replace("__", "."): value for name, value in settings.items()})
+
+
+def build_retrieval(dataset, **settings) -> RetrievalModel:
+    """A model of `VECTORS` with its catalog, and all its weights drawn anew as if trained."""
+    tf.keras.utils.set_random_seed(0)
+    model = RetrievalModel(config(**{**VECTORS, **settings}), dataset.schema)
+    model.adapt(dataset.catalog, dataset.users)
+    model.build_weights()
+    rng = np.random.default_rng(0)
+    for weight in model.variables:
+        if weight.shape.rank:
+            weight.assign(0.5 * rng.normal(size=weight.shape))
+    model.popularity_weight.assign(0.7)
+    return model

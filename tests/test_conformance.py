@@ -1,0 +1,326 @@
+"""A grid: every layer keeps every promise. A new layer is one line of `CASES`.
+
+The encoders of the modalities have a grid of their own in `test_modalities`.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import mmrec_tf
+from mmrec_tf.alignment import Alignment
+from mmrec_tf.fusion import Attention, Gated, Mean, Weighted
+from mmrec_tf.modalities.encoder import ModalityEncoder
+from mmrec_tf.ranking import CrossNetwork
+from mmrec_tf.towers import IdEmbedding, ItemTower, SideFeatures, UserTower
+
+ROWS, DIM, STEPS = 5, 4, 3
+SIZES = {"genre": 5, "price": 0}
+
+
+class Case(NamedTuple):
+    """A layer, what it is called with, and what else is known of it.
+
+    `loss` is a loss that reaches the weights which do not act on the output. `unreached` are ends
+    of names of weights that no gradient can reach. `half` is the dtype of the output under half
+    precision; `exact` says that half precision changes nothing.
+    """
+
+    layer: type[tf.keras.layers.Layer]
+    settings: dict
+    inputs: Callable[[np.random.Generator], tuple]
+    loss: Callable | None = None
+    unreached: tuple[str, ...] = ()
+    half: str = "float32"
+    exact: bool = False
+
+
+def normal(rng, *shape):
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def fusion_inputs(rng):
+    present = np.array([[1, 1, 1], [1, 0, 1], [0, 0, 1], [0, 0, 0], [1, 1, 0]], bool)
+    return normal(rng, ROWS, 3, DIM), present
+
+
+def alignment_inputs(rng):
+    return [normal(rng, ROWS, 6), normal(rng, ROWS, 2)], fusion_inputs(rng)[1][:, :2]
+
+
+def feature_inputs(rng):
+    """Two categories a row, one, none; a number known and not."""
+    genre = np.array([[2, 3], [4, 0], [0, 0], [1, 0], [3, 2]], np.int32)
+    known = np.array([1, 0, 1, 1, 0], np.float32)
+    return {"genre": genre, "price": np.stack([normal(rng, ROWS), known], axis=1)}
+
+
+def item_inputs(rng):
+    (text, image), present = alignment_inputs(rng)
+    return {
+        "item": np.array([0, 3, -1, -1, 3], np.int32),
+        "present": present,
+        "encoded": {"text": text, "image": image},
+        "features": feature_inputs(rng),
+    }
+
+
+def user_inputs(rng):
+    return {
+        "user": np.array([0, 3, -1, -1, 3], np.int32),
+        "history": normal(rng, ROWS, STEPS, DIM),
+        "known": np.array([[1, 1, 1], [1, 1, 0], [1, 0, 1], [0, 0, 0], [1, 0, 0]], bool),
+        "profile": normal(rng, ROWS, 6) * np.array([[1], [0], [1], [0], [1]], np.float32),
+        "features": feature_inputs(rng),
+    }
+
+
+def alignment_loss(layer, outputs, inputs):
+    return layer.loss(outputs[0], inputs[1])
+
+
+def tower_loss(layer, outputs, inputs):
+    return layer.alignment.loss(outputs[1], outputs[2])
+
+
+def fusion(layer):
+    return Case(layer, {}, fusion_inputs, half="float16")
+
+
+def item(**settings):
+    return Case(
+        ItemTower,
+        {"modalities": ("text", "image"), "num_items": 4, "dim": DIM, **settings},
+        lambda rng: (item_inputs(rng),),
+        loss=tower_loss if settings.get("modalities", True) else None,
+    )
+
+
+def user(*unreached, **settings):
+    return Case(
+        UserTower,
+        {"num_users": 4, "dim": DIM, **settings},
+        lambda rng: (user_inputs(rng),),
+        unreached=unreached,
+    )
+
+
+CASES = {
+    "mean": fusion(Mean),
+    "weighted": fusion(Weighted),
+    "gated": fusion(Gated),
+    "attention": fusion(Attention),
+    "alignment": Case(Alignment, {"dim": DIM}, alignment_inputs, alignment_loss),
+    "alignment_hidden": Case(
+        Alignment, {"dim": DIM, "hidden": 5, "temperature": 0.5}, alignment_inputs, alignment_loss
+    ),
+    "ids": Case(
+        IdEmbedding,
+        {"num_ids": 4, "dim": DIM},
+        lambda rng: (np.array([0, 3, -1, 2, 3], np.int32),),
+        half="float16",
+    ),
+    "features": Case(
+        SideFeatures,
+        {"sizes": SIZES, "dim": DIM},
+        lambda rng: (feature_inputs(rng),),
+        half="float16",
+    ),
+    "item": item(),
+    "item_mean": item(fusion="mean", id_dropout=0.5, modality_dropout=0.5, dropout=0.5),
+    "item_content": item(num_items=0, fusion="attention", alignment_hidden=5),
+    "item_ids": item(modalities=()),
+    "item_features": item(fusion="weighted", feature_sizes=SIZES),
+    # Without a history, only the bias of the projection does anything.
+    "user_none": user("project/kernel:0", history="none"),
+    "user_mean": user(history="mean", dropout=0.5, id_dropout=0.5),
+    "user_gru": user(history="gru", num_users=0),
+    "user_attention": user(history="attention"),
+    "user_everything": user(history="mean", hidden=5, profile=True, feature_sizes=SIZES),
+    "cross": Case(
+        CrossNetwork,
+        {"num_cross_layers": 2, "hidden": (5, 3), "dropout": 0.5},
+        lambda rng: (normal(rng, ROWS, DIM),),
+        exact=True,
+    ),
+    "cross_low_rank": Case(
+        CrossNetwork,
+        {"num_cross_layers": 1, "projection_dim": 2, "hidden": ()},
+        lambda rng: (normal(rng, ROWS, DIM),),
+        exact=True,
+    ),
+}
+
+
+def build(case, **changes):
+    """The layer with weights drawn anew: zeros would let half of it go unseen."""
+    layer = case.layer(**{**case.settings, **changes})
+    layer(*tensors(case.inputs(np.random.default_rng(0))))
+    rng = np.random.default_rng(1)
+    layer.set_weights([0.5 * normal(rng, *value.shape) for value in layer.get_weights()])
+    return layer
+
+
+def tensors(inputs):
+    return tf.nest.map_structure(tf.constant, inputs)
+
+
+def rows(inputs, part):
+    return tf.nest.map_structure(lambda value: value[part], inputs)
+
+
+def outputs_of(layer, inputs):
+    return [np.asarray(part) for part in tf.nest.flatten(layer(*tensors(inputs)))]
+
+
+def function(layer, inputs, **options):
+    """The layer as a graph over flat inputs whose number of rows is free; answers by place."""
+    specs = [
+        tf.TensorSpec([None, *part.shape[1:]], part.dtype) for part in tf.nest.flatten(inputs)
+    ]
+
+    def call(*flat):
+        outputs = layer(*tf.nest.pack_sequence_as(inputs, flat))
+        return {str(i): part for i, part in enumerate(tf.nest.flatten(outputs))}
+
+    return tf.function(call, input_signature=specs, **options)
+
+
+def answer(graph, inputs):
+    outputs = graph(*tensors(tf.nest.flatten(inputs)))
+    return [outputs[str(i)].numpy() for i in range(len(outputs))]
+
+
+def assert_equal(got, want, *, tolerance=1e-5):
+    assert len(got) == len(want) > 0
+    for one, other in zip(got, want, strict=True):
+        assert one.shape == other.shape
+        if other.dtype == bool:
+            np.testing.assert_array_equal(one, other)
+        else:
+            assert np.isfinite(one).all()
+            np.testing.assert_allclose(one, other, atol=tolerance, rtol=tolerance)
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def case(request):
+    return CASES[request.param]
+
+
+@pytest.fixture(scope="module")
+def layer(case):
+    """For reading only: all tests share it."""
+    return build(case)
+
+
+@pytest.fixture(scope="module")
+def inputs(case):
+    return case.inputs(np.random.default_rng(2))
+
+
+@pytest.fixture(scope="module")
+def graph(layer, inputs):
+    return function(layer, inputs)
+
+
+def test_every_layer_has_a_case():
+    for module in pkgutil.walk_packages(mmrec_tf.__path__, "mmrec_tf."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+    def below(kind):
+        return {kind}.union(*(below(child) for child in kind.__subclasses__()))
+
+    layers = {
+        kind
+        for kind in below(tf.keras.layers.Layer)
+        if kind.__module__.startswith("mmrec_tf.")
+        and not issubclass(kind, (tf.keras.Model, ModalityEncoder))
+    }
+    assert layers - {case.layer for case in CASES.values()} == set()
+
+
+def test_every_setting_is_in_the_config(case):
+    of_keras = {*inspect.signature(tf.keras.layers.Layer.__init__).parameters, "kwargs", "args"}
+    names = set(inspect.signature(case.layer.__init__).parameters) - of_keras
+    assert names <= set(case.layer(**case.settings).get_config())
+
+
+def test_config_and_weights_make_a_copy(layer, inputs):
+    copy = type(layer).from_config(layer.get_config())
+    outputs_of(copy, inputs)
+    copy.set_weights(layer.get_weights())
+    assert_equal(outputs_of(copy, inputs), outputs_of(layer, inputs), tolerance=0)
+
+
+def test_a_copy_is_made_by_keras_from_json(layer, inputs):
+    config = tf.keras.saving.serialize_keras_object(layer)
+    copy = tf.keras.saving.deserialize_keras_object(config)
+    assert type(copy) is type(layer)
+    assert copy.get_config() == layer.get_config()
+
+
+def test_graph_equals_eager(layer, inputs, graph):
+    assert_equal(answer(graph, inputs), outputs_of(layer, inputs))
+
+
+def test_any_batch_size_and_rows_stand_alone(layer, inputs, graph):
+    for size in (0, 1, 3):
+        part = slice(ROWS - size, ROWS)
+        want = [value[part] for value in outputs_of(layer, inputs)]
+        assert_equal(outputs_of(layer, rows(inputs, part)), want)
+        assert_equal(answer(graph, rows(inputs, part)), want)
+
+
+def test_half_precision_is_finite_and_close(case, layer, inputs):
+    half = build(case, dtype="mixed_float16")
+    got, want = outputs_of(half, inputs), outputs_of(layer, inputs)
+    assert all(weight.dtype == tf.float32 for weight in half.weights)
+    assert got[0].dtype == case.half
+    assert all(part.dtype in (np.float32, bool) for part in got[1:])
+    assert_equal(got, want, tolerance=0.02)
+    same = all(np.array_equal(one, other) for one, other in zip(got, want, strict=True))
+    assert same == case.exact
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_gradient_reaches_every_weight(case, inputs, half):
+    layer = build(case, **({"dtype": "mixed_float16"} if half else {}))
+    with tf.GradientTape() as tape:
+        outputs = tf.nest.flatten(layer(*tensors(inputs)))
+        direction = normal(np.random.default_rng(3), *outputs[0].shape)
+        loss = tf.reduce_sum(tf.cast(outputs[0], tf.float32) * direction)
+        if case.loss is not None:
+            loss += case.loss(layer, outputs, inputs)
+    for weight, gradient in zip(
+        layer.trainable_weights, tape.gradient(loss, layer.trainable_weights), strict=True
+    ):
+        if weight.name.endswith(case.unreached or "/nothing"):
+            continue
+        assert gradient is not None, weight.name
+        gradient = tf.convert_to_tensor(gradient).numpy()
+        assert np.isfinite(gradient).all(), weight.name
+        assert np.abs(gradient).max() > 0, weight.name
+
+
+def test_saved_model_agrees(layer, inputs, graph, tmp_path):
+    module = tf.Module()
+    # The weights and not the layer, as in an export: Keras would save a graph of its own.
+    module.weights = layer.weights
+    module.call = graph
+    tf.saved_model.save(module, str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
+    for part in (slice(0, ROWS), slice(1, 2)):
+        want = [value[part] for value in outputs_of(layer, inputs)]
+        assert_equal(answer(loaded.call, rows(inputs, part)), want)
+
+
+def test_compiled_by_xla_equals_plain(layer, inputs):
+    compiled = function(layer, inputs, jit_compile=True)
+    assert_equal(answer(compiled, inputs), outputs_of(layer, inputs))

@@ -1,0 +1,428 @@
+"""The retrieval model: the score, the loss by its effects, and the ways to compute it."""
+
+import itertools
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import small_world
+import tensorflow as tf
+
+from mmrec_tf import RetrievalModel, open_dataset
+from mmrec_tf.errors import RunError
+from mmrec_tf.records import DatasetWriter
+from mmrec_tf.schema import Schema
+from small_world import build_retrieval as build
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+def batch(item, *, user=None, history=None, weight=None):
+    size = len(item)
+    if history is None:
+        history = np.full([size, 4], -1)
+    return {
+        "user": tf.constant(np.arange(size) if user is None else user, tf.int32),
+        "item": tf.constant(item, tf.int32),
+        "history": tf.constant(history, tf.int32),
+        "rating": tf.ones([size]),
+        "weight": tf.ones([size]) if weight is None else tf.constant(weight, tf.float32),
+    }
+
+
+# Items 1 and 7 stand twice; users 0 and 2 know items that others of the batch choose.
+REPEATED = batch(
+    [1, 7, 3, 1, 12, 7],
+    history=[[7, 3, 20, -1], [-1] * 4, [12, 1, 1, 5], [-1] * 4, [4, -1, -1, -1], [9, 8, -1, -1]],
+)
+
+
+def gradients(model, inputs, **options):
+    @tf.function(**options)
+    def step():
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(inputs)
+        found = tape.gradient(loss, model.trainable_variables, unconnected_gradients="zero")
+        return loss, [tf.convert_to_tensor(gradient) for gradient in found]
+
+    loss, found = step()
+    return float(loss), [gradient.numpy() for gradient in found]
+
+
+def logits_of(model, inputs):
+    """Users against the whole catalog, by the formula of the class."""
+    embedding = model.embed_catalog().embedding
+    history = inputs["history"].numpy()
+    user = model.embed_users(
+        inputs["user"], tf.constant(embedding[np.maximum(history, 0)]), tf.constant(history >= 0)
+    )
+    temperature = np.exp(model.log_temperature.numpy())
+    popularity = model.popularity_weight.numpy() * model.tables["log_frequency"].numpy()
+    return user.numpy() @ embedding.T / temperature + popularity
+
+
+# The score
+
+
+def test_queries_and_candidates_make_the_score(dataset):
+    model = build(dataset)
+    embedding = model.embed_catalog().embedding
+    user = model.embed_users(
+        REPEATED["user"], tf.zeros([6, 4, 8]), tf.zeros([6, 4], tf.bool)
+    )
+    candidates = model.candidates(tf.constant(embedding), model.tables["log_frequency"])
+    got = tf.matmul(model.queries(user), candidates, transpose_b=True)
+    want = user.numpy() @ embedding.T / 0.1 + 0.7 * dataset.catalog.log_frequency
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    assert got.shape == (6, small_world.NUM_ITEMS)
+
+
+def test_a_cold_item_is_placed_by_its_content_and_a_warm_one_by_its_id_too(dataset):
+    model = build(dataset)
+    before = model.embed_catalog()
+    alone = model.embed_catalog(content_only=True)
+    model.item_tower.id_embedding.table.assign_add(tf.ones([small_world.NUM_ITEMS, 8]))
+    moved = np.abs(model.embed_catalog().embedding - before.embedding).max(axis=1)
+    cold = np.isin(np.arange(small_world.NUM_ITEMS), small_world.COLD)
+    np.testing.assert_array_equal(moved == 0, cold)
+    same = model.embed_catalog(content_only=True).embedding
+    np.testing.assert_array_equal(same, alone.embedding)
+    np.testing.assert_array_equal(before.embedding[cold], alone.embedding[cold])
+
+
+def test_blocks_make_no_difference(dataset):
+    model = build(dataset)
+    for one, other in zip(model.embed_catalog(block=7), model.embed_catalog(), strict=True):
+        assert len(one) == small_world.NUM_ITEMS
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_an_unknown_user_is_one_of_whom_nothing_is_known(dataset):
+    model = build(dataset)
+    nothing = tf.zeros([2, 4, 8]), tf.zeros([2, 4], tf.bool)
+    before = model.embed_users(tf.constant([-1, 3]), *nothing).numpy()
+    # Number 0 is what an unknown user's row is read from: it must not shine through.
+    model.user_tower.id_embedding.table.assign_add(tf.ones([small_world.NUM_USERS, 8]))
+    tables = model.tables["user_features"]
+    tables["age"] = tables["age"] + tf.constant([[3.0, 1.0]])
+    after = model.embed_users(tf.constant([-1, 3]), *nothing).numpy()
+    np.testing.assert_array_equal(before[0], after[0])
+    assert np.abs(before[1] - after[1]).max() > 1e-3
+
+
+# The loss
+
+
+@pytest.mark.parametrize(
+    "correction, hits, mask, hard", itertools.product([False, True], [False, True], [False, True], [0, 2])
+)
+def test_in_batch_loss_is_what_it_says(dataset, correction, hits, mask, hard):
+    model = build(
+        dataset,
+        retrieval__sampling_correction=correction,
+        retrieval__remove_accidental_hits=hits,
+        retrieval__mask_history=mask,
+        retrieval__num_hard_negatives=hard,
+    )
+    item, history = REPEATED["item"].numpy(), REPEATED["history"].numpy()
+    logits = logits_of(model, REPEATED)[:, item]
+    if correction:
+        logits = logits - np.log(dataset.catalog.probability[item])
+    losses = []
+    for row in range(len(item)):
+        negatives = [
+            logits[row, other]
+            for other in range(len(item))
+            if other != row
+            and not (hits and item[other] == item[row])
+            and not (mask and item[other] in history[row])
+        ]
+        if hard:
+            negatives = sorted(negatives)[-hard:]
+        losses.append(np.log(np.exp([logits[row, row], *negatives]).sum()) - logits[row, row])
+    assert float(model.compute_loss(REPEATED)) == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_full_loss_is_what_it_says(dataset):
+    for mask in (False, True):
+        model = build(dataset, retrieval__softmax="full", retrieval__mask_history=mask)
+        item, history = REPEATED["item"].numpy(), REPEATED["history"].numpy()
+        logits = logits_of(model, REPEATED)
+        losses = []
+        for row in range(len(item)):
+            known = set(history[row]) - {-1, item[row]} if mask else set()
+            others = [n for n in range(small_world.NUM_ITEMS) if n not in known]
+            losses.append(np.log(np.exp(logits[row, others]).sum()) - logits[row, item[row]])
+        assert float(model.compute_loss(REPEATED)) == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_a_batch_of_the_whole_catalog_is_the_full_softmax(dataset):
+    order = np.random.default_rng(0).permutation(small_world.NUM_ITEMS)
+    history = np.random.default_rng(1).integers(-1, small_world.NUM_ITEMS, [len(order), 4])
+    everything = batch(order, history=history)
+    found = [
+        gradients(
+            build(dataset, retrieval__softmax=softmax, retrieval__sampling_correction=False),
+            everything,
+        )
+        for softmax in ("batch", "full")
+    ]
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def popular_world(folder):
+    """Everyone draws items from one and the same distribution: there is nothing else to learn."""
+    rng = np.random.default_rng(0)
+    share = np.arange(1, 13) ** -1.0
+    with DatasetWriter(folder) as writer:
+        for item in range(12):
+            writer.write_item(f"i{item}")
+        for user in range(400):
+            writer.write_user(f"u{user}")
+            items = rng.choice(12, 4, p=share / share.sum())
+            writer.write_interactions("train", user, item=items, timestamp=range(4))
+        schema = Schema(num_users=400, num_items=12)
+        writer.finish(schema, source={"name": "test"}, split_rule="given")
+    return open_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    "settings, want",
+    [
+        # Of what the batch holds, popular items are many: without a correction they are pushed
+        # down as often as they are pulled up, and popularity is forgotten.
+        ({"sampling_correction": True}, 1),
+        ({"sampling_correction": False}, 0),
+        ({"softmax": "full"}, 1),
+    ],
+)
+def test_the_correction_gives_popular_items_their_due(tmp_path, settings, want):
+    settings = {f"retrieval__{name}": value for name, value in settings.items()}
+    dataset = popular_world(tmp_path / "d")
+    model = build(
+        dataset, modalities=[], user__history="none", retrieval__mask_history=False, **settings
+    )
+    model.item_tower.id_embedding.table.assign(tf.zeros([12, 8]))
+    model.popularity_weight.assign(0.5)
+    optimizer = tf.keras.optimizers.Adam(0.05)
+
+    @tf.function(reduce_retracing=True)
+    def step(inputs):
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(inputs)
+        gradient = tape.gradient(loss, model.popularity_weight)
+        optimizer.apply_gradients([(gradient, model.popularity_weight)])
+
+    user = model.config.user
+    for inputs in dataset.batches("train", 64, user=user, shuffle=True).repeat(4):
+        step(inputs)
+    assert float(model.popularity_weight) == pytest.approx(want, abs=0.25)
+
+
+def test_an_accidental_hit_is_no_negative(dataset):
+    twins = batch([5, 5, 5])
+    loss = float(build(dataset).compute_loss(twins))
+    assert loss == pytest.approx(0, abs=1e-6)
+    loss = float(build(dataset, retrieval__remove_accidental_hits=False).compute_loss(twins))
+    assert loss == pytest.approx(np.log(3), abs=1e-4)
+
+
+def test_what_the_user_knows_is_not_pushed_away(dataset):
+    """User 0 knows item 9, which user 1 chooses; the gradient on its row tells."""
+    pair = batch([4, 9], history=[[9, -1, -1, -1], [-1] * 4], weight=[1, 0])
+    for mask in (True, False):
+        model = build(dataset, retrieval__mask_history=mask, user__history="none")
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(pair)
+        table = model.item_tower.id_embedding.table
+        gradient = tf.convert_to_tensor(tape.gradient(loss, table)).numpy()
+        assert (np.abs(gradient[9]).max() < 1e-9) == mask
+
+
+def test_cold_items_are_negatives_only_where_asked(dataset):
+    cold = np.isin(np.arange(small_world.NUM_ITEMS), small_world.COLD)
+    for negatives in (True, False):
+        model = build(
+            dataset, retrieval__softmax="full", retrieval__cold_negatives=negatives
+        )
+        logits = logits_of(model, REPEATED)
+        allowed = ~cold if not negatives else np.ones_like(cold)
+        model.popularity_weight.assign(0.0)
+        bare = logits_of(model, REPEATED)
+        model.popularity_weight.assign(0.7)
+        popularity = (logits - bare)[0]
+        if negatives:
+            assert popularity[cold].max() < popularity[~cold].min()
+        else:
+            assert popularity[cold] == pytest.approx(popularity[~cold].mean(), abs=1e-4)
+        losses = []
+        for row, (item, history) in enumerate(
+            zip(REPEATED["item"].numpy(), REPEATED["history"].numpy(), strict=True)
+        ):
+            known = np.isin(np.arange(small_world.NUM_ITEMS), history) & (
+                np.arange(small_world.NUM_ITEMS) != item
+            )
+            others = logits[row, allowed & ~known]
+            losses.append(np.log(np.exp(others).sum()) - logits[row, item])
+        assert float(model.compute_loss(REPEATED)) == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_weights_scale_their_example_and_nothing_else(dataset):
+    model = build(dataset)
+    each = []
+    for row in range(6):
+        weight = np.zeros(6)
+        weight[row] = 1
+        each.append(float(model.compute_loss({**REPEATED, "weight": tf.constant(weight, tf.float32)})))
+    # An example without weight still stands among the others' negatives.
+    assert min(each) > 0 and np.ptp(each) > 0.01
+    weight = np.array([0.5, 2, 0, 1, 3, 1])
+    loss = model.compute_loss({**REPEATED, "weight": tf.constant(weight, tf.float32)})
+    assert float(loss) == pytest.approx(np.dot(weight, each), rel=1e-5)
+
+
+def test_the_alignment_loss_is_added_with_its_weight(dataset):
+    two = {"modalities": ["vector", "audio"], "audio__trainable_layers": 0}
+    without = build(dataset, **two)
+    plain = float(without.compute_loss(REPEATED))
+    assert float(without.alignment_tracker.result()) == 0
+    model = build(dataset, alignment__weight=0.5, **two)
+    total = float(model.compute_loss(REPEATED))
+    assert total == pytest.approx(plain + 0.5 * float(model.alignment_tracker.result()), rel=1e-5)
+    assert float(model.loss_tracker.result()) == pytest.approx(plain, rel=1e-5)
+    assert total > plain + 0.01
+
+
+# The ways to compute it
+
+
+@pytest.mark.parametrize("history, compiled", [("mean", False), ("mean", True), ("gru", True)])
+def test_without_unique_it_is_the_same_loss(dataset, history, compiled):
+    """XLA knows no `tf.unique`, so with `jit_compile` repeated items are embedded repeatedly."""
+    loss, found = gradients(build(dataset, user__history=history), REPEATED)
+    other = build(dataset, user__history=history, training__jit_compile=True)
+    other_loss, other_found = gradients(other, REPEATED, jit_compile=compiled)
+    assert other_loss == pytest.approx(loss, rel=1e-5)
+    for one, two in zip(found, other_found, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+def test_mixed_precision_is_near(dataset):
+    plain, half = build(dataset), build(dataset, training__mixed_precision=True)
+    loss, found = gradients(plain, REPEATED)
+    half_loss, half_found = gradients(half, REPEATED)
+    assert half_loss == pytest.approx(loss, rel=0.02)
+    assert half_loss != loss
+    for one, two in zip(found, half_found, strict=True):
+        assert two.dtype == np.float32
+        np.testing.assert_allclose(one, two, atol=0.03 * max(1, np.abs(one).max()))
+    for output in half.embed_catalog():
+        assert output.dtype in (np.float32, bool)
+
+
+@pytest.mark.parametrize("settings", [{}, {"mixed_precision": True}, {"jit_compile": True}])
+def test_fit_brings_the_loss_down(dataset, settings):
+    from mmrec_tf.training import build_optimizer
+
+    model = build(dataset, **{f"training__{name}": value for name, value in settings.items()})
+    training = model.config.training
+    model.compile(optimizer=build_optimizer(training), jit_compile=training.jit_compile)
+    batches = dataset.batches("train", 39, user=model.config.user, shuffle=True)
+    history = model.fit(batches, epochs=4, verbose=0).history
+    assert history["loss"][-1] < 0.8 * history["loss"][0]
+    assert model.evaluate(batches, verbose=0, return_dict=True)["loss"] < history["loss"][0]
+
+
+def test_temperature_and_popularity_are_learned_only_where_asked(dataset):
+    for learn in (True, False):
+        model = build(
+            dataset, retrieval__learn_temperature=learn, retrieval__popularity_bias=learn
+        )
+        model.compile(optimizer=tf.keras.optimizers.Adam(0.1))
+        before = float(model.log_temperature), float(model.popularity_weight)
+        model.fit(tf.data.Dataset.from_tensors(REPEATED), verbose=0)
+        after = float(model.log_temperature), float(model.popularity_weight)
+        assert [one != other for one, other in zip(before, after, strict=True)] == [learn, learn]
+
+
+def test_an_encoder_that_trains_is_trained_and_a_frozen_one_is_not(dataset):
+    for layers in (-1, 0):
+        model = build(dataset, modalities=["audio"], audio__trainable_layers=layers)
+        model.compile(optimizer=tf.keras.optimizers.Adam(0.1))
+        encoder = model.encoders["audio"]
+        before = encoder.get_weights()
+        model.fit(tf.data.Dataset.from_tensors(REPEATED), verbose=0)
+        moved = [
+            not np.array_equal(one, other)
+            for one, other in zip(before, encoder.get_weights(), strict=True)
+        ]
+        assert moved == [layers == -1] * len(before)
+        assert any(weight is encoder.weights[0] for weight in model.weights) == (layers == -1)
+
+
+MIRRORED = """
+import mmrec_tf, sys
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+import small_world
+import test_retrieval as tests
+
+dataset = mmrec_tf.open_dataset(sys.argv[1])
+after = []
+for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    with strategy.scope():
+        model = small_world.build_retrieval(
+            dataset, retrieval__softmax="full", item__id_dropout=0, user__id_dropout=0
+        )
+        model.compile(optimizer=tf.keras.optimizers.SGD(0.1))
+    data = tf.data.Dataset.from_tensors(tests.REPEATED).unbatch().batch(6)
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    model.fit(data.with_options(options), verbose=0)
+    after.append([weight.numpy() for weight in model.trainable_variables])
+    print(strategy.num_replicas_in_sync)
+for one, two in zip(*after):
+    tf.debugging.assert_near(one, two, 1e-5, 1e-5)
+"""
+
+
+def test_two_replicas_make_the_step_of_one(dataset):
+    """In a process of its own: devices are counted once, and one such strategy works in each."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "TF_USE_LEGACY_KERAS": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "-1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", MIRRORED, str(dataset.directory)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["1", "2"]
+
+
+# What is refused
+
+
+def test_a_model_without_a_catalog_says_so(dataset):
+    config = small_world.config(**small_world.VECTORS)
+    model = RetrievalModel(config, dataset.schema)
+    with pytest.raises(RunError, match="call adapt"):
+        model.compute_loss(REPEATED)
+
+
+def test_profiles_need_users(dataset):
+    config = small_world.config(modalities=["vector"])
+    with pytest.raises(RunError, match="pass the dataset's users"):
+        RetrievalModel(config, dataset.schema).adapt(dataset.catalog)
