@@ -15,10 +15,12 @@ from mmrec_tf.errors import ConfigError, MmrecError
 
 
 def _train(arguments) -> None:
-    from mmrec_tf.training import train_run
-
+    # Before TensorFlow is imported, so that a wrong config is answered at once.
     config = load_config(arguments.config) if arguments.config else Config()
     config = config.override(_settings(arguments.set))
+
+    from mmrec_tf.training import train_run
+
     dataset = mmrec_tf.open_dataset(arguments.dataset)
     run = train_run(dataset, config, arguments.out, twin=arguments.twin)
     metrics = json.loads((run.directory / "metrics.json").read_text(encoding="utf-8"))

@@ -186,7 +186,11 @@ class RankingModel(tfrs.Model):
         """
         settings = self.config.ranking
         num_items = self.state.index.vectors.shape[0]
-        num_found = min(round(settings.candidate_share * settings.num_negatives), num_items)
+        num_found = min(
+            round(settings.candidate_share * settings.num_negatives),
+            settings.num_candidates,
+            num_items,
+        )
         num_random = settings.num_negatives - num_found
         batch = tf.shape(item)[0]
         known = tf.concat([item[:, None], history], axis=1)

@@ -177,9 +177,7 @@ class Run:
         """The retrieval model; loaded unless `save_retrieval` put it there."""
         if self._retrieval is None:
             model = RetrievalModel(self.config, self.schema)
-            assets = _read_assets(self.directory / "assets")
-            model.make_encoders(self.dataset.catalog, self.dataset.users, assets=assets)
-            load_weights(self.directory / "weights/encoders", **model.encoders)
+            self.load_encoders(model)
             model.adapt(self.dataset.catalog, self.dataset.users, cache=self.dataset.cache)
             model.build_weights()
             load_weights(self.directory / "weights/retrieval", model=model)
@@ -222,6 +220,12 @@ class Run:
                 aside.write_text(text, encoding="utf-8")
                 os.replace(aside, folder / file)
         save_weights(self.directory / "weights/encoders", **model.encoders)
+
+    def load_encoders(self, model: RetrievalModel) -> None:
+        """Gives a model the encoders that `save_encoders` wrote."""
+        assets = _read_assets(self.directory / "assets")
+        model.make_encoders(self.dataset.catalog, self.dataset.users, assets=assets)
+        load_weights(self.directory / "weights/encoders", **model.encoders)
 
     def save_retrieval(self, model: RetrievalModel) -> None:
         """Writes the trained retrieval model with its encoders."""

@@ -90,6 +90,31 @@ class Validation(tf.keras.callbacks.Callback):
             write_json(self.directory / "best.json", {"best": value, "epoch": epoch})
 
 
+class HistoryRows(tf.keras.callbacks.Callback):
+    """Writes each epoch to a CSV file when it ends, so that a kill loses none.
+
+    Args:
+      path: the file; rows of earlier epochs, from before a kill, stay.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        super().__init__()
+        self.path = path
+
+    def on_epoch_end(self, epoch, logs=None):
+        rows = {}
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = {int(row["epoch"]): row for row in csv.DictReader(file)}
+        rows[epoch] = {"epoch": epoch, **(logs or {})}
+        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        with aside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[epoch]))
+            writer.writeheader()
+            writer.writerows(rows[number] for number in sorted(rows))
+        os.replace(aside, self.path)
+
+
 class Progress(tf.keras.callbacks.Callback):
     """A bar on stderr for each epoch, so that stdout stays free for results."""
 
@@ -137,8 +162,8 @@ def train(
         has not seen a catalog takes in the dataset's.
       dataset: Dataset.
       training: TrainingConfig; None for that of the model's config.
-      directory: where epoch, weights and optimizer are kept after each epoch, so that the same
-        call goes on after a kill; None for nowhere.
+      directory: where epoch, weights, optimizer and `history.csv` are kept after each epoch, so
+        that the same call goes on after a kill; None for nowhere.
       callbacks: further Keras callbacks.
 
     Returns:
@@ -166,29 +191,14 @@ def train(
     watched: list[tf.keras.callbacks.Callback] = [validation, Progress(name), *callbacks]
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
-        watched.append(tf.keras.callbacks.BackupAndRestore(str(directory / "backup")))
+        watched.append(HistoryRows(directory / "history.csv"))
+        # Kept when training ends: until the caller has saved the model, a kill may still come.
+        backup = str(directory / "backup")
+        watched.append(tf.keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False))
     batches = dataset.batches(
         "train", training.batch_size, user=model.config.user, shuffle=True, seed=training.seed
     )
     return model.fit(batches, epochs=epochs, callbacks=watched, verbose=0)
-
-
-def write_history(path: pathlib.Path, history: tf.keras.callbacks.History) -> None:
-    """One row an epoch; rows of earlier epochs, from before a kill, stay."""
-    rows = {}
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = {int(row["epoch"]): row for row in csv.DictReader(file)}
-    for i, epoch in enumerate(history.epoch):
-        values = {name: values[i] for name, values in history.history.items()}
-        rows[epoch] = {"epoch": epoch, **values}
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names or ["epoch"])
-        writer.writeheader()
-        writer.writerows(rows[epoch] for epoch in sorted(rows))
-    os.replace(aside, path)
 
 
 def train_run(
@@ -222,18 +232,24 @@ def train_run(
         run_twin._dataset = dataset
     progress = run.directory / "progress"
     if not (run.directory / "weights/retrieval").exists():
-        retrieval = RetrievalModel(config, dataset.schema)
         tf.keras.utils.set_random_seed(config.training.seed)
+        retrieval = RetrievalModel(config, dataset.schema)
+        if (run.directory / "weights/encoders").exists():
+            # Went on after a kill: a random or a pretrained encoder must be the one from before.
+            run.load_encoders(retrieval)
+        else:
+            retrieval.make_encoders(dataset.catalog, dataset.users)
+            run.save_encoders(retrieval)
         retrieval.adapt(dataset.catalog, dataset.users, cache=dataset.cache)
-        history = train(retrieval, dataset, config.training, directory=progress / "retrieval")
-        write_history(run.directory / "history.csv", history)
+        train(retrieval, dataset, config.training, directory=progress / "retrieval")
+        shutil.copy(progress / "retrieval/history.csv", run.directory / "history.csv")
         run.save_retrieval(retrieval)
     metrics = {"valid": {"retrieval": evaluate(run.retrieval, dataset, split="valid", ks=VALID_KS)}}
     if config.ranking.epochs:
         if run.ranking is None:
             ranking = RankingModel(config, run.retrieval)
-            history = train(ranking, dataset, config.training, directory=progress / "ranking")
-            write_history(run.directory / "ranking_history.csv", history)
+            train(ranking, dataset, config.training, directory=progress / "ranking")
+            shutil.copy(progress / "ranking/history.csv", run.directory / "ranking_history.csv")
             run.save_ranking(ranking)
         metrics["valid"]["recommender"] = evaluate(
             run.recommender(), dataset, split="valid", ks=VALID_KS

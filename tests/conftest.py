@@ -40,3 +40,15 @@ def dataset(tmp_path_factory):
     import small_world
 
     return mmrec_tf.open_dataset(small_world.write(tmp_path_factory.mktemp("small") / "dataset"))
+
+
+@pytest.fixture(scope="session")
+def run(dataset, tmp_path_factory):
+    """A finished run on the small world, with all modalities and the id-only twin, as training
+    left it in memory; for reading only."""
+    import small_world
+
+    from mmrec_tf.training import train_run
+
+    config = small_world.config(training__epochs=3)
+    return train_run(dataset, config, tmp_path_factory.mktemp("small") / "run", twin=True)

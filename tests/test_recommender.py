@@ -36,6 +36,11 @@ def train_items(dataset, user):
     return [item_id(n) for n in histories.pairs(np.array([user]))[1]]
 
 
+def rank(recommender, user, history, item):
+    strings = (tf.constant(part, tf.string) for part in ([user], [history], [item]))
+    return recommender.rank_ids(*strings).numpy()[0]
+
+
 # What is shown
 
 
@@ -167,10 +172,10 @@ def test_a_repeated_item_counts_once(dataset, kind):
 def test_of_a_long_history_the_last_are_read_in_their_order(dataset):
     recommender = build(dataset, user__history="gru")
     last = ["i1", "i2", "i3", "i5"]
-    long = recommender.rank_ids(["nobody"], [["i8", "i9", *last, "x"]], [ALL]).numpy()
-    short = recommender.rank_ids(["nobody"], [last], [ALL]).numpy()
+    long = rank(recommender, "nobody", ["i8", "i9", *last, "x"], ALL)
+    short = rank(recommender, "nobody", last, ALL)
     np.testing.assert_allclose(long, short, rtol=1e-4)
-    turned = recommender.rank_ids(["nobody"], [last[::-1]], [ALL]).numpy()
+    turned = rank(recommender, "nobody", last[::-1], ALL)
     assert not np.allclose(long, turned, rtol=1e-3)
     # What is not read is not shown all the same.
     shown = recommender.recommend(["nobody"], history=[["i8", "i9", *last]], k=NUM_ITEMS).item_id
@@ -209,16 +214,15 @@ def test_the_graph_answers_as_eager_does(recommender):
 
 def test_rank_gives_the_scores_of_recommend_and_lowest_for_the_unknown(recommender):
     answer = recommender.recommend([user_id(2)], k=10)
-    asked = [[*answer.item_id[0][::-1], "unheard of", ""]]
-    score = recommender.rank_ids([user_id(2)], tf.constant([[]], tf.string), asked).numpy()[0]
+    asked = [*answer.item_id[0][::-1], "unheard of", ""]
+    score = rank(recommender, user_id(2), [], asked)
     np.testing.assert_allclose(score[:10], answer.score[0][::-1], rtol=1e-4, atol=1e-4)
     assert score[10:].tolist() == [LOWEST, LOWEST]
 
 
 def test_rank_scores_what_the_user_has_met_too(dataset, recommender):
     met = train_items(dataset, 2)
-    score = recommender.rank_ids([user_id(2)], tf.constant([[]], tf.string), [met]).numpy()
-    assert (score > LOWEST).all()
+    assert (rank(recommender, user_id(2), [], met) > LOWEST).all()
 
 
 # The index

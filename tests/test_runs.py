@@ -1,0 +1,217 @@
+"""The run directory: it reads itself back, and refuses what does not fit."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import small_world
+from small_world import NUM_USERS, user_id
+
+from mmrec_tf import load_run
+from mmrec_tf.errors import DatasetError, RunError
+from mmrec_tf.evaluation import evaluate_run
+from mmrec_tf.runs import Run, load_weights, save_weights
+from mmrec_tf.training import train_run
+
+USERS = [user_id(user) for user in range(NUM_USERS)]
+QUICK = {**small_world.VECTORS, "training__epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def quick(dataset, tmp_path_factory):
+    """A small run without encoders worth the name, to be copied and damaged."""
+    config = small_world.config(**QUICK)
+    return train_run(dataset, config, tmp_path_factory.mktemp("quick") / "run").directory
+
+
+@pytest.fixture
+def copy(quick, tmp_path):
+    return shutil.copytree(quick, tmp_path / "copy")
+
+
+def change(path, **values):
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, **values}))
+
+
+def assert_same(one, other):
+    """Two runs have the same weights, and recommend the same."""
+    for part in ("retrieval", "ranking"):
+        pairs = zip(getattr(one, part).weights, getattr(other, part).weights, strict=True)
+        for weight, again in pairs:
+            if "total" not in weight.name and "count" not in weight.name:
+                np.testing.assert_array_equal(weight, again, weight.name)
+    assert one.retrieval.encoders.keys() == other.retrieval.encoders.keys()
+    for name, encoder in one.retrieval.encoders.items():
+        assert encoder.fingerprint() == other.retrieval.encoders[name].fingerprint()
+    answers = [run.recommender().recommend(USERS, k=10) for run in (one, other)]
+    np.testing.assert_array_equal(answers[0].item_id, answers[1].item_id)
+    np.testing.assert_allclose(answers[0].score, answers[1].score, rtol=1e-5)
+
+
+def test_what_was_trained_reads_back(run):
+    loaded = load_run(run.directory)
+    assert (loaded.config, loaded.schema) == (run.config, run.dataset.schema)
+    assert_same(run, loaded)
+    assert_same(run.twin, loaded.twin)
+    for stage in ("retrieval", "recommender"):
+        one, other = (
+            evaluate_run(part, split="test", ks=[5, 10], stage=stage) for part in (run, loaded)
+        )
+        assert one == other
+        assert one["model"] != one["id_only"] != one["popularity"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"modalities": ["audio"], "audio__trainable_layers": -1},
+        {"modalities": ["vector"], "user__history": "gru", "training__mixed_precision": True},
+    ],
+)
+def test_other_kinds_of_models_read_back(dataset, tmp_path, settings):
+    config = small_world.config(**{**QUICK, **settings})
+    run = train_run(dataset, config, tmp_path / "run")
+    assert_same(run, load_run(tmp_path / "run"))
+
+
+def test_the_directory_explains_itself(run):
+    names = {path.name for path in run.directory.iterdir()}
+    assert names == {
+        "run.json",
+        "config.json",
+        "schema.json",
+        "assets",
+        "weights",
+        "history.csv",
+        "ranking_history.csv",
+        "metrics.json",
+        "twin",
+    }
+    with (run.directory / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert {"loss", "alignment_loss", "valid_ndcg@10"} <= set(rows[0])
+    metrics = json.loads((run.directory / "metrics.json").read_text())
+    assert metrics["seed"] == 0 and metrics["dataset_hash"] == run.dataset.hash
+    assert {"tensorflow", "numpy"} <= set(metrics["versions"])
+    assert set(metrics["valid"]) == {"retrieval", "recommender", "id_only", "popularity"}
+    best = max(float(row["valid_ndcg@10"]) for row in rows)
+    assert metrics["valid"]["retrieval"]["ndcg@10"] == pytest.approx(best)
+    assert set(json.loads((run.directory / "run.json").read_text())) >= {"dataset", "dataset_hash"}
+
+
+# Another dataset
+
+
+def test_a_dataset_that_moved_is_named(dataset, copy, tmp_path):
+    change(copy / "run.json", dataset=str(tmp_path / "gone"))
+    with pytest.raises(DatasetError, match="gone"):
+        load_run(copy).recommender()
+    there = load_run(copy, dataset=dataset.directory)
+    assert there.recommender().recommend(["u1"], k=3).item_id.shape == (1, 3)
+
+
+def test_another_dataset_is_refused(copy, tmp_path):
+    other = small_world.write(tmp_path / "other", seed=1)
+    with pytest.raises(RunError, match="not the dataset .* Name that one with --dataset"):
+        load_run(copy, dataset=other).recommender()
+
+
+def test_an_altered_dataset_is_refused(dataset, copy, tmp_path):
+    altered = shutil.copytree(dataset.directory, tmp_path / "altered")
+    run = load_run(copy, dataset=altered)
+    change(altered / "manifest.json", split_rule="leave-last-out")
+    with pytest.raises(RunError, match="not the dataset"):
+        run.retrieval  # noqa: B018
+
+
+# Another run
+
+
+def test_a_finished_run_is_not_trained_again(dataset, copy):
+    with pytest.raises(RunError, match="a finished run stands there"):
+        train_run(dataset, small_world.config(**QUICK), copy)
+
+
+def test_an_unfinished_run_of_another_experiment_is_left_alone(dataset, copy, tmp_path):
+    change(copy / "run.json", finished=False)
+    with pytest.raises(RunError, match="another config or dataset"):
+        train_run(dataset, small_world.config(**{**QUICK, "dim": 16}), copy)
+    change(copy / "run.json", dataset_hash="0")
+    with pytest.raises(RunError, match="another config or dataset"):
+        train_run(dataset, small_world.config(**QUICK), copy)
+
+
+def test_an_unfinished_run_is_not_opened(copy):
+    change(copy / "run.json", finished=False)
+    with pytest.raises(RunError, match='Go on with the same "mmrec-tf train"'):
+        load_run(copy)
+
+
+def test_somebody_s_files_are_left_alone(dataset, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="other files stand there"):
+        Run.create(tmp_path, small_world.config(), dataset)
+    with pytest.raises(RunError, match="notes.txt"):
+        Run.create(tmp_path / "notes.txt", small_world.config(), dataset)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_run_killed_while_it_was_made_starts_anew(dataset, tmp_path):
+    config = small_world.config()
+    Run.create(tmp_path / "run", config, dataset)
+    (tmp_path / "run/run.json").unlink()
+    assert not Run.create(tmp_path / "run", config, dataset).finished
+
+
+# Damage
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 0}'])
+def test_what_is_no_run_is_refused(copy, text):
+    (copy / "run.json").write_text(text)
+    with pytest.raises(RunError, match="wanted a run"):
+        load_run(copy)
+
+
+def test_a_missing_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match='wanted a run directory, as "mmrec-tf train" writes it'):
+        load_run(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("part", ["encoders", "retrieval", "ranking"])
+def test_damaged_weights_are_refused(copy, part):
+    (data,) = (copy / "weights" / part).glob("*.data-*")
+    if part == "encoders" and not data.stat().st_size:
+        pytest.skip("no weights to damage")
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    with pytest.raises(RunError, match=f"{part}: wanted the weights of this run"):
+        load_run(copy).recommender()
+
+
+def test_missing_weights_are_refused(copy):
+    shutil.rmtree(copy / "weights/retrieval")
+    with pytest.raises(RunError, match="retrieval: wanted the weights of this run"):
+        load_run(copy).recommender()
+
+
+def test_weights_of_another_model_are_refused(dataset, tmp_path):
+    one = small_world.build_retrieval(dataset)
+    other = small_world.build_retrieval(dataset, dim=16)
+    save_weights(tmp_path / "weights", model=one)
+    with pytest.raises(RunError, match="wanted the weights of this run"):
+        load_weights(tmp_path / "weights", model=other)
+
+
+def test_saving_again_replaces(dataset, tmp_path):
+    model = small_world.build_retrieval(dataset)
+    for value in (1.0, 2.0):
+        model.popularity_weight.assign(value)
+        save_weights(tmp_path / "weights", model=model)
+    model.popularity_weight.assign(0.0)
+    load_weights(tmp_path / "weights", model=model)
+    assert float(model.popularity_weight) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
