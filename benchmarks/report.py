@@ -39,6 +39,8 @@ def table(result: dict, split: str) -> str:
     for name, values in figures.items():
         if isinstance(values, dict):
             label = LABELS.get(name, name.replace("_and_id", " alone, and ids"))
+            if "users" in values:
+                label += f" ({values['users']} users)"
             cells = " | ".join(f"{values[column]:.4f}" for column in COLUMNS)
             lines.append(f"| {label} | {cells} |")
     return "\n".join(lines) + "\n"

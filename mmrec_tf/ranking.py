@@ -7,7 +7,7 @@ import tensorflow_recommenders as tfrs
 
 from mmrec_tf.config import Config
 from mmrec_tf.errors import RunError
-from mmrec_tf.index import ExactIndex
+from mmrec_tf.index import LOWEST, ExactIndex
 from mmrec_tf.retrieval import RetrievalModel, apply_step
 from mmrec_tf.towers import SideFeatures
 
@@ -98,7 +98,7 @@ class RankingModel(tfrs.Model):
         self.factor = self.add_weight(name="factor", shape=[], initializer="ones")
         self.bias = self.add_weight(name="bias", shape=[], initializer="zeros")
         self.task = tfrs.tasks.Ranking(
-            loss=tf.keras.losses.BinaryCrossentropy(
+            loss=tf.keras.losses.CategoricalCrossentropy(
                 from_logits=True, reduction=tf.keras.losses.Reduction.NONE
             )
         )
@@ -204,7 +204,9 @@ class RankingModel(tfrs.Model):
         return negative, tf.cast(~hit, tf.float32)
 
     def compute_loss(self, inputs, training: bool = False):
-        """Binary cross-entropy of positives against drawn negatives.
+        """Softmax cross-entropy of each positive against its drawn negatives (ListNet with one
+        relevant item, Cao et al. 2007), which keeps to what ranking is for: the order within one
+        user's candidates.
 
         Args:
           inputs: a batch as `Schema.batch_spec` describes.
@@ -223,12 +225,10 @@ class RankingModel(tfrs.Model):
         candidates = tf.concat([item[:, None], negative], axis=1)
         labels = tf.concat([tf.ones_like(known[:, :1]), tf.zeros_like(known)], axis=1)
         weights = tf.concat([tf.ones_like(known[:, :1]), known], axis=1)
-        weights *= inputs["weight"][:, None]
         logits = self.score(queries, candidates, items, training=training)
+        logits = tf.where(weights > 0, logits, LOWEST)
         losses = self.task(
-            labels=tf.reshape(labels, [-1, 1]),
-            predictions=tf.reshape(logits, [-1, 1]),
-            sample_weight=tf.reshape(weights, [-1]),
+            labels=labels, predictions=logits, sample_weight=inputs["weight"]
         )
         loss = tf.reduce_mean(losses)
         self.loss_tracker.update_state(loss)

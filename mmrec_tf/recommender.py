@@ -1,5 +1,6 @@
 """Retrieve, drop what the user has seen, rank: one graph, in Python and in the export."""
 
+import types
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -40,9 +41,10 @@ class Recommender(tf.Module):
 
     def __init__(self, retrieval: RetrievalModel, ranking: RankingModel | None, dataset: Dataset):
         super().__init__(name="recommender")
-        self.retrieval = retrieval
+        # A namespace hides the models from tf.Module: what is exported must not carry the weights
+        # of item tower and encoders.
+        self.state = types.SimpleNamespace(retrieval=retrieval, ranking=ranking)
         self.dataset = dataset
-        self.ranking = ranking
         config = retrieval.config
         self.history_length = config.user.history_length
         self.num_candidates = config.ranking.num_candidates
@@ -70,6 +72,16 @@ class Recommender(tf.Module):
         self.seen_offset = tf.Variable(
             np.append(histories.offset, histories.offset[-1]), name="seen_offset", **fixed
         )
+
+    @property
+    def retrieval(self) -> RetrievalModel:
+        """The model that finds candidates."""
+        return self.state.retrieval
+
+    @property
+    def ranking(self) -> RankingModel | None:
+        """The model that orders them; None keeps retrieval's order."""
+        return self.state.ranking
 
     def seen(self, user, *, length: int | None = None):
         """Train items of users.

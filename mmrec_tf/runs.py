@@ -71,7 +71,7 @@ def load_weights(prefix: pathlib.Path, **parts) -> None:
     try:
         status = tf.train.Checkpoint(**parts).read(str(prefix / "weights"))
         status.assert_existing_objects_matched().expect_partial()
-    except (tf.errors.OpError, AssertionError, ValueError) as error:
+    except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RunError(
             f"{prefix}: wanted the weights of this run; {reason}. Train again."
@@ -97,11 +97,9 @@ class Run:
             raise RunError(
                 f'{directory}: wanted a run directory, as "mmrec-tf train" writes it; {error}.'
             ) from error
-        if self.facts.get("format") != FORMAT:
-            raise RunError(
-                f"{directory}: wanted run format {FORMAT}; got {self.facts.get('format')}. "
-                "Train again."
-            )
+        found = self.facts.get("format") if isinstance(self.facts, dict) else None
+        if found != FORMAT:
+            raise RunError(f"{directory}: wanted run format {FORMAT}; got {found}. Train again.")
         self.config = load_config(self.directory / "config.json")
         self._dataset_path = pathlib.Path(dataset or self.facts["dataset"])
         self._dataset: Dataset | None = None
@@ -127,6 +125,8 @@ class Run:
                     f"{directory}: an unfinished run of another config or dataset stands there. "
                     "Choose another --out, or delete it."
                 )
+        elif directory.is_file():
+            raise RunError(f"{directory}: wanted a folder; a file stands there. Choose another --out.")
         elif directory.exists() and {path.name for path in directory.iterdir()} - set(STARTED):
             raise RunError(
                 f"{directory}: wanted a new or an empty folder; other files stand there. "

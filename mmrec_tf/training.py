@@ -216,9 +216,11 @@ def train_run(
       Run, finished.
 
     Raises:
+      ConfigError: for a modality that the dataset lacks.
       RunError: when something else stands in the folder.
     """
     raise_for_empty(dataset)
+    dataset.schema.select(config.modalities)  # Refuses unknown ones before anything is written.
     run = Run.create(directory, config, dataset)
     run_twin = None
     if twin:

@@ -52,3 +52,12 @@ def run(dataset, tmp_path_factory):
 
     config = small_world.config(training__epochs=3)
     return train_run(dataset, config, tmp_path_factory.mktemp("small") / "run", twin=True)
+
+
+@pytest.fixture(scope="session")
+def exported(run, tmp_path_factory):
+    """The export of `run`, read back from disk first, with five items an answer."""
+    directory = tmp_path_factory.mktemp("small") / "export"
+    loaded = mmrec_tf.load_run(run.directory)
+    mmrec_tf.export(loaded.recommender(), directory, version=1, k=5)
+    return directory

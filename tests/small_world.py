@@ -185,3 +185,21 @@ def build_retrieval(dataset, **settings) -> RetrievalModel:
             weight.assign(0.5 * rng.normal(size=weight.shape))
     model.popularity_weight.assign(0.7)
     return model
+
+
+def assert_same(got, want, *, tolerance=1e-3):
+    """Same scores, and the same items in the same order, but for scores too near to tell apart.
+
+    Args:
+      got, want: `Recommendations`, the latter from Python.
+      tolerance: how far scores may differ.
+    """
+    np.testing.assert_allclose(got.score, want.score, rtol=tolerance, atol=tolerance)
+    gap = np.abs(np.diff(want.score, axis=1))
+    # What would come behind the last one is not known.
+    edge = np.zeros([len(gap), 1])
+    near = np.minimum(np.hstack([gap[:, :1], gap]), np.hstack([gap, edge])) < 2 * tolerance
+    assert near.mean() < 0.3, "too many scores lie near each other for this to say anything"
+    np.testing.assert_array_equal(
+        np.where(near, "", got.item_id), np.where(near, "", want.item_id)
+    )

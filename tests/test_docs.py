@@ -6,6 +6,8 @@ import io
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -112,3 +114,14 @@ def test_files_named_in_code_marks_exist(page):
         and not (page.parent / path).exists()
     }
     assert missing == set()
+
+
+def test_tables_are_those_of_the_committed_results():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.report", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

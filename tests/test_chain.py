@@ -1,0 +1,233 @@
+"""The chain end to end: raw words, pictures and sounds in, recommendations over gRPC out."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import small_world
+
+import serving.check
+from data import prepare
+from mmrec_tf import RetrievalModel, evaluate, load_config, load_run, open_dataset, train
+from mmrec_tf.__main__ import main
+from mmrec_tf.evaluation import rank_items
+from serving.client import Client
+from serving.local_server import LocalServer
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+NUM_USERS, NUM_ITEMS = 150, 60
+
+
+def succeed(command, *arguments):
+    assert command([str(argument) for argument in arguments]) == 0
+
+
+def assert_checked(export, server):
+    checks = list(
+        serving.check.check(export, server.address, rest_address=server.rest_address)
+    )
+    assert len(checks) > 20
+    assert [check for check in checks if check.problem] == []
+
+
+# A small planted world, as `make demo` does it
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Dataset, run and export, each made by its command."""
+    work = tmp_path_factory.mktemp("chain")
+    config = small_world.config(
+        text__max_tokens=24,
+        audio__sample_rate_hz=16000,
+        audio__fmax_hz=8000,
+        audio__fft_length=512,
+        audio__hop_length=512,
+        training__epochs=3,
+    )
+    (work / "config.json").write_text(json.dumps(config.to_json()))
+    world = ["--users", NUM_USERS, "--items", NUM_ITEMS, "--seed", 0]
+    succeed(prepare.main, "synthetic", "--out", work / "data", *world)
+    succeed(
+        main,
+        *("train", "--dataset", work / "data", "--out", work / "run"),
+        *("--config", work / "config.json"),
+    )
+    succeed(main, "export", work / "run", "--out", work / "export", "--version", 1, "--k", 20)
+    return work
+
+
+@pytest.fixture(scope="module")
+def server(work):
+    with LocalServer(work / "export") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with Client(server.address, timeout_seconds=60) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def run(work):
+    """Read back from disk."""
+    return load_run(work / "run")
+
+
+def test_training_learned_something(run):
+    metrics = json.loads((run.directory / "metrics.json").read_text())["valid"]
+    assert metrics["retrieval"]["ndcg@10"] > metrics["popularity"]["ndcg@10"]
+    assert run.dataset.manifest["counts"]["items"] == NUM_ITEMS
+    assert all(0 < column.mean() < 1 for column in run.dataset.catalog.present.T)
+
+
+def test_recommendations_over_grpc_are_python_s(run, client):
+    users = [*run.dataset.users.user_id, "nobody", "nobody"]
+    history = [[], ["i3"], ["i1", "i2", "unheard of", "i5", "i8", "i9"]]
+    rows = [history[n % 3] for n in range(len(users))]
+    got = client.recommend(users, rows, k=10)
+    want = run.recommender().recommend(users, history=rows, k=10)
+    assert got.item_id.shape == (NUM_USERS + 2, 10)
+    small_world.assert_same(got, want)
+    assert len({tuple(row) for row in got.item_id}) > NUM_USERS // 2
+
+
+def test_scores_over_grpc_are_those_of_recommend(client):
+    best = client.recommend(["u1", "u2"], k=5)
+    ranked = client.rank(["u1", "u2"], [row[::-1].tolist() for row in best.item_id])
+    np.testing.assert_allclose(ranked.score, best.score[:, ::-1], rtol=1e-4, atol=1e-4)
+
+
+def test_raw_content_over_grpc_is_placed_as_in_training(run, client):
+    catalog = run.dataset.catalog
+    rows = np.flatnonzero(catalog.present.any(axis=1))
+    raw = {name: catalog.content[name][rows].tolist() for name in ("text", "image", "audio")}
+    got = client.embed_item(**raw)
+    want = run.retrieval.embed_catalog(content_only=True)
+    np.testing.assert_allclose(got.embedding, want.embedding[rows], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(got.weights, want.weights[rows], rtol=1e-3, atol=1e-3)
+    # So an item is found by its own content, unless another shows exactly the same.
+    found = client.search(**raw, k=1)
+    own = catalog.item_id[rows]
+    near = found.score[:, 0] > 0.999
+    assert near.all() and (found.item_id[:, 0] == own).mean() > 0.8
+
+
+def test_the_check_passes(work, server):
+    assert_checked(work / "export", server)
+
+
+# Learning
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """A world in which words, pictures and sounds each say something, and together all."""
+    folder = tmp_path_factory.mktemp("planted")
+    world = ["--users", 1500, "--items", 300, "--seed", 0]
+    succeed(prepare.main, "synthetic", "--out", folder / "data", *world)
+    return open_dataset(folder / "data")
+
+
+@pytest.fixture(scope="module")
+def learned(planted):
+    """By name, a model of each modality alone, of all together, and of ids alone."""
+    config = load_config(ROOT / "examples/small.json")
+    config = config.override({"training.epochs": 6, "training.batch_size": 512})
+    content = config.override({"item.id_embedding": False})
+    configs = {
+        **{
+            name: content.override({"modalities": [name], "alignment.weight": 0})
+            for name in planted.schema.modalities
+        },
+        "all": content,
+        "ids": config.id_only(),
+    }
+    models = {}
+    for name, settings in configs.items():
+        models[name] = RetrievalModel(settings, planted.schema)
+        train(models[name], planted)
+    return models
+
+
+@pytest.mark.slow
+def test_each_modality_beats_popularity_and_all_together_each(planted, learned):
+    recall = {
+        name: evaluate(model, planted, ks=[10])["recall@10"]
+        for name, model in {**learned, "popularity": None}.items()
+    }
+    alone = [recall[name] for name in planted.schema.modalities]
+    assert min(alone) > 1.2 * recall["popularity"], recall
+    assert recall["all"] > 1.2 * max(alone), recall
+
+
+@pytest.mark.slow
+def test_cold_items_are_found_by_their_content_only(planted, learned):
+    cold = np.flatnonzero(planted.catalog.count == 0)
+    data = planted.interactions("test")
+    wanted = np.isin(data.item, cold)
+    users, items = data.user[wanted], data.item[wanted]
+    assert len(cold) > 10 and len(items) > 50
+
+    def recall(name):
+        top = rank_items(learned[name], planted, users, k=20)
+        return (top == items[:, None]).any(axis=1).mean()
+
+    assert recall("ids") < 0.02
+    assert recall("all") > 0.15
+
+
+# Real data
+
+
+def chain(work, monkeypatch, *, example, epochs):
+    """Train on `work/data` as an example does, briefly; measure, export, serve and check."""
+    monkeypatch.chdir(ROOT)
+    succeed(
+        main,
+        *("train", "--dataset", work / "data", "--out", work / "run"),
+        *("--config", ROOT / f"examples/{example}.json"),
+        *("--set", f"training.epochs={epochs}", "--set", "ranking.epochs=1"),
+    )
+    succeed(main, "export", work / "run", "--out", work / "export", "--version", 1)
+    with LocalServer(work / "export") as server:
+        assert_checked(work / "export", server)
+        run = load_run(work / "run")
+        users = run.dataset.users.user_id[:20].tolist()
+        with Client(server.address, timeout_seconds=60) as client:
+            got = client.recommend(users, k=10)
+        want = run.recommender().recommend(users, k=10)
+        small_world.assert_same(got, want)
+    return json.loads((work / "run/metrics.json").read_text())["valid"]
+
+
+@pytest.mark.slow
+def test_birds(shared, tmp_path, monkeypatch):
+    folder = shared / "data/birds"
+    if not folder.is_dir() or not (shared / "weights/text/minilm-l6-fp16").is_dir():
+        pytest.skip("needs data/birds and weights/text/minilm-l6-fp16 in shared/")
+    succeed(
+        prepare.main,
+        *("media-folder", "--out", tmp_path / "data", "--media-root", folder),
+        *("--items", folder / "items.csv", "--interactions", folder / "interactions.csv.gz"),
+    )
+    metrics = chain(tmp_path, monkeypatch, example="birds", epochs=2)
+    assert metrics["retrieval"]["recall@10"] > 0.9 * metrics["popularity"]["recall@10"]
+
+
+@pytest.mark.slow
+def test_tiktok(shared, tmp_path, monkeypatch):
+    folder = shared / "data/tiktok"
+    if not folder.is_dir():
+        pytest.skip("needs data/tiktok in shared/")
+    succeed(
+        prepare.main,
+        *("features", "--out", tmp_path / "data"),
+        *("--train", folder / "train.npz", "--valid", folder / "val.npz"),
+        *("--vector", f"image={folder / 'image_feat.npy'}"),
+        *("--vector", f"audio={folder / 'audio_feat.npy'}"),
+    )
+    metrics = chain(tmp_path, monkeypatch, example="tiktok", epochs=2)
+    assert metrics["retrieval"]["recall@20"] > 0.9 * metrics["popularity"]["recall@20"]

@@ -1,0 +1,199 @@
+"""The `mmrec-tf` command: what stands on stdout, what on stderr, and with which status it ends."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+import small_world
+
+from mmrec_tf.__main__ import main
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def command(*arguments):
+    """In a process of its own, as typed."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "TQDM"))}
+    return subprocess.run(
+        [sys.executable, "-m", "mmrec_tf", *map(str, arguments)],
+        cwd=ROOT,
+        env={**environment, "CUDA_VISIBLE_DEVICES": "-1"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+
+
+@pytest.fixture
+def call(capsys):
+    """In this process: its status, stdout and stderr."""
+
+    def call(*arguments):
+        status = main([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def failed(call, *arguments):
+    status, out, err = call(*arguments)
+    assert out == "" and err.count("\n") == 1 and "Traceback" not in err
+    return status, err
+
+
+# What succeeds
+
+
+def test_evaluate_json_is_one_object_and_nothing_else(run):
+    done = command("evaluate", run.directory, "--split", "test", "--k", "10,5", "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    found = json.loads(done.stdout)
+    assert list(found) == ["split", "users", "model", "popularity", "id_only"]
+    assert (found["split"], found["users"]) == ("test", small_world.NUM_USERS)
+    names = {f"{m}@{k}" for m in ("recall", "precision", "ndcg", "mrr", "hit_rate") for k in (5, 10)}
+    for part in ("model", "popularity", "id_only"):
+        assert set(found[part]) == names
+        assert all(0 <= value <= 1 for value in found[part].values())
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+
+
+def test_evaluate_without_a_twin_says_null(run, call):
+    status, out, _ = call("evaluate", run.directory / "twin", "--split", "valid", "--json")
+    found = json.loads(out)
+    assert status == 0 and found["split"] == "valid" and found["id_only"] is None
+    assert {"recall@10", "recall@20"} <= set(found["model"])
+
+
+def test_evaluate_prints_a_table(run, call):
+    status, out, _ = call("evaluate", run.directory, "--k", "10", "--stage", "recommender")
+    title, header, *rows = out.splitlines()
+    assert status == 0 and f"test split, {small_world.NUM_USERS} users" in title
+    assert header.split()[:1] == ["recall@10"]
+    assert [row.split()[0] for row in rows] == ["model", "popularity", "id_only"]
+    assert all(len(row.split()) == 6 for row in rows)
+
+
+def test_the_table_of_a_planted_world_shows_its_ceiling(run, call, tmp_path):
+    """It knows fewer metrics than are measured."""
+    dataset = shutil.copytree(run.dataset.directory, tmp_path / "dataset")
+    best = {"users": 40, "recall@10": 0.8125, "ndcg@10": 0.625}
+    (dataset / "ceiling.json").write_text(json.dumps({"test": best}))
+    status, out, _ = call(
+        "evaluate", run.directory / "twin", "--k", "10", "--dataset", dataset
+    )
+    assert status == 0
+    assert "0.8125" in [row for row in out.splitlines() if row.startswith("ceiling")][0]
+
+
+def test_recommend(run, call):
+    asked = ["recommend", run.directory, "--user", "u1", "--user", "ü7", "--k", 3]
+    status, out, _ = call(*asked)
+    rows = [line.split("\t") for line in out.splitlines()]
+    want = run.recommender().recommend(["u1", "ü7"], k=3)
+    assert status == 0
+    assert [row[:3] for row in rows] == [
+        [user, str(rank + 1), want.item_id[n, rank]]
+        for n, user in enumerate(["u1", "ü7"])
+        for rank in range(3)
+    ]
+    status, out, _ = call(*asked, "--json")
+    (found,) = map(json.loads, out.splitlines())
+    assert [user["user"] for user in found["users"]] == ["u1", "ü7"]
+    assert [user["item_id"] for user in found["users"]] == want.item_id.tolist()
+    assert found["users"][0]["score"] == pytest.approx(want.score[0].tolist(), rel=1e-4)
+
+
+def test_recommend_takes_a_history(run, call):
+    asked = ["recommend", run.directory, "--user", "nobody", "--k", 5, "--json"]
+    _, without, _ = call(*asked)
+    _, given, _ = call(*asked, "--history", "i3,i6,unheard of")
+    want = run.recommender().recommend(["nobody"], history=[["i3", "i6"]], k=5)
+    assert json.loads(given)["users"][0]["item_id"] == want.item_id[0].tolist()
+    assert given != without
+
+
+def test_train_and_export(dataset, call, tmp_path):
+    config = small_world.config(**small_world.VECTORS, training__epochs=9)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_json()))
+    status, out, _ = call(
+        *("train", "--dataset", dataset.directory, "--out", tmp_path / "run"),
+        *("--config", tmp_path / "config.json"),
+        *("--set", "training.epochs=1", "--set", "modalities=[]", "--set", "ranking.epochs=0"),
+    )
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()[2:]] == ["retrieval", "popularity"]
+    stored = json.loads((tmp_path / "run/config.json").read_text())
+    assert (stored["training"]["epochs"], stored["modalities"], stored["dim"]) == (1, [], 8)
+    status, out, _ = call("export", tmp_path / "run", "--out", tmp_path / "e", "--version", 2)
+    assert (status, out) == (0, f"{tmp_path / 'e/recommender/2'}\n")
+    status, err = failed(call, "export", tmp_path / "run", "--out", tmp_path / "e", "--version", 2)
+    assert status == 1 and err.startswith("ExportError: ") and "above 2" in err
+
+
+# What fails
+
+
+def test_a_failure_is_one_line_and_no_traceback(tmp_path):
+    done = command("evaluate", tmp_path / "nowhere")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("RunError: ") and done.stderr.count("\n") == 1
+    done = command("train", "--dataset", tmp_path / "nowhere", "--out", tmp_path / "run")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("DatasetError: ") and done.stderr.count("\n") == 1
+    assert "data.prepare" in done.stderr and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("training.epoch=5", "did you mean 'epochs'"),
+        ("training.epochs=many", "training.epochs: wanted int; got 'many'"),
+        ("training.epochs=0", "training.epochs: wanted at least 1"),
+        ("training.epochs", "wanted PATH=VALUE such as training.epochs=5"),
+        ("modalities=smell", "the dataset has no 'smell'; it has text, image, audio, vector"),
+    ],
+)
+def test_a_wrong_setting_ends_with_2(dataset, call, tmp_path, setting, message):
+    status, err = failed(
+        call,
+        *("train", "--dataset", dataset.directory, "--out", tmp_path / "run", "--set", setting),
+    )
+    assert status == 2 and err.startswith("ConfigError: ") and message in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["evaluate", "--k", "ten"], "--k: wanted numbers of at least 1 such as 10,20; got 'ten'"),
+        (["evaluate", "--k", "0"], "got '0'"),
+        (["evaluate", "--k", ""], "got ''"),
+        (["recommend", "--user", "u1", "--k", "0"], "k: wanted at least 1; got 0"),
+        (["export", "--out", "e", "--version", "0"], "at least 1"),
+    ],
+)
+def test_a_wrong_number_ends_with_2(run, call, arguments, message):
+    name, *rest = arguments
+    status, err = failed(call, name, run.directory / "twin", *rest)
+    assert status == 2 and message in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["evaluate"], ["evaluate", "r", "--split", "train"]])
+def test_wrong_usage_ends_with_2(arguments):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+
+
+def test_a_finished_run_is_refused(run, call):
+    path = run.directory / "config.json"
+    status, err = failed(
+        call,
+        *("train", "--dataset", run.dataset.directory, "--out", run.directory, "--config", path),
+    )
+    assert status == 1 and "a finished run stands there" in err

@@ -1,0 +1,287 @@
+"""Training: it goes on after a kill, keeps what was best, and never looks at the test split."""
+
+import csv
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import small_world
+import tensorflow as tf
+
+from mmrec_tf import RankingModel, RetrievalModel, Recommender, open_dataset, training
+from mmrec_tf.dataset import Dataset
+from mmrec_tf.errors import DatasetError
+from mmrec_tf.training import Validation, build_optimizer, train, train_run
+from test_dataset import write
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+EPOCHS = 4
+# Nothing is drawn at random in training, so that two ways to the same epoch can be compared.
+EXACT = {
+    **small_world.VECTORS,
+    "item__id_dropout": 0,
+    "user__id_dropout": 0,
+    "user__history_context": "past",
+    "ranking__dropout": 0,
+    "ranking__epochs": 0,
+    "training__epochs": EPOCHS,
+}
+
+
+def model_of(dataset, **settings):
+    return RetrievalModel(small_world.config(**{**small_world.VECTORS, **settings}), dataset.schema)
+
+
+def values(model):
+    return [weight.numpy() for weight in model.trainable_variables]
+
+
+def assert_equal(one, other, tolerance=0.0):
+    for left, right in zip(one, other, strict=True):
+        np.testing.assert_allclose(left, right, atol=tolerance, rtol=tolerance)
+
+
+def differ(one, other):
+    return any(np.abs(left - right).max() > 1e-3 for left, right in zip(one, other, strict=True))
+
+
+def epochs_of(path):
+    with path.open() as file:
+        return [int(row["epoch"]) for row in csv.DictReader(file)]
+
+
+class Scripted:
+    """Stands in for `Validation.measure`: answers as told, and keeps the weights it was asked of."""
+
+    def __init__(self, monkeypatch, answers):
+        self.answers, self.weights = list(answers), []
+        monkeypatch.setattr(Validation, "measure", lambda callback: self.measure(callback.model))
+
+    def measure(self, model):
+        self.weights.append(values(model))
+        return self.answers[len(self.weights) - 1]
+
+
+# Going on after a kill
+
+KILLED = """
+import functools, os, sys
+import mmrec_tf, small_world
+import test_training as tests
+from mmrec_tf import runs, training
+from mmrec_tf.dataset import Dataset
+
+def die(*_, **__):
+    os._exit(9)
+
+def on_epoch_begin(callback, epoch, logs=None):
+    if (callback.name, epoch) == (sys.argv[3], int(sys.argv[4])):
+        die()
+    begin(callback, epoch, logs)
+
+begin = training.Progress.on_epoch_begin
+training.Progress.on_epoch_begin = on_epoch_begin
+if sys.argv[3] == "saving":
+    runs.Run.save_retrieval = die
+Dataset.batches = tests.in_order(Dataset.batches)
+config = small_world.config(**tests.EXACT).override(eval(sys.argv[5]))
+training.train_run(mmrec_tf.open_dataset(sys.argv[1]), config, sys.argv[2])
+"""
+
+
+def in_order(batches):
+    """Dataset.batches without shuffling."""
+
+    @functools.wraps(batches)
+    def plain(*arguments, **options):
+        return batches(*arguments, **{**options, "shuffle": False})
+
+    return plain
+
+
+def kill(dataset, directory, stage, epoch=0, **settings):
+    """Trains in a process that dies as the epoch begins, or as the model is to be saved."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    arguments = [dataset.directory, directory, stage, epoch, settings]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 9, done.stderr[-2000:]
+    assert not (directory / "metrics.json").exists()
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, tmp_path_factory):
+    """The run that nobody killed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Dataset, "batches", in_order(Dataset.batches))
+        return train_run(
+            dataset, small_world.config(**EXACT), tmp_path_factory.mktemp("whole") / "run"
+        )
+
+
+@pytest.mark.parametrize("stage, epoch", [("retrieval", 2), ("saving", EPOCHS)])
+def test_after_a_kill_it_goes_on_where_it_was(
+    dataset, whole, tmp_path, monkeypatch, stage, epoch
+):
+    """As if nothing had happened: same epochs, same weights, which hold Adam's moments in them."""
+    kill(dataset, tmp_path / "run", stage, epoch)
+    begun = []
+    begin = training.Progress.on_epoch_begin
+    monkeypatch.setattr(
+        training.Progress,
+        "on_epoch_begin",
+        lambda callback, epoch, logs=None: (begun.append(epoch), begin(callback, epoch, logs)),
+    )
+    monkeypatch.setattr(Dataset, "batches", in_order(Dataset.batches))
+    run = train_run(dataset, small_world.config(**EXACT), tmp_path / "run")
+    assert begun == list(range(epoch, EPOCHS))
+    assert epochs_of(run.directory / "history.csv") == list(range(EPOCHS))
+    assert_equal(values(run.retrieval), values(whole.retrieval), tolerance=1e-5)
+    for directory in (run.directory, whole.directory):
+        assert not (directory / "progress").exists()
+    steps = -(-len(dataset.interactions("train").user) // run.config.training.batch_size)
+    if begun:
+        assert int(run.retrieval.optimizer.iterations) == EPOCHS * steps
+
+
+def test_after_a_kill_in_ranking_retrieval_is_not_trained_again(
+    dataset, whole, tmp_path, monkeypatch
+):
+    kill(dataset, tmp_path / "run", "ranking", 1, **{"ranking.epochs": 3})
+    begun = []
+    begin = training.Progress.on_epoch_begin
+    monkeypatch.setattr(
+        training.Progress,
+        "on_epoch_begin",
+        lambda callback, epoch, logs=None: (
+            begun.append((callback.name, epoch)),
+            begin(callback, epoch, logs),
+        ),
+    )
+    config = small_world.config(**{**EXACT, "ranking__epochs": 3})
+    run = train_run(dataset, config, tmp_path / "run")
+    assert begun == [("ranking", 1), ("ranking", 2)]
+    assert epochs_of(run.directory / "ranking_history.csv") == [0, 1, 2]
+    assert_equal(values(run.retrieval), values(whole.retrieval), tolerance=1e-5)
+
+
+def test_the_best_before_a_kill_stays_the_best(dataset, tmp_path, monkeypatch):
+    """Here the kill is another process's: the second call knows only what lies on disk."""
+    answers = Scripted(monkeypatch, [0.5, 0.9, 0.1, 0.2])
+    train(
+        model_of(dataset, training__epochs=2), dataset, directory=tmp_path / "progress"
+    )
+    later = model_of(dataset, training__epochs=4)
+    history = train(later, dataset, directory=tmp_path / "progress")
+    assert history.epoch == [2, 3]
+    assert_equal(values(later), answers.weights[1])
+    assert json.loads((tmp_path / "progress/best.json").read_text()) == {"best": 0.9, "epoch": 1}
+
+
+# The best
+
+
+def test_early_stopping_leaves_the_best_weights(dataset, monkeypatch):
+    answers = Scripted(monkeypatch, [0.1, 0.5, 0.3, 0.4, 0.2, 9.0])
+    model = model_of(dataset, training__epochs=6, training__patience=3)
+    history = train(model, dataset)
+    # Epoch 1 was best; 2, 3 and 4 were not better.
+    assert history.epoch == [0, 1, 2, 3, 4]
+    assert history.history["valid_ndcg@10"] == [0.1, 0.5, 0.3, 0.4, 0.2]
+    assert_equal(values(model), answers.weights[1])
+    assert differ(answers.weights[1], answers.weights[4])
+
+
+def test_without_patience_it_never_stops(dataset, monkeypatch):
+    answers = Scripted(monkeypatch, [0.5, 0.4, 0.3, 0.2])
+    model = model_of(dataset, training__epochs=4, training__patience=0)
+    assert train(model, dataset).epoch == [0, 1, 2, 3]
+    assert_equal(values(model), answers.weights[0])
+
+
+def test_ranking_that_gets_worse_is_not_kept(dataset):
+    retrieval = model_of(dataset, ranking__learning_rate=30.0)
+    train(retrieval, dataset)
+    ranking = RankingModel(retrieval.config, retrieval)
+    train(ranking, dataset)
+    users = [small_world.user_id(user) for user in range(small_world.NUM_USERS)]
+    one, both = (Recommender(retrieval, model, dataset) for model in (None, ranking))
+    np.testing.assert_array_equal(
+        one.recommend(users, k=10).item_id, both.recommend(users, k=10).item_id
+    )
+
+
+def test_the_monitored_metric_is_that_of_evaluate_on_valid(dataset):
+    from mmrec_tf import evaluate
+
+    model = model_of(dataset, training__monitor="recall@5", training__epochs=1)
+    history = train(model, dataset)
+    (value,) = history.history["valid_recall@5"]
+    assert value == evaluate(model, dataset, split="valid", ks=[5])["recall@5"]
+
+
+# What it reads
+
+
+def test_the_test_split_is_never_read(dataset, tmp_path, monkeypatch):
+    fresh = open_dataset(dataset.directory)
+    read = Dataset.interactions
+
+    def interactions(self, split):
+        assert split != "test", "training read the test split"
+        return read(self, split)
+
+    monkeypatch.setattr(Dataset, "interactions", interactions)
+    config = small_world.config(**{**small_world.VECTORS, "training__epochs": 1})
+    run = train_run(fresh, config, tmp_path / "run")
+    with pytest.raises(AssertionError, match="read the test split"):
+        training.evaluate(run.retrieval, fresh, split="test")
+
+
+@pytest.mark.parametrize("lacking", ["train", "valid"])
+def test_an_empty_split_is_refused_before_anything_is_written(tmp_path, lacking):
+    dataset = write(tmp_path / "d", **{lacking: [[], []], "num_items": 6, **(
+        {"valid": [[1], [2]]} if lacking == "train" else {"train": [[1], [2]]}
+    )})
+    with pytest.raises(DatasetError, match=f"{lacking} has none"):
+        train_run(dataset, small_world.config(modalities=[]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_seed_decides(dataset):
+    def trained(seed):
+        model = model_of(dataset, training__seed=seed, user__history_length=2)
+        train(model, dataset)
+        return values(model)
+
+    one = trained(0)
+    assert_equal(one, trained(0))
+    assert differ(one, trained(1))
+
+
+def test_the_optimizer_is_what_the_config_says():
+    settings = {"learning_rate": 0.5, "weight_decay": 0.25, "clip_norm": 2.0}
+    config = small_world.config(**{f"training__{name}": value for name, value in settings.items()})
+    optimizer = build_optimizer(config.training)
+    assert isinstance(optimizer, tf.keras.optimizers.AdamW)
+    assert float(optimizer.learning_rate) == 0.5
+    assert (optimizer.weight_decay, optimizer.global_clipnorm) == (0.25, 2.0)
+    assert build_optimizer(small_world.config().training).global_clipnorm is None
+    half = small_world.config(training__mixed_precision=True).training
+    wrapped = build_optimizer(half, learning_rate=0.125)
+    assert isinstance(wrapped, tf.keras.mixed_precision.LossScaleOptimizer)
+    assert float(wrapped.learning_rate) == 0.125
