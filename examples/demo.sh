@@ -12,7 +12,7 @@ trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true' EXIT
 say() { printf '\n== %s\n' "$*"; }
 free_port() { python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'; }
 
-rm -rf "$work"
+rm -rf "$work/toy" "$work/run" "$work/export"
 mkdir -p "$work"
 
 say "A world of 2000 users and 500 items with words, pictures and sounds"

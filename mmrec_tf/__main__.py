@@ -57,7 +57,8 @@ def _recommend(arguments) -> None:
         return
     for user, ids, scores in zip(arguments.user, *answer, strict=True):
         for rank, (item, score) in enumerate(zip(ids, scores, strict=True), start=1):
-            print(f"{user}\t{rank}\t{item}\t{score:.4f}")
+            if item:  # Fewer than k were left.
+                print(f"{user}\t{rank}\t{item}\t{score:.4f}")
 
 
 def _export(arguments) -> None:
@@ -161,6 +162,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MmrecError as error:
         print(f"{type(error).__name__}: {error}".replace("\n", " "), file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except OSError as error:
+        print(f"{error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -8,6 +8,7 @@ through which the command line (`--set`) and the tuner change a setting.
 import dataclasses
 import difflib
 import json
+import math
 import pathlib
 import types
 import typing
@@ -22,11 +23,20 @@ HISTORIES = ("none", "mean", "gru", "attention")
 HISTORY_CONTEXTS = ("auto", "past", "others")
 POOLINGS = ("mean", "cls")
 SOFTMAXES = ("batch", "full")
+METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")
 
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
+
+
+def _at_least(part: object, prefix: str, bounds: Mapping[str, float]) -> None:
+    """Refuses settings below their least value; each entry of a list counts."""
+    for name, least in bounds.items():
+        value = getattr(part, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            _require(number >= least, f"{prefix}{name}: wanted at least {least:g}; got {number}.")
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -53,6 +63,8 @@ class TextConfig:
 
     def __post_init__(self):
         _one_of("text.pooling", self.pooling, POOLINGS)
+        sizes = ("vocabulary_size", "hidden_size", "num_layers", "num_heads")
+        _at_least(self, "text.", dict.fromkeys(sizes, 1))
         _require(
             3 <= self.max_tokens <= 512, f"text.max_tokens: wanted 3 to 512; got {self.max_tokens}."
         )
@@ -109,6 +121,9 @@ class AudioConfig:
     weights: str = ""
 
     def __post_init__(self):
+        sizes = ("sample_rate_hz", "num_mels", "fft_length", "hop_length", "filters")
+        _at_least(self, "audio.", dict.fromkeys(sizes, 1))
+        _at_least(self, "audio.", dict.fromkeys(("gru_units", "mask_bins", "mask_frames"), 0))
         _require(
             0 < self.fmax_hz <= self.sample_rate_hz / 2,
             f"audio.fmax_hz: wanted at most half of audio.sample_rate_hz "
@@ -137,7 +152,7 @@ class AlignmentConfig:
     hidden: int = 0
 
     def __post_init__(self):
-        _require(self.weight >= 0, f"alignment.weight: wanted 0 or more; got {self.weight}.")
+        _at_least(self, "alignment.", {"weight": 0, "hidden": 0})
         _require(
             self.temperature > 0, f"alignment.temperature: wanted above 0; got {self.temperature}."
         )
@@ -182,7 +197,7 @@ class UserConfig:
     def __post_init__(self):
         _one_of("user.history", self.history, HISTORIES)
         _one_of("user.history_context", self.history_context, HISTORY_CONTEXTS)
-        _require(self.history_length >= 1, "user.history_length: wanted at least 1.")
+        _at_least(self, "user.", {"history_length": 1, "hidden": 0})
         for name in ("id_dropout", "dropout"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"user.{name}: wanted 0 up to 1 (exclusive); got {value}.")
@@ -195,8 +210,9 @@ class RetrievalConfig:
     `softmax`: "batch" compares with the batch's other items (sampled softmax), "full" with the
     whole catalog. `sampling_correction` subtracts the log of the sampling probability from the
     logits (logQ, Yi et al. 2019), in-batch only. `num_hard_negatives` keeps that many of the
-    highest negatives (0: all). `mask_history` leaves the user's other known items out of the
-    negatives. `popularity_bias` adds a learned multiple of the log train frequency to a score.
+    highest negatives (0: all), in-batch only. `mask_history` leaves the items of the example's
+    history out of the negatives. `popularity_bias` adds a learned multiple of the log train
+    frequency to a score.
     `cold_negatives` says what an item without any train interaction means: True, nobody wants it;
     False, nobody could have it yet, so it is no negative and counts as averagely popular.
     """
@@ -240,9 +256,11 @@ class RankingConfig:
 
     def __post_init__(self):
         _require(self.epochs >= 0, "ranking.epochs: wanted 0 (no ranking model) or more.")
-        _require(self.num_negatives >= 1, "ranking.num_negatives: wanted at least 1.")
+        counts = {"num_negatives": 1, "num_candidates": 1, "hidden": 1}
+        _at_least(self, "ranking.", {**counts, "num_cross_layers": 0, "projection_dim": 0})
         _require(0 <= self.candidate_share <= 1, "ranking.candidate_share: wanted 0 to 1.")
-        _require(self.num_candidates >= 1, "ranking.num_candidates: wanted at least 1.")
+        _require(0 <= self.dropout < 1, "ranking.dropout: wanted 0 up to 1 (exclusive).")
+        _require(self.learning_rate > 0, "ranking.learning_rate: wanted above 0.")
 
 
 @dataclass(frozen=True)
@@ -262,12 +280,12 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size"):
-            _require(getattr(self, name) >= 1, f"training.{name}: wanted at least 1.")
+        _at_least(self, "training.", {"epochs": 1, "batch_size": 1, "patience": 0, "seed": 0})
+        _at_least(self, "training.", {"weight_decay": 0, "clip_norm": 0})
         _require(self.learning_rate > 0, "training.learning_rate: wanted above 0.")
         metric, _, k = self.monitor.partition("@")
         _require(
-            metric in ("recall", "precision", "ndcg", "mrr", "hit_rate") and k.isdigit(),
+            metric in METRICS and k.isdigit() and int(k) >= 1,
             "training.monitor: wanted a metric such as ndcg@10 or recall@20; "
             f"got {self.monitor!r}.",
         )
@@ -407,6 +425,7 @@ def _typed(kind, value: Any, path: str):
             raise ConfigError(f"{path}: wanted a list; got {value!r}.")
         return tuple(_typed(arguments[0], part, path) for part in value)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = number and math.isfinite(value)
     if kind is float and number:
         return float(value)
     if kind is int and number and value == int(value):

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,8 @@ def build_encoders(
             settings,
             spec,
             values=values[name],
-            assets=None if assets is None else assets[name],
+            # Copies of a run may lack the empty folder of an encoder without assets.
+            assets=None if assets is None else assets.get(name, {}),
         )
         shape = encoder.content_spec()
         encoder(tf.zeros([1, *shape.shape[1:]], shape.dtype))
@@ -113,8 +115,12 @@ def encode(
     dtype = np.float32 if frozen else spec.dtype.as_numpy_dtype
     result = np.concatenate(parts) if parts else np.zeros(empty, dtype)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.stem}.{os.getpid()}.npy")
-        np.save(aside, result, allow_pickle=False)
-        os.replace(aside, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f".{path.stem}.{os.getpid()}.npy")
+            np.save(aside, result, allow_pickle=False)
+            os.replace(aside, path)
+        except OSError as error:
+            # A dataset may stand on a disk that only lets itself be read.
+            warnings.warn(f"{path}: not cached; {error}.", stacklevel=2)
     return result

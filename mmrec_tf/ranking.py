@@ -96,14 +96,13 @@ class RankingModel(tfrs.Model):
             else None
         )
         self.factor = self.add_weight(name="factor", shape=[], initializer="ones")
-        self.bias = self.add_weight(name="bias", shape=[], initializer="zeros")
         self.task = tfrs.tasks.Ranking(
             loss=tf.keras.losses.CategoricalCrossentropy(
                 from_logits=True, reduction=tf.keras.losses.Reduction.NONE
             )
         )
         self.loss_tracker = tf.keras.metrics.Mean(name="loss")
-        self.auc = tf.keras.metrics.AUC(name="auc", from_logits=True)
+        self.first_tracker = tf.keras.metrics.Mean(name="positive_first")
 
     @property
     def retrieval(self) -> RetrievalModel:
@@ -170,7 +169,7 @@ class RankingModel(tfrs.Model):
             features = {n: tf.gather(v, flat) for n, v in items["features"].items()}
             inputs.append(self.item_features(features))
         logits = self.network(tf.concat(inputs, axis=-1), training=training)
-        return tf.reshape(self.factor * score + self.bias + logits, shape)
+        return tf.reshape(self.factor * score + logits, shape)
 
     def draw_negatives(self, queries, item, history):
         """Items to tell the positive from: some that retrieval ranks highest, some at random.
@@ -227,14 +226,10 @@ class RankingModel(tfrs.Model):
         weights = tf.concat([tf.ones_like(known[:, :1]), known], axis=1)
         logits = self.score(queries, candidates, items, training=training)
         logits = tf.where(weights > 0, logits, LOWEST)
-        losses = self.task(
-            labels=labels, predictions=logits, sample_weight=inputs["weight"]
-        )
+        losses = self.task(labels=labels, predictions=logits, sample_weight=inputs["weight"])
         loss = tf.reduce_mean(losses)
         self.loss_tracker.update_state(loss)
-        self.auc.update_state(
-            tf.reshape(labels, [-1]), tf.reshape(logits, [-1]), tf.reshape(weights, [-1])
-        )
+        self.first_tracker.update_state(tf.argmax(logits, axis=1) == 0)
         return loss
 
     def train_step(self, inputs):

@@ -119,9 +119,11 @@ class Recommender(tf.Module):
         batch, steps = tf.shape(given)[0], tf.shape(given)[1]
         # An item counts once, where it first stands: a server that batches requests of different
         # length fills the short ones up with their first element.
-        equal = tf.equal(given[:, :, None], given[:, None, :])
-        earlier = tf.range(steps)[None, :, None] > tf.range(steps)[None, None, :]
-        given = tf.where(tf.reduce_any(equal & earlier, axis=2), -1, given)
+        order = tf.argsort(given, axis=1, stable=True)
+        ordered = tf.gather(given, order, batch_dims=1)
+        repeated = tf.pad(ordered[:, 1:] == ordered[:, :-1], [[0, 0], [1, 0]])[:, :steps]
+        repeated = tf.gather(repeated, tf.argsort(order, axis=1), batch_dims=1)
+        given = tf.where(repeated, -1, given)
         # The last `length` known ones, in their order.
         padded = tf.concat([tf.fill([batch, length], -1), given], axis=1)
         place = tf.where(padded >= 0, tf.range(1, length + steps + 1)[None, :], 0)

@@ -134,9 +134,11 @@ class RetrievalModel(tfrs.Model):
         if self.user_tower.features is not None:
             if users is None:
                 raise RunError("adapt: this model reads user features; pass the dataset's users.")
-            tables["user_features"] = {n: tf.constant(v) for n, v in users.features.items()}
+            tables["user_features"] = {
+                n: tf.Variable(v, trainable=False) for n, v in users.features.items()
+            }
         if self.user_tower.profile is not None:
-            tables[PROFILE] = tf.constant(content[PROFILE])
+            tables[PROFILE] = tf.Variable(content[PROFILE], trainable=False)
         self.state.tables = tables
 
     @property
@@ -149,6 +151,12 @@ class RetrievalModel(tfrs.Model):
         if self.state.tables is None:
             raise RunError("the model has no catalog yet: call adapt(dataset.catalog) first.")
         return self.state.tables
+
+    @property
+    def user_tables(self) -> list[tf.Variable]:
+        """The tables of users: variables, as constants would swell an exported graph."""
+        profile = [self.tables[PROFILE]] if PROFILE in self.tables else []
+        return [*self.tables["user_features"].values(), *profile]
 
     def embed_items(self, item, *, training=False, content_only=False) -> TowerOutput:
         """The item tower's output for items of the catalog.
@@ -212,12 +220,14 @@ class RetrievalModel(tfrs.Model):
         bias = self.popularity_weight * log_frequency
         return tf.concat([item_embedding, bias[:, None]], axis=-1)
 
-    def embed_catalog(self, *, content_only: bool = False, block: int = 1024) -> TowerOutput:
+    def embed_catalog(self, *, content_only: bool = False) -> TowerOutput:
         """`embed_items` over the whole catalog, in blocks.
 
         Returns:
           TowerOutput of NumPy arrays with one row an item.
         """
+        # Encoders that train run here over raw content, of which few fit into memory at once.
+        block = 64 if self.trained_encoders else 1024
         parts = [
             self.embed_items(
                 tf.range(start, min(start + block, self.schema.num_items)),
@@ -245,11 +255,7 @@ class RetrievalModel(tfrs.Model):
             item_row = item
         else:
             both = tf.concat([item, tf.reshape(history_row, [-1])], axis=0)
-            if self.config.training.jit_compile:
-                # XLA knows no tf.unique: its shape depends on the data.
-                ids, rows = both, tf.range(tf.size(both))
-            else:
-                ids, rows = tf.unique(both)
+            ids, rows = tf.unique(both)
             output = self.embed_items(ids, training=training)
             item_row, history_row = rows[:batch], tf.reshape(rows[batch:], [batch, steps])
         user = self.embed_users(

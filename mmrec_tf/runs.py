@@ -126,7 +126,9 @@ class Run:
                     "Choose another --out, or delete it."
                 )
         elif directory.is_file():
-            raise RunError(f"{directory}: wanted a folder; a file stands there. Choose another --out.")
+            raise RunError(
+                f"{directory}: wanted a folder; a file stands there. Choose another --out."
+            )
         elif directory.exists() and {path.name for path in directory.iterdir()} - set(STARTED):
             raise RunError(
                 f"{directory}: wanted a new or an empty folder; other files stand there. "

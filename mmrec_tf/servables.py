@@ -47,6 +47,7 @@ class RecommenderServable(tf.Module):
         self.resources = [
             *recommender.variables,
             *recommender.retrieval.user_tower.variables,
+            *recommender.retrieval.user_tables,
             recommender.retrieval.log_temperature,
             *(recommender.ranking.variables if recommender.ranking else []),
             recommender.item_table,
@@ -91,7 +92,8 @@ class RecommenderServable(tf.Module):
         users = recommender.dataset.users.user_id
         items = recommender.dataset.catalog.item_id
         chosen = [users[row] for row in self._far_apart(users[:256])][:NUM_EXAMPLES]
-        user_id = np.array([*chosen, "nobody"], object)
+        nobody = np.array(["nobody"], object)
+        user_id = np.array([*chosen, *nobody[self._far_apart(nobody)]], object)
         history = np.full([len(user_id), 4], "", object)
         requests = [Example("recommend", {"user_id": user_id, "history": history}, {})]
         history = history.copy()
@@ -101,7 +103,8 @@ class RecommenderServable(tf.Module):
                 *["unheard of"][: row % 3 - 1],
             )
         candidates = np.array(
-            [[*np.resize(items[row:], 4), "unheard of"] for row in range(len(user_id))], object
+            [[*np.resize(np.roll(items, -row), 4), "unheard of"] for row in range(len(user_id))],
+            object,
         )
         requests.append(
             Example("rank", {"user_id": user_id, "history": history, "item_id": candidates}, {})
@@ -170,6 +173,9 @@ class EncoderServable(tf.Module):
             if value.dtype == tf.string:
                 present.append(tf.strings.length(value) > 0)
             else:
+                # Anything but a number would spread to the whole embedding.
+                finite = tf.reduce_all(tf.math.is_finite(value), axis=-1)
+                value = tf.where(finite[:, None], value, tf.zeros_like(value))
                 present.append(tf.reduce_any(value != 0, axis=-1))
             encoded[name] = encoder(encoder.preprocess(value), training=False)
         batch = tf.shape(raw[0])[0]
@@ -218,9 +224,14 @@ class EncoderServable(tf.Module):
                 if present[:, other].any()
             ]
             inputs[name] = np.concatenate([*some, *[a if len(a) else blank for a in alone], blank])
+        # Of near ties the order may change with the size of a batch: the row farthest from any.
+        score = _answered(self, Example("search", inputs, {})).outputs["score"]
+        row = int(np.argmax((score[:, :-1] - score[:, 1:]).min(axis=1, initial=np.inf)))
         return [
             _answered(self, Example("embed_item", inputs, {})),
-            _answered(self, Example("search", {n: v[:1] for n, v in inputs.items()}, {})),
+            _answered(
+                self, Example("search", {n: v[row : row + 1] for n, v in inputs.items()}, {})
+            ),
         ]
 
 

@@ -301,7 +301,10 @@ class UserTower(tf.keras.layers.Layer):
             IdEmbedding(num_users, dim, name="id_embedding", **policy) if num_users else None
         )
         if history == "gru":
-            self.gru = tf.keras.layers.GRU(dim, name="gru", **policy)
+            # `GRU` would put a cuDNN operation into the export.
+            self.gru = tf.keras.layers.RNN(
+                tf.keras.layers.GRUCell(dim, **policy), name="gru", **policy
+            )
         if history == "attention":
             self.score = tf.keras.Sequential(
                 [

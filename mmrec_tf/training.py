@@ -61,10 +61,13 @@ class Validation(tf.keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         state = self.directory / "best.json" if self.directory else None
         if state is not None and state.exists():
-            load_weights(self.directory / "best", model=self.model)
             facts = json.loads(state.read_text(encoding="utf-8"))
             self.best, self.best_epoch = facts["best"], facts["epoch"]
+            # The best weights are kept, not trained on: where to go on from is the backup's say.
+            current = self.model.get_weights()
+            load_weights(self.directory / facts["folder"], model=self.model)
             self.weights = self.model.get_weights()
+            self.model.set_weights(current)
         elif isinstance(self.model, RankingModel):
             # An untrained ranking model keeps retrieval's order: what training has to beat.
             self._keep(self.measure(), -1)
@@ -86,8 +89,14 @@ class Validation(tf.keras.callbacks.Callback):
         self.best, self.best_epoch = value, epoch
         self.weights = self.model.get_weights()
         if self.directory is not None:
-            save_weights(self.directory / "best", model=self.model)
-            write_json(self.directory / "best.json", {"best": value, "epoch": epoch})
+            # A folder of its own each time, so that a kill at any moment leaves one that is whole.
+            folder = f"best-{epoch}"
+            save_weights(self.directory / folder, model=self.model)
+            facts = {"best": value, "epoch": epoch, "folder": folder}
+            write_json(self.directory / "best.json", facts)
+            for old in self.directory.glob("best-*"):
+                if old.name != folder:
+                    shutil.rmtree(old)
 
 
 class HistoryRows(tf.keras.callbacks.Callback):
@@ -183,6 +192,8 @@ def train(
         optimizer = build_optimizer(training)
         if model.state.tables is None:
             model.adapt(dataset.catalog, dataset.users, cache=dataset.cache)
+    # Anew, as encoders that are made here may have drawn numbers and those of a run did not.
+    tf.keras.utils.set_random_seed(training.seed)
     model.build_weights()
     model.compile(optimizer=optimizer, jit_compile=training.jit_compile)
     validation = Validation(

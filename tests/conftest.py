@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-import mmrec_tf  # noqa: F401
+import mmrec_tf
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TQDM_DISABLE", "1")

@@ -200,6 +200,4 @@ def assert_same(got, want, *, tolerance=1e-3):
     edge = np.zeros([len(gap), 1])
     near = np.minimum(np.hstack([gap[:, :1], gap]), np.hstack([gap, edge])) < 2 * tolerance
     assert near.mean() < 0.3, "too many scores lie near each other for this to say anything"
-    np.testing.assert_array_equal(
-        np.where(near, "", got.item_id), np.where(near, "", want.item_id)
-    )
+    np.testing.assert_array_equal(np.where(near, "", got.item_id), np.where(near, "", want.item_id))

@@ -137,8 +137,7 @@ def test_temperature_starts_as_told_and_never_falls_below_a_hundredth():
     layer, features, present = Alignment(4, temperature=0.3), draw(), np.ones([6, 2], bool)
     vectors = layer(features, present)
     at = {
-        value: float(contrastive_loss(vectors, present, temperature=value))
-        for value in (0.3, 0.01)
+        value: float(contrastive_loss(vectors, present, temperature=value)) for value in (0.3, 0.01)
     }
     assert float(layer.loss(vectors, present)) == pytest.approx(at[0.3], rel=1e-5)
     layer.log_temperature.assign(-20.0)

@@ -97,7 +97,7 @@ def test_configs_are_frozen_and_comparable():
         ({"item": {"dropout": 1.0}}, "item.dropout: wanted 0 up to 1"),
         ({"user": {"history": "lstm"}}, "user.history: wanted one of none, mean"),
         ({"retrieval": {"temperature": 0}}, "retrieval.temperature: wanted above 0"),
-        ({"alignment": {"weight": -1}}, "alignment.weight: wanted 0 or more"),
+        ({"alignment": {"weight": -1}}, "alignment.weight: wanted at least 0"),
         ({"ranking": {"candidate_share": 2}}, "ranking.candidate_share: wanted 0 to 1"),
         ({"training": {"monitor": "loss"}}, "training.monitor: wanted a metric"),
         ({"training": {"monitor": "ndcg@x"}}, "training.monitor: wanted a metric"),
@@ -199,3 +199,25 @@ def test_the_page_lists_every_setting_with_its_default():
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.json")), ids=lambda p: p.stem)
 def test_every_example_can_be_read(path):
     load_config(path)
+
+
+@pytest.mark.parametrize(
+    "setting, value",
+    [
+        ("text.num_heads", 0),
+        ("audio.hop_length", 0),
+        ("audio.filters", [0]),
+        ("user.hidden", -1),
+        ("ranking.hidden", [-1]),
+        ("ranking.dropout", 1.5),
+        ("ranking.learning_rate", 0),
+        ("training.monitor", "ndcg@0"),
+        ("training.seed", -1),
+        ("training.patience", -1),
+        ("dim", "Infinity"),
+        ("dim", "NaN"),
+    ],
+)
+def test_values_out_of_range_are_refused_when_the_config_is_made(setting, value):
+    with pytest.raises(ConfigError, match=setting):
+        Config().override({setting: value})

@@ -181,9 +181,7 @@ def outputs_of(layer, inputs):
 
 def function(layer, inputs, **options):
     """The layer as a graph over flat inputs whose number of rows is free; answers by place."""
-    specs = [
-        tf.TensorSpec([None, *part.shape[1:]], part.dtype) for part in tf.nest.flatten(inputs)
-    ]
+    specs = [tf.TensorSpec([None, *part.shape[1:]], part.dtype) for part in tf.nest.flatten(inputs)]
 
     def call(*flat):
         outputs = layer(*tf.nest.pack_sequence_as(inputs, flat))

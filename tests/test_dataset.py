@@ -1,4 +1,4 @@
-"""A dataset directory, opened: the catalog, and batches whose history never gives the answer away."""
+"""A dataset directory, opened: the catalog, and batches whose history never tells the answer."""
 
 import itertools
 
@@ -41,9 +41,7 @@ def examples(batches):
     """(user, item) -> history without its padding, which must stand behind."""
     found = {}
     for batch in batches.as_numpy_iterator():
-        for user, item, history in zip(
-            batch["user"], batch["item"], batch["history"], strict=True
-        ):
+        for user, item, history in zip(batch["user"], batch["item"], batch["history"], strict=True):
             known = history[: int((history >= 0).sum())]
             assert (known >= 0).all()
             assert (user, item) not in found
@@ -100,7 +98,7 @@ def test_counts_frequencies_and_probabilities(tmp_path):
 def test_popularity_comes_from_train_alone(tmp_path):
     one = write(tmp_path / "one", valid=[[5]] * 4).catalog
     other = write(tmp_path / "other", valid=[[1], [], [], []]).catalog
-    np.testing.assert_array_equal(one.count, other.count)
+    np.testing.assert_array_equal(one.train_count, other.train_count)
     np.testing.assert_array_equal(one.log_frequency, other.log_frequency)
 
 

@@ -7,6 +7,7 @@ import pytest
 import small_world
 import tensorflow as tf
 from small_world import NUM_ITEMS, NUM_USERS, build_retrieval
+from test_dataset import write
 
 from mmrec_tf import RankingModel, Recommender, evaluate
 from mmrec_tf.errors import DatasetError
@@ -17,7 +18,6 @@ from mmrec_tf.evaluation import (
     rank_items,
     relevant_items,
 )
-from test_dataset import write
 
 EVERYONE = np.arange(NUM_USERS)
 

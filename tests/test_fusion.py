@@ -37,9 +37,7 @@ def test_an_unknown_name_is_refused():
 def test_the_vector_is_the_weighted_sum(fusion):
     modalities = draw()
     vector, weights = fusion(modalities, PRESENT)
-    np.testing.assert_allclose(
-        vector, np.einsum("bm,bmd->bd", weights, modalities), atol=1e-6
-    )
+    np.testing.assert_allclose(vector, np.einsum("bm,bmd->bd", weights, modalities), atol=1e-6)
 
 
 def test_weights_are_shared_out_among_what_is_present(fusion):

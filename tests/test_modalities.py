@@ -205,6 +205,13 @@ def test_assets_and_checkpoint_make_a_copy(name, encoder, tmp_path):
     assert copy.fingerprint() == encoder.fingerprint()
 
 
+def test_no_rows_in_a_graph(name, encoder):
+    """A server passes an empty batch on; shapes that are free in a graph hide it from eager runs."""
+    spec = tf.TensorSpec([None, *RAW[name].shape[1:]], RAW[name].dtype)
+    graph = tf.function(lambda raw: encoder(encoder.preprocess(raw)), input_signature=[spec])
+    assert graph(RAW[name][:0]).shape == (0, encoder.output_dim)
+
+
 def test_fingerprint_follows_weights(name, encoder):
     copy = type(encoder).from_config(encoder.get_config())
     values = encoder.get_weights()

@@ -135,12 +135,12 @@ def test_loss_by_hand(dataset, retrieval, monkeypatch):
     score = (retrieval.queries(user) @ tf.transpose(model.items["vector"])).numpy()
     item = inputs["item"].numpy()
 
-    def loss(logit, label):
-        return np.log1p(np.exp(-logit if label else logit))
+    def loss(row, negatives):
+        logits = score[row, [item[row], *negatives]]
+        return np.log(np.exp(logits - logits[0]).sum())
 
-    total = loss(score[0, item[0]], 1) + loss(score[0, 3], 0)
-    total += 0.5 * (loss(score[1, item[1]], 1) + 2 * loss(score[1, 7], 0))
-    assert float(model.compute_loss(inputs)) == pytest.approx(total / 9, rel=1e-4)
+    want = (loss(0, [3]) + 0.5 * loss(1, [7, 7])) / 3
+    assert float(model.compute_loss(inputs)) == pytest.approx(want, rel=1e-4)
 
 
 @pytest.mark.parametrize("settings", [{}, {"mixed_precision": True}, {"jit_compile": True}])
@@ -154,7 +154,7 @@ def test_fit_trains_ranking_and_leaves_retrieval_alone(dataset, settings):
     batches = dataset.batches("train", 78, user=model.config.user)
     history = model.fit(batches, epochs=6, verbose=0).history
     assert history["loss"][-1] < 0.8 * history["loss"][0]
-    assert history["auc"][-1] > history["auc"][0]
+    assert history["positive_first"][-1] > history["positive_first"][0]
     for weight, old in zip(retrieval.weights, before, strict=True):
         np.testing.assert_array_equal(weight, old)
     ours = {id(weight) for weight in model.weights}
@@ -166,11 +166,10 @@ def test_gradient_reaches_every_weight(dataset, retrieval):
     with tf.GradientTape() as tape:
         loss = model.compute_loss(batch(dataset))
     names = [weight.name for weight in model.trainable_variables]
-    assert {"factor:0", "bias:0"} <= set(names)
+    assert "factor:0" in names
     gradients = tape.gradient(loss, model.trainable_variables)
-    for name, gradient in zip(names, gradients, strict=True):
-        assert gradient is not None, name
-        assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, name
+    largest = [np.abs(tf.convert_to_tensor(gradient)).max() for gradient in gradients]
+    assert not [name for name, value in zip(names, largest, strict=True) if value < 1e-6]
 
 
 def test_without_a_catalog_it_says_so(retrieval):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
 from small_world import NEWCOMER, NUM_ITEMS, build_retrieval, item_id, user_id
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -177,9 +176,9 @@ def test_rank_answers_as_recommend_does(loaded):
     users, history = [user_id(2), "nobody"], [["", ""], ["i5", "i6"]]
     best = ask(loaded["recommender"], "recommend", user_id=users, history=history)
     asked = [[*row[::-1], b"unheard of"] for row in best["item_id"]]
-    score = ask(
-        loaded["recommender"], "rank", user_id=users, history=history, item_id=asked
-    )["score"]
+    score = ask(loaded["recommender"], "rank", user_id=users, history=history, item_id=asked)[
+        "score"
+    ]
     np.testing.assert_allclose(score[:, :K], best["score"][:, ::-1], rtol=1e-4, atol=1e-4)
     assert (score[:, K] == LOWEST).all()
 
@@ -272,12 +271,6 @@ def test_a_process_with_tensorflow_alone_can_run_it(exported, tmp_path):
 # Models of other kinds
 
 
-def test_an_id_only_model_has_a_recommender_only(run, tmp_path):
-    paths = export(run.twin.recommender(), tmp_path, version=3, k=K)
-    assert paths == [tmp_path / "recommender/3"]
-    assert [path.name for path in tmp_path.iterdir()] == ["recommender"]
-
-
 def test_an_answer_holds_at_most_the_catalog(vectors):
     servable = RecommenderServable(vectors, k=1000)
     answer = servable.recommend(strings(["u1"]), strings([[""]]))
@@ -303,20 +296,20 @@ def test_wrong_numbers_are_refused(vectors, tmp_path, wrong):
     assert not (tmp_path / "export").exists()
 
 
-@pytest.mark.parametrize("broken", NAMES)
-def test_a_wrong_answer_is_noticed_and_nothing_is_left(vectors, tmp_path, monkeypatch, broken):
-    """The process that reads it back gets what the file says; here the file says otherwise."""
+def test_a_wrong_answer_is_noticed_and_nothing_is_left(vectors, tmp_path, monkeypatch):
+    """The encoder's examples say otherwise than it does; the recommender, written before, goes
+    with it."""
     (tmp_path / "recommender/1").mkdir(parents=True)
     honest = servables._answered
 
     def lie(servable, example):
         answer = honest(servable, example)
-        if servable.name_on_disk == broken and "score" in answer.outputs:
+        if servable.name_on_disk == "encoder" and "score" in answer.outputs:
             return answer._replace(outputs={**answer.outputs, "score": answer.outputs["score"] + 1})
         return answer
 
     monkeypatch.setattr(servables, "_answered", lie)
-    with pytest.raises(ExportError, match=f"{broken}: .*answers example .*score differs"):
+    with pytest.raises(ExportError, match="encoder: .*answers example .*score differs"):
         export(vectors, tmp_path, version=2)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == set()
@@ -351,17 +344,3 @@ def test_verification_refuses_what_calls_back_into_python(tmp_path):
     folder = save(tmp_path / "numpy", through_numpy, [2, 4])
     with pytest.raises(ExportError, match="wanted ops of TensorFlow only; got PyFunc"):
         verify(folder)
-
-
-def test_verification_ends_with_one_line_and_status_one(tmp_path):
-    folder = save(tmp_path / "bad", lambda x: 2 * x, [2, 5])
-    root = pathlib.Path(__file__).resolve().parents[1]
-    done = subprocess.run(
-        [sys.executable, "-m", "mmrec_tf.verification", str(folder)],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.count("\n") == 1 and "y differs" in done.stderr

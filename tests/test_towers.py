@@ -296,9 +296,7 @@ def test_the_config_decides_what_the_towers_know(dataset):
     assert item.modalities == small_world.MODALITIES
     assert item.id_embedding.num_ids == small_world.NUM_ITEMS
     assert item.features.sizes == {"genre": 4, "price": 0}
-    bare = small_world.config(
-        modalities=["vector"], item__id_embedding=False, item__features=False
-    )
+    bare = small_world.config(modalities=["vector"], item__id_embedding=False, item__features=False)
     item = ItemTower.from_experiment(bare, schema)
     assert item.modalities == ("vector",) and item.id_embedding is None and item.features is None
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import small_world
 import tensorflow as tf
+from test_dataset import write
 
-from mmrec_tf import RankingModel, RetrievalModel, Recommender, open_dataset, training
+from mmrec_tf import RankingModel, Recommender, RetrievalModel, open_dataset, training
 from mmrec_tf.dataset import Dataset
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.training import Validation, build_optimizer, train, train_run
-from test_dataset import write
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EPOCHS = 4
@@ -56,7 +56,7 @@ def epochs_of(path):
 
 
 class Scripted:
-    """Stands in for `Validation.measure`: answers as told, and keeps the weights it was asked of."""
+    """Stands in for `Validation.measure`: answers as told, and keeps the weights it saw."""
 
     def __init__(self, monkeypatch, answers):
         self.answers, self.weights = list(answers), []
@@ -134,9 +134,7 @@ def whole(dataset, tmp_path_factory):
 
 
 @pytest.mark.parametrize("stage, epoch", [("retrieval", 2), ("saving", EPOCHS)])
-def test_after_a_kill_it_goes_on_where_it_was(
-    dataset, whole, tmp_path, monkeypatch, stage, epoch
-):
+def test_after_a_kill_it_goes_on_where_it_was(dataset, whole, tmp_path, monkeypatch, stage, epoch):
     """As if nothing had happened: same epochs, same weights, which hold Adam's moments in them."""
     kill(dataset, tmp_path / "run", stage, epoch)
     begun = []
@@ -182,9 +180,7 @@ def test_after_a_kill_in_ranking_retrieval_is_not_trained_again(
 def test_the_best_before_a_kill_stays_the_best(dataset, tmp_path, monkeypatch):
     """Here the kill is another process's: the second call knows only what lies on disk."""
     answers = Scripted(monkeypatch, [0.5, 0.9, 0.1, 0.2])
-    train(
-        model_of(dataset, training__epochs=2), dataset, directory=tmp_path / "progress"
-    )
+    train(model_of(dataset, training__epochs=2), dataset, directory=tmp_path / "progress")
     later = model_of(dataset, training__epochs=4)
     history = train(later, dataset, directory=tmp_path / "progress")
     assert history.epoch == [2, 3]
@@ -254,9 +250,14 @@ def test_the_test_split_is_never_read(dataset, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("lacking", ["train", "valid"])
 def test_an_empty_split_is_refused_before_anything_is_written(tmp_path, lacking):
-    dataset = write(tmp_path / "d", **{lacking: [[], []], "num_items": 6, **(
-        {"valid": [[1], [2]]} if lacking == "train" else {"train": [[1], [2]]}
-    )})
+    dataset = write(
+        tmp_path / "d",
+        **{
+            lacking: [[], []],
+            "num_items": 6,
+            **({"valid": [[1], [2]]} if lacking == "train" else {"train": [[1], [2]]}),
+        },
+    )
     with pytest.raises(DatasetError, match=f"{lacking} has none"):
         train_run(dataset, small_world.config(modalities=[]), tmp_path / "run")
     assert not (tmp_path / "run").exists()

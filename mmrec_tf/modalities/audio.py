@@ -231,7 +231,7 @@ def resample(waveform: tf.Tensor, rate_hz: tf.Tensor, sample_rate_hz: int) -> tf
 class Encoder(ModalityEncoder):
     """A log-mel spectrogram through a small convolutional network.
 
-    Each block is convolution, group normalization (Wu and He 2018; independent of the batch),
+    Each block is convolution, group normalization (`GroupNorm`; independent of the batch),
     ReLU and 2 x 2 max pooling. A second channel holds each band's height from -1 to 1 (Liu et al.
     2018, CoordConv): without it the average over frequency at the end would forget pitch. The
     blocks' output is averaged over frequency and time or, with `gru_units`, read by a GRU along
@@ -431,11 +431,46 @@ def build_encoder(
     return encoder
 
 
+class GroupNorm(tf.keras.layers.Layer):
+    """Group normalization (Wu and He 2018, eq. 1 to 6) with a scale and an offset a channel.
+
+    `tf.keras.layers.GroupNormalization` fails in a graph on a batch of no rows, which TensorFlow
+    Serving passes on.
+
+    Args:
+      groups: of channels; divides their number.
+    """
+
+    def __init__(self, groups: int, **kwargs):
+        super().__init__(**kwargs)
+        self.groups = groups
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "groups": self.groups}
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight("gamma", [input_shape[-1]], initializer="ones")
+        self.beta = self.add_weight("beta", [input_shape[-1]], initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs):
+        """[batch, height, width, channel] to the same."""
+        _, height, width, channels = inputs.shape
+        grouped = tf.reshape(inputs, [-1, height * width, self.groups, channels // self.groups])
+        # Half precision cannot hold sums of squares over a picture.
+        mean, variance = tf.nn.moments(tf.cast(grouped, tf.float32), axes=[1, 3], keepdims=True)
+        normal = (tf.cast(grouped, tf.float32) - mean) * tf.math.rsqrt(variance + 1e-3)
+        normal = tf.reshape(normal, [-1, height, width, channels])
+        return tf.cast(normal * tf.cast(self.gamma, tf.float32), inputs.dtype) + tf.cast(
+            self.beta, inputs.dtype
+        )
+
+
 def _block(filters: int, name: str) -> tf.keras.Sequential:
     return tf.keras.Sequential(
         [
             tf.keras.layers.Conv2D(filters, 3, padding="same", use_bias=False),
-            tf.keras.layers.GroupNormalization(math.gcd(filters, 8)),
+            GroupNorm(math.gcd(filters, 8)),
             tf.keras.layers.ReLU(),
             tf.keras.layers.MaxPool2D(padding="same"),
         ],

@@ -18,7 +18,7 @@ import numpy as np
 from mmrec_tf.errors import ConfigError, ServingError
 
 if TYPE_CHECKING:
-    from serving.client.calls import Metadata, VersionStatus
+    from serving.client.calls import Metadata, TensorSpec, VersionStatus
 
 Strings = Sequence[str | bytes]
 CONTENT = ("text", "image", "audio")
@@ -101,7 +101,7 @@ class Client:
         self._channel = Channel(address, timeout_seconds=timeout_seconds, retries=retries)
         self._recommender = recommender
         self._encoder = encoder
-        self._inputs: dict[str, frozenset[str]] = {}
+        self._inputs: dict[str, Mapping[str, TensorSpec]] = {}
 
     def close(self) -> None:
         """Closes the channel."""
@@ -175,18 +175,22 @@ class Client:
         text: Strings | None = None,
         image: Strings | None = None,
         audio: Strings | None = None,
+        **vectors: np.ndarray,
     ) -> ItemEmbeddings:
         """Embeds items by their content.
 
         Args:
           text: [batch] words; "" where an item has none.
           image: [batch] bytes of a JPEG or PNG file; b"" where an item has none.
-          audio: [batch] bytes of a WAV file; b"" where an item has none.
+          audio: [batch] bytes of a 16-bit PCM WAV file; b"" where an item has none.
+          **vectors: <float32>[batch, dim] for each modality of ready-made vectors, by its name
+            ("image" and "audio" too, where the model was trained on such); zeros for none.
 
         Returns:
           [batch, dim] embeddings and [batch, modality] weights.
         """
-        inputs = self._content("embed_item", {"text": text, "image": image, "audio": audio})
+        content = {"text": text, "image": image, "audio": audio, **vectors}
+        inputs = self._content("embed_item", content)
         outputs = self._channel.predict(self._encoder, inputs, signature="embed_item")
         return ItemEmbeddings(
             _output(outputs, "embedding", "embed_item"), _output(outputs, "weights", "embed_item")
@@ -199,6 +203,7 @@ class Client:
         image: Strings | None = None,
         audio: Strings | None = None,
         k: int | None = None,
+        **vectors: np.ndarray,
     ) -> Recommendations:
         """Finds the catalog's items that lie nearest to words, a picture or a sound.
 
@@ -207,11 +212,12 @@ class Client:
           image: [batch].
           audio: [batch].
           k: how many items; None for as many as the export was made for.
+          **vectors: as in `embed_item`.
 
         Returns:
           [batch, k] items and scores.
         """
-        inputs = self._content("search", {"text": text, "image": image, "audio": audio})
+        inputs = self._content("search", {"text": text, "image": image, "audio": audio, **vectors})
         return _best(self._channel.predict(self._encoder, inputs, signature="search"), k, "search")
 
     def predict(
@@ -248,29 +254,31 @@ class Client:
         """Returns where every version of a model stands, the newest first."""
         return self._channel.status(model)
 
-    def _content(
-        self, signature: str, given: Mapping[str, Strings | None]
-    ) -> dict[str, np.ndarray]:
+    def _content(self, signature: str, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Fills in what is absent: the model has an input for each of its modalities, no more."""
-        columns = {
-            name: _strings(name, values) for name, values in given.items() if values is not None
-        }
-        if not columns:
-            raise ConfigError(f"{signature}: wanted at least one of {', '.join(given)}; got none.")
-        sizes = {name: len(values) for name, values in columns.items()}
-        if len(set(sizes.values())) > 1:
-            raise ConfigError(f"{signature}: wanted as many of each; got {sizes}.")
-        known = self._input_names(signature)
-        unknown = [name for name in columns if name not in known]
+        given = {name: values for name, values in given.items() if values is not None}
+        if not given:
+            raise ConfigError(
+                f"{signature}: wanted at least one of {', '.join(CONTENT)}; got none."
+            )
+        specs = self._input_specs(signature)
+        unknown = [name for name in given if name not in specs]
         if unknown:
             raise ConfigError(
                 f"{signature}: this encoder has no input {', '.join(unknown)}; "
-                f"it takes {', '.join(sorted(known))}."
+                f"it takes {', '.join(sorted(specs))}."
             )
-        empty = np.full(next(iter(sizes.values())), b"", dtype=object)
-        return {name: columns.get(name, empty) for name in CONTENT if name in known}
+        columns = {name: _column(name, values, specs[name]) for name, values in given.items()}
+        sizes = {name: len(values) for name, values in columns.items()}
+        if len(set(sizes.values())) > 1:
+            raise ConfigError(f"{signature}: wanted as many of each; got {sizes}.")
+        rows = next(iter(sizes.values()))
+        return {
+            name: columns[name] if name in columns else _blank(rows, spec)
+            for name, spec in specs.items()
+        }
 
-    def _input_names(self, signature: str) -> frozenset[str]:
+    def _input_specs(self, signature: str) -> "Mapping[str, TensorSpec]":
         if signature not in self._inputs:
             signatures = self.metadata(self._encoder).signatures
             if signature not in signatures:
@@ -278,8 +286,29 @@ class Client:
                     f"{self._encoder} has no signature {signature}; it has "
                     f"{', '.join(signatures)}. Export it with this version of mmrec_tf."
                 )
-            self._inputs[signature] = frozenset(signatures[signature].inputs)
+            self._inputs[signature] = signatures[signature].inputs
         return self._inputs[signature]
+
+
+def _column(name: str, values: Any, spec: "TensorSpec") -> np.ndarray:
+    if spec.dtype == "string":
+        return _strings(name, values)
+    shape = spec.shape or ()
+    try:
+        vectors = np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{name}: this encoder takes ready-made vectors {list(shape)}; {error}."
+        ) from error
+    if vectors.ndim != len(shape) or vectors.shape[1:] != shape[1:]:
+        raise ConfigError(f"{name}: wanted vectors {list(shape)}; got shape {list(vectors.shape)}.")
+    return vectors
+
+
+def _blank(rows: int, spec: "TensorSpec") -> np.ndarray:
+    if spec.dtype == "string":
+        return np.full(rows, b"", dtype=object)
+    return np.zeros([rows, *(size or 0 for size in (spec.shape or ())[1:])], np.float32)
 
 
 def _user_inputs(

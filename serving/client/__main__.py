@@ -5,8 +5,10 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mmrec_tf.errors import ConfigError, MmrecError, ServingError
 from serving.client import CONTENT, Client, ItemEmbeddings, Ranking
@@ -29,6 +31,13 @@ def _parser() -> argparse.ArgumentParser:
     user.add_argument("--history", default="", help="what the user took, oldest first: i1,i2")
     content = argparse.ArgumentParser(add_help=False)
     content.add_argument("--text", help="words")
+    content.add_argument(
+        "--vector",
+        action="append",
+        default=[],
+        metavar="NAME=FILE.npy",
+        help="a ready-made vector, for a model that was trained on such",
+    )
     content.add_argument("--image", metavar="FILE", help="a JPEG or PNG file")
     content.add_argument("--audio", metavar="FILE", help="a WAV file")
     best = argparse.ArgumentParser(add_help=False)
@@ -64,6 +73,21 @@ def _read(path: str) -> bytes:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
+def _vector_files(pairs: Sequence[str]) -> list[tuple[str, str]]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise ConfigError(f"--vector: wanted NAME=FILE.npy; got {pair!r}.")
+    return [(name, path) for name, _, path in (pair.partition("=") for pair in pairs)]
+
+
+def _vector(path: str) -> np.ndarray:
+    try:
+        vector = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: wanted one vector as NumPy saves it; {error}.") from error
+    return np.atleast_2d(vector)
+
+
 def _answer(client: Client, options: argparse.Namespace) -> Any:
     if options.command == "status":
         return _statuses(client)
@@ -71,11 +95,12 @@ def _answer(client: Client, options: argparse.Namespace) -> Any:
         return client.recommend([options.user], [_ids(options.history)], k=options.k)
     if options.command == "rank":
         return client.rank([options.user], [_ids(options.items)], history=[_ids(options.history)])
-    content = {
+    content: dict[str, Any] = {
         "text": None if options.text is None else [options.text],
         "image": None if options.image is None else [_read(options.image)],
         "audio": None if options.audio is None else [_read(options.audio)],
     }
+    content |= {name: _vector(path) for name, path in _vector_files(options.vector)}
     if options.command == "search":
         return client.search(**content, k=options.k)
     return client.embed_item(**content)
@@ -122,9 +147,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Asks once and prints the answer; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    content = [getattr(options, name, None) for name in CONTENT]
+    content = [getattr(options, name, None) for name in (*CONTENT, "vector")]
     if options.command in ("embed-item", "search") and not any(content):
-        parser.error("give at least one of --text, --image and --audio")
+        parser.error("give at least one of --text, --image, --audio and --vector")
     # Set before TensorFlow is imported: its start-up notes are of no use to who asks once.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
