@@ -49,8 +49,10 @@ class CrossNetwork(tf.keras.layers.Layer):
         for units in hidden:
             layers.append(tf.keras.layers.Dense(units, activation="relu", **policy))
             layers.append(tf.keras.layers.Dropout(dropout, **policy))
-        # Zeros: before training the order is the retrieval model's.
-        layers.append(tf.keras.layers.Dense(1, kernel_initializer="zeros", **policy))
+        # Zeros: before training the order is the retrieval model's. No bias: it would add the same
+        # to every candidate.
+        last = {"use_bias": False, "kernel_initializer": "zeros"}
+        layers.append(tf.keras.layers.Dense(1, **last, **policy))
         self.deep = tf.keras.Sequential(layers, name="deep")
 
     def get_config(self):
