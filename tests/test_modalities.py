@@ -206,7 +206,7 @@ def test_assets_and_checkpoint_make_a_copy(name, encoder, tmp_path):
 
 
 def test_no_rows_in_a_graph(name, encoder):
-    """A server passes an empty batch on; shapes that are free in a graph hide it from eager runs."""
+    """A server passes an empty batch on; shapes are free in a graph alone, not in eager runs."""
     spec = tf.TensorSpec([None, *RAW[name].shape[1:]], RAW[name].dtype)
     graph = tf.function(lambda raw: encoder(encoder.preprocess(raw)), input_signature=[spec])
     assert graph(RAW[name][:0]).shape == (0, encoder.output_dim)

@@ -214,3 +214,12 @@ def test_saving_again_replaces(dataset, tmp_path):
     load_weights(tmp_path / "weights", model=model)
     assert float(model.popularity_weight) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def test_a_copy_without_empty_folders_reads_back(quick, copy):
+    """Version control and object stores keep files only."""
+    folders = [folder for folder in (copy / "assets").iterdir() if not any(folder.iterdir())]
+    assert folders
+    for folder in folders:
+        folder.rmdir()
+    assert_same(Run(copy), Run(quick))

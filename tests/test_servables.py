@@ -344,3 +344,37 @@ def test_verification_refuses_what_calls_back_into_python(tmp_path):
     folder = save(tmp_path / "numpy", through_numpy, [2, 4])
     with pytest.raises(ExportError, match="wanted ops of TensorFlow only; got PyFunc"):
         verify(folder)
+
+
+def test_numbers_that_are_none_count_as_absent(vectors):
+    """Else one NaN would spread over the embedding, which REST could not even write."""
+    servable = EncoderServable(vectors.retrieval, vectors.dataset.catalog.item_id, k=K)
+    rows = np.array([[np.nan] * 6, [0] * 6, [1, 2, 3, np.inf, 5, 6]], np.float32)
+    embedding = servable.embed_item(tf.constant(rows))["embedding"].numpy()
+    assert np.isfinite(embedding).all()
+    np.testing.assert_array_equal(embedding[0], embedding[1])
+    np.testing.assert_array_equal(embedding[2], embedding[1])
+
+
+def test_examples_of_a_catalog_smaller_than_they_are_long(vectors, monkeypatch):
+    few = vectors.dataset.catalog._replace(item_id=vectors.dataset.catalog.item_id[:3])
+    monkeypatch.setattr(vectors.dataset, "catalog", few)
+    requests = RecommenderServable(vectors, k=K).examples()
+    assert requests[1].inputs["item_id"].shape[1] == 5
+
+
+def test_the_table_of_profiles_is_a_variable(run, exported):
+    """As a constant it would swell the graph, which may hold 2 GB at most."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((exported / "recommender/1/saved_model.pb").read_bytes())
+    library = saved.meta_graphs[0].graph_def.library
+    users = run.schema.num_users
+    shapes = [
+        [dimension.size for dimension in node.attr["value"].tensor.tensor_shape.dim]
+        for function in library.function
+        for node in function.node_def
+        if node.op == "Const"
+    ]
+    assert not [shape for shape in shapes if len(shape) == 2 and shape[0] == users]

@@ -23,7 +23,7 @@ import serving.client.__main__ as command
 from mmrec_tf.errors import ConfigError, ServingError
 from mmrec_tf.examples import examples_path, read_examples, write_examples
 from serving.client import Client
-from serving.client.calls import CallError
+from serving.client.calls import CallError, TensorSpec
 from serving.local_server import LocalServer
 from serving.servables import WARMUP_FILE
 
@@ -483,3 +483,20 @@ def test_the_compose_file_names_files_that_exist():
     assert "image: tensorflow/serving:2.19.0" in text
     for name in ("models.config", "batching.config", "monitoring.config"):
         assert f"./{name}:" in text and (ROOT / "serving" / name).exists()
+
+
+VECTOR = TensorSpec("float32", (None, 3))
+WORDS = TensorSpec("string", (None,))
+
+
+def test_vectors_are_filled_in_and_checked(monkeypatch):
+    with Client("localhost:1") as client:
+        monkeypatch.setattr(client, "_input_specs", lambda _: {"image": VECTOR, "text": WORDS})
+        given = client._content("embed_item", {"text": ["a", "b"]})
+        assert given["image"].tolist() == [[0, 0, 0], [0, 0, 0]]
+        given = client._content("embed_item", {"image": [[1, 2, 3]], "text": None})
+        assert given["image"].dtype == np.float32 and given["text"].tolist() == [b""]
+        with pytest.raises(ConfigError, match="wanted vectors"):
+            client._content("embed_item", {"image": [[1, 2]]})
+        with pytest.raises(ConfigError, match="takes ready-made vectors"):
+            client._content("embed_item", {"image": [b"picture"]})

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -70,7 +71,7 @@ class Scripted:
 # Going on after a kill
 
 KILLED = """
-import functools, os, sys
+import functools, json, os, sys
 import mmrec_tf, small_world
 import test_training as tests
 from mmrec_tf import runs, training
@@ -89,7 +90,7 @@ training.Progress.on_epoch_begin = on_epoch_begin
 if sys.argv[3] == "saving":
     runs.Run.save_retrieval = die
 Dataset.batches = tests.in_order(Dataset.batches)
-config = small_world.config(**tests.EXACT).override(eval(sys.argv[5]))
+config = small_world.config(**tests.EXACT).override(json.loads(sys.argv[5]))
 training.train_run(mmrec_tf.open_dataset(sys.argv[1]), config, sys.argv[2])
 """
 
@@ -111,7 +112,7 @@ def kill(dataset, directory, stage, epoch=0, **settings):
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
-    arguments = [dataset.directory, directory, stage, epoch, settings]
+    arguments = [dataset.directory, directory, stage, epoch, json.dumps(settings)]
     done = subprocess.run(
         [sys.executable, "-c", KILLED, *map(str, arguments)],
         env=environment,
@@ -185,7 +186,28 @@ def test_the_best_before_a_kill_stays_the_best(dataset, tmp_path, monkeypatch):
     history = train(later, dataset, directory=tmp_path / "progress")
     assert history.epoch == [2, 3]
     assert_equal(values(later), answers.weights[1])
-    assert json.loads((tmp_path / "progress/best.json").read_text()) == {"best": 0.9, "epoch": 1}
+    facts = json.loads((tmp_path / "progress/best.json").read_text())
+    assert facts == {"best": 0.9, "epoch": 1, "folder": "best-1"}
+
+
+def test_a_kill_before_the_first_backup_starts_from_untrained_weights(dataset, tmp_path):
+    """The best weights are written before the backup; they are no place to go on from."""
+    progress = tmp_path / "progress"
+    train(model_of(dataset, training__epochs=1), dataset, directory=progress)
+    assert (progress / "best-0").is_dir()
+    shutil.rmtree(progress / "backup")
+    starts = []
+
+    class Start(tf.keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            starts.append((epoch, values(self.model)))
+
+    for directory in (progress, None):
+        model = model_of(dataset, training__epochs=1)
+        train(model, dataset, directory=directory, callbacks=[Start()])
+    (one, again), (other, fresh) = starts
+    assert (one, other) == (0, 0)
+    assert_equal(again, fresh)
 
 
 # The best
