@@ -3,6 +3,7 @@ import json
 import math
 
 import pytest
+import small_world
 
 import mmrec_tf as mm
 from mmrec_tf.config import load_config
@@ -306,3 +307,16 @@ def test_command_hands_its_options_on(tmp_path, monkeypatch, capsys):
         "seed": 5,
     }
     assert "best_config.json" in capsys.readouterr().out
+
+
+def test_a_real_search(dataset, tmp_path):
+    """Two trials of real training, on the valid split alone."""
+    config = small_world.config(**small_world.VECTORS)
+    space = {"training.learning_rate": {"choice": [0.001, 0.05]}}
+    arguments = {"space": space, "strategy": "random", "trials": 2, "max_epochs": 2, "seed": 1}
+    best = search(dataset.directory, config, out=tmp_path / "search", **arguments)
+    assert best == load_config(tmp_path / "search" / "best_config.json")
+    assert best.training.learning_rate in (0.001, 0.05)
+    with (tmp_path / "search" / "trials.csv").open() as file:
+        scores = [float(row["valid_ndcg@10"]) for row in csv.DictReader(file)]
+    assert len(scores) == 2 and len(set(scores)) == 2
