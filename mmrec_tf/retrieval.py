@@ -255,7 +255,11 @@ class RetrievalModel(tfrs.Model):
             item_row = item
         else:
             both = tf.concat([item, tf.reshape(history_row, [-1])], axis=0)
-            ids, rows = tf.unique(both)
+            if self.config.training.jit_compile:
+                # The shape of tf.unique depends on the data; XLA mixes it up further down.
+                ids, rows = both, tf.range(tf.size(both))
+            else:
+                ids, rows = tf.unique(both)
             output = self.embed_items(ids, training=training)
             item_row, history_row = rows[:batch], tf.reshape(rows[batch:], [batch, steps])
         user = self.embed_users(

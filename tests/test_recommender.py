@@ -174,6 +174,14 @@ def test_of_a_long_history_the_last_are_read_in_their_order(dataset):
     long = rank(recommender, "nobody", ["i8", "i9", *last, "x"], ALL)
     short = rank(recommender, "nobody", last, ALL)
     np.testing.assert_allclose(long, short, rtol=1e-4)
+    embedding = recommender.retrieval.embed_catalog().embedding
+    read = tf.constant([[embedding[ALL.index(item)] for item in last]])
+    user = recommender.retrieval.embed_users(tf.constant([-1]), read, tf.ones([1, 4], tf.bool))
+    queries = recommender.retrieval.queries(user)
+    want = recommender.ranking.score(
+        queries, tf.range(NUM_ITEMS)[None, :], recommender.ranking.items
+    )
+    np.testing.assert_allclose(long, want[0], rtol=1e-4, atol=1e-4)
     turned = rank(recommender, "nobody", last[::-1], ALL)
     assert not np.allclose(long, turned, rtol=1e-3)
     # What is not read is not shown all the same.
