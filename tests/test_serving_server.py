@@ -817,9 +817,14 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path, recommender):
         stderr=subprocess.DEVNULL,
         text=True,
     ) as process:
-        line = process.stdout.readline()
-        assert "recommender/1 ready on 127.0.0.1:" in line and "TensorFlow Serving" in line
-        assert statuses(line.split("ready on ")[1].split()[0], "recommender") == [(1, 30, 0, "")]
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(WAIT_SECONDS) == 0
+        try:
+            line = process.stdout.readline()
+            assert "recommender/1 ready on 127.0.0.1:" in line and "TensorFlow Serving" in line
+            address = line.split("ready on ")[1].split()[0]
+            assert statuses(address, "recommender") == [(1, 30, 0, "")]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(WAIT_SECONDS) == 0
+        finally:
+            # Else a failure above would wait for the server, which waits to be told to stop.
+            process.kill()
         assert process.stdout.read() == ""
