@@ -202,7 +202,10 @@ def main(arguments: list[str] | None = None) -> int:
         "For demos and tests; production is stock TensorFlow Serving.",
         flush=True,
     )
-    stop.wait()
+    # The kernel may hand the signal to any thread, and Python's handler runs in this one: without a
+    # timeout it could sleep on and never know.
+    while not stop.wait(0.5):
+        pass
     server.stop()
     return 0
 
