@@ -10,9 +10,7 @@ on where it was stopped; birds and tiktok take 10 to 20 minutes each on two core
 
 import argparse
 import json
-import os
 import pathlib
-import platform
 import time
 
 import mmrec_tf as mm  # isort: skip  (chooses Keras 2 before TensorFlow is imported)
@@ -20,9 +18,10 @@ import mmrec_tf as mm  # isort: skip  (chooses Keras 2 before TensorFlow is impo
 import numpy as np
 import scipy.sparse
 
+from benchmarks.facts import facts
 from mmrec_tf.evaluation import evaluate_run, rank_items, relevant_items
 from mmrec_tf.metrics import mean_metrics, retrieval_metrics, top_k
-from mmrec_tf.runs import load_run, versions, write_json
+from mmrec_tf.runs import load_run, write_json
 from mmrec_tf.training import train_run
 
 KS = (10, 20)
@@ -99,14 +98,10 @@ def measure(name: str, dataset_path: str, work: pathlib.Path) -> dict:
     splits = [split for split in ("valid", "test") if len(dataset.interactions(split).user)]
     run, seconds = trained(dataset, config, work / "all", twin=True)
     result = {
-        "question": f"how good is examples/{name}.json, beside its baselines?",
-        "command": f"python -m benchmarks.bench_example {name} --dataset DATASET --work WORK",
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-        },
-        "versions": versions(),
+        **facts(
+            f"how good is examples/{name}.json, beside its baselines?",
+            command=f"python -m benchmarks.bench_example {name} --dataset DATASET --work WORK",
+        ),
         "config": config.to_json(),
         "dataset": {
             "hash": dataset.hash,

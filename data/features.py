@@ -1,6 +1,8 @@
 """Ready-made features: sparse matrices of interactions, and one matrix of vectors a modality."""
 
+import argparse
 import dataclasses
+import functools
 import pathlib
 import zipfile
 from collections.abc import Mapping
@@ -8,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from data import splits
+from data.item_shards import ItemRow, Run, write_items
+from data.workers import Note
 from mmrec_tf.errors import ConfigError, DatasetError
-from mmrec_tf.records import DatasetWriter, Quarantined, sha256
+from mmrec_tf.records import DatasetWriter, PreparedItem, Quarantined, sha256, versions
 from mmrec_tf.schema import SPLITS, ModalitySpec, Schema
 
 
@@ -35,14 +38,53 @@ class Features:
 
     def __post_init__(self):
         for name in self.vectors:
-            if not name.isidentifier():
+            if not name.isidentifier() or name in ("item", "item_id"):
                 raise ConfigError(f"vector: wanted a name such as image; got {name!r}.")
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `Features` to a command."""
+    parser.add_argument("--train", required=True, metavar="NPZ", help="sparse [user, item]")
+    parser.add_argument("--valid", metavar="NPZ")
+    parser.add_argument("--test", metavar="NPZ")
+    parser.add_argument(
+        "--vector",
+        type=_pair,
+        action="append",
+        default=[],
+        metavar="NAME=NPY",
+        help="a modality's matrix [item, dim]; may be given several times",
+    )
+
+
+def from_arguments(arguments: argparse.Namespace) -> Features:
+    """What was typed for the options of `add_arguments`.
+
+    Raises:
+      ConfigError: for a name that no modality can have.
+    """
+    return Features(
+        train=arguments.train,
+        valid=arguments.valid,
+        test=arguments.test,
+        vectors=dict(arguments.vector),
+    )
+
+
 def prepare(
-    options: Features, out: str | pathlib.Path, *, overwrite: bool = False
+    options: Features,
+    out: str | pathlib.Path,
+    *,
+    overwrite: bool = False,
+    run: Run | None = None,
 ) -> dict[str, Any]:
     """Makes a dataset directory; users and items are named "0", "1", ... by row and column.
+
+    Args:
+      options: where the matrices are.
+      out: the dataset directory.
+      overwrite: replace the dataset that stands there.
+      run: what writes the item shards; by default processes here, one a CPU.
 
     Returns:
       The manifest.
@@ -60,23 +102,31 @@ def prepare(
                 f"{paths[split]}: wanted {num_users} users x {num_items} items, as in "
                 f"{options.train}; got {matrix.shape[0]} x {matrix.shape[1]}."
             )
-    vectors = {
-        name: _load_vectors(path, num_items=num_items) for name, path in options.vectors.items()
+    dims = {
+        name: _load_vectors(path, num_items=num_items).shape[1]
+        for name, path in options.vectors.items()
     }
     events = _events(matrices)
     distinct = splits.drop_duplicates(events)
-    with DatasetWriter(out, overwrite=overwrite) as writer:
-        for item in tqdm(range(num_items), desc="items", unit="item", disable=None):
-            content = {}
-            for name, matrix in vectors.items():
-                vector = np.asarray(matrix[item], np.float32)
-                reason = _fault(vector)
-                if reason:
-                    file = f"{pathlib.Path(options.vectors[name]).name}[{item}]"
-                    writer.quarantine(Quarantined(str(item), name, file, reason))
-                else:
-                    content[name] = vector
-            writer.write_item(str(item), content=content)
+    files = {**paths, **{f"vector {name}": path for name, path in options.vectors.items()}}
+    source = {
+        "name": "features",
+        "arguments": dataclasses.asdict(options),
+        "tables": {
+            name: {"file": pathlib.Path(path).name, "sha256": sha256(pathlib.Path(path))}
+            for name, path in files.items()
+            if path is not None
+        },
+    }
+    job = {"source": source, "versions": versions()}
+    with DatasetWriter(out, overwrite=overwrite, job=job) as writer:
+        write_items(
+            writer,
+            (ItemRow(item, str(item), None) for item in range(num_items)),
+            num_items=num_items,
+            make=VectorItem(options.vectors, num_items),
+            run=run,
+        )
         for user in range(num_users):
             writer.write_user(str(user))
         splits.write(writer, distinct)
@@ -84,26 +134,49 @@ def prepare(
             num_users=num_users,
             num_items=num_items,
             modalities={
-                name: ModalitySpec(kind="vector", dim=matrix.shape[1])
-                for name, matrix in vectors.items()
-                if writer.present[name]
+                name: ModalitySpec(kind="vector", dim=dim)
+                for name, dim in dims.items()
+                if writer.present(name)
             },
         )
-        files = {**paths, **{f"vector {name}": path for name, path in options.vectors.items()}}
         return writer.finish(
             schema,
-            source={
-                "name": "features",
-                "arguments": dataclasses.asdict(options),
-                "tables": {
-                    name: {"file": pathlib.Path(path).name, "sha256": sha256(pathlib.Path(path))}
-                    for name, path in files.items()
-                    if path is not None
-                },
-            },
+            source=source,
             split_rule="given",
             duplicates={"interactions": len(events.user) - len(distinct.user)},
         )
+
+
+@dataclass(frozen=True)
+class VectorItem:
+    """Makes an item of its rows in the matrices: the per-item function, wherever it runs.
+
+    Attributes:
+      vectors: by modality, the matrix.
+      num_items: rows of each.
+    """
+
+    vectors: Mapping[str, str]
+    num_items: int
+
+    def __call__(self, row: ItemRow, left_out: Mapping[str, str], note: Note) -> PreparedItem:
+        """Prepares one item; see `data.item_shards.Maker`."""
+        content, quarantined = {}, []
+        for name, path in self.vectors.items():
+            vector = np.asarray(_mapped(path, self.num_items)[row.number], np.float32)
+            reason = _fault(vector)
+            if reason:
+                file = f"{pathlib.Path(path).name}[{row.number}]"
+                quarantined.append(Quarantined(row.item_id, name, file, reason))
+            else:
+                content[name] = vector
+        return PreparedItem(row.number, row.item_id, content, {}, tuple(quarantined))
+
+
+@functools.cache
+def _mapped(path: str, num_items: int) -> np.ndarray:
+    """The matrix, opened once a process."""
+    return _load_vectors(path, num_items=num_items)
 
 
 def _events(matrices: Mapping[str, Any]) -> splits.Events:
@@ -169,3 +242,10 @@ def _fault(vector: np.ndarray) -> str:
     if not np.isfinite(vector).all():
         return "numbers that are not finite"
     return "" if vector.any() else "all zeros"
+
+
+def _pair(typed: str) -> tuple[str, str]:
+    name, separator, path = typed.partition("=")
+    if not (name and separator and path):
+        raise argparse.ArgumentTypeError(f"wanted NAME=NPY; got {typed!r}")
+    return name, path

@@ -1,8 +1,9 @@
 """The interactions table: who met what, when, how much they liked it, and in which split."""
 
 import array
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -12,11 +13,15 @@ from tqdm import tqdm
 
 from data.splits import Events
 from data.tables import BadRow, Row, Skipped, Table, complete
+from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.schema import SPLITS
 
 # Years as far as 5138; what is beyond was meant as milliseconds.
 _LATEST_SECONDS = 100_000_000_000
 _SPLIT_NAMES = {"val": "valid", "validation": "valid"}
+# So many rows are parsed together: column by column, each distinct cell once. More would not fit
+# into the processor's cache, and take longer.
+_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class InteractionColumns:
     """The columns of the interactions table; None takes the default where the table has it.
 
     The defaults are `user`, `item`, `timestamp` (seconds since 1970 UTC), else `date` (ISO 8601,
-    UTC unless it says otherwise), `rating`, `weight` and `split`.
+    UTC unless it says otherwise), `rating`, `weight`, `event` (its type) and `split`.
     """
 
     user: str | None = None
@@ -33,6 +38,7 @@ class InteractionColumns:
     date: str | None = None
     rating: str | None = None
     weight: str | None = None
+    event: str | None = None
     split: str | None = None
 
 
@@ -44,6 +50,7 @@ def read_interactions(
     items: dict[str, int],
     given: bool,
     skipped: Skipped,
+    event_weights: Mapping[str, float] | None = None,
 ) -> Events:
     """Reads the whole table.
 
@@ -54,6 +61,8 @@ def read_interactions(
       items: numbers by id; items seen for the first time are added.
       given: read the split, too; otherwise all is train.
       skipped: what to do with bad rows.
+      event_weights: by type of event, what it counts for; a row of another type is bad. None or
+        empty: types are not read.
 
     Returns:
       One row for each row of the table, in its order.
@@ -62,77 +71,125 @@ def read_interactions(
       ConfigError: when the table lacks a column.
       DatasetError: for a bad row, unless such rows are skipped.
     """
-    parse = _parser(table, columns, given=given)
-    rated = table.column(columns.rating, "rating") is not None
-    weighted = table.column(columns.weight, "weight") is not None
+    user_column = table.required_column(columns.user, "user")
+    item_column = table.required_column(columns.item, "item")
+    fields = _fields(table, columns, given=given, event_weights=event_weights)
     # Arrays rather than lists: a hundred million rows are 25 bytes each, not 300.
-    user, item, timestamp = array.array("i"), array.array("i"), array.array("q")
-    rating, weight, split = array.array("f"), array.array("f"), array.array("b")
-    for row in tqdm(table, desc="interactions", unit="row", disable=None):
+    user, item = array.array("i"), array.array("i")
+
+    def add(rows: list[Row]) -> None:
         try:
-            parsed = parse(row)
+            for row in rows:
+                complete(row, table.columns)
+            cells = [row.cells for row in rows]
+            user_ids = _ids(cells, user_column, "user")
+            item_ids = _ids(cells, item_column, "item")
+            values = [_values(cells, field) for field in fields.values()]
         except BadRow as error:
-            skipped.add("interactions", row, str(error))
-            continue
-        user.append(users.setdefault(parsed.user, len(users)))
-        item.append(items.setdefault(parsed.item, len(items)))
-        timestamp.append(parsed.timestamp)
-        rating.append(parsed.rating)
-        weight.append(parsed.weight)
-        split.append(parsed.split)
+            if len(rows) > 1:
+                # Halves, and halves of halves, until the bad row stands alone.
+                add(rows[: len(rows) // 2])
+                add(rows[len(rows) // 2 :])
+            else:
+                skipped.add("interactions", rows[0], str(error))
+            return
+        user.extend([users.setdefault(name, len(users)) for name in user_ids])
+        item.extend([items.setdefault(name, len(items)) for name in item_ids])
+        for field, parsed in zip(fields.values(), values, strict=True):
+            field.values.extend(parsed)
+
+    with tqdm(desc="interactions", unit="row", disable=None) as progress:
+        for rows in _batches(table):
+            add(rows)
+            progress.update(len(rows))
+
+    def column(name: str, dtype: type) -> np.ndarray | None:
+        return np.asarray(fields[name].values, dtype) if name in fields else None
+
+    timestamp, split = column("timestamp", np.int64), column("split", np.int8)
     return Events(
         user=np.asarray(user, np.int32),
         item=np.asarray(item, np.int32),
-        timestamp=np.asarray(timestamp, np.int64),
-        rating=np.asarray(rating, np.float32) if rated else None,
-        weight=np.asarray(weight, np.float32) if weighted else None,
-        split=np.asarray(split, np.int8),
+        timestamp=np.zeros([len(user)], np.int64) if timestamp is None else timestamp,
+        rating=column("rating", np.float32),
+        weight=column("weight", np.float32),
+        split=np.zeros([len(user)], np.int8) if split is None else split,
+        event_weight=column("event_weight", np.float32),
     )
 
 
-class _Parsed(NamedTuple):
-    """One row of the table; `split` is a position in `mmrec_tf.schema.SPLITS`."""
+class _Field(NamedTuple):
+    """A column beside the ids: how a cell of it is parsed, and what was read so far."""
 
-    user: str
-    item: str
-    timestamp: int
-    rating: float
-    weight: float
-    split: int
+    column: str
+    parse: Callable[[str], float]
+    values: array.array
 
 
-def _parser(table: Table, columns: InteractionColumns, *, given: bool) -> Callable[[Row], _Parsed]:
-    """Finds the columns once, and returns what reads a row of them."""
-    user = table.required_column(columns.user, "user")
-    item = table.required_column(columns.item, "item")
+def _fields(
+    table: Table,
+    columns: InteractionColumns,
+    *,
+    given: bool,
+    event_weights: Mapping[str, float] | None,
+) -> dict[str, _Field]:
+    """The columns to read by the names of `Events`, in the order in which they are checked."""
+    fields = {}
     seconds = table.column(columns.timestamp, "timestamp") if columns.date is None else None
     date = table.column(columns.date, "date") if seconds is None else None
+    if seconds is not None:
+        fields["timestamp"] = _Field(seconds, _seconds, array.array("q"))
+    elif date is not None:
+        fields["timestamp"] = _Field(date, _date_seconds, array.array("q"))
     rating = table.column(columns.rating, "rating")
+    if rating is not None:
+        fields["rating"] = _Field(rating, functools.partial(_number, "rating"), array.array("f"))
     weight = table.column(columns.weight, "weight")
-    split = table.required_column(columns.split, "split") if given else None
-
-    def parse(row: Row) -> _Parsed:
-        complete(row, table.columns)
-        cells = row.cells
-        if not cells[user]:
-            raise BadRow("no user id")
-        if not cells[item]:
-            raise BadRow("no item id")
-        when = 0
-        if seconds is not None:
-            when = _seconds(cells[seconds])
-        elif date is not None:
-            when = _date_seconds(cells[date])
-        return _Parsed(
-            user=cells[user],
-            item=cells[item],
-            timestamp=when,
-            rating=1.0 if rating is None else _number("rating", cells[rating]),
-            weight=1.0 if weight is None else _weight(cells[weight]),
-            split=0 if split is None else _split(cells[split]),
+    if weight is not None:
+        fields["weight"] = _Field(weight, _weight, array.array("f"))
+    if event_weights:
+        event = table.required_column(columns.event, "event")
+        parse = functools.partial(_event_weight, event_weights)
+        fields["event_weight"] = _Field(event, parse, array.array("f"))
+    elif columns.event is not None:
+        raise ConfigError(
+            f"event column {columns.event!r}: wanted event weights beside it; got none. Say what "
+            "each type counts for with --event-weights, or leave the column out."
         )
+    if given:
+        split = table.required_column(columns.split, "split")
+        fields["split"] = _Field(split, _split, array.array("b"))
+    return fields
 
-    return parse
+
+def _batches(table: Table) -> Iterator[list[Row]]:
+    rows = iter(table)
+    batch: list[Row] = []
+    try:
+        for row in rows:
+            batch.append(row)
+            if len(batch) == _BATCH:
+                yield batch
+                batch = []
+    except DatasetError:
+        # A row before the damage may be bad, and is then the first thing to mend.
+        yield batch
+        raise
+    if batch:
+        yield batch
+
+
+def _ids(cells: list[dict[str, str]], column: str, who: str) -> list[str]:
+    ids = [row[column] for row in cells]
+    if "" in ids:
+        raise BadRow(f"no {who} id")
+    return ids
+
+
+def _values(cells: list[dict[str, str]], field: _Field) -> list[float]:
+    texts = [row[field.column] for row in cells]
+    parsed = {text: field.parse(text) for text in set(texts)}
+    return [parsed[text] for text in texts]
 
 
 def _seconds(cell: str) -> int:
@@ -173,6 +230,15 @@ def _weight(cell: str) -> float:
     if value < 0:
         raise BadRow(f"weight: wanted 0 or more; got {cell!r}")
     return value
+
+
+def _event_weight(weights: Mapping[str, float], cell: str) -> float:
+    if cell not in weights:
+        raise BadRow(
+            f"event: wanted a type that the event weights list ({', '.join(weights)}; a weight of "
+            f"0 would drop it); got {cell!r}"
+        )
+    return weights[cell]
 
 
 def _split(cell: str) -> int:

@@ -1,76 +1,122 @@
 """Your own tables and folders of pictures and sounds, as they are."""
 
-import dataclasses
-import functools
-import os
+import argparse
+import itertools
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tqdm import tqdm
+import numpy as np
 
-from data import media, splits
+from data import item_content, selection, selection_options, splits
 from data.entities import Entities
 from data.interactions import InteractionColumns, read_interactions
+from data.item_content import ContentOptions, Layout, MediaItem
+from data.item_shards import Run, write_items
+from data.selection_options import SelectionOptions
 from data.side_features import FeatureColumns, FeatureEncoder
-from data.tables import Row, Skipped, Table, described
-from mmrec_tf.errors import ConfigError, DatasetError
-from mmrec_tf.records import DatasetWriter, Quarantined
-from mmrec_tf.schema import ModalitySpec, Schema
+from data.source import settings
+from data.tables import Skipped, Table, described
+from mmrec_tf.media import text
+from mmrec_tf.records import DatasetWriter, versions
+from mmrec_tf.schema import Schema
 
 
-@dataclass(frozen=True)
-class MediaFolder:
+@dataclass(frozen=True, kw_only=True)
+class MediaFolder(ContentOptions):
     """Where the tables and media are, and how to read them; None takes the default.
 
     Attributes:
-      items: table of the items, CSV, TSV (also gzipped) or Parquet.
+      items: table of the items, CSV, TSV (also gzipped), JSON lines or Parquet.
       interactions: table of the interactions.
       users: table of the users, with their profile text and side features.
-      media_root: the folder that paths of media are relative to; by default that of `items`.
-      split: "given" (the table's column) or "leave-last-out"; by default the former where the
-        table has the column.
       columns: the columns of the interactions; `user` and `item` also name those of the other
         tables.
-      text: the columns joined into an item's text, or ("none",); by default `title` and
-        `description`, else `plot`.
-      image: a column of paths, a template such as `images/{movieId}.jpg`, or "none".
-      audio: as `image`.
+      selection: which interactions count, and how they are split.
       profile: the column of a user's profile text; by default `profile`.
       item_features: side features of the items.
       user_features: side features of the users.
-      image_max_side: larger pictures are shrunk to this, in pixels.
-      sample_rate_hz: sounds are resampled to this.
-      max_seconds: longer sounds are cut.
       skip_bad_rows: pass over rows that cannot be used, and count them, instead of raising.
+
+    The others are those of `ContentOptions`.
     """
 
-    items: str
-    interactions: str
-    users: str | None = None
-    media_root: str | None = None
-    split: str | None = None
+    items: str | Table
+    interactions: str | Table
+    users: str | Table | None = None
     columns: InteractionColumns = field(default_factory=InteractionColumns)
-    text: tuple[str, ...] | None = None
-    image: str | None = None
-    audio: str | None = None
+    selection: SelectionOptions = field(default_factory=SelectionOptions)
     profile: str | None = None
     item_features: FeatureColumns = field(default_factory=FeatureColumns)
     user_features: FeatureColumns = field(default_factory=FeatureColumns)
-    image_max_side: int = 320
-    sample_rate_hz: int = 16000
-    max_seconds: float = 10.0
     skip_bad_rows: bool = False
 
-    def __post_init__(self):
-        if self.split not in (None, *splits.SPLIT_RULES):
-            raise ConfigError(
-                f"split: wanted one of {', '.join(splits.SPLIT_RULES)}; got {self.split!r}."
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `MediaFolder` to a command."""
+    tables = parser.add_argument_group("tables (CSV, TSV, JSON lines, also .gz; Parquet)")
+    tables.add_argument("--items", required=True, metavar="FILE")
+    tables.add_argument("--interactions", required=True, metavar="FILE")
+    tables.add_argument("--users", metavar="FILE")
+    tables.add_argument(
+        "--skip-bad-rows", action="store_true", help="pass over rows that cannot be used, and count"
+    )
+    columns = parser.add_argument_group("columns")
+    selection_options.add_column_arguments(columns)
+    columns.add_argument(
+        "--profile-column", metavar="COLUMN", help="a user's text (default: profile)"
+    )
+    selection_options.add_arguments(parser)
+    item_content.add_arguments(parser)
+    features = parser.add_argument_group("side features")
+    for side in ("item", "user"):
+        for kind in ("categorical", "numeric"):
+            features.add_argument(
+                f"--{side}-{kind}", type=item_content.names, default=(), metavar="COLUMN,..."
             )
-        for name in ("image_max_side", "sample_rate_hz", "max_seconds"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}: wanted more than 0; got {getattr(self, name)}.")
+    features.add_argument(
+        "--separator", default="|", help="between several categories in one cell (default: |)"
+    )
+    features.add_argument(
+        "--vocabulary-size",
+        type=int,
+        default=10_000,
+        help="the most categories to keep of a column (default: 10000)",
+    )
+    features.add_argument(
+        "--oov-buckets", type=int, default=1, help="that all other categories share (default: 1)"
+    )
+
+
+def from_arguments(arguments: argparse.Namespace) -> MediaFolder:
+    """What was typed for the options of `add_arguments`.
+
+    Raises:
+      ConfigError: for values that cannot be used, or not together.
+    """
+
+    def features(side: str) -> FeatureColumns:
+        return FeatureColumns(
+            categorical=getattr(arguments, f"{side}_categorical"),
+            numeric=getattr(arguments, f"{side}_numeric"),
+            separator=arguments.separator,
+            vocabulary_size=arguments.vocabulary_size,
+            oov_buckets=arguments.oov_buckets,
+        )
+
+    return MediaFolder(
+        items=arguments.items,
+        interactions=arguments.interactions,
+        users=arguments.users,
+        columns=selection_options.columns_from_arguments(arguments),
+        selection=selection_options.from_arguments(arguments),
+        profile=arguments.profile_column,
+        item_features=features("item"),
+        user_features=features("user"),
+        skip_bad_rows=arguments.skip_bad_rows,
+        **item_content.from_arguments(arguments),
+    )
 
 
 def prepare(
@@ -78,7 +124,7 @@ def prepare(
     out: str | pathlib.Path,
     *,
     overwrite: bool = False,
-    workers: int | None = None,
+    run: Run | None = None,
     source: Mapping[str, Any] | None = None,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
@@ -88,7 +134,7 @@ def prepare(
       options: where the tables and media are, and how to read them.
       out: the dataset directory.
       overwrite: replace the dataset that stands there.
-      workers: threads that decode media; by default one a CPU.
+      run: what writes the item shards; by default processes here, one a CPU.
       source: what the manifest says of the source, where that is not `options`.
       extra: further JSON files for the directory, by name.
 
@@ -99,140 +145,91 @@ def prepare(
       ConfigError: for a column that a table lacks.
       DatasetError: for a table that cannot be read, or when `out` may not be written.
     """
-    skipped = Skipped(options.skip_bad_rows)
-    catalog = Entities("items", Table(options.items), options.columns.item, default="item")
-    interactions = Table(options.interactions)
+    catalog = Entities("items", _table(options.items), options.columns.item, default="item")
+    interactions = _table(options.interactions)
     users = (
-        Entities("users", Table(options.users), options.columns.user, default="user")
+        Entities("users", _table(options.users), options.columns.user, default="user")
         if options.users is not None
         else None
     )
-    contents = _Contents(options, catalog)
-    with DatasetWriter(out, overwrite=overwrite) as writer:
+    layout = Layout(catalog, options)
+    tables = {
+        "items": catalog.table,
+        "interactions": interactions,
+        "users": users.table if users is not None else None,
+    }
+    given = source or {"name": "media-folder", "arguments": settings(options)}
+    source = dict(given) | {"tables": described(tables)}
+    job = {"source": source, "options": settings(options), "versions": versions()}
+    with DatasetWriter(out, overwrite=overwrite, job=job) as writer:
+        skipped = Skipped(options.skip_bad_rows)
         item_features = catalog.number(options.item_features, skipped)
         user_ids: dict[str, int] = {}
         user_features = FeatureEncoder(FeatureColumns(), {})
         if users is not None:
             user_features = users.number(options.user_features, skipped)
             user_ids = users.ids
-        rule = options.split or _default_split(interactions, options.columns)
-        num_named = len(catalog.ids)
+        listed = len(catalog.ids), len(user_ids)
+        has_split = interactions.column(options.columns.split, "split") is not None
         events = read_interactions(
             interactions,
             options.columns,
             users=user_ids,
             items=catalog.ids,
-            given=rule == "given",
+            given=options.selection.rule(has_split=has_split) == "given",
+            event_weights=options.selection.event_weights,
             skipped=skipped,
         )
-        if not len(events.user):
-            raise DatasetError(
-                f"{options.interactions}: wanted at least one interaction; got none."
-            )
-        distinct = splits.drop_duplicates(events)
-        if rule == "leave-last-out":
-            distinct = splits.leave_last_out(distinct)
-        _write_items(writer, catalog, contents, item_features, workers=workers)
-        for item in list(catalog.ids)[num_named:]:
-            writer.write_item(item, features=item_features.missing())
-        profile = _write_users(writer, users, user_ids, user_features, options.profile)
-        splits.write(writer, distinct)
+        selected = selection.select(
+            events,
+            options.selection,
+            has_split=has_split,
+            users=user_ids,
+            items=catalog.ids,
+            num_listed_items=listed[0],
+            num_listed_users=listed[1],
+        )
+        write_items(
+            writer,
+            layout.rows(catalog, item_features, selected.items),
+            num_items=int(selected.items.sum()),
+            make=MediaItem(layout.media),
+            run=run,
+        )
+        profile = _write_users(
+            writer, users, user_ids, user_features, options.profile, selected.users
+        )
+        splits.write(writer, selected.events)
         for name, value in (extra or {}).items():
             writer.write_json(name, value)
         schema = Schema(
-            num_users=len(user_ids),
-            num_items=len(catalog.ids),
-            modalities={
-                name: spec for name, spec in contents.specs.items() if writer.present[name]
-            },
+            num_users=int(selected.users.sum()),
+            num_items=int(selected.items.sum()),
+            modalities={name: spec for name, spec in layout.specs.items() if writer.present(name)},
             item_features=item_features.specs,
             user_features=user_features.specs,
             profile=profile,
-            ordered=rule == "leave-last-out" or splits.follows_time(distinct),
-            ratings=distinct.rating is not None,
+            ordered=selected.ordered,
+            ratings=selected.events.rating is not None,
         )
-        tables: dict[str, Table | None] = {
-            "items": catalog.table,
-            "interactions": interactions,
-            "users": users.table if users is not None else None,
-        }
+        dropped = {name: number for name, number in selected.counts.items() if name != "repeated"}
         return writer.finish(
             schema,
-            source=source or _described(options, tables),
-            split_rule=rule,
+            source=source,
+            split_rule=selected.split,
+            borders=selected.borders,
             duplicates={
                 "items": catalog.duplicates,
                 "users": users.duplicates if users else 0,
-                "interactions": len(events.user) - len(distinct.user),
+                "interactions": selected.counts["repeated"],
+            },
+            dropped={
+                **{f"interactions {name}": number for name, number in dropped.items()},
+                "items left_out": int((~selected.items).sum()),
+                "users left_out": int((~selected.users).sum()),
             },
             skipped_rows=skipped.counts,
         )
-
-
-class _Contents:
-    """What is made of one row of the items: its content by modality."""
-
-    def __init__(self, options: MediaFolder, catalog: Entities):
-        from mmrec_tf.modalities import audio, image, text
-
-        root = pathlib.Path(options.media_root or pathlib.Path(options.items).parent)
-        media.check_root(root)
-        self._prepare_text = text.prepare
-        self._text = _text_columns(options.text, catalog.table)
-        self._media = []
-        prepare_image = functools.partial(image.prepare, max_side=options.image_max_side)
-        prepare_audio = functools.partial(
-            audio.prepare, sample_rate_hz=options.sample_rate_hz, max_seconds=options.max_seconds
-        )
-        for name, place, function, max_bytes in (
-            ("image", options.image, prepare_image, image.MAX_BYTES),
-            ("audio", options.audio, prepare_audio, audio.MAX_BYTES),
-        ):
-            place = place or media.default_place(name, catalog.table, root, item=catalog.column)
-            if place in (None, media.ABSENT):
-                continue
-            locator = media.Locator(name, root, table=catalog.table, place=place)
-            self._media.append(media.Medium(name, locator, function, max_bytes))
-        self.specs = {
-            "text": ModalitySpec(kind="text"),
-            "image": ModalitySpec(kind="image"),
-            "audio": ModalitySpec(kind="audio", sample_rate_hz=options.sample_rate_hz),
-        }
-
-    def load(self, item: str, row: Row) -> tuple[dict[str, str | bytes], list[Quarantined]]:
-        """The content of one item by modality, and what could not be used of it."""
-        found: dict[str, str | bytes] = {}
-        quarantined = []
-        text = self._prepare_text(_joined([row.cells[name] for name in self._text]))
-        if text:
-            found["text"] = text
-        for medium in self._media:
-            content = medium.load(item, row)
-            if isinstance(content, Quarantined):
-                quarantined.append(content)
-            elif content is not None:
-                found[medium.modality] = content
-        return found, quarantined
-
-
-def _write_items(
-    writer: DatasetWriter,
-    catalog: Entities,
-    contents: _Contents,
-    features: FeatureEncoder,
-    *,
-    workers: int | None,
-) -> None:
-    def work(value: tuple[str, Row]):
-        item, row = value
-        return item, contents.load(item, row), features.encode(row)
-
-    done = media.in_order(work, catalog.rows(), workers=workers or os.cpu_count() or 1)
-    progress = tqdm(done, desc="items", total=len(catalog.ids), unit="item", disable=None)
-    for item, (content, quarantined), encoded in progress:
-        writer.write_item(item, content=content, features=encoded)
-        for row in quarantined:
-            writer.quarantine(row)
 
 
 def _write_users(
@@ -241,67 +238,25 @@ def _write_users(
     ids: Mapping[str, int],
     features: FeatureEncoder,
     column: str | None,
+    stays: np.ndarray,
 ) -> bool:
     """Writes the users of the table, then those that only the interactions name.
 
     Returns:
       Whether any has profile text.
     """
-    from mmrec_tf.modalities import text
-
-    profiles, number = False, 0
+    profiles, listed = False, 0
     if users is not None:
         column = users.table.column(column, "profile")
-        for name, row in users.rows():
-            profile = text.prepare(row.cells[column]) if column else ""
-            profiles |= bool(profile)
-            writer.write_user(name, profile=profile or None, features=features.encode(row))
-            number += 1
-    for name in list(ids)[number:]:
+        for listed, (name, row) in enumerate(users.rows(), 1):
+            if stays[listed - 1]:
+                profile = text.prepare(row.cells[column]) if column else ""
+                profiles |= bool(profile)
+                writer.write_user(name, profile=profile or None, features=features.encode(row))
+    for name in itertools.compress(itertools.islice(ids, listed, None), stays[listed:]):
         writer.write_user(name, features=features.missing())
     return profiles
 
 
-def _text_columns(asked: tuple[str, ...] | None, table: Table) -> tuple[str, ...]:
-    if asked == (media.ABSENT,):
-        return ()
-    if asked is not None:
-        for name in asked:
-            table.required_column(name, name)
-        return asked
-    longer = [name for name in ("description", "plot") if name in table.columns][:1]
-    return tuple(name for name in ("title", *longer) if name in table.columns)
-
-
-def _joined(parts: list[str]) -> str:
-    """Parts of a text as sentences of one."""
-    whole = ""
-    for part in filter(None, parts):
-        whole += (" " if whole.endswith((".", "!", "?")) else ". ") * bool(whole) + part
-    return whole
-
-
-def _default_split(table: Table, columns: InteractionColumns) -> str:
-    return "given" if table.column(columns.split, "split") else "leave-last-out"
-
-
-def _described(options: MediaFolder, tables: Mapping[str, Table | None]) -> dict[str, Any]:
-    """For the manifest: the options that differ from their defaults, and the tables' hashes."""
-    arguments = {
-        item.name: _plain(getattr(options, item.name))
-        for item in dataclasses.fields(options)
-        if getattr(options, item.name) != _default(item)
-    }
-    return {"name": "media-folder", "arguments": arguments, "tables": described(tables)}
-
-
-def _default(item: dataclasses.Field) -> Any:
-    if item.default_factory is not dataclasses.MISSING:
-        return item.default_factory()
-    return item.default
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (InteractionColumns, FeatureColumns)):
-        return dataclasses.asdict(value)
-    return value
+def _table(table: str | Table) -> Table:
+    return Table(table) if isinstance(table, str) else table

@@ -24,7 +24,9 @@ from data import ceiling
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import SPLITS
 
-_BLOCK = 1024  # users drawn at a time
+# Drawn at a time: at most so many users, and so many pairs of a user and an item.
+_BLOCK = 1024
+_PAIRS = 1 << 20
 _ITEMS_PER_CLUSTER = 30
 _MOST_CLUSTERS = 16  # unless asked for more
 # Topics, styles and timbres. As no two share a divisor, any two tell 5 * 6 clusters apart; with 14
@@ -156,8 +158,9 @@ def draw_interactions(truth: Truth, rng: np.random.Generator) -> Iterator[Met]:
     most = min(_TRAIN_ITEMS[1], num_warm // 3)
     least = min(_TRAIN_ITEMS[0], most)
     targets = min(_TARGETS, (num_items - most) // 2)
-    for start in range(0, num_users, _BLOCK):
-        users = slice(start, min(start + _BLOCK, num_users))
+    block = max(1, min(_BLOCK, _PAIRS // num_items))
+    for start in range(0, num_users, block):
+        users = slice(start, min(start + block, num_users))
         size = users.stop - users.start
         log_probability = np.log(truth.probability(users))
         warm = np.where(truth.cold, -np.inf, log_probability)

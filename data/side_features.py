@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.tables import BadRow, Row, Table
+from mmrec_tf.errors import ConfigError
+from mmrec_tf.records.items import shard_of
 from mmrec_tf.schema import FeatureSpec
-
-_UNKNOWN, _FIRST = 1, 2
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,19 @@ class FeatureColumns:
       numeric: columns of one number each.
       separator: what stands between several names in one cell; "" for never several.
       vocabulary_size: the most names to keep of a column, the most frequent ones.
+      oov_buckets: how many numbers the others share, by their hash.
     """
 
     categorical: tuple[str, ...] = ()
     numeric: tuple[str, ...] = ()
     separator: str = "|"
     vocabulary_size: int = 10_000
+    oov_buckets: int = 1
+
+    def __post_init__(self):
+        for name in ("vocabulary_size", "oov_buckets"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: wanted 1 or more; got {getattr(self, name)}.")
 
     def check(self, table: Table) -> None:
         """Checks that the table has the columns.
@@ -104,6 +111,7 @@ class FeatureLearner:
                 kind="categorical",
                 vocabulary=tuple(frequent[: self._columns.vocabulary_size]),
                 width=self._width[name],
+                oov_buckets=self._columns.oov_buckets,
             )
         for name, numbers in self._numbers.items():
             values = np.asarray(numbers, np.float64)
@@ -122,7 +130,10 @@ class FeatureEncoder:
         self._columns = columns
         self.specs = specs
         self._numbers = {
-            name: {word: i + _FIRST for i, word in enumerate(specs[name].vocabulary)}
+            name: {
+                word: 1 + specs[name].oov_buckets + i
+                for i, word in enumerate(specs[name].vocabulary)
+            }
             for name in columns.categorical
         }
 
@@ -134,7 +145,11 @@ class FeatureEncoder:
         """The features of one row; a number that cannot be read is missing."""
         found = self.missing()
         for name, numbers in self._numbers.items():
-            found[name] = [numbers.get(word, _UNKNOWN) for word in self._columns.names(row, name)]
+            found[name] = [
+                # The hash is that of the shards: the same in every run.
+                numbers.get(word) or 1 + shard_of(word, self._columns.oov_buckets)
+                for word in self._columns.names(row, name)
+            ]
         for name in self._columns.numeric:
             try:
                 value = self._columns.number(row, name)

@@ -1,5 +1,7 @@
-"""Interactions as they come, made distinct and told apart into train, valid and test."""
+"""Interactions as they come, made distinct, thinned, and told apart into train, valid and test."""
 
+import hashlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -7,8 +9,8 @@ import numpy as np
 from mmrec_tf.records import DatasetWriter
 from mmrec_tf.schema import SPLITS
 
-SPLIT_RULES = ("given", "leave-last-out")
 _TRAIN, _VALID, _TEST = range(3)
+_NEVER = np.iinfo(np.int64).max
 
 
 class Events(NamedTuple):
@@ -21,6 +23,8 @@ class Events(NamedTuple):
       rating: <float32>[interaction], or None where the source has none.
       weight: <float32>[interaction], or None where the source has none.
       split: <int8>[interaction], position in `mmrec_tf.schema.SPLITS`.
+      event_weight: <float32>[interaction], what an interaction of this type counts for, 0 to drop
+        it; None where types make no difference.
     """
 
     user: np.ndarray
@@ -29,9 +33,10 @@ class Events(NamedTuple):
     rating: np.ndarray | None
     weight: np.ndarray | None
     split: np.ndarray
+    event_weight: np.ndarray | None = None
 
     def take(self, index: np.ndarray) -> "Events":
-        """The interactions at `index <int64>[interaction]`."""
+        """The interactions at `index <int64>[interaction]`, or where a mask <bool> is True."""
         return Events(
             user=self.user[index],
             item=self.item[index],
@@ -39,7 +44,13 @@ class Events(NamedTuple):
             rating=None if self.rating is None else self.rating[index],
             weight=None if self.weight is None else self.weight[index],
             split=self.split[index],
+            event_weight=None if self.event_weight is None else self.event_weight[index],
         )
+
+    @property
+    def weights(self) -> np.ndarray:
+        """<float32>[interaction], 1 where the source has none."""
+        return np.ones(len(self.user), np.float32) if self.weight is None else self.weight
 
 
 def drop_duplicates(events: Events) -> Events:
@@ -50,12 +61,145 @@ def drop_duplicates(events: Events) -> Events:
     Returns:
       The rest, in the order of the source.
     """
+    pair = _pair(events)
     # lexsort is stable: rows that tie in all keys keep their order.
-    order = np.lexsort((events.split, events.timestamp, events.item, events.user))
-    user, item = events.user[order], events.item[order]
+    order = np.lexsort((events.split, events.timestamp, pair))
+    pair = pair[order]
     first = np.ones(len(order), bool)
-    first[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
+    first[1:] = pair[1:] != pair[:-1]
     return events.take(np.sort(order[first]))
+
+
+def largest_weight(distinct: Events, events: Events, *, begun: np.ndarray) -> np.ndarray:
+    """The largest weight among the events that each distinct interaction was made of.
+
+    Events that came when a later split had begun do not count: a purchase after the end of train
+    must not weigh what was merely seen in train.
+
+    Args:
+      distinct: some of `events`, with the splits that they are in.
+      events: all of them.
+      begun: <int8>[event], the last split that had begun by then; see `begun`.
+
+    Returns:
+      <float32>[interaction].
+    """
+    # Both sorted, because a search for neighbors one after the other stays within the cache.
+    one, row = np.argsort(_pair(distinct)), np.argsort(_pair(events))
+    pair, wanted = _pair(distinct)[one], _pair(events)[row]
+    at = np.searchsorted(pair, wanted).clip(max=len(pair) - 1)
+    # Not all pairs are left, as interactions may have been dropped since.
+    known = pair[at] == wanted
+    one, row = one[at[known]], row[known]
+    counts = begun[row] <= distinct.split[one]
+    largest = distinct.weights.copy()
+    np.maximum.at(largest, one[counts], events.weights[row[counts]])
+    return largest
+
+
+def k_core(user: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:
+    """Thins interactions until every user and every item that is left has at least `k` of them.
+
+    Args:
+      user: <int32>[interaction], users by number.
+      item: <int32>[interaction], items by number; no pair stands twice.
+      k: 1 or more.
+
+    Returns:
+      <int64>[kept], the positions of those that stay, ascending; possibly none.
+    """
+    kept = np.arange(len(user))
+    while len(kept):
+        enough = (np.bincount(user) >= k)[user] & (np.bincount(item) >= k)[item]
+        if enough.all():
+            break
+        # Without one that goes, another may have too few.
+        kept, user, item = kept[enough], user[enough], item[enough]
+    return kept
+
+
+def at_random(
+    events: Events,
+    *,
+    valid_share: float,
+    test_share: float,
+    seed: int,
+    users: Iterable[str],
+    items: Iterable[str],
+) -> Events:
+    """Splits each user's interactions at random.
+
+    Of a user's n interactions n * share, rounded up or down by a draw of the user's own, so that
+    the shares hold over all users however little each of them did. At least one stays in train; of
+    a single one that is all. The draws are hashes of the seed and the ids, so that neither the
+    order of rows nor other users matter.
+
+    Args:
+      events: distinct interactions.
+      valid_share: 0 or more; with `test_share` less than 1.
+      test_share: 0 or more.
+      seed: gives another split each.
+      users: ids in the order of the numbers.
+      items: ids in the order of the numbers.
+    """
+    user_hash = _hashes(users, b"user", seed)
+    draw = _mixed(user_hash[events.user] ^ _hashes(items, b"item", seed)[events.item])
+    order = np.lexsort((draw, events.user))
+    count = np.bincount(events.user, minlength=len(user_hash))
+    user = events.user[order]
+    rank = np.arange(len(order)) - (np.cumsum(count) - count)[user]
+    # Systematic sampling: points 1 / n apart, the first one anywhere in the first n-th.
+    start = (user_hash >> np.uint64(11)) * 2.0**-53
+    point = (rank + start[user]) / count[user]
+    split = np.full(len(order), _TRAIN, np.int8)
+    split[order[point < valid_share + test_share]] = _VALID
+    split[order[point < test_share]] = _TEST
+    split[order[rank == count[user] - 1]] = _TRAIN
+    return events._replace(split=split)
+
+
+def time_borders(
+    timestamp: np.ndarray, *, valid_share: float, test_share: float
+) -> tuple[int, int]:
+    """The moments at which valid and test begin, so that they get their shares of interactions.
+
+    Interactions of the same second are not torn apart: all go to the later split, which then gets
+    more than its share.
+
+    Args:
+      timestamp: <int64>[interaction], in seconds; at least one.
+      valid_share: 0 or more; with `test_share` less than 1.
+      test_share: 0 or more.
+
+    Returns:
+      The first second of valid and that of test.
+    """
+    # Of no interactions a split begins after the last.
+    times = np.append(np.sort(timestamp), _NEVER)
+    num_test = round(len(timestamp) * test_share)
+    num_valid = round(len(timestamp) * (valid_share + test_share)) - num_test
+    test = len(timestamp) - num_test
+    return int(times[test - num_valid]), int(times[test])
+
+
+def by_time(events: Events, borders: tuple[int, int]) -> Events:
+    """Splits at the first second of valid and that of test."""
+    return events._replace(split=begun(events.timestamp, np.asarray(borders)))
+
+
+def begun(timestamp: np.ndarray, borders: np.ndarray) -> np.ndarray:
+    """The last split that had begun by each of some moments.
+
+    Args:
+      timestamp: <int64>[moment], in seconds.
+      borders: <int64>[2] or [moment, 2], the first second of valid and that of test, which is no
+        earlier.
+
+    Returns:
+      <int8>[moment], position in `mmrec_tf.schema.SPLITS`.
+    """
+    valid, test = timestamp >= borders[..., 0], timestamp >= borders[..., 1]
+    return valid.astype(np.int8) + test
 
 
 def leave_last_out(events: Events) -> Events:
@@ -68,6 +212,19 @@ def leave_last_out(events: Events) -> Events:
     split[order[last]] = _TEST
     split[order[last - 1]] = _VALID
     return events._replace(split=split)
+
+
+def last_borders(events: Events, *, num_users: int) -> np.ndarray:
+    """When valid and test begin for each user after `leave_last_out`.
+
+    Returns:
+      <int64>[user, 2], in seconds; beyond all times for a user who has neither.
+    """
+    borders = np.full([num_users, 2], _NEVER)
+    for column, split in enumerate((_VALID, _TEST)):
+        held_out = events.split == split
+        borders[events.user[held_out], column] = events.timestamp[held_out]
+    return borders
 
 
 def follows_time(events: Events) -> bool:
@@ -88,6 +245,24 @@ def follows_time(events: Events) -> bool:
     return bool(both.any() and (earliest >= latest)[both].all())
 
 
+def renumber(
+    numbers: np.ndarray, num_ids: int, *, num_listed: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers users or items anew, without those that have no interaction.
+
+    Args:
+      numbers: <int32>[interaction], from 0 to num_ids - 1.
+      num_ids: how many there are.
+      num_listed: so many of the first stay in any case; None for all.
+
+    Returns:
+      <bool>[id], who stays; <int32>[interaction], the new numbers, which keep the old order.
+    """
+    stays = np.bincount(numbers, minlength=num_ids) > 0
+    stays[:num_listed] = True
+    return stays, (np.cumsum(stays) - 1).astype(np.int32)[numbers]
+
+
 def write(writer: DatasetWriter, events: Events) -> None:
     """Writes distinct interactions to a dataset: by user, oldest first, ties as in the source."""
     order = np.lexsort((events.timestamp, events.user, events.split))
@@ -105,3 +280,25 @@ def write(writer: DatasetWriter, events: Events) -> None:
             rating=None if events.rating is None else events.rating[part],
             weight=None if events.weight is None else events.weight[part],
         )
+
+
+def _pair(events: Events) -> np.ndarray:
+    """One number for each pair of a user and an item, <int64>[interaction]."""
+    return events.user.astype(np.int64) << 32 | events.item
+
+
+def _hashes(ids: Iterable[str], kind: bytes, seed: int) -> np.ndarray:
+    """<uint64>[id]; the same on every machine and in every run."""
+    salt = str(seed).encode()
+    digests = [
+        hashlib.blake2b(name.encode(), digest_size=8, key=salt, person=kind).digest()
+        for name in ids
+    ]
+    return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
+
+
+def _mixed(bits: np.ndarray) -> np.ndarray:
+    """Scatters <uint64>[n]: the finalizer of SplitMix64 (Steele, Lea and Flood 2014)."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))

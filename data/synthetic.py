@@ -1,10 +1,11 @@
 """The planted world as real files, and as the dataset that the media folder makes of them."""
 
-import contextlib
+import argparse
 import csv
 import dataclasses
+import json
 import pathlib
-import tempfile
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,8 +13,10 @@ import numpy as np
 from tqdm import tqdm
 
 from data import media_folder, synthetic_media
+from data.item_shards import Run
 from data.planted import Met, Truth, World, best, draw_interactions, draw_truth
 from mmrec_tf.errors import DatasetError
+from mmrec_tf.records.manifest import write_json
 from mmrec_tf.schema import SPLITS
 
 _DAY_SECONDS = 86_400
@@ -54,22 +57,64 @@ def write_source(world: World, folder: pathlib.Path) -> tuple[Truth, list[Met]]:
     return truth, drawn
 
 
+@dataclasses.dataclass(frozen=True)
+class Synthetic:
+    """What the command makes.
+
+    Attributes:
+      world: its settings.
+      keep_source: where the tables, pictures and sounds are kept; None for nowhere.
+    """
+
+    world: World
+    keep_source: str | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `Synthetic` to a command."""
+    parser.add_argument("--users", type=int, default=2000, help="default: 2000")
+    parser.add_argument("--items", type=int, default=500, help="default: 500")
+    parser.add_argument(
+        "--clusters", type=int, help="4 to 30 (default: one for 30 items, but 4 to 16)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument(
+        "--keep-source", metavar="DIR", help="keep the tables, pictures and sounds here"
+    )
+
+
+def from_arguments(arguments: argparse.Namespace) -> Synthetic:
+    """What was typed for the options of `add_arguments`.
+
+    Raises:
+      ConfigError: for a world that cannot be.
+    """
+    world = World(
+        num_users=arguments.users,
+        num_items=arguments.items,
+        num_clusters=arguments.clusters,
+        seed=arguments.seed,
+    )
+    return Synthetic(world, arguments.keep_source)
+
+
 def prepare(
-    world: World,
+    options: Synthetic,
     out: str | pathlib.Path,
     *,
-    keep_source: str | pathlib.Path | None = None,
     overwrite: bool = False,
-    workers: int | None = None,
+    run: Run | None = None,
 ) -> dict[str, Any]:
     """Makes a dataset directory of a planted world, by way of real files.
 
+    Those lie in `OUT.source` until the dataset stands, so that a killed process can be gone on
+    with.
+
     Args:
-      world: its settings.
+      options: the world, and whether its source is kept.
       out: the dataset directory.
-      keep_source: an empty or new folder to keep the tables, pictures and sounds in.
       overwrite: replace the dataset that stands there.
-      workers: threads that decode media; by default one a CPU.
+      run: what writes the item shards; by default processes here, one a CPU.
 
     Returns:
       The manifest.
@@ -77,34 +122,46 @@ def prepare(
     Raises:
       DatasetError: when `keep_source` holds something, or `out` may not be written.
     """
-    with _source_folder(keep_source) as folder:
-        truth, drawn = write_source(world, folder)
-        settings = dataclasses.asdict(world) | {"num_clusters": world.clusters}
-        return media_folder.prepare(
-            media_folder.MediaFolder(
-                items=str(folder / "items.csv"),
-                interactions=str(folder / "interactions.csv"),
-                sample_rate_hz=synthetic_media.SAMPLE_RATE_HZ,
-            ),
-            out,
-            overwrite=overwrite,
-            workers=workers,
-            source={"name": "synthetic", "arguments": settings},
-            extra={"ceiling.json": best(truth, drawn)},
-        )
+    out, world = pathlib.Path(out), options.world
+    folder = pathlib.Path(options.keep_source or out.with_name(f"{out.name}.source"))
+    settings = dataclasses.asdict(world) | {"num_clusters": world.clusters}
+    ceiling = _source(world, folder, settings)
+    manifest = media_folder.prepare(
+        media_folder.MediaFolder(
+            items=str(folder / "items.csv"),
+            interactions=str(folder / "interactions.csv"),
+            sample_rate_hz=synthetic_media.SAMPLE_RATE_HZ,
+        ),
+        out,
+        overwrite=overwrite,
+        run=run,
+        source={"name": "synthetic", "arguments": settings},
+        extra={"ceiling.json": ceiling},
+    )
+    if options.keep_source is None:
+        shutil.rmtree(folder)
+    return manifest
 
 
-@contextlib.contextmanager
-def _source_folder(keep: str | pathlib.Path | None) -> Iterator[pathlib.Path]:
-    if keep is None:
-        with tempfile.TemporaryDirectory() as temporary:
-            yield pathlib.Path(temporary)
-        return
-    folder = pathlib.Path(keep)
+def _source(world: World, folder: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Writes the source, unless it stands there finished.
+
+    Returns:
+      The best figures that its truth allows.
+    """
+    state = folder / "world.json"
+    begun = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
+    if begun.get("world") == settings and "ceiling" in begun:
+        return begun["ceiling"]
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise DatasetError(f"{folder}: wanted a new or empty folder to keep the source in.")
-    yield folder
+    if any(folder.iterdir()) and not begun:
+        raise DatasetError(f"{folder}: wanted a new or empty folder to draw the world in.")
+    write_json(state, {"world": settings})
+    for name in ("images", "audio"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    ceiling = best(*write_source(world, folder))
+    write_json(state, {"world": settings, "ceiling": ceiling})
+    return ceiling
 
 
 def _write_items(
@@ -112,9 +169,15 @@ def _write_items(
 ) -> None:
     for name in ("images", "audio"):
         (folder / name).mkdir()
+    header = ("item", "title", "description", "image", "audio")
+    _write_table(folder / "items.csv", header, _item_rows(world, truth, folder, rng))
+
+
+def _item_rows(
+    world: World, truth: Truth, folder: pathlib.Path, rng: np.random.Generator
+) -> Iterator[list[str]]:
     present = rng.random([world.num_items, 3]) >= world.missing_share
     _, num_styles, num_timbres = world.num_attributes
-    rows = []
     progress = tqdm(truth.cluster.tolist(), desc="drawing", unit="item", disable=None)
     for item, cluster in enumerate(progress):
         topic, style, timbre = world.attributes(cluster)
@@ -132,8 +195,7 @@ def _write_items(
         if has_audio:
             row[4] = f"audio/i{item}.wav"
             (folder / row[4]).write_bytes(audio)
-        rows.append(row)
-    _write_table(folder / "items.csv", ("item", "title", "description", "image", "audio"), rows)
+        yield row
 
 
 def _interaction_rows(

@@ -21,7 +21,7 @@ def _train(arguments) -> None:
 
     from mmrec_tf.training import train_run
 
-    dataset = mmrec_tf.open_dataset(arguments.dataset)
+    dataset = mmrec_tf.open_dataset(arguments.dataset, verify=arguments.verify)
     run = train_run(dataset, config, arguments.out, twin=arguments.twin)
     metrics = json.loads((run.directory / "metrics.json").read_text(encoding="utf-8"))
     _print_table(f"{run.directory}, valid split", metrics["valid"])
@@ -30,7 +30,7 @@ def _train(arguments) -> None:
 def _evaluate(arguments) -> None:
     from mmrec_tf.evaluation import evaluate_run
 
-    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset)
+    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
     result = evaluate_run(
         run, split=arguments.split, ks=_numbers(arguments.k), stage=arguments.stage
     )
@@ -45,7 +45,7 @@ def _evaluate(arguments) -> None:
 
 
 def _recommend(arguments) -> None:
-    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset)
+    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
     history = [arguments.history.split(",")] * len(arguments.user) if arguments.history else None
     answer = run.recommender().recommend(arguments.user, history=history, k=arguments.k)
     if arguments.json:
@@ -62,7 +62,7 @@ def _recommend(arguments) -> None:
 
 
 def _export(arguments) -> None:
-    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset)
+    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
     for path in mmrec_tf.export(
         run.recommender(), arguments.out, version=arguments.version, k=arguments.k
     ):
@@ -85,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
     command.add_argument("--out", required=True, metavar="RUN")
     command.add_argument("--twin", action="store_true", help="also train the id-only twin")
+    _add_verify(command)
     command.set_defaults(call=_train)
 
     command = _run_command(commands, "evaluate", "rank every item for every user of a split")
@@ -118,7 +119,14 @@ def _run_command(commands, name: str, description: str) -> argparse.ArgumentPars
     command = commands.add_parser(name, help=description, description=description)
     command.add_argument("run", metavar="RUN")
     command.add_argument("--dataset", metavar="DIR", help="where the dataset has moved")
+    _add_verify(command)
     return command
+
+
+def _add_verify(command) -> None:
+    command.add_argument(
+        "--verify", action="store_true", help="compare the hashes of all the dataset's files first"
+    )
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, str]:

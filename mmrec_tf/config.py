@@ -43,6 +43,21 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     _require(value in choices, f"{name}: wanted one of {', '.join(choices)}; got {value!r}.")
 
 
+def _only_trained(
+    part: "TextConfig | ImageConfig | AudioConfig", prefix: str, names: tuple[str, ...]
+) -> None:
+    """Refuses augmentation of a frozen encoder, which would do nothing."""
+    for name in names:
+        value, off = getattr(part, name), getattr(type(part), name)
+        _require(
+            part.trainable_layers != 0 or value == off,
+            f"{prefix}{name}: wanted {json.dumps(off)} while {prefix}trainable_layers is 0, as a "
+            f"frozen encoder's vectors are computed once, from unchanged content; got "
+            f"{json.dumps(value)}. Set {prefix}trainable_layers to -1 (all) or a count, or leave "
+            f"{prefix}{name} out.",
+        )
+
+
 @dataclass(frozen=True)
 class TextConfig:
     """WordPiece tokens into BERT (Devlin et al. 2019).
@@ -50,6 +65,9 @@ class TextConfig:
     `weights` is a hub id or a local folder for `TFBertModel.from_pretrained`; empty for a fresh
     BERT of the sizes below with a vocabulary learned from the catalog.
     `trainable_layers`: 0 keeps the encoder frozen, n trains the last n blocks, -1 trains all.
+    Augmentation, while an encoder trains: `word_dropout` is the share of words that are hidden;
+    `synonyms` is a file of lines "word TAB synonym,synonym,...", and `synonym_share` the share of
+    its words that are replaced where they occur (0.1 as in Wei and Zou 2019).
     """
 
     weights: str = ""
@@ -60,6 +78,9 @@ class TextConfig:
     hidden_size: int = 64
     num_layers: int = 2
     num_heads: int = 2
+    word_dropout: float = 0.0
+    synonyms: str = ""
+    synonym_share: float = 0.1
 
     def __post_init__(self):
         _one_of("text.pooling", self.pooling, POOLINGS)
@@ -76,6 +97,19 @@ class TextConfig:
         _require(
             self.trainable_layers >= -1, "text.trainable_layers: wanted -1 (all), 0 or a count."
         )
+        _require(
+            0 <= self.word_dropout < 1,
+            f"text.word_dropout: wanted 0 up to 1 (exclusive); got {self.word_dropout}.",
+        )
+        _require(
+            0 <= self.synonym_share <= 1,
+            f"text.synonym_share: wanted 0 to 1; got {self.synonym_share}.",
+        )
+        _only_trained(self, "text.", ("word_dropout", "synonyms"))
+
+    def frozen(self) -> "TextConfig":
+        """The settings of the same encoder when it is not trained, and so not augmented."""
+        return dataclasses.replace(self, trainable_layers=0, word_dropout=0.0, synonyms="")
 
 
 @dataclass(frozen=True)
@@ -84,18 +118,29 @@ class ImageConfig:
 
     `weights`: empty for random ones, "imagenet" (downloads), or the path of a weights file.
     `trainable_layers`: 0 keeps the encoder frozen, n trains the last n layers, -1 trains all.
+    Augmentation, while an encoder trains: `flip` mirrors half of the pictures; `crop` is the least
+    share of each side that is kept, 1 keeps all; `color` is how far brightness, contrast and
+    saturation may depart from 1; `blur` is the largest standard deviation of a Gaussian, in pixels.
     """
 
     architecture: str = "ResNet50"
     weights: str = ""
     trainable_layers: int = 0
     size: int = 224
+    flip: bool = False
+    crop: float = 1.0
+    color: float = 0.0
+    blur: float = 0.0
 
     def __post_init__(self):
         _require(32 <= self.size <= 1024, f"image.size: wanted 32 to 1024; got {self.size}.")
         _require(
             self.trainable_layers >= -1, "image.trainable_layers: wanted -1 (all), 0 or a count."
         )
+        _require(0 < self.crop <= 1, f"image.crop: wanted above 0, up to 1; got {self.crop}.")
+        _require(0 <= self.color <= 1, f"image.color: wanted 0 to 1; got {self.color}.")
+        _at_least(self, "image.", {"blur": 0})
+        _only_trained(self, "image.", ("flip", "crop", "color", "blur"))
 
 
 @dataclass(frozen=True)
@@ -104,7 +149,9 @@ class AudioConfig:
 
     `trainable_layers`: 0 keeps the encoder frozen, n trains the last n blocks, -1 trains all.
     `mask_bins` and `mask_frames` are the widest bands that SpecAugment (Park et al. 2019) hides
-    while an encoder trains.
+    while an encoder trains. `noise_db` is the loudest white noise added, relative to a clip's own
+    peak; -80, the floor of the spectrogram, adds none. `shift_seconds` is how far a clip may move
+    in either direction.
     """
 
     trainable_layers: int = -1
@@ -118,6 +165,8 @@ class AudioConfig:
     gru_units: int = 0
     mask_bins: int = 8
     mask_frames: int = 8
+    noise_db: float = -80.0
+    shift_seconds: float = 0.0
     weights: str = ""
 
     def __post_init__(self):
@@ -137,6 +186,17 @@ class AudioConfig:
         _require(
             self.trainable_layers >= -1, "audio.trainable_layers: wanted -1 (all), 0 or a count."
         )
+        _require(
+            -80 <= self.noise_db <= 0,
+            f"audio.noise_db: wanted -80 (none) to 0; got {self.noise_db}.",
+        )
+        hop_seconds = self.hop_length / self.sample_rate_hz
+        _require(
+            self.shift_seconds == 0 or hop_seconds <= self.shift_seconds < self.clip_seconds,
+            f"audio.shift_seconds: wanted 0 (none), or from one hop ({hop_seconds:g}) up to "
+            f"audio.clip_seconds ({self.clip_seconds:g}); got {self.shift_seconds}.",
+        )
+        _only_trained(self, "audio.", ("noise_db", "shift_seconds"))
 
 
 @dataclass(frozen=True)
@@ -215,6 +275,8 @@ class RetrievalConfig:
     frequency to a score.
     `cold_negatives` says what an item without any train interaction means: True, nobody wants it;
     False, nobody could have it yet, so it is no negative and counts as averagely popular.
+    `item_balance` draws a training example with probability proportional to
+    count(item) ** -item_balance: 0 takes each example once an epoch, 1 all items equally often.
     """
 
     softmax: str = "batch"
@@ -226,6 +288,7 @@ class RetrievalConfig:
     mask_history: bool = True
     popularity_bias: bool = True
     cold_negatives: bool = True
+    item_balance: float = 0.0
 
     def __post_init__(self):
         _one_of("retrieval.softmax", self.softmax, SOFTMAXES)
@@ -233,6 +296,10 @@ class RetrievalConfig:
             self.temperature > 0, f"retrieval.temperature: wanted above 0; got {self.temperature}."
         )
         _require(self.num_hard_negatives >= 0, "retrieval.num_hard_negatives: wanted 0 or more.")
+        _require(
+            0 <= self.item_balance <= 1,
+            f"retrieval.item_balance: wanted 0 to 1; got {self.item_balance}.",
+        )
 
 
 @dataclass(frozen=True)
@@ -266,7 +333,13 @@ class RankingConfig:
 @dataclass(frozen=True)
 class TrainingConfig:
     """How `fit` runs. `patience` epochs without a better `monitor` on the valid split end it;
-    0 never does. `monitor` is a metric of `evaluate`, such as "ndcg@10" or "recall@20"."""
+    0 never does. `monitor` is a metric of `evaluate`, such as "ndcg@10" or "recall@20".
+
+    `catalog_memory_mb` is room for the items' vectors or preprocessed content, in MiB; a modality
+    that does not fit into what is left stays on disk, and a batch's items are read from there.
+    `data_service` is the address of a tf.data service dispatcher that has batches made elsewhere,
+    such as "grpc://localhost:5000"; empty to make them here.
+    """
 
     epochs: int = 20
     batch_size: int = 512
@@ -277,11 +350,13 @@ class TrainingConfig:
     patience: int = 5
     mixed_precision: bool = False
     jit_compile: bool = False
+    catalog_memory_mb: int = 4096
+    data_service: str = ""
     seed: int = 0
 
     def __post_init__(self):
         _at_least(self, "training.", {"epochs": 1, "batch_size": 1, "patience": 0, "seed": 0})
-        _at_least(self, "training.", {"weight_decay": 0, "clip_norm": 0})
+        _at_least(self, "training.", {"weight_decay": 0, "clip_norm": 0, "catalog_memory_mb": 0})
         _require(self.learning_rate > 0, "training.learning_rate: wanted above 0.")
         metric, _, k = self.monitor.partition("@")
         _require(

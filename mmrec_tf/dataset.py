@@ -1,43 +1,20 @@
-"""A dataset directory -> the catalog, and tf.data batches per split."""
+"""A dataset directory -> the catalog, the users, and tf.data batches per split."""
 
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from mmrec_tf import records
+from mmrec_tf.catalog import Catalog, empty_features, fill_features, read_catalog
 from mmrec_tf.config import UserConfig
 from mmrec_tf.errors import DatasetError
+from mmrec_tf.pipeline import Histories, build_batches
 from mmrec_tf.records import Interactions
-from mmrec_tf.schema import SPLITS, FeatureSpec
-
-
-class Catalog(NamedTuple):
-    """All items with their content.
-
-    Attributes:
-      item_id: object[item] of str.
-      content: by modality, object[item] of bytes (empty where absent) or <float32>[item, dim]
-        (zeros where absent).
-      present: <bool>[item, modality], columns in the schema's order.
-      features: by name, <int32>[item, width] (0: none, 1: out of vocabulary) or <float32>[item, 2]
-        (value, 1 where known).
-      train_count: <int64>[item], interactions in the train split.
-      log_frequency: <float32>[item], log(count + 1) less the log of the mean of count + 1.
-      probability: <float32>[item], share of the train interactions; an unseen item counts as one.
-    """
-
-    item_id: np.ndarray
-    content: dict[str, np.ndarray]
-    present: np.ndarray
-    features: dict[str, np.ndarray]
-    train_count: np.ndarray
-    log_frequency: np.ndarray
-    probability: np.ndarray
+from mmrec_tf.schema import SPLITS
 
 
 class Users(NamedTuple):
@@ -54,42 +31,6 @@ class Users(NamedTuple):
     features: dict[str, np.ndarray]
 
 
-class Histories(NamedTuple):
-    """Each user's train items, oldest first, one user after the other.
-
-    Attributes:
-      item: <int32>[pair].
-      offset: <int64>[user + 1]; user u has `item[offset[u]:offset[u + 1]]`.
-    """
-
-    item: np.ndarray
-    offset: np.ndarray
-
-    def last(self, users: np.ndarray, length: int) -> np.ndarray:
-        """The most recent items of some users.
-
-        Args:
-          users: <int>[n].
-          length: at most so many items each.
-
-        Returns:
-          <int32>[n, length], oldest first, padded with -1 behind.
-        """
-        start, end = self.offset[users], self.offset[users + 1]
-        start = np.maximum(start, end - length)
-        at = start[:, None] + np.arange(length)
-        known = at < end[:, None]
-        padded = np.append(self.item, np.int32(-1))
-        return padded[np.where(known, at, len(self.item))].astype(np.int32)
-
-    def pairs(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All train items of some users as (row in `users`, item), each <int>[pair]."""
-        count = self.offset[users + 1] - self.offset[users]
-        row = np.repeat(np.arange(len(users)), count)
-        at = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-        return row, self.item[self.offset[users][row] + at]
-
-
 class Dataset:
     """A dataset directory, read.
 
@@ -98,18 +39,38 @@ class Dataset:
       schema: Schema.
       manifest: the manifest as a dict.
       hash: str, SHA-256 of the manifest, which holds the hashes of all files.
+      content_in_memory: bool, whether the catalog holds its content or reads it when asked.
       catalog: Catalog.
       users: Users.
     """
 
-    def __init__(self, directory: str | pathlib.Path, *, verify: bool = False):
+    def __init__(
+        self,
+        directory: str | pathlib.Path,
+        *,
+        verify: bool = False,
+        content_memory_mb: int = 1024,
+    ):
         self.directory = pathlib.Path(directory)
         self.manifest = records.verify(self.directory, full=verify)
         self.hash = hashlib.sha256((self.directory / "manifest.json").read_bytes()).hexdigest()
         self.schema = records.read_schema(self.directory)
+        self.content_in_memory = self.item_bytes <= content_memory_mb << 20
         self._interactions: dict[str, Interactions] = {}
-        self.catalog = self._read_catalog()
+        self.catalog: Catalog = read_catalog(
+            self.directory,
+            self.schema,
+            train_item=self.interactions("train").item,
+            content_sha256=self.manifest["content"],
+            in_memory=self.content_in_memory,
+        )
         self.users = self._read_users()
+
+    @property
+    def item_bytes(self) -> int:
+        """The size of the item shards, which hold all content."""
+        files = self.manifest["files"].items()
+        return sum(entry["bytes"] for name, entry in files if name.startswith("items/"))
 
     @property
     def cache(self) -> pathlib.Path:
@@ -153,6 +114,9 @@ class Dataset:
         shuffle: bool = False,
         seed: int = 0,
         drop_remainder: bool = False,
+        deterministic: bool = True,
+        item_balance: float = 0.0,
+        data_service: str = "",
     ) -> tf.data.Dataset:
         """Batches of a split's interactions, each with a history from the train split.
 
@@ -166,156 +130,74 @@ class Dataset:
           shuffle: whether the order of examples is random, and another one in each epoch.
           seed: of the order and of the choice of history.
           drop_remainder: whether a last, smaller batch is left out.
+          deterministic: whether the same seed gives the same batches in the same order; so by
+            default, as it costs next to nothing beside a training step. False hands out whichever
+            batch is ready first.
+          item_balance: 0 to 1. Above 0, examples are drawn with replacement, as many an epoch as
+            there are, with probability proportional to count ** -item_balance, count being how
+            often the split names the example's item: with 1, all items come equally often.
+          data_service: address of a tf.data service dispatcher that has batches made elsewhere,
+            such as "grpc://localhost:5000"; "" makes them in this process. Each example comes once
+            an epoch; when a worker fails, and batches with it, the epoch ends in TensorFlow's
+            InvalidArgumentError. Batches come in the order in which workers finish them.
 
         Returns:
           tf.data.Dataset with elements as `Schema.batch_spec`.
 
         Raises:
           DatasetError: for a split without interactions.
+          ConfigError: when nothing answers at the address of the data service.
         """
         user = user or UserConfig()
-        length = user.history_length
         context = user.history_context
         if context == "auto":
             context = "past" if self.schema.ordered else "others"
         data = self.interactions(split)
         if not len(data.user):
             raise DatasetError(f"{self.directory}: the {split} split has no interactions.")
-        histories = self.histories()
-        columns = {
-            "user": data.user,
-            "item": data.item,
-            "rating": data.rating,
-            "weight": data.weight,
-            "at": np.arange(len(data.user), dtype=np.int64),
-        }
-        tables = {
-            "item": tf.constant(np.append(histories.item, np.int32(-1))),
-            "offset": tf.constant(histories.offset),
-        }
-
-        def with_history(batch, number):
-            start = tf.gather(tables["offset"], batch["user"])
-            count = tf.gather(tables["offset"], batch["user"] + 1) - start
-            step = tf.range(length, dtype=tf.int64)[None, :]
-            if split != "train":
-                first = tf.maximum(count - length, 0)[:, None]
-                position, known = first + step, first + step < count[:, None]
-            elif context == "past":
-                own = (batch.pop("at") - start)[:, None]
-                first = tf.maximum(own - length, 0)
-                position, known = first + step, first + step < own
-            else:
-                # All others of the user, in a window that starts anywhere and wraps around, so
-                # that a history longer than the window is seen in parts, epoch after epoch.
-                own = (batch.pop("at") - start)[:, None]
-                others = tf.maximum(count - 1, 1)[:, None]
-                first = tf.random.stateless_uniform(
-                    tf.shape(own), [seed, number], maxval=2**31 - 1, dtype=tf.int64
-                )
-                first = tf.where(others > length, first % others, 0)
-                position = (first + step) % others
-                position += tf.cast(position >= own, tf.int64)
-                known = step < (count - 1)[:, None]
-            row = tf.where(known, start[:, None] + position, len(histories.item))
-            return {
-                "user": batch["user"],
-                "history": tf.ensure_shape(tf.gather(tables["item"], row), [None, length]),
-                "item": batch["item"],
-                "rating": batch["rating"],
-                "weight": batch["weight"],
-            }
-
-        batches = tf.data.Dataset.from_tensor_slices(columns)
-        if shuffle:
-            batches = batches.shuffle(
-                min(len(data.user), 1_000_000), seed=seed, reshuffle_each_iteration=True
-            )
-        batches = batches.batch(batch_size, drop_remainder=drop_remainder)
-        # A number a batch, as batches are made side by side: a random op would give its numbers to
-        # whichever comes first.
-        numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
-        batches = tf.data.Dataset.zip(batches, numbers)
-        batches = batches.map(with_history, num_parallel_calls=tf.data.AUTOTUNE)
-        batches = batches.prefetch(tf.data.AUTOTUNE)
-        spec = self.schema.batch_spec(batch_size if drop_remainder else None, length)
+        batches = build_batches(
+            data,
+            self.histories(),
+            batch_size=batch_size,
+            length=user.history_length,
+            context=context if split == "train" else "last",
+            shuffle=shuffle,
+            seed=seed,
+            drop_remainder=drop_remainder,
+            deterministic=deterministic,
+            item_balance=item_balance,
+            data_service=data_service,
+        )
+        spec = self.schema.batch_spec(batch_size if drop_remainder else None, user.history_length)
         if batches.element_spec != spec:
             raise DatasetError(f"batches: wanted {spec}; made {batches.element_spec}.")
         return batches
-
-    def _read_catalog(self) -> Catalog:
-        schema = self.schema
-        item_id = np.empty(schema.num_items, object)
-        present = np.zeros([schema.num_items, len(schema.modalities)], bool)
-        content: dict[str, np.ndarray] = {}
-        for name, spec in schema.modalities.items():
-            if spec.kind == "vector":
-                content[name] = np.zeros([schema.num_items, spec.dim], np.float32)
-            else:
-                content[name] = np.full(schema.num_items, b"", object)
-        features = _empty_features(schema.item_features, schema.num_items)
-        for row, item in enumerate(records.read_items(self.directory, schema)):
-            item_id[row] = item.item_id
-            for column, name in enumerate(schema.modalities):
-                value = item.content.get(name)
-                if value is not None:
-                    present[row, column] = True
-                    content[name][row] = value.encode() if isinstance(value, str) else value
-            _fill_features(features, schema.item_features, row, item.features)
-        count = np.bincount(self.interactions("train").item, minlength=schema.num_items)
-        log_count = np.log(count + 1.0)
-        seen = np.maximum(count, 1)
-        return Catalog(
-            item_id=item_id,
-            content=content,
-            present=present,
-            features=features,
-            train_count=count,
-            log_frequency=(log_count - np.log(np.mean(count + 1.0))).astype(np.float32),
-            probability=(seen / seen.sum()).astype(np.float32),
-        )
 
     def _read_users(self) -> Users:
         schema = self.schema
         user_id = np.empty(schema.num_users, object)
         profile = np.full(schema.num_users, b"", object)
-        features = _empty_features(schema.user_features, schema.num_users)
+        features = empty_features(schema.user_features, schema.num_users)
         for row, user in enumerate(records.read_users(self.directory, schema)):
             user_id[row] = user.user_id
             if user.profile is not None:
                 profile[row] = user.profile.encode()
-            _fill_features(features, schema.user_features, row, user.features)
+            fill_features(features, schema.user_features, row, values=user.features)
         return Users(user_id, profile, features)
 
 
-def _empty_features(specs: Mapping[str, FeatureSpec], rows: int) -> dict[str, np.ndarray]:
-    return {
-        name: np.zeros([rows, spec.width], np.int32)
-        if spec.kind == "categorical"
-        else np.zeros([rows, 2], np.float32)
-        for name, spec in specs.items()
-    }
-
-
-def _fill_features(features, specs: Mapping[str, FeatureSpec], row: int, values) -> None:
-    for name, spec in specs.items():
-        value = values.get(name)
-        if value is None:
-            continue
-        if spec.kind == "categorical":
-            features[name][row, : len(value)] = value
-        else:
-            features[name][row] = (value, 1.0)
-
-
-def open_dataset(directory: str | pathlib.Path, *, verify: bool = False) -> Dataset:
+def open_dataset(
+    directory: str | pathlib.Path, *, verify: bool = False, content_memory_mb: int = 1024
+) -> Dataset:
     """Opens a dataset directory that `python -m data.prepare` wrote.
 
     Args:
       directory: its path.
       verify: compares the hashes of all files, not just their sizes.
+      content_memory_mb: the catalog's content is kept in memory when the item shards are not
+        larger, in MiB; else it is left on disk and read when asked for.
 
     Raises:
       DatasetError: when it is missing, truncated or altered.
     """
-    return Dataset(directory, verify=verify)
+    return Dataset(directory, verify=verify, content_memory_mb=content_memory_mb)

@@ -1,26 +1,35 @@
 """The catalog's raw content -> what the item tower reads, with a cache for frozen encoders."""
 
-import dataclasses
+import fcntl
 import hashlib
+import json
 import os
 import pathlib
+import sys
 import warnings
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from mmrec_tf.catalog import Content
 from mmrec_tf.config import Config
 from mmrec_tf.modalities import MODALITIES
 from mmrec_tf.schema import ModalitySpec
+
+# After so many batches, what is done is noted, so that a kill loses no more than these.
+COMMIT = 32
+
+_FORWARD: weakref.WeakKeyDictionary[Any, Callable] = weakref.WeakKeyDictionary()
 
 
 def build_encoders(
     config: Config,
     specs: Mapping[str, ModalitySpec],
-    values: Mapping[str, np.ndarray],
+    values: Mapping[str, Iterable],
     *,
     assets: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
@@ -40,7 +49,7 @@ def build_encoders(
         settings = getattr(config, spec.kind, None)
         if name == "profile":
             # Profiles are always read frozen: users outnumber items by far.
-            settings = dataclasses.replace(config.text, trainable_layers=0)
+            settings = config.text.frozen()
         encoder = MODALITIES[spec.kind].build_encoder(
             settings,
             spec,
@@ -54,7 +63,37 @@ def build_encoders(
     return encoders
 
 
-def hash_values(values: np.ndarray) -> str:
+def encoded_spec(encoder) -> tf.TensorSpec:
+    """What `encode` makes of one item, its first dimension free: a frozen encoder's vector, or the
+    preprocessed content of one that trains."""
+    if encoder.frozen:
+        return tf.TensorSpec([None, encoder.output_dim], tf.float32)
+    return encoder.content_spec()
+
+
+def encoded_bytes(encoder, rows: int) -> int:
+    """The size of what `encode` makes of so many items."""
+    spec = encoded_spec(encoder)
+    return rows * int(np.prod(spec.shape[1:])) * spec.dtype.size
+
+
+def forward(encoder) -> Callable:
+    """The function from raw content to `encoded_spec`, compiled once for each encoder."""
+    if encoder not in _FORWARD:
+        # Held weakly, or the function would keep the encoder, and so itself, for good.
+        held = weakref.ref(encoder)
+
+        @tf.function(reduce_retracing=True)
+        def step(raw):
+            encoder = held()
+            content = encoder.preprocess(raw)
+            return encoder(content, training=False) if encoder.frozen else content
+
+        _FORWARD[encoder] = step
+    return _FORWARD[encoder]
+
+
+def hash_values(values) -> str:
     """SHA-256 of raw content: bytes with their lengths, or an array's numbers."""
     digest = hashlib.sha256()
     if values.dtype == object:
@@ -69,58 +108,167 @@ def hash_values(values: np.ndarray) -> str:
 
 def encode(
     encoder,
-    values: np.ndarray,
+    values: np.ndarray | Content,
     *,
     name: str,
     cache: str | pathlib.Path | None = None,
+    sha256: str | None = None,
+    mapped: bool = False,
     batch_size: int = 32,
 ) -> np.ndarray:
     """Runs a frozen encoder, or only the preprocessing of one that trains, over raw content.
 
     A frozen encoder's vectors are kept under `cache`, named by the hash of the content, of the
-    encoder's weights and of its preprocessing, so that they are computed once.
+    encoder's weights and of its preprocessing, so that they are computed once; preprocessed
+    content only where it is to be mapped. They are written as they are made: memory holds a few
+    batches, and after a kill the same call goes on where it was.
 
     Args:
       encoder: an `Encoder` of `mmrec_tf.modalities`.
-      values: object[n] of bytes, or <float32>[n, dim].
+      values: object[n] of bytes, <float32>[n, dim], or content that was left on disk.
       name: what the progress bar and the cache file are called.
       cache: a folder; None for no cache.
+      sha256: hash of the content; None computes it, for which all content must be in memory.
+      mapped: whether the result may stay on disk, to be read where it is asked for. Without a
+        cache it is in memory all the same.
 
     Returns:
       <float32>[n, output_dim] of a frozen encoder, else [n, ...] as `encoder.content_spec()`.
+
+    Raises:
+      DatasetError: when content that was left on disk cannot be read.
     """
-    frozen = encoder.frozen
-    path = None
-    if frozen and cache is not None:
-        key = hashlib.sha256((encoder.fingerprint() + hash_values(values)).encode()).hexdigest()
+    spec = encoded_spec(encoder)
+    shape, dtype = (len(values), *spec.shape[1:]), spec.dtype.as_numpy_dtype
+    if cache is not None and (encoder.frozen or mapped):
+        identity = encoder.fingerprint() if encoder.frozen else _preprocessing(encoder)
+        key = hashlib.sha256((identity + (sha256 or hash_values(values))).encode()).hexdigest()
         path = pathlib.Path(cache) / f"{name}-{key[:32]}.npy"
-        if path.exists():
-            return np.load(path, allow_pickle=False)
-
-    @tf.function(reduce_retracing=True)
-    def step(raw):
-        content = encoder.preprocess(raw)
-        return encoder(content, training=False) if frozen else content
-
-    raw = values.tolist() if values.dtype == object else values
-    parts = []
-    progress = tqdm(total=len(values), desc=f"encode {name}", unit="item", disable=None)
-    with progress:
-        for start in range(0, len(values), batch_size):
-            part = tf.constant(raw[start : start + batch_size])
-            parts.append(step(part).numpy())
-            progress.update(len(part))
-    spec = encoder.content_spec()
-    empty = [0, encoder.output_dim] if frozen else [0, *spec.shape[1:]]
-    dtype = np.float32 if frozen else spec.dtype.as_numpy_dtype
-    result = np.concatenate(parts) if parts else np.zeros(empty, dtype)
-    if path is not None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{path.stem}.{os.getpid()}.npy")
-            np.save(aside, result, allow_pickle=False)
-            os.replace(aside, path)
+            if not path.exists():
+                _write(path, encoder, values, shape=shape, dtype=dtype, batch_size=batch_size)
+            return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
         except OSError as error:
             # A dataset may stand on a disk that only lets itself be read.
             warnings.warn(f"{path}: not cached; {error}.", stacklevel=2)
+    result, done = np.zeros(shape, dtype), np.zeros([len(values)], bool)
+    for _ in _fill(result, done, encoder, values, name=name, batch_size=batch_size):
+        pass
     return result
+
+
+def _write(path, encoder, values, *, shape, dtype, batch_size: int) -> None:
+    """Encodes into a file beside `path`, going on with what a killed process left, and renames."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.stem}.partial.npy")
+    state = path.with_name(f".{path.stem}.done.npy")
+    with aside.open("ab") as held:
+        name = path.stem.rpartition("-")[0]
+        _lock(held, name)
+        if not path.exists():
+            result = _mapped(aside, shape=shape, dtype=dtype)
+            done = _mapped(state, shape=shape[:1], dtype=bool)
+            if result is None or done is None:
+                # First, lest rows that it calls done be looked for in a file that is new.
+                state.unlink(missing_ok=True)
+                result = _new(aside, shape=shape, dtype=dtype)
+                done = _new(state, shape=shape[:1], dtype=bool)
+            for rows in _fill(result, done, encoder, values, name=name, batch_size=batch_size):
+                # In this order, so that nothing counts as done that a crash may undo.
+                result.flush()
+                done[rows] = True
+                done.flush()
+            os.replace(aside, path)
+        aside.unlink(missing_ok=True)
+        state.unlink(missing_ok=True)
+
+
+def _lock(file, name: str) -> None:
+    """Keeps other processes from making the same; the lock goes with the file or the process."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        tqdm.write(f"encode {name}: another process is at it; waiting for it", file=sys.stderr)
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _mapped(path: pathlib.Path, *, shape: tuple[int, ...], dtype) -> np.memmap | None:
+    """An array on disk to go on with; None where none of that form is there."""
+    try:
+        array = np.lib.format.open_memmap(path, mode="r+")
+    except (OSError, ValueError):
+        return None
+    return array if (array.shape, array.dtype) == (shape, np.dtype(dtype)) else None
+
+
+def _new(path: pathlib.Path, *, shape: tuple[int, ...], dtype) -> np.memmap:
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    try:
+        with path.open("rb+") as file:
+            # The file has holes so far. On a full disk, filling them would end the process.
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError:
+        path.unlink()
+        raise
+    return array
+
+
+def _fill(
+    result: np.ndarray, done: np.ndarray, encoder, values, *, name: str, batch_size: int
+) -> Iterator[np.ndarray]:
+    """Fills in the rows that are not done, in the same batches whatever was done before.
+
+    Yields:
+      <int64>[n], rows that have been filled in since the last time.
+    """
+    step = forward(encoder)
+    if isinstance(values, Content):
+        present = values.present
+    elif values.dtype == object:
+        present = np.fromiter(map(bool, values), bool, len(values))
+    else:
+        present = np.ones([len(values)], bool)
+    left = ~done
+    with tqdm(
+        total=len(done), initial=int(done.sum()), desc=f"encode {name}", unit="item", disable=None
+    ) as progress:
+        absent = np.flatnonzero(left & ~present)
+        if len(absent):
+            # All the same, so it is computed once.
+            result[absent] = step(_tensor(values[absent[:1]])).numpy()
+            yield absent
+            progress.update(len(absent))
+        finished: list[np.ndarray] = []
+        for rows, raw in _batches(values, left & present, batch_size):
+            result[rows] = step(_tensor(raw)).numpy()
+            finished.append(rows)
+            progress.update(len(rows))
+            if len(finished) == COMMIT:
+                yield np.concatenate(finished)
+                finished = []
+        if finished:
+            yield np.concatenate(finished)
+
+
+def _batches(
+    values, wanted: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    if isinstance(values, Content):
+        yield from values.batches(batch_size, rows=wanted)
+        return
+    rows = np.flatnonzero(wanted)
+    for start in range(0, len(rows), batch_size):
+        some = rows[start : start + batch_size]
+        yield some, values[some]
+
+
+def _tensor(raw: np.ndarray) -> tf.Tensor:
+    return tf.constant(raw.tolist() if raw.dtype == object else raw)
+
+
+def _preprocessing(encoder) -> str:
+    """What preprocessed content depends on besides the content: everything but the weights."""
+    settings = encoder.get_config()
+    for name in ("name", "trainable", "trainable_layers", *encoder.augmentation):
+        settings.pop(name, None)
+    return json.dumps([type(encoder).__module__, encoder.version, settings], sort_keys=True)

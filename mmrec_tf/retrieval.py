@@ -1,16 +1,19 @@
 """The retrieval model: two towers that meet in one dot product."""
 
 import types
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
+from mmrec_tf.catalog import Catalog, Content, draw_probability, empty_features
 from mmrec_tf.config import Config
-from mmrec_tf.dataset import Catalog, Users
-from mmrec_tf.encoding import build_encoders, encode
+from mmrec_tf.dataset import Users
+from mmrec_tf.encoding import build_encoders, encode, encoded_bytes
 from mmrec_tf.errors import RunError
 from mmrec_tf.losses import batch_history_mask, full_softmax_loss, history_mask
+from mmrec_tf.memory import gather, held_content
 from mmrec_tf.schema import ModalitySpec, Schema
 from mmrec_tf.towers import ItemTower, TowerOutput, UserTower
 
@@ -29,7 +32,8 @@ class RetrievalModel(tfrs.Model):
     is one dot product.
 
     The model holds the catalog's content as tables (`adapt`), and batches name items by number:
-    content is gathered where it is needed, once for each distinct item of a batch.
+    content is gathered where it is needed, once for each distinct item of a batch. Tables above
+    `training.catalog_memory_mb` stay on disk, mapped into memory.
 
     Args:
       config: Config.
@@ -74,7 +78,7 @@ class RetrievalModel(tfrs.Model):
         """The encoders by modality; "profile" encodes the users' profile texts."""
         return self.state.encoders
 
-    def raw_content(self, catalog: Catalog, users: Users | None) -> dict[str, np.ndarray]:
+    def raw_content(self, catalog: Catalog, users: Users | None) -> dict[str, np.ndarray | Content]:
         """The raw values that each encoder reads, by encoder."""
         values = {name: catalog.content[name] for name in self.modalities}
         if self.user_tower.profile is not None:
@@ -95,10 +99,15 @@ class RetrievalModel(tfrs.Model):
         specs = {name: self.schema.modalities[name] for name in self.modalities}
         if self.user_tower.profile is not None:
             specs[PROFILE] = ModalitySpec("text")
-        values = self.raw_content(catalog, users)
-        for column, name in enumerate(self.schema.modalities):
-            if name in values:
-                values[name] = values[name][catalog.present[:, column]]
+        values: dict[str, Iterable] = {}
+        for name, value in self.raw_content(catalog, users).items():
+            if isinstance(value, Content):
+                values[name] = value.present_values()
+            elif name == PROFILE:
+                values[name] = value
+            else:
+                column = list(self.schema.modalities).index(name)
+                values[name] = value[catalog.present[:, column]]
         self.state.encoders = build_encoders(self.config, specs, values, assets=assets)
         self.trained_encoders = {n: e for n, e in self.encoders.items() if not e.frozen}
 
@@ -109,24 +118,41 @@ class RetrievalModel(tfrs.Model):
         Args:
           catalog: Catalog.
           users: Users; None for a dataset without profiles and user features.
-          cache: folder for the frozen encoders' vectors; None encodes anew.
+          cache: folder for the frozen encoders' vectors, and for tables that do not fit into
+            memory; None encodes anew, into memory.
+
+        Raises:
+          ConfigError: when a table does not fit into `training.catalog_memory_mb` and the config
+            cannot do without.
         """
         if not self.encoders:
             self.make_encoders(catalog, users)
-        content = {
-            name: encode(self.encoders[name], value, name=name, cache=cache)
-            for name, value in self.raw_content(catalog, users).items()
-        }
+        sizes = {n: encoded_bytes(self.encoders[n], self.schema.num_items) for n in self.modalities}
+        held = held_content(self.config, sizes)
+        content = {}
+        for name, value in self.raw_content(catalog, users).items():
+            mapped = name in self.modalities and name not in held
+            encoded = encode(
+                self.encoders[name],
+                value,
+                name=name,
+                cache=cache,
+                sha256=catalog.content_sha256.get(name),
+                mapped=mapped,
+            )
+            content[name] = encoded if mapped else tf.constant(encoded)
         columns = [list(self.schema.modalities).index(name) for name in self.modalities]
         warm = catalog.train_count > 0
         log_frequency = catalog.log_frequency
         if not self.config.retrieval.cold_negatives and warm.any():
             log_frequency = np.where(warm, log_frequency, log_frequency[warm].mean())
         tables = {
-            "content": {name: tf.constant(content[name]) for name in self.modalities},
+            "content": {name: content[name] for name in self.modalities},
             "present": tf.constant(catalog.present[:, columns]),
             "log_frequency": tf.constant(log_frequency, tf.float32),
-            "probability": tf.constant(catalog.probability),
+            "probability": tf.constant(
+                draw_probability(catalog.train_count, balance=self.config.retrieval.item_balance)
+            ),
             "warm": tf.constant(warm),
             "item_features": {n: tf.constant(v) for n, v in catalog.features.items()},
             "user_features": {},
@@ -174,7 +200,7 @@ class RetrievalModel(tfrs.Model):
         warm = tf.gather(tables["warm"], item) & (not content_only)
         encoded = {}
         for name in self.modalities:
-            value = tf.gather(tables["content"][name], item)
+            value = gather(tables["content"][name], item)
             encoder = self.encoders[name]
             encoded[name] = value if encoder.frozen else encoder(value, training=training)
         return self.item_tower(
@@ -318,12 +344,26 @@ class RetrievalModel(tfrs.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
     def build_weights(self) -> None:
-        """Creates all weights, as loading them from a file needs them to exist."""
+        """Creates all weights, as loading them from a file needs them to exist. Needs encoders."""
         steps, dim = self.config.user.history_length, self.config.dim
-        self.embed_items(tf.constant([0]))
-        self.embed_users(
-            tf.constant([-1]), tf.zeros([1, steps, dim]), tf.zeros([1, steps], tf.bool)
+        encoded = {name: tf.zeros([1, e.output_dim]) for name, e in self.encoders.items()}
+        self.item_tower(
+            {
+                "item": tf.constant([0]),
+                "present": tf.zeros([1, len(self.modalities)], tf.bool),
+                "encoded": {name: encoded[name] for name in self.modalities},
+                "features": empty_features(self.schema.item_features, 1),
+            }
         )
+        user = {
+            "user": tf.constant([-1]),
+            "history": tf.zeros([1, steps, dim]),
+            "known": tf.zeros([1, steps], tf.bool),
+            "features": empty_features(self.schema.user_features, 1),
+        }
+        if PROFILE in encoded:
+            user["profile"] = encoded[PROFILE]
+        self.user_tower(user)
 
 
 def apply_step(model: tfrs.Model, inputs) -> dict:

@@ -84,9 +84,16 @@ class Run:
     Args:
       directory: its path.
       dataset: path of the dataset where it has moved since training; None for where it was.
+      verify: compares the hashes of all its files when it is opened, not just their sizes.
     """
 
-    def __init__(self, directory: str | pathlib.Path, *, dataset: str | pathlib.Path | None = None):
+    def __init__(
+        self,
+        directory: str | pathlib.Path,
+        *,
+        dataset: str | pathlib.Path | None = None,
+        verify: bool = False,
+    ):
         self.directory = pathlib.Path(directory)
         try:
             self.facts = json.loads((self.directory / "run.json").read_text(encoding="utf-8"))
@@ -102,6 +109,7 @@ class Run:
             raise RunError(f"{directory}: wanted run format {FORMAT}; got {found}. Train again.")
         self.config = load_config(self.directory / "config.json")
         self._dataset_path = pathlib.Path(dataset or self.facts["dataset"])
+        self._verify = verify
         self._dataset: Dataset | None = None
         self._retrieval: RetrievalModel | None = None
         self._ranking: RankingModel | None = None
@@ -165,7 +173,7 @@ class Run:
           RunError: when it is another one by now.
         """
         if self._dataset is None:
-            dataset = open_dataset(self._dataset_path)
+            dataset = open_dataset(self._dataset_path, verify=self._verify)
             if dataset.hash != self.facts["dataset_hash"]:
                 raise RunError(
                     f"{self._dataset_path}: this is not the dataset that {self.directory} was "
@@ -268,12 +276,18 @@ def _read_assets(folder: pathlib.Path) -> dict[str, dict[str, str]]:
     }
 
 
-def load_run(directory: str | pathlib.Path, *, dataset: str | pathlib.Path | None = None) -> Run:
+def load_run(
+    directory: str | pathlib.Path,
+    *,
+    dataset: str | pathlib.Path | None = None,
+    verify: bool = False,
+) -> Run:
     """Opens a finished run.
 
     Args:
       directory: what `mmrec-tf train --out` wrote.
       dataset: path of the dataset where it has moved since.
+      verify: compares the hashes of all the dataset's files, not just their sizes.
 
     Returns:
       Run, with `config`, `schema`, `dataset`, `retrieval`, `ranking`, `twin`, `recommender()`.
@@ -281,7 +295,7 @@ def load_run(directory: str | pathlib.Path, *, dataset: str | pathlib.Path | Non
     Raises:
       RunError: when it is missing, unfinished or damaged.
     """
-    run = Run(directory, dataset=dataset)
+    run = Run(directory, dataset=dataset, verify=verify)
     if not run.finished:
         raise RunError(
             f'{directory}: training has not finished. Go on with the same "mmrec-tf train".'

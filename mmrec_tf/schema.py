@@ -35,8 +35,8 @@ class FeatureSpec:
     """One side feature of a user or an item.
 
     `kind` "categorical": one or several of `vocabulary` (learned from the table; anything else
-    is out of vocabulary), at most `width` values a row. "numeric": one number, standardised with
-    `mean` and `std`.
+    falls into one of `oov_buckets` by its hash), at most `width` values a row. "numeric": one
+    number, standardised with `mean` and `std`.
     """
 
     kind: str
@@ -44,6 +44,12 @@ class FeatureSpec:
     width: int = 1
     mean: float = 0.0
     std: float = 1.0
+    oov_buckets: int = 1
+
+    @property
+    def num_categories(self) -> int:
+        """Numbers that a category may have: 0 for none, the buckets, then the vocabulary."""
+        return 1 + self.oov_buckets + len(self.vocabulary)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ import shutil
 import subprocess
 import sys
 import types
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 
+from mmrec_tf.catalog import Content
 from mmrec_tf.errors import ConfigError, ExportError
 from mmrec_tf.examples import Example, examples_path, write_examples
 from mmrec_tf.index import LOWEST, ExactIndex
@@ -205,7 +207,9 @@ class EncoderServable(tf.Module):
             "search": self.search,
         }
 
-    def examples_from(self, content: dict[str, np.ndarray], present: np.ndarray) -> list[Example]:
+    def examples_from(
+        self, content: Mapping[str, np.ndarray | Content], present: np.ndarray
+    ) -> list[Example]:
         """Some items of the catalog, each modality alone, and one with nothing at all.
 
         Args:
@@ -215,15 +219,14 @@ class EncoderServable(tf.Module):
         rows = np.argsort(-present.sum(axis=1), kind="stable")[:NUM_EXAMPLES]
         inputs = {}
         for column, name in enumerate(self.modalities):
-            values = content[name]
-            blank = np.zeros_like(values[:1]) if values.dtype != object else [b""]
-            some = [values[row : row + 1] for row in rows]
+            values = content[name][np.append(rows, np.flatnonzero(present[:, column])[:1])]
+            blank = np.array([b""], object) if values.dtype == object else values[:1] * 0
             alone = [
-                values[np.flatnonzero(present[:, column])[:1]] if column == other else blank
+                values[len(rows) :] if column == other else blank
                 for other in range(len(self.modalities))
                 if present[:, other].any()
             ]
-            inputs[name] = np.concatenate([*some, *[a if len(a) else blank for a in alone], blank])
+            inputs[name] = np.concatenate([values[: len(rows)], *alone, blank])
         # Of near ties the order may change with the size of a batch: the row farthest from any.
         score = _answered(self, Example("search", inputs, {})).outputs["score"]
         row = int(np.argmax((score[:, :-1] - score[:, 1:]).min(axis=1, initial=np.inf)))

@@ -82,7 +82,7 @@ class SideFeatures(tf.keras.layers.Layer):
     """Categorical and numeric side features summed into one vector.
 
     Args:
-      sizes: name -> number of category rows (vocabulary plus padding and out-of-vocabulary), 0
+      sizes: name -> number of category rows (`FeatureSpec.num_categories`), 0
         for a numeric feature.
       dim: int. Width of the vector.
     """
@@ -99,7 +99,7 @@ class SideFeatures(tf.keras.layers.Layer):
     def sizes_of(features: Mapping[str, FeatureSpec]) -> dict[str, int]:
         """The `sizes` argument for a schema's features."""
         return {
-            name: len(spec.vocabulary) + 2 if spec.kind == "categorical" else 0
+            name: spec.num_categories if spec.kind == "categorical" else 0
             for name, spec in features.items()
         }
 

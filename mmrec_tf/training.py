@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from mmrec_tf.config import Config, TrainingConfig
 from mmrec_tf.dataset import Dataset
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.evaluation import evaluate
+from mmrec_tf.memory import estimate
 from mmrec_tf.ranking import RankingModel
 from mmrec_tf.recommender import Recommender
 from mmrec_tf.retrieval import RetrievalModel
@@ -166,6 +168,9 @@ def train(
 ) -> tf.keras.callbacks.History:
     """Fits a model on the train split and leaves it with the weights that were best on valid.
 
+    What a retrieval model will hold in memory is estimated in a line on stderr before it takes in
+    the catalog.
+
     Args:
       model: RetrievalModel; or RankingModel, whose retrieval model is trained already. One that
         has not seen a catalog takes in the dataset's.
@@ -178,6 +183,10 @@ def train(
     Returns:
       Keras' History: by name one value an epoch; "valid_ndcg@10" or whatever
       `training.monitor` asks for among them.
+
+    Raises:
+      ConfigError: when content does not fit into memory and the config cannot do without, or when
+        no data service answers.
     """
     training = training or model.config.training
     directory = pathlib.Path(directory) if directory is not None else None
@@ -190,11 +199,15 @@ def train(
     else:
         name, epochs = "retrieval", training.epochs
         optimizer = build_optimizer(training)
-        if model.state.tables is None:
-            model.adapt(dataset.catalog, dataset.users, cache=dataset.cache)
+        if not model.encoders:
+            model.make_encoders(dataset.catalog, dataset.users)
     # Anew, as encoders that are made here may have drawn numbers and those of a run did not.
     tf.keras.utils.set_random_seed(training.seed)
     model.build_weights()
+    if isinstance(model, RetrievalModel):
+        tqdm.write(f"{name}: {estimate(model, dataset)}", file=sys.stderr)
+        if model.state.tables is None:
+            model.adapt(dataset.catalog, dataset.users, cache=dataset.cache)
     model.compile(optimizer=optimizer, jit_compile=training.jit_compile)
     validation = Validation(
         dataset, monitor=training.monitor, patience=training.patience, directory=directory
@@ -207,7 +220,14 @@ def train(
         backup = str(directory / "backup")
         watched.append(tf.keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False))
     batches = dataset.batches(
-        "train", training.batch_size, user=model.config.user, shuffle=True, seed=training.seed
+        "train",
+        training.batch_size,
+        user=model.config.user,
+        shuffle=True,
+        seed=training.seed,
+        # Ranking learns from a user's own candidates, popular ones too.
+        item_balance=model.config.retrieval.item_balance if name == "retrieval" else 0.0,
+        data_service=training.data_service,
     )
     return model.fit(batches, epochs=epochs, callbacks=watched, verbose=0)
 
@@ -253,7 +273,6 @@ def train_run(
         else:
             retrieval.make_encoders(dataset.catalog, dataset.users)
             run.save_encoders(retrieval)
-        retrieval.adapt(dataset.catalog, dataset.users, cache=dataset.cache)
         train(retrieval, dataset, config.training, directory=progress / "retrieval")
         shutil.copy(progress / "retrieval/history.csv", run.directory / "history.csv")
         run.save_retrieval(retrieval)

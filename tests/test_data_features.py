@@ -7,6 +7,7 @@ import scipy.sparse
 
 import mmrec_tf as mm
 from data import features
+from data.item_shards import runner
 from data.prepare import main
 from mmrec_tf import records
 
@@ -35,7 +36,7 @@ def test_matrices_become_a_dataset(tmp_path):
         valid=save(tmp_path / "valid.npz", [(0, 1)]),
         vectors={"image": save_vectors(tmp_path / "image.npy")},
     )
-    manifest = features.prepare(options, tmp_path / "d")
+    manifest = features.prepare(options, tmp_path / "d", run=runner(0))
 
     schema = records.read_schema(tmp_path / "d")
     assert (schema.num_users, schema.num_items) == (3, 4)
@@ -60,7 +61,7 @@ def test_a_pair_in_train_and_valid_stays_in_train(tmp_path):
         train=save(tmp_path / "train.npz", [(0, 1), (0, 1), (1, 1)]),
         valid=save(tmp_path / "valid.npz", [(0, 1), (0, 2)]),
     )
-    manifest = features.prepare(options, tmp_path / "d")
+    manifest = features.prepare(options, tmp_path / "d", run=runner(0))
     assert interactions(tmp_path / "d", "train") == [(0, 1, 1), (1, 1, 1)]
     assert interactions(tmp_path / "d", "valid") == [(0, 2, 1)]
     assert manifest["counts"]["duplicates"] == {"interactions": 2}
@@ -70,7 +71,7 @@ def test_values_are_weights_and_zeros_nothing(tmp_path):
     options = features.Features(
         train=save(tmp_path / "train.npz", [(0, 1), (0, 2), (1, 1)], values=[0.5, 0, 1])
     )
-    features.prepare(options, tmp_path / "d")
+    features.prepare(options, tmp_path / "d", run=runner(0))
     assert interactions(tmp_path / "d", "train") == [(0, 1, 0.5), (1, 1, 1)]
 
 
@@ -84,7 +85,7 @@ def test_vectors_that_say_nothing_are_not_present(tmp_path):
         train=save(tmp_path / "train.npz", [(0, 1)]),
         vectors={name: str(tmp_path / f"{name}.npy") for name in ("image", "audio")},
     )
-    manifest = features.prepare(options, tmp_path / "d")
+    manifest = features.prepare(options, tmp_path / "d", run=runner(0))
     schema = records.read_schema(tmp_path / "d")
     assert tuple(schema.modalities) == ("image",)  # no item has audio
     present = ["image" in item.content for item in records.read_items(tmp_path / "d", schema)]
@@ -126,7 +127,7 @@ def test_matrices_that_do_not_fit_are_refused(tmp_path, change, message):
         vectors = isinstance(value, dict)
         arguments[name] = {k: paths[v] for k, v in value.items()} if vectors else paths[value]
     with pytest.raises(mm.DatasetError, match=message):
-        features.prepare(features.Features(**arguments), tmp_path / "d")
+        features.prepare(features.Features(**arguments), tmp_path / "d", run=runner(0))
     assert not (tmp_path / "d").exists()
 
 

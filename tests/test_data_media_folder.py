@@ -3,8 +3,8 @@ import gzip
 import io
 import os
 import pathlib
+import signal
 import struct
-import time
 import wave
 
 import cv2
@@ -14,12 +14,17 @@ import pyarrow.parquet
 import pytest
 
 import mmrec_tf as mm
-from data import media, media_folder
+from data import media_folder
 from data.interactions import InteractionColumns
+from data.item_content import MediaItem
+from data.item_shards import ItemRow, runner, write_items
+from data.media_files import Medium
 from data.media_folder import MediaFolder
 from data.prepare import main
+from data.selection_options import SelectionOptions
 from data.side_features import FeatureColumns
 from mmrec_tf import records
+from mmrec_tf.schema import ModalitySpec, Schema
 
 ITEMS = """item,title,description,image,audio,genres,year
 a,Wren,Small and loud,images/a.png,audio/a.wav,bird|small,2000
@@ -68,7 +73,7 @@ def prepare(root: pathlib.Path, out: str = "d", **options) -> tuple[dict, pathli
     for name in ("items", "interactions", "users", "media_root"):
         if settings.get(name) is not None:
             settings[name] = str(settings[name])
-    manifest = media_folder.prepare(MediaFolder(**settings), root.parent / out, workers=2)
+    manifest = media_folder.prepare(MediaFolder(**settings), root.parent / out, run=runner(0))
     return manifest, root.parent / out
 
 
@@ -179,7 +184,7 @@ def test_media_that_cannot_be_used_cost_nothing_but_themselves(root):
     assert rows["b", "image"]["file"] == "images/missing.png"
     assert rows["b", "image"]["decoder"] == ""
     assert rows["b", "audio"]["decoder"].startswith("soundfile ")
-    assert rows["c", "image"]["decoder"].startswith("opencv-python-headless ")
+    assert rows["c", "image"]["reason"] == "damaged or cut off"
     assert rows["c", "audio"]["reason"] == "not a file"
     assert rows["d", "image"]["reason"] == "empty file"
     assert rows["d", "audio"]["reason"] == "not a file"
@@ -213,11 +218,41 @@ def test_a_decoder_that_breaks_costs_one_file(root, monkeypatch):
     def breaks(data, **options):
         raise ZeroDivisionError("rate 0")
 
-    monkeypatch.setattr("mmrec_tf.modalities.audio.prepare", breaks)
+    monkeypatch.setattr("mmrec_tf.media.audio.prepare", breaks)
     _, directory = prepare(root)
     (row,) = quarantine(directory)
     assert row["reason"] == "unexpected ZeroDivisionError (rate 0)"
     assert present(directory)["a"] == "text image"
+
+
+def fragile(data: bytes) -> bytes:
+    """A decoder that takes its process along."""
+    if data == b"bomb":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if data == b"greed":
+        return bytes(1 << 40)
+    return data
+
+
+def test_a_decoder_that_ends_its_process_costs_one_file(tmp_path):
+    for n in range(300):
+        data = {7: b"bomb", 250: b"bomb", 251: b"greed"}.get(n, b"fine")
+        (tmp_path / f"{n}.bin").write_bytes(data)
+    rows = (
+        ItemRow(n, f"i{n}", {"text": "", "media": {"image": [f"{n}.bin", ""]}, "features": {}})
+        for n in range(300)
+    )
+    make = MediaItem({"image": Medium("image", tmp_path, fragile, 100)})
+    with records.DatasetWriter(tmp_path / "d") as writer:
+        write_items(writer, rows, num_items=300, make=make, run=runner(2))
+        schema = Schema(num_users=0, num_items=300, modalities={"image": ModalitySpec("image")})
+        manifest = writer.finish(schema, source={"name": "test"}, split_rule="given")
+    assert manifest["counts"]["present"] == {"image": 297}
+    assert [(row["item"], row["reason"]) for row in quarantine(tmp_path / "d")] == [
+        ("i7", "ended its process (SIGSEGV)"),
+        ("i250", "ended its process (SIGSEGV)"),
+        ("i251", "unexpected MemoryError ()"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -319,6 +354,22 @@ def test_rare_categories_are_out_of_vocabulary(root):
     assert items(directory)["a"].features["genres"].tolist() == [2, 1]
 
 
+def test_what_is_out_of_vocabulary_is_spread_over_buckets(tmp_path):
+    root = tmp_path / "source"
+    root.mkdir()
+    lines = [f"i{n},{'common' if n % 2 else f'rare{n}'}" for n in range(80)]
+    rewrite(root, "items.csv", "item,kind", *lines)
+    rewrite(root, "interactions.csv", "user,item", "u,i0")
+    columns = FeatureColumns(categorical=("kind",), vocabulary_size=1, oov_buckets=4)
+    _, directory = prepare(root, item_features=columns)
+    found = {n: items(directory)[f"i{n}"].features["kind"].tolist() for n in range(80)}
+    assert all(found[n] == [5] for n in range(1, 80, 2))
+    rare = [found[n][0] for n in range(0, 80, 2)]
+    assert set(rare) == {1, 2, 3, 4} and max(map(rare.count, rare)) < 20
+    spec = mm.open_dataset(directory).schema.item_features["kind"]
+    assert (spec.oov_buckets, spec.num_categories) == (4, 6)
+
+
 def test_a_number_that_is_none_costs_no_item(root):
     rewrite(root, "items.csv", "item,title,year", "a,Wren,old", "b,Owl,2000", "c,Kite,2002")
     features = FeatureColumns(numeric=("year",))
@@ -416,7 +467,7 @@ def test_leave_last_out_by_default_where_no_split_is_given(root):
 
 
 def test_leave_last_out_passes_over_a_given_split(root):
-    _, directory = prepare(root, split="leave-last-out")
+    _, directory = prepare(root, selection=SelectionOptions(split="leave-last-out"))
     assert interactions(directory, "test") == [("u1", "z", 30, 5)]
     assert interactions(directory, "train") == [("u1", "a", 10, 4), ("u2", "b", 10, 1)]
 
@@ -424,7 +475,7 @@ def test_leave_last_out_passes_over_a_given_split(root):
 def test_a_given_split_needs_its_column(root):
     rewrite(root, "interactions.csv", "user,item", "u,a")
     with pytest.raises(mm.ConfigError, match="wanted a column 'split'; it has user, item"):
-        prepare(root, split="given")
+        prepare(root, selection=SelectionOptions(split="given"))
 
 
 def test_other_column_names(root):
@@ -460,36 +511,22 @@ def test_a_media_root_that_is_none_is_refused(root):
         prepare(root, media_root=root / "nowhere")
 
 
-def test_threads_share_one_listing_of_a_folder(tmp_path, monkeypatch):
+def test_any_ending_is_found_in_one_listing_of_a_folder(tmp_path, monkeypatch):
     root = tmp_path / "source"
     (root / "images").mkdir(parents=True)
-    rewrite(root, "items.csv", "item,title", *(f"i{n},Wren" for n in range(40)))
-    rewrite(root, "interactions.csv", "user,item", "u,i0")
-    for n in range(40):
-        (root / "images" / f"i{n}.png").write_bytes(picture())
+    rewrite(root, "items.csv", "item,title", *(f"{n},Wren" for n in range(40)))
+    rewrite(root, "interactions.csv", "user,item", "u,0")
+    for n in range(0, 40, 2):  # of 1 there is none, though there are 10, 12, ...
+        (root / "images" / f"{n}{['.PNG', '', '.old.png'][n % 3]}").write_bytes(picture(n))
+    (root / "images" / "3.txt").write_text("not this one")
+    (root / "images" / "3.png").write_bytes(picture(3))
+    listed = []
     listdir = os.listdir
-
-    def slow(folder):
-        entries = listdir(folder)
-        time.sleep(0.05)
-        return entries
-
-    monkeypatch.setattr(media.os, "listdir", slow)
-    manifest, _ = prepare(root)
-    assert manifest["counts"]["present"]["image"] == 40
-
-
-def test_results_come_in_order_and_few_are_held():
-    started = []
-
-    def work(number: int) -> int:
-        started.append(number)
-        return -number
-
-    results = media.in_order(work, iter(range(1000)), workers=2)
-    assert next(results) == 0
-    assert len(started) <= 8
-    assert list(results) == [-n for n in range(1, 1000)]
+    monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or listdir(folder))
+    manifest, directory = prepare(root)
+    want = {str(n) for n in range(0, 40, 2) if n % 3 != 2} | {"3"}
+    assert {name for name, item in items(directory).items() if "image" in item.content} == want
+    assert listed.count(root.resolve() / "images") == 1
 
 
 def test_birds(tmp_path, shared):
@@ -544,7 +581,7 @@ def test_odd_media_never_end_the_run(tmp_path, shared):
         interactions=str(tmp_path / "interactions.csv"),
         media_root=str(folder),
     )
-    manifest = media_folder.prepare(options, tmp_path / "d", workers=2)
+    manifest = media_folder.prepare(options, tmp_path / "d", run=runner(2))
     assert manifest["counts"]["items"] == len(files)
     used = sum(manifest["counts"]["present"].values())
     assert used > 0 and used + len(quarantine(tmp_path / "d")) == len(files)

@@ -43,7 +43,7 @@ def test_help_loads_nothing_heavy():
         "import sys; from data.prepare import main\n"
         "try: main(['media-folder', '--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'tensorflow', 'numpy', 'scipy', 'cv2', 'pyarrow', 'librosa'} & set(sys.modules)\n"
+        "heavy = {'tensorflow', 'cv2', 'pyarrow', 'librosa', 'av'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -81,10 +81,10 @@ def test_a_success_is_a_summary(tmp_path, capsys):
     [
         [],
         ["synthetic"],
-        ["synthetic", "--out", "d", "--users", "0"],
+        ["synthetic", "--out", "d", "--workers", "-1"],
         ["synthetic", "--out", "d", "--users", "many"],
         ["features", "--out", "d", "--train", "t.npz", "--vector", "image"],
-        ["media-folder", "--items", "a", "--interactions", "b", "--out", "d", "--split", "random"],
+        ["media-folder", "--items", "a", "--interactions", "b", "--out", "d", "--split", "luck"],
     ],
 )
 def test_wrong_usage_is_2(tmp_path, monkeypatch, capsys, arguments):
@@ -104,6 +104,10 @@ def test_wrong_usage_is_2(tmp_path, monkeypatch, capsys, arguments):
         (["--item-numeric", "year"], "wanted a column 'year'"),
         (["--text", "titel"], "wanted a column 'titel'"),
         (["--max-seconds", "nan"], "max_seconds: wanted more than 0"),
+        (["--image-max-side", "0"], "image_max_side: wanted more than 0"),
+        (["--vocabulary-size", "0"], "vocabulary_size: wanted 1 or more"),
+        (["--valid-share", "0.2"], "valid_share: belongs to the split random or time"),
+        (["--min-rating", "4"], "min_rating: wanted interactions with ratings"),
     ],
 )
 def test_unusable_settings_are_2(tmp_path, capsys, extra, message):

@@ -1,3 +1,6 @@
+import collections
+import functools
+
 import numpy as np
 import pytest
 
@@ -67,6 +70,162 @@ def test_leave_last_out():
 )
 def test_follows_time(rows, follows):
     assert splits.follows_time(events(*rows)) is follows
+
+
+def pairs(num_users: int, num_items: int) -> splits.Events:
+    """Some users with few interactions, some with many, in random order."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (user, item, 0, 0)
+        for user in range(num_users)
+        for item in rng.choice(num_items, rng.integers(1, num_items), replace=False)
+    ]
+    return events(*rng.permutation(rows))
+
+
+def at_random(given: splits.Events, *, valid=0.1, test=0.1, seed=0, users=None, items=None):
+    """The split by (user, item), by name."""
+    users = users or [f"u{n}" for n in range(int(given.user.max()) + 1)]
+    items = items or [f"i{n}" for n in range(int(given.item.max()) + 1)]
+    done = splits.at_random(
+        given, valid_share=valid, test_share=test, seed=seed, users=users, items=items
+    )
+    columns = (done.user.tolist(), done.item.tolist(), done.split.tolist())
+    return {(users[u], items[i]): split for u, i, split in zip(*columns, strict=True)}
+
+
+@pytest.mark.parametrize(("valid", "test"), [(0.1, 0.1), (0.0, 0.2), (0.25, 0.05)])
+def test_random_shares_hold_for_each_user(valid, test):
+    given = pairs(400, 30)
+    found = at_random(given, valid=valid, test=test)
+    by_user: dict[str, list[int]] = {}
+    for (user, _), split in found.items():
+        by_user.setdefault(user, []).append(split)
+    for own in by_user.values():
+        count = np.bincount(own, minlength=3)
+        # Rounded up or down, but for the one that stays in train.
+        assert abs(count[TEST] - len(own) * test) < 1 and abs(count[VALID] - len(own) * valid) < 1
+        assert count[TRAIN] >= 1
+    share = np.bincount(list(found.values()), minlength=3) / len(found)
+    np.testing.assert_allclose(share[1:], [valid, test], atol=0.01)
+
+
+def test_random_shares_hold_over_short_histories():
+    # Each of 3000 users has three; rounded one by one, none would ever be held out.
+    rows = [(user, item, 0, 0) for user in range(3000) for item in range(3)]
+    found = list(at_random(events(*rows)).values())
+    np.testing.assert_allclose(np.bincount(found) / len(found), [0.8, 0.1, 0.1], atol=0.01)
+
+
+def test_random_leaves_one_in_train_however_large_the_shares():
+    found = at_random(events((0, 0, 0, 0), (1, 0, 0, 0), (1, 1, 0, 0)), valid=0.4, test=0.59)
+    assert found["u0", "i0"] == TRAIN
+    assert sorted([found["u1", "i0"], found["u1", "i1"]])[0] == TRAIN
+
+
+def test_random_does_not_depend_on_the_order_of_rows():
+    given = pairs(50, 20)
+    order = np.random.default_rng(1).permutation(len(given.user))
+    found = at_random(given)
+    # Numbered as first seen, ids get other numbers, too.
+    users, user = np.unique(given.user[order][::-1], return_inverse=True)
+    renamed = given.take(order[::-1])._replace(user=(len(users) - 1 - user).astype(np.int32))
+    names = [f"u{n}" for n in users[::-1]]
+    assert at_random(renamed, users=names) == found
+    # Nor on who else is there.
+    alone = given.take(given.user == 7)
+    assert at_random(alone).items() <= found.items()
+
+
+def test_random_depends_on_the_seed_alone():
+    given = pairs(50, 20)
+    assert at_random(given, seed=3) == at_random(given, seed=3)
+    assert at_random(given, seed=3) != at_random(given, seed=4)
+
+
+def test_a_random_split_stays_what_it_was():
+    # Hashes of ids must not change between versions and machines.
+    found = at_random(events(*((0, item, 0, 0) for item in range(10))), valid=0.2, test=0.2)
+    assert [found["u0", f"i{n}"] for n in range(10)] == [0, 1, 0, 1, 0, 2, 0, 0, 2, 0]
+
+
+def test_time_borders_by_hand():
+    times = np.array([50, 10, 30, 20, 40, 60, 70, 80, 90, 100])
+    borders = functools.partial(splits.time_borders, times)
+    assert borders(valid_share=0.2, test_share=0.1) == (80, 100)
+    assert borders(valid_share=0.0, test_share=0.3) == (80, 80)
+    valid, test = borders(valid_share=0.1, test_share=0.0)
+    assert valid == 100 and test > 100
+    # Of three at 8 one would do for test; they stay together, in the later split.
+    times = np.array([1, 2, 3, 4, 5, 6, 7, 8, 8, 8])
+    assert splits.time_borders(times, valid_share=0.2, test_share=0.1) == (8, 8)
+    assert splits.time_borders(times, valid_share=0.3, test_share=0.1) == (7, 8)
+
+
+def test_by_time():
+    given = events((0, 1, 9, 0), (0, 2, 10, 0), (1, 1, 19, 0), (0, 3, 20, 0), (1, 2, 99, 0))
+    assert splits.by_time(given, (10, 20)).split.tolist() == [TRAIN, VALID, VALID, TEST, TEST]
+    assert splits.by_time(given, (10, 10)).split.tolist() == [TRAIN, TEST, TEST, TEST, TEST]
+
+
+def test_last_borders():
+    given = splits.leave_last_out(
+        events((1, 1, 10, 0), (1, 2, 30, 0), (1, 3, 20, 0), (0, 1, 5, 0), (1, 4, 5, 0))
+    )
+    borders = splits.last_borders(given, num_users=3)
+    assert borders[1].tolist() == [20, 30]
+    assert (borders[[0, 2]] > 10**15).all()
+
+
+def test_the_k_core_by_hand():
+    # Item 3 has one interaction; without it user 2 has one, and without that item 2 has one.
+    user = np.array([0, 0, 1, 1, 2, 2, 0])
+    item = np.array([0, 1, 0, 1, 2, 3, 2])
+    assert splits.k_core(user, item, 1).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert splits.k_core(user, item, 2).tolist() == [0, 1, 2, 3]
+    assert splits.k_core(user, item, 3).tolist() == []
+    assert splits.k_core(user[:0], item[:0], 2).tolist() == []
+
+
+@pytest.mark.parametrize("k", [2, 4, 6])
+def test_the_k_core_is_a_core_and_the_largest(k):
+    rng = np.random.default_rng(0)
+    pair = np.unique(np.stack([rng.zipf(1.5, 4000) % 300, rng.zipf(1.5, 4000) % 200]), axis=1)
+    user, item = pair
+    kept = splits.k_core(user, item, k)
+    assert 0 < len(kept) < len(user)
+    for ids in (user[kept], item[kept]):
+        assert np.unique(ids, return_counts=True)[1].min() >= k
+    # Peeled one by one instead of all at once.
+    left = set(zip(user.tolist(), item.tolist(), strict=True))
+    while True:
+        count = [collections.Counter(p[side] for p in left) for side in (0, 1)]
+        few = next((p for p in left if min(count[0][p[0]], count[1][p[1]]) < k), None)
+        if few is None:
+            break
+        left.remove(few)
+    assert {(u, i) for u, i in zip(user[kept].tolist(), item[kept].tolist(), strict=True)} == left
+
+
+def test_the_largest_weight_of_events_that_came_in_time():
+    given = events((0, 5, 10, 0), (0, 5, 20, 0), (0, 5, 30, 0), (0, 6, 10, 0), (0, 6, 10, 0))
+    given = given._replace(weight=np.float32([1, 3, 5, 2, 4]))
+    distinct = splits.drop_duplicates(given)
+    assert distinct.weight.tolist() == [1, 2]
+    split = np.zeros(5, np.int8)
+    assert splits.largest_weight(distinct, given, begun=split).tolist() == [5, 4]
+    split[2] = VALID
+    assert splits.largest_weight(distinct, given, begun=split).tolist() == [3, 4]
+    # Of a pair that is no longer there, nothing.
+    assert splits.largest_weight(distinct.take([1]), given, begun=split).tolist() == [4]
+
+
+def test_numbers_without_gaps():
+    stays, numbers = splits.renumber(np.array([4, 1, 4]), 6, num_listed=1)
+    assert stays.tolist() == [True, True, False, False, True, False]
+    assert numbers.tolist() == [2, 1, 2] and numbers.dtype == np.int32
+    stays, numbers = splits.renumber(np.array([4, 1, 4]), 6, num_listed=None)
+    assert stays.all() and numbers.tolist() == [4, 1, 4]
 
 
 class Written(list):

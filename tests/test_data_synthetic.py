@@ -12,7 +12,9 @@ import pytest
 
 import mmrec_tf as mm
 from data import ceiling, planted, synthetic, synthetic_media
+from data.item_shards import runner
 from data.planted import Met, Truth, World
+from data.synthetic import Synthetic
 from mmrec_tf import metrics, records
 
 SMALL = World(num_users=30, num_items=40, seed=3)
@@ -22,7 +24,7 @@ SMALL = World(num_users=30, num_items=40, seed=3)
 def toy(tmp_path_factory) -> pathlib.Path:
     """A small world, with its source kept beside it."""
     folder = tmp_path_factory.mktemp("toy")
-    synthetic.prepare(SMALL, folder / "d", keep_source=folder / "source")
+    synthetic.prepare(Synthetic(SMALL, str(folder / "source")), folder / "d", run=runner(0))
     return folder
 
 
@@ -283,8 +285,10 @@ def test_the_ceiling_is_that_of_the_dataset(toy):
 
 
 def test_equal_seeds_make_equal_worlds(toy, tmp_path):
-    again = synthetic.prepare(SMALL, tmp_path / "again")
-    other = synthetic.prepare(World(num_users=30, num_items=40, seed=4), tmp_path / "other")
+    again = synthetic.prepare(Synthetic(SMALL), tmp_path / "again", run=runner(0))
+    other = synthetic.prepare(
+        Synthetic(World(num_users=30, num_items=40, seed=4)), tmp_path / "other", run=runner(0)
+    )
     assert again == records.read_manifest(toy / "d")
     assert again["sha256"] != other["sha256"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "other"]
@@ -306,7 +310,7 @@ def test_impossible_worlds_are_refused(settings, message):
 
 
 def test_the_smallest_world_stands(tmp_path):
-    synthetic.prepare(World(num_users=1, num_items=12), tmp_path / "d")
+    synthetic.prepare(Synthetic(World(num_users=1, num_items=12)), tmp_path / "d", run=runner(0))
     counts = records.verify(tmp_path / "d", full=True)["counts"]
     assert counts["interactions"] == {"train": 3, "valid": 3, "test": 3}
 
@@ -315,5 +319,5 @@ def test_a_source_is_not_kept_over_anything(tmp_path):
     (tmp_path / "keep").mkdir()
     (tmp_path / "keep" / "thesis.txt").write_text("ten years")
     with pytest.raises(mm.DatasetError, match="wanted a new or empty folder"):
-        synthetic.prepare(SMALL, tmp_path / "d", keep_source=tmp_path / "keep")
+        synthetic.prepare(Synthetic(SMALL, str(tmp_path / "keep")), tmp_path / "d", run=runner(0))
     assert not (tmp_path / "d").exists()

@@ -1,4 +1,5 @@
 import gzip
+import json
 import pathlib
 
 import pyarrow as pa
@@ -6,7 +7,7 @@ import pyarrow.parquet
 import pytest
 
 import mmrec_tf as mm
-from data.tables import BadRow, Row, Skipped, Table, complete
+from data.tables import BadRow, Csv, Derived, JsonLines, Lines, Row, Skipped, Table, complete
 
 TEXT = 'item,title,year\n1,"Wren, the\nsmall one",1999\n\n2, Zaunkönig ,\n'
 CELLS = [
@@ -19,6 +20,23 @@ def cells(path: pathlib.Path) -> list[dict[str, str]]:
     return [row.cells for row in Table(path)]
 
 
+def faults(table: Table) -> list[str]:
+    """Why each row cannot be used; "" for those that can."""
+    found = []
+    for row in table:
+        try:
+            complete(row, table.columns)
+            found.append("")
+        except BadRow as error:
+            found.append(str(error))
+    return found
+
+
+def write_lines(path: pathlib.Path, *values) -> pathlib.Path:
+    path.write_text("".join(json.dumps(value) + "\n" for value in values))
+    return path
+
+
 def write_parquet(path: pathlib.Path, **columns) -> pathlib.Path:
     pyarrow.parquet.write_table(pa.table(columns), path)
     return path
@@ -29,9 +47,19 @@ def test_forms_of_a_table_agree(tmp_path):
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(TEXT.encode()))
     (tmp_path / "bom.csv").write_text(TEXT, encoding="utf-8-sig")
     (tmp_path / "t.tsv").write_text(TEXT.replace(",", "\t").replace("Wren\t", "Wren,"))
+    (tmp_path / "crlf.csv").write_bytes(
+        TEXT.replace("\n", "\r\n").replace("the\r\n", "the\n").encode()
+    )
     titles = [row["title"] for row in CELLS]
     write_parquet(tmp_path / "t.parquet", item=[1, 2], title=titles, year=[1999, None])
-    for name in ("t.csv", "t.csv.gz", "bom.csv", "t.tsv", "t.parquet"):
+    rows = zip([1, 2], titles, [1999, None], strict=True)
+    values = [dict(zip(CELLS[0], row, strict=True)) for row in rows]
+    text = "".join(f"{json.dumps(value)}\r\n\r\n" for value in values)
+    (tmp_path / "t.jsonl").write_text(text, encoding="utf-8-sig", newline="")
+    (tmp_path / "t.json.gz").write_bytes(gzip.compress(text.encode()))
+    for name in (
+        *("t.csv", "t.csv.gz", "bom.csv", "crlf.csv", "t.tsv", "t.parquet", "t.jsonl", "t.json.gz"),
+    ):
         assert cells(tmp_path / name) == CELLS, name
 
 
@@ -69,9 +97,15 @@ def test_rows_say_where_they_stand(tmp_path):
         ("t.csv", b"a,b,a\n", "names the column 'a' twice"),
         ("t.csv", b'a\n1\n"2\n', "line 3: wanted a row of CSV"),
         ("t.csv", b"a\n\xff\n", "wanted UTF-8"),
+        ("t.csv", "a,b\n1,2\n".encode("utf-16-le"), "wanted UTF-8; got zero bytes"),
+        ("t.csv", "a,b\n1,2\n".encode("utf-16"), "wanted UTF-8"),
         ("t.csv.gz", b"a\n1\n", "wanted a table"),
         ("t.csv.gz", gzip.compress(b"a\n" + b"1\n" * 999)[:-9], "wanted a table"),
         ("t.parquet", b"a\n1\n", "wanted Parquet"),
+        ("t.jsonl", b"\n", "wanted one JSON object a line; it is empty"),
+        ("t.jsonl", b'\n[{"a": 1}]\n', "line 2: wanted one JSON object a line; got a list"),
+        ("t.jsonl", b"{'a': 1}\n", "line 1: wanted one JSON object a line; got a dict of Python"),
+        ("t.json.gz", b'{"a": 1}\n', "wanted a table"),
     ],
 )
 def test_damaged_tables_are_refused(tmp_path, name, content, message):
@@ -81,9 +115,12 @@ def test_damaged_tables_are_refused(tmp_path, name, content, message):
 
 
 def test_a_missing_table_is_refused(tmp_path):
-    for name in ("t.csv", "t.csv.gz", "t.parquet"):
+    for name in ("t.csv", "t.csv.gz", "t.parquet", "t.jsonl", "t.jsonl.gz"):
         with pytest.raises(mm.DatasetError, match=f"{name}: wanted a table; there is no such"):
             Table(tmp_path / name)
+    for form in (Lines(("a",), "::"), JsonLines(("a",))):
+        with pytest.raises(mm.DatasetError, match="t.dat: wanted a table; there is no such"):
+            Table(tmp_path / "t.dat", form=form)
 
 
 def test_a_header_alone_has_no_rows(tmp_path):
@@ -95,6 +132,112 @@ def test_cells_longer_than_pythons_limit(tmp_path):
     long = "x" * 200_000
     (tmp_path / "t.csv").write_text(f"item\n{long}\n")
     assert cells(tmp_path / "t.csv") == [{"item": long}]
+
+
+def test_zero_bytes_within_a_cell_are_a_cells_own(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"item,title\n1,a\0b\n")
+    assert cells(tmp_path / "t.csv") == [{"item": "1", "title": "a\0b"}]
+
+
+def test_tables_without_a_header(tmp_path):
+    (tmp_path / "t.csv").write_text('1,"a, b"\n')
+    table = Table(tmp_path / "t.csv", form=Csv(names=("item", "title")))
+    assert [row.cells for row in table] == [{"item": "1", "title": "a, b"}]
+    assert next(iter(table)).where == f"{tmp_path}/t.csv: line 1"
+
+
+def test_lines_are_split_and_never_quoted(tmp_path):
+    path = tmp_path / "t.dat"
+    path.write_bytes('1::"Misérables::x\r\n\n2:: a \n3\n'.encode("latin-1"))
+    table = Table(path, form=Lines(("item", "title"), "::", encoding="latin-1"))
+    assert [row.where for row in table] == [f"{path}: line {line}" for line in (1, 3, 4)]
+    assert faults(table) == ["wanted 2 cells; got 3", "", "wanted 2 cells; got 1"]
+    assert [row.cells for row in table][1] == {"item": "2", "title": "a"}
+    table = Table(path, form=Lines(("item", "rest"), "::", encoding="latin-1", rest=True))
+    assert next(iter(table)).cells == {"item": "1", "rest": '"Misérables::x'}
+    with pytest.raises(mm.DatasetError, match="t.dat: wanted UTF-8"):
+        list(Table(path, form=Lines(("item", "title"), "::")))
+
+
+def test_json_values_are_as_a_csv_would_hold_them(tmp_path):
+    path = write_lines(
+        tmp_path / "t.jsonl",
+        {
+            "item": 3,
+            "rating": 3.5,
+            "genres": ["a", " b"],
+            "text": ["One.", "Two."],
+            "far": {"x": 1},
+        },
+        {"item": 4.0, "rating": float("nan"), "genres": [], "text": None, "new": 1},
+        {"item": " 5 ", "text": "cut emoji \ud83d", "far": "é"},
+    )
+    form = JsonLines(("item", "rating", "genres", "text"), joiners={"text": " "})
+    assert [list(row.cells.values()) for row in Table(path, form=form)] == [
+        ["3", "3.5", "a|b", "One. Two."],
+        ["4", "", "", ""],
+        ["5", "", "", "cut emoji ?"],
+    ]
+    # By default the columns are those of the first object, and objects stay what they are.
+    assert Table(path).columns == ["item", "rating", "genres", "text", "far"]
+    assert [row.cells["far"] for row in Table(path)] == ['{"x": 1}', "", "é"]
+
+
+def test_bad_lines_of_json_are_bad_rows(tmp_path):
+    path = tmp_path / "t.jsonl"
+    good = b'{"item": 1, "title": "a"}\n'
+    path.write_bytes(
+        good
+        + b'{"item": 2,\n[3]\n{"item": "\xff"}\n{"item": {"id": 5}}\n'
+        + b"[" * 99_999
+        + b"\n"
+        + good
+    )
+    table = Table(path, form=JsonLines(("item", "title")))
+    assert [fault.split("; got")[0] for fault in faults(table)] == [
+        "",
+        "wanted one JSON object a line",
+        "wanted one JSON object a line",
+        "wanted UTF-8",
+        "item: wanted text, a number or a list of them",
+        "wanted one JSON object a line",
+        "",
+    ]
+    assert [row.where for row in table][1] == f"{path}: line 2"
+
+
+def test_a_caller_makes_objects_flat(tmp_path):
+    def flatten(value):
+        if "id" not in value:
+            raise BadRow("no id")
+        return {"item": value["id"]["asin"]}
+
+    path = write_lines(tmp_path / "t.jsonl", {"id": {"asin": "a"}}, {}, {"id": {"asin": "b"}})
+    table = Table(path, form=JsonLines(("item",), flatten=flatten))
+    assert [row.cells for row in table] == [{"item": "a"}, {}, {"item": "b"}]
+    assert faults(table) == ["", "no id", ""]
+
+
+def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.tables._LARGEST_LINE", 30)
+    path = write_lines(tmp_path / "t.jsonl", {"item": "x" * 9}, {"item": "x" * 30})
+    with pytest.raises(mm.DatasetError, match="line 2: wanted one JSON object a line; got a line"):
+        list(Table(path))
+
+
+def test_derived_tables_change_rows_and_keep_bad_ones_bad(tmp_path):
+    def derive(cells):
+        if not cells["b"]:
+            raise BadRow("no b")
+        return {"sum": str(int(cells["a"]) + int(cells["b"]))}
+
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n1\n1,\n")
+    table = Derived(Table(tmp_path / "t.csv"), ["sum"], derive=derive)
+    assert (table.columns, table.path) == (["sum"], tmp_path / "t.csv")
+    for _ in range(2):
+        assert faults(table) == ["", "wanted 2 cells; got 1", "no b"]
+    assert next(iter(table)) == ({"sum": "3"}, 1, f"{tmp_path}/t.csv: line 2", "")
+    assert table.required_column(None, "sum") == "sum"
 
 
 def test_columns_are_found(tmp_path):

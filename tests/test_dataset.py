@@ -1,16 +1,22 @@
 """A dataset directory, opened: the catalog, and batches whose history never tells the answer."""
 
+import functools
 import itertools
+import json
+import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
 import small_world
+import tensorflow as tf
 
-from mmrec_tf import open_dataset
+from mmrec_tf import open_dataset, records
+from mmrec_tf.catalog import Content
 from mmrec_tf.config import UserConfig
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.records import DatasetWriter
-from mmrec_tf.schema import Schema
+from mmrec_tf.schema import ModalitySpec, Schema
 
 TRAIN = [[0, 1, 2, 3, 4], [5], [], [3, 0]]
 VALID = [[5], [0], [1], []]
@@ -100,6 +106,186 @@ def test_popularity_comes_from_train_alone(tmp_path):
     other = write(tmp_path / "other", valid=[[1], [], [], []]).catalog
     np.testing.assert_array_equal(one.train_count, other.train_count)
     np.testing.assert_array_equal(one.log_frequency, other.log_frequency)
+
+
+# Content that is left on disk
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """The small world, two or three items a shard."""
+    folder = tmp_path_factory.mktemp("shards") / "d"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            small_world, "DatasetWriter", functools.partial(DatasetWriter, shard_bytes=8000)
+        )
+        small_world.write(folder)
+    assert len(list((folder / "items").iterdir())) > 9
+    return folder
+
+
+def left(folder):
+    return open_dataset(folder, content_memory_mb=0)
+
+
+def test_the_limit_decides_where_content_is(dataset):
+    assert dataset.content_in_memory and isinstance(dataset.catalog.content["image"], np.ndarray)
+    one = left(dataset.directory)
+    assert not one.content_in_memory and isinstance(one.catalog.content["image"], Content)
+    size = sum(path.stat().st_size for path in (dataset.directory / "items").iterdir())
+    assert one.item_bytes == size
+
+
+def test_all_but_content_is_the_same_wherever_content_is(shards):
+    held, disk = open_dataset(shards).catalog, left(shards).catalog
+    for name in ("item_id", "present", "train_count", "log_frequency", "probability"):
+        np.testing.assert_array_equal(getattr(held, name), getattr(disk, name))
+    assert held.features.keys() == disk.features.keys()
+    for name, values in held.features.items():
+        np.testing.assert_array_equal(values, disk.features[name])
+    assert held.content_sha256 == disk.content_sha256
+    assert set(held.content_sha256) == set(small_world.MODALITIES)
+
+
+def test_what_is_left_on_disk_is_not_in_memory(tmp_path):
+    """Sixty megabytes of pictures, of which a few at a time pass by."""
+    rng = np.random.default_rng(0)
+    with DatasetWriter(tmp_path / "d", shard_bytes=4 << 20) as writer:
+        for item in range(200):
+            writer.write_item(f"i{item}", content={"image": rng.bytes(300_000)})
+        schema = Schema(num_users=0, num_items=200, modalities={"image": ModalitySpec("image")})
+        writer.finish(schema, source={"name": "test"}, split_rule="given")
+
+    def peak(act):
+        tracemalloc.start()
+        try:
+            return act(), tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    held, most = peak(lambda: open_dataset(tmp_path / "d"))
+    disk, opening = peak(lambda: left(tmp_path / "d"))
+    read, reading = peak(lambda: sum(len(v) for v in disk.catalog.content["image"].batches(32)))
+    assert read == 2 * 7  # batches of numbers and values
+    assert most > 60e6 > 3 * opening
+    assert reading < 40e6
+
+
+@pytest.mark.parametrize("name", small_world.MODALITIES)
+def test_content_on_disk_is_that_in_memory(shards, name):
+    held, disk = (d.catalog.content[name] for d in (open_dataset(shards), left(shards)))
+    present = disk.present
+    assert len(disk) == len(held) == 30 and 20 < present.sum() < 30
+    batches = list(disk.batches(7))
+    assert [len(numbers) for numbers, _ in batches][:-1] == [7] * (len(batches) - 1)
+    numbers = np.concatenate([numbers for numbers, _ in batches])
+    assert sorted(numbers) == np.flatnonzero(present).tolist()
+    for some, values in batches:
+        assert values.dtype == held.dtype
+        np.testing.assert_array_equal(values, held[some])
+    np.testing.assert_array_equal(numbers, np.concatenate([n for n, _ in disk.batches(7)]))
+    assert len(list(disk.present_values())) == present.sum()
+    # Few rows, in any order, some twice, one without content.
+    rows = [29, small_world.BARE, 3, 3, 0]
+    np.testing.assert_array_equal(disk[rows], held[rows])
+    assert disk[np.zeros([0], int)].shape == held[:0].shape
+
+
+def test_only_shards_that_are_asked_for_are_read(shards):
+    """The others are damaged after they were opened."""
+    catalog = left(shards).catalog
+    content = catalog.content["text"]
+    rows = np.arange(30) == 12
+    spoiled = [
+        path
+        for number, path in enumerate(sorted((shards / "items").iterdir()))
+        if number != content._shard[12]
+    ]
+    before = {path: path.read_bytes() for path in spoiled}
+    try:
+        for path in spoiled:
+            path.write_bytes(b"")
+        ((numbers, values),) = content.batches(8, rows=rows)
+        assert numbers.tolist() == [12] and values.tolist() == [b"owl night forest 12"]
+        assert content[[12]].tolist() == values.tolist()
+        with pytest.raises(DatasetError, match="ends early at record 1 of"):
+            list(content.batches(8))
+    finally:
+        for path, data in before.items():
+            path.write_bytes(data)
+
+
+def cut(data):
+    return data[:-5]
+
+
+def alter(data):
+    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
+
+
+def repeat(data):
+    return data * 2
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (cut, r"ends early at record (\d) of \1"),
+        (alter, r"damaged at record \d of \d \(its checksum"),
+        (repeat, r"holds more than the manifest's \d records"),
+        (lambda data: data + b"abc", r"holds \d+ bytes; the manifest says \d+"),
+        (None, "missing, though the manifest lists it"),
+    ],
+)
+@pytest.mark.parametrize("number", [0, 4])
+def test_read_side_by_side_damage_is_named_all_the_same(shards, tmp_path, spoil, message, number):
+    directory = shutil.copytree(shards, tmp_path / "d")
+    path = sorted((directory / "items").iterdir())[number]
+    data = path.read_bytes()
+    path.unlink() if spoil is None else path.write_bytes(spoil(data))
+    schema = records.read_schema(directory)
+    for options in ({"num_parallel": 1}, {"num_parallel": 3}):
+        with pytest.raises(DatasetError, match=rf"{path}: {message}.*data.prepare"):
+            list(records.read_items(directory, schema, **options))
+
+
+def test_side_by_side_in_the_same_order_each_time(shards, monkeypatch):
+    monkeypatch.setattr("mmrec_tf.records.reader._ITEM_BATCH", 1)
+    schema = records.read_schema(shards)
+
+    def numbers(**options):
+        return [item.number for item in records.read_items(shards, schema, **options)]
+
+    # One at a time is in the order of the shards, which here is that of the numbers.
+    assert numbers() == list(range(30))
+    mixed = numbers(num_parallel=3)
+    assert mixed == numbers(num_parallel=3) != list(range(30))
+    assert sorted(mixed) == sorted(numbers(num_parallel=3, deterministic=False)) == list(range(30))
+    found = {item.number: item.shard for item in records.read_items(shards, schema, only=[2, 5])}
+    assert set(found.values()) == {2, 5} and 0 < len(found) < 30
+
+
+def test_a_model_is_the_same_wherever_content_is(shards, tmp_path):
+    """Vocabulary, vectors, and what an export is checked with."""
+    from mmrec_tf import RetrievalModel
+    from mmrec_tf.servables import EncoderServable
+
+    answers = []
+    for dataset in (open_dataset(shards), left(shards)):
+        tf.keras.utils.set_random_seed(0)
+        model = RetrievalModel(small_world.config(), dataset.schema)
+        model.adapt(dataset.catalog, dataset.users)
+        model.build_weights()
+        servable = EncoderServable(model, dataset.catalog.item_id, k=3)
+        requests = servable.examples_from(dataset.catalog.content, dataset.catalog.present)
+        answers.append((model, model.embed_catalog().embedding, requests))
+    (one, embedding, requests), (other, again, same) = answers
+    assert one.encoders["text"].assets() == other.encoders["text"].assets()
+    np.testing.assert_allclose(again, embedding, atol=1e-4)
+    for request, twin in zip(requests, same, strict=True):
+        for name, value in request.inputs.items():
+            np.testing.assert_array_equal(value, twin.inputs[name])
+        assert len(value) in (1, 4 + 4 + 1)
 
 
 # Histories
@@ -278,3 +464,25 @@ def test_damage_is_seen_on_opening(tmp_path):
     path.write_bytes(data)
     with pytest.raises(DatasetError, match="sha256"):
         open_dataset(tmp_path / "d", verify=True)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_command_compares_hashes_when_asked(tmp_path, capsys, command):
+    from mmrec_tf.__main__ import main
+    from mmrec_tf.training import train_run
+
+    dataset = open_dataset(small_world.write(tmp_path / "d"))
+    config = small_world.config(**small_world.VECTORS, training__epochs=1, ranking__epochs=0)
+    if command == "train":
+        (tmp_path / "config.json").write_text(json.dumps(config.to_json()))
+        arguments = ["--dataset", tmp_path / "d", "--config", tmp_path / "config.json"]
+        arguments += ["--out", tmp_path / "run"]
+    else:
+        arguments = [train_run(dataset, config, tmp_path / "run").directory]
+    # Not what any record holds, so that only a hash can tell.
+    path = tmp_path / "d/quarantine.csv"
+    path.write_bytes(path.read_bytes().swapcase())
+    arguments = [command, *map(str, arguments)]
+    assert main([*arguments, "--verify"]) == 1
+    assert f"{path}: its content is not what was written" in capsys.readouterr().err
+    assert main(arguments) == 0

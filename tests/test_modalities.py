@@ -1,6 +1,7 @@
 """A grid: the encoder of each modality keeps each promise of `mmrec_tf.modalities.encoder`."""
 
 import dataclasses
+import inspect
 import io
 import wave
 
@@ -27,6 +28,13 @@ CONFIGS = {
     "vector": None,
 }
 KINDS = {name: "audio" if name == "gru" else name for name in CONFIGS}
+# All that there is, strong enough that no row stays as it is.
+AUGMENTATION = {
+    "text": {"word_dropout": 0.7, "synonyms": '{"a": ["s", "b"]}', "synonym_share": 1.0},
+    "image": {"flip": True, "crop": 0.6, "color": 0.3, "blur": 1.5},
+    "audio": {"noise_db": -10.0, "shift_seconds": 0.1},
+    "gru": {"noise_db": -10.0, "shift_seconds": 0.1},
+}
 OUTPUT_DIMS = {"text": 16, "image": 1024, "audio": 16, "gru": 6, "vector": 5}
 
 
@@ -305,3 +313,108 @@ def test_compiled_by_xla_equals_plain(name, encoder):
     content = encoder.preprocess(RAW[name])
     compiled = tf.function(lambda x: encoder(x), jit_compile=True)(content)
     assert_close(compiled, encoder(content), share=1e-3)
+
+
+@pytest.fixture(scope="module", params=list(AUGMENTATION))
+def augmented(request):
+    """A kind, and its encoder with augmentation, trained in whole; for reading only."""
+    tf.keras.utils.set_random_seed(1)
+    name = request.param
+    return name, with_augmentation(build(name, trainable_layers=-1), name)
+
+
+def with_augmentation(encoder, name, **changes):
+    copy = type(encoder).from_config({**encoder.get_config(), **AUGMENTATION[name], **changes})
+    copy.set_weights(encoder.get_weights())
+    return copy
+
+
+def test_every_setting_is_in_the_config(name, encoder):
+    of_keras = {*inspect.signature(tf.keras.layers.Layer.__init__).parameters, "kwargs", "args"}
+    names = set(inspect.signature(encoder.__init__).parameters) - of_keras
+    assert names <= set(encoder.get_config())
+    assert set(encoder.augmentation) <= names
+    assert set(encoder.augmentation) == set(AUGMENTATION.get(name, ()))
+
+
+def test_augmentation_survives_the_config_and_is_not_in_the_fingerprint(augmented):
+    name, encoder = augmented
+    copy = type(encoder).from_config(encoder.get_config())
+    assert {key: copy.get_config()[key] for key in AUGMENTATION[name]} == AUGMENTATION[name]
+    off = build(name, trainable_layers=-1)
+    off.set_weights(encoder.get_weights())
+    assert off.fingerprint() == encoder.fingerprint()
+
+
+def test_augmentation_acts_in_training_alone(augmented):
+    name, encoder = augmented
+    content = encoder.preprocess(RAW[name])
+    off = build(name, trainable_layers=-1)
+    off.set_weights(encoder.get_weights())
+    np.testing.assert_array_equal(encoder(content), off(content))
+    changed = encoder._augment(tf.cast(content, tf.float32) if name == "image" else content)
+    assert changed.shape == content.shape
+    assert np.isfinite(changed).all()
+    assert all((changed[row].numpy() != content[row].numpy()).any() for row in range(3))
+    frozen = type(encoder).from_config({**encoder.get_config(), "trainable_layers": 0})
+    np.testing.assert_array_equal(frozen(content, training=True), frozen(content))
+
+
+def test_each_row_is_augmented_in_its_own_way(augmented):
+    name, encoder = augmented
+    content = tf.repeat(encoder.preprocess(RAW[name])[:3], 16, axis=0)
+    changed = encoder._augment(tf.cast(content, tf.float32) if name == "image" else content)
+    assert len({row.tobytes() for row in changed.numpy()}) > 12
+
+
+def in_training(encoder, content, **options):
+    """A graph that takes any number of rows, its draws those of seed 3."""
+    tf.keras.utils.set_random_seed(3)
+    spec = tf.TensorSpec([None, *content.shape[1:]], content.dtype)
+    return tf.function(lambda x: encoder(x, training=True), input_signature=[spec], **options)
+
+
+def test_augmentation_takes_any_batch_size(augmented):
+    name, encoder = augmented
+    content = encoder.preprocess(RAW[name])
+    graph = in_training(encoder, content)
+    for size in (0, 1, 4):
+        for vectors in (graph(content[:size]), encoder(content[:size], training=True)):
+            assert vectors.shape == (size, encoder.output_dim)
+            assert np.isfinite(vectors).all()
+
+
+def test_augmentation_follows_the_seed(augmented):
+    name, encoder = augmented
+    content = encoder.preprocess(RAW[name])
+    one, two = (in_training(encoder, content) for _ in range(2))
+    first = one(content)
+    assert np.ptp([first, one(content)], axis=0).max() > 0
+    tf.keras.utils.set_random_seed(3)
+    np.testing.assert_array_equal(two(content), first)
+    eager = []
+    for _ in range(2):
+        tf.keras.utils.set_random_seed(3)
+        eager.append(encoder(content, training=True))
+    np.testing.assert_array_equal(*eager)
+
+
+def test_augmentation_compiled_by_xla(augmented):
+    name, encoder = augmented
+    content = encoder.preprocess(RAW[name])
+    vectors = in_training(encoder, content, jit_compile=True)(content)
+    assert vectors.shape == (4, encoder.output_dim)
+    assert np.isfinite(vectors).all()
+
+
+def test_augmentation_in_half_precision_trains(augmented):
+    name, encoder = augmented
+    tf.keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        half = with_augmentation(encoder, name, dtype="mixed_float16")
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    for layers in (encoder, half):
+        values = [tf.convert_to_tensor(gradient) for gradient in gradients(layers, RAW[name])]
+        assert all(np.isfinite(value).all() for value in values)
+        assert sum(np.abs(value).max() > 0 for value in values) > 0.9 * len(values)

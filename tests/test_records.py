@@ -3,6 +3,8 @@ import json
 import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -111,7 +113,9 @@ def test_what_is_written_is_read(tmp_path):
         "items": 2,
         "interactions": {"train": 3, "valid": 1, "test": 0},
         "present": {"text": 1, "image": 1, "vector": 1},
+        "repeated_content": {"text": 0, "image": 0, "vector": 0},
         "duplicates": {},
+        "dropped": {},
         "skipped_rows": {},
     }
 
@@ -267,7 +271,9 @@ def test_interactions_that_do_not_fit_are_refused(tmp_path, interactions, messag
 def test_items_that_do_not_fit_are_refused(tmp_path, parts, message):
     write(tmp_path / "d")
     name = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"i0"]))
-    replace(tmp_path / "d", "items", {"item_id": name, **parts} if parts else {})
+    number = tf.train.Feature(int64_list=tf.train.Int64List(value=[0]))
+    named = {"item_id": name, **parts} if parts else {}
+    replace(tmp_path / "d", "items", {"item": number, **named})
     with pytest.raises(mm.DatasetError, match=message):
         list(records.read_items(tmp_path / "d", SCHEMA))
 
@@ -296,8 +302,8 @@ def test_what_is_no_dataset_is_refused(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(mm.DatasetError, match="wanted JSON"):
         records.read_manifest(tmp_path)
-    (tmp_path / "manifest.json").write_text('{"format": 2}')
-    with pytest.raises(mm.DatasetError, match="wanted a dataset of format 1; got format 2"):
+    (tmp_path / "manifest.json").write_text('{"format": 1}')
+    with pytest.raises(mm.DatasetError, match="wanted a dataset of format 2; got format 1"):
         records.read_manifest(tmp_path)
     (tmp_path / "schema.json").write_text('{"num_users": 1}')
     with pytest.raises(mm.DatasetError, match="schema.json: schema: wanted the fields"):
@@ -376,10 +382,11 @@ def test_a_dataset_of_another_format_may_be_replaced(tmp_path):
 
 def test_quarantine_is_written_and_summed_up(tmp_path):
     with records.DatasetWriter(tmp_path / "d") as writer:
-        fill(writer)
         for item, reason in (("i0", "too short (1 samples)"), ("i1", "too short\n(2 samples)")):
-            writer.quarantine(records.Quarantined(item, "audio", "a, b.wav", reason, "soundfile"))
-        manifest = writer.finish(SCHEMA, source={"name": "test"}, split_rule="given")
+            row = records.Quarantined(item, "audio", "a, b.wav", reason, "soundfile")
+            writer.write_item(item, quarantined=[row])
+        schema = Schema(num_users=0, num_items=2)
+        manifest = writer.finish(schema, source={"name": "test"}, split_rule="given")
     with (tmp_path / "d" / "quarantine.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [
             ["item", "modality", "file", "reason", "decoder"],
@@ -388,3 +395,92 @@ def test_quarantine_is_written_and_summed_up(tmp_path):
         ]
     assert manifest["quarantine"] == {"audio": {"too short": 2}}
     assert "quarantine.csv" in manifest["files"]
+
+
+def test_repeated_contents_are_counted_and_the_hash_follows_the_content(tmp_path):
+    schema = Schema(num_users=0, num_items=3, modalities={"text": ModalitySpec("text")})
+
+    def manifest(name, *texts):
+        with records.DatasetWriter(tmp_path / name) as writer:
+            for number, text in enumerate(texts):
+                writer.write_item(f"i{number}", content={"text": text} if text else {})
+            return writer.finish(schema, source={"name": "test"}, split_rule="given")
+
+    first = manifest("a", "wren", "owl", "wren")
+    assert first["counts"]["repeated_content"] == {"text": 1}
+    assert first["content"] == manifest("b", "wren", "owl", "wren")["content"]
+    for other in (["wren", "wren", "owl"], ["wren", "owl", ""], ["", "wren", "owl"]):
+        assert first["content"] != manifest("-".join(other), *other)["content"]
+
+
+def item_shards(directory, *, number, texts):
+    """Writes the shard `number` of two into what a writer for the same job left."""
+    from mmrec_tf.records.items import write_shard
+
+    items = [records.PreparedItem(i, f"i{i}", {"text": text}) for i, text in texts.items()]
+    partial = directory.with_name(directory.name + ".partial")
+    write_shard(partial / "items", partial / "work/reports", items, number=number, count=2)
+
+
+def finish_shards(writer):
+    writer.add_item_shards(2)
+    schema = Schema(num_users=0, num_items=3, modalities={"text": ModalitySpec("text")})
+    return writer.finish(schema, source={"name": "test"}, split_rule="given")
+
+
+def test_shards_written_elsewhere_outlive_a_kill(tmp_path):
+    def start(name):
+        return records.DatasetWriter(tmp_path / name, job={"a": 1})
+
+    with start("whole") as writer:
+        item_shards(tmp_path / "whole", number=0, texts={1: "owl"})
+        item_shards(tmp_path / "whole", number=1, texts={0: "wren", 2: "gull"})
+        whole = finish_shards(writer)
+    with start("d"):
+        item_shards(tmp_path / "d", number=0, texts={1: "owl"})
+    (tmp_path / "d.partial/items/.items-00001-of-00002.tfrecord.77").write_bytes(b"half")
+    with start("d") as writer:
+        assert len(list(writer.reports.iterdir())) == 1
+        item_shards(tmp_path / "d", number=1, texts={0: "wren", 2: "gull"})
+        assert finish_shards(writer) == whole
+    found = records.read_items(tmp_path / "d", records.read_schema(tmp_path / "d"))
+    assert {item.number: item.content["text"] for item in found} == {0: "wren", 1: "owl", 2: "gull"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "whole"]
+    assert not list((tmp_path / "d").rglob(".*"))
+
+
+@pytest.mark.parametrize("job", [None, {"a": 2}])
+def test_another_job_starts_anew(tmp_path, job):
+    with records.DatasetWriter(tmp_path / "d", job={"a": 1}):
+        item_shards(tmp_path / "d", number=0, texts={1: "owl"})
+    with records.DatasetWriter(tmp_path / "d", job=job) as writer:
+        assert not list(writer.reports.iterdir()) and not list(writer.items.iterdir())
+
+
+def test_only_one_process_may_write(tmp_path):
+    with records.DatasetWriter(tmp_path / "d"):
+        with pytest.raises(mm.DatasetError, match="another process writes there now"):
+            records.DatasetWriter(tmp_path / "d")
+    write(tmp_path / "d")
+
+
+def test_what_is_not_left_by_a_writing_is_not_touched(tmp_path):
+    (tmp_path / "d.partial").mkdir()
+    (tmp_path / "d.partial/thesis.txt").write_text("years of work")
+    for _ in range(2):  # the lock is let go, too
+        with pytest.raises(mm.DatasetError, match="it holds something else"):
+            records.DatasetWriter(tmp_path / "d")
+    assert (tmp_path / "d.partial/thesis.txt").exists()
+
+
+def test_writing_needs_no_tensorflow(tmp_path):
+    code = (
+        "import sys; from mmrec_tf.schema import Schema\n"
+        "from mmrec_tf.records import DatasetWriter\n"
+        "with DatasetWriter(sys.argv[1]) as writer:\n"
+        "    writer.write_item('i', content={'text': 'a'}); writer.write_user('u')\n"
+        "    writer.write_interactions('train', 0, item=[0], timestamp=[0])\n"
+        "    writer.finish(Schema(1, 1), source={}, split_rule='given')\n"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "d"], check=True)

@@ -14,32 +14,6 @@ SPEC = ModalitySpec("text")
 TEXTS = ["a small gray bird", "the bird sings", "the small woodpecker drums", "a gray day"] * 2
 
 
-@pytest.mark.parametrize(
-    "raw, prepared",
-    [
-        ("<p>One<br/>two &amp; <b>N</b>ote</p>", "One two & Note"),
-        ("&lt;b&gt;bold&lt;/b&gt; escaped twice &amp;amp; more", "bold escaped twice & more"),
-        ("3 < 5 and a <3 b", "3 < 5 and a <3 b"),
-        ("seen<!-- hidden --> <script>var x = '<p>'</script>too", "seen too"),
-        ("never closed <!-- all of this", "never closed"),
-        ("caf\u0065\u0301\u00a0\u200bbar\x00\r\n\tend", "caf\u00e9 bar end"),
-        ("lone surrogate \ud800 goes", "lone surrogate goes"),
-        ("  \n\t&nbsp; ", ""),
-        ("", ""),
-    ],
-)
-def test_prepare(raw, prepared):
-    assert text.prepare(raw) == prepared
-    assert text.prepare(prepared) == prepared
-    prepared.encode("utf-8")
-
-
-def test_prepare_cuts_and_stays_quick_on_hostile_input():
-    assert text.prepare("ab cd", max_characters=3) == "ab"
-    for hostile in ("<!--", "<a", "<script", "&lt;", "<"):
-        assert len(text.prepare(hostile * 300_000)) <= 5000
-
-
 def test_nothing_to_learn_from():
     with pytest.raises(ConfigError, match="no text to learn"):
         text.build_encoder(TextConfig(), SPEC, values=["", " "])

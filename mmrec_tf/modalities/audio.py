@@ -1,14 +1,8 @@
 """Sounds: mono 16-bit WAV bytes on disk, a log-mel spectrogram in the graph, a CNN on top."""
 
-import contextlib
 import functools
-import io
 import math
-import os
 import pathlib
-import tempfile
-import warnings
-import wave
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,102 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.config import AudioConfig
-from mmrec_tf.errors import ConfigError, MediaError
+from mmrec_tf.errors import ConfigError
+from mmrec_tf.media.audio import MAX_RATE_HZ
 from mmrec_tf.modalities.encoder import ModalityEncoder
 from mmrec_tf.schema import ModalitySpec
 
-MAX_BYTES = 512 * 2**20
-MIN_SECONDS = 0.01
-_MAX_RATE_HZ = 768_000
-_MAX_CHANNELS = 64
-_PCM_SCALE = 32768
-
-
-def prepare(data: bytes, *, sample_rate_hz: int = 16000, max_seconds: float = 10.0) -> bytes:
-    """Makes any sound that soundfile or librosa reads into mono 16-bit WAV bytes for the graph.
-
-    Only the first `max_seconds` are decoded. Channels are averaged, the rate is changed with
-    librosa (soxr), and a sound louder than full scale is turned down to it. The samples of a mono
-    16-bit WAV at the right rate stay as they are.
-
-    Args:
-      data: the bytes of a file.
-      sample_rate_hz: the rate wanted.
-      max_seconds: the longest sound returned.
-
-    Returns:
-      WAV bytes that `tf.audio.decode_wav` reads.
-
-    Raises:
-      MediaError: with a short reason when the bytes are empty, too many, damaged or not a sound,
-        or when the sound is silent, too short or not finite.
-    """
-    if not data:
-        raise MediaError("empty file")
-    if len(data) > MAX_BYTES:
-        raise MediaError(f"too many bytes ({len(data):,}; at most {MAX_BYTES:,})")
-    channels, rate = _decode(data, max_seconds)
-    if not np.isfinite(channels).all():
-        raise MediaError("samples that are not finite")
-    if channels.shape[1] < max(1.0, MIN_SECONDS * rate):
-        raise MediaError(f"too short ({channels.shape[1]} samples at {rate} Hz)")
-    samples = channels.mean(axis=0)
-    if rate != sample_rate_hz:
-        import librosa
-
-        samples = librosa.resample(samples, orig_sr=rate, target_sr=sample_rate_hz)
-    samples = samples[: round(max_seconds * sample_rate_hz)]
-    peak = np.abs(samples).max(initial=0)
-    if peak < 1 / _PCM_SCALE:
-        raise MediaError("silent")
-    pcm = np.rint(samples / max(peak, 1) * _PCM_SCALE)
-    pcm = np.clip(pcm, -_PCM_SCALE, _PCM_SCALE - 1).astype("<i2")
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(sample_rate_hz)
-        file.writeframes(pcm.tobytes())
-    return out.getvalue()
-
-
-def _decode(data: bytes, max_seconds: float):
-    """The first seconds as <float32>[channel, sample], and the rate in Hz."""
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            rate = _plausible(file.samplerate, file.channels)
-            frames = min(file.frames, -int(-max_seconds * rate // 1))
-            return file.read(frames, dtype="float32", always_2d=True).T, rate
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        reason = str(error).split(": ")[-1].rstrip(".")
-    return _decode_with_librosa(data, max_seconds, reason)
-
-
-def _decode_with_librosa(data: bytes, max_seconds: float, reason: str):
-    """What soundfile refuses (AAC, odd MP3 and FLAC) may be read by ffmpeg through audioread."""
-    import librosa
-
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # librosa announces both its fallback and the end of that fallback for every file.
-        warnings.simplefilter("ignore")
-        path = os.path.join(folder, "sound")
-        with open(path, "wb") as file:
-            file.write(data)
-        # Its readers raise whatever they like on damaged files: EOFError, RuntimeError, ...
-        with contextlib.suppress(Exception):
-            samples, rate = librosa.load(path, sr=None, mono=False, duration=max_seconds)
-            samples = np.atleast_2d(samples)
-            return samples, _plausible(int(rate), samples.shape[0])
-    raise MediaError(f"not decodable ({reason})")
-
-
-def _plausible(rate: int, channels: int) -> int:
-    """The rate, refused where a damaged header would ask for absurd amounts of memory."""
-    if not 1000 <= rate <= _MAX_RATE_HZ or not 1 <= channels <= _MAX_CHANNELS:
-        raise MediaError(f"{channels} channels at {rate} Hz")
-    return rate
+# From a clip's peak, 1 in its spectrogram, down to the floor, 0.
+TOP_DB = 80.0
 
 
 def mel_spectrogram(
@@ -150,7 +55,7 @@ def log_mel(
     fft_length: int = 1024,
     hop_length: int = 256,
     fmax_hz: float = 8000.0,
-    top_db: float = 80.0,
+    top_db: float = TOP_DB,
 ) -> tf.Tensor:
     """`mel_spectrogram` in decibels below the clip's own peak, scaled to 0..1.
 
@@ -228,6 +133,48 @@ def resample(waveform: tf.Tensor, rate_hz: tf.Tensor, sample_rate_hz: int) -> tf
     return (tf.signal.irfft(spectrum, [length]) * tf.cast(ratio, tf.float32))[:end]
 
 
+def shift(spectrogram: tf.Tensor, most_frames: int) -> tf.Tensor:
+    """Moves each clip in time by up to `most_frames` in either direction; silence moves in.
+
+    Args:
+      spectrogram: <float32>[batch, frame, mel], 0 being silence.
+      most_frames: the farthest move.
+
+    Returns:
+      The same shape.
+    """
+    frames = spectrogram.shape[1]
+    by = tf.random.uniform(
+        [tf.shape(spectrogram)[0], 1], -most_frames, most_frames + 1, dtype=tf.int32
+    )
+    source = tf.range(frames) - by
+    moved = tf.gather(spectrogram, tf.clip_by_value(source, 0, frames - 1), batch_dims=1)
+    inside = (source >= 0) & (source < frames)
+    return tf.where(inside[:, :, tf.newaxis], moved, 0.0)
+
+
+def add_noise(spectrogram: tf.Tensor, loudest_db: float, *, top_db: float = TOP_DB) -> tf.Tensor:
+    """Adds white noise to each clip, at a level of its own between the floor and `loudest_db`.
+
+    Sound and noise are independent, so their powers add up: the expectation of |s + n|^2 is
+    |s|^2 + |n|^2. White noise is equally strong in all bands, which have unit area
+    (`mel_weights`). That expectation is what is added, without the noise's own flicker.
+
+    Args:
+      spectrogram: <float32>[batch, frame, mel] as of `log_mel`.
+      loudest_db: the loudest noise, in decibels relative to the clip's own peak.
+      top_db: how far below the peak the floor lies, in decibels.
+
+    Returns:
+      The same shape, relative to the peak of sound and noise together, in 0..1.
+    """
+    level = tf.random.uniform([tf.shape(spectrogram)[0], 1, 1], -top_db, loudest_db)
+    noise = 10 ** (level / 10)
+    power = 10 ** ((spectrogram - 1) * top_db / 10)
+    decibels = 10 / math.log(10) * tf.math.log((power + noise) / (1 + noise))
+    return tf.clip_by_value(decibels / top_db + 1, 0, 1)
+
+
 class Encoder(ModalityEncoder):
     """A log-mel spectrogram through a small convolutional network.
 
@@ -248,9 +195,15 @@ class Encoder(ModalityEncoder):
       gru_units: 0 for the average.
       mask_bins: widest band of frequencies hidden in training (SpecAugment, Park et al. 2019).
       mask_frames: longest stretch of frames hidden in training.
+      noise_db: loudest noise added in training, see `add_noise`; -80, the floor, for none.
+      shift_seconds: farthest move of a clip in training.
       trainable_layers: 0 keeps the encoder frozen, n trains the last n blocks (the GRU is one),
         -1 trains all.
     """
+
+    # The two masks count as ordinary settings: they are on by default, and vectors cached under
+    # their fingerprint stay valid.
+    augmentation = ("noise_db", "shift_seconds")
 
     def __init__(
         self,
@@ -265,6 +218,8 @@ class Encoder(ModalityEncoder):
         gru_units: int = 0,
         mask_bins: int = 8,
         mask_frames: int = 8,
+        noise_db: float = -TOP_DB,
+        shift_seconds: float = 0.0,
         trainable_layers: int = -1,
         **kwargs,
     ):
@@ -279,6 +234,8 @@ class Encoder(ModalityEncoder):
         self.gru_units = gru_units
         self.mask_bins = mask_bins
         self.mask_frames = mask_frames
+        self.noise_db = noise_db
+        self.shift_seconds = shift_seconds
         self.num_samples = round(clip_seconds * sample_rate_hz)
         blocks = [_block(units, f"block_{i}") for i, units in enumerate(self.filters)]
         reader = _time_reader(gru_units) if gru_units else None
@@ -333,7 +290,7 @@ class Encoder(ModalityEncoder):
         def decode(data):
             channels, rate_hz = tf.audio.decode_wav(data)
             # A header may claim any rate; beyond these no sound is recorded.
-            rate_hz = tf.clip_by_value(rate_hz, 1000, _MAX_RATE_HZ)
+            rate_hz = tf.clip_by_value(rate_hz, 1000, MAX_RATE_HZ)
             end = tf.cast(tf.math.ceil(tf.cast(rate_hz, tf.float32) * self.clip_seconds), tf.int32)
             waveform = tf.reduce_mean(channels[:end], axis=1)
             waveform = tf.cond(
@@ -357,12 +314,25 @@ class Encoder(ModalityEncoder):
 
     def call(self, content: tf.Tensor, training: bool = False) -> tf.Tensor:
         """<float32>[batch, frame, mel] to <float32>[batch, output_dim]."""
+        if content.shape[0] == 0:
+            # Run eagerly, TensorFlow 2.17's convolutions and `tf.map_fn` lose the shape of no rows.
+            return tf.zeros([0, self.output_dim])
         spectrogram = content
         if self._training(training):
-            spectrogram = _hide_bands(spectrogram, bins=self.mask_bins, frames=self.mask_frames)
+            spectrogram = self._augment(spectrogram)
         height = tf.zeros_like(spectrogram) + tf.linspace(-1.0, 1.0, self.num_mels)
         image = tf.stack([spectrogram, height], axis=-1)
         return tf.cast(self.network(image, training=self._training(training)), tf.float32)
+
+    def _augment(self, spectrogram: tf.Tensor) -> tf.Tensor:
+        # What is off adds no operation, as each one moves the seeds of those behind it.
+        if self.shift_seconds > 0:
+            # Never farther than asked; the small number makes up for rounding.
+            hops = self.shift_seconds * self.sample_rate_hz / self.hop_length
+            spectrogram = shift(spectrogram, int(hops + 1e-6))
+        if self.noise_db > -TOP_DB:
+            spectrogram = add_noise(spectrogram, self.noise_db)
+        return _hide_bands(spectrogram, bins=self.mask_bins, frames=self.mask_frames)
 
     def get_config(self) -> dict:
         return {
@@ -377,6 +347,8 @@ class Encoder(ModalityEncoder):
             "gru_units": self.gru_units,
             "mask_bins": self.mask_bins,
             "mask_frames": self.mask_frames,
+            "noise_db": self.noise_db,
+            "shift_seconds": self.shift_seconds,
         }
 
 
@@ -411,6 +383,8 @@ def build_encoder(
         gru_units=config.gru_units,
         mask_bins=config.mask_bins,
         mask_frames=config.mask_frames,
+        noise_db=config.noise_db,
+        shift_seconds=config.shift_seconds,
         trainable_layers=config.trainable_layers,
     )
     if assets is not None or not config.weights:
@@ -513,4 +487,5 @@ def _hide_bands(spectrogram: tf.Tensor, *, bins: int, frames: int) -> tf.Tensor:
             clip = tfio.audio.time_mask(clip, frames + 1)
         return clip
 
-    return tf.map_fn(hide, spectrogram)
+    # One clip after the other: iterations at the same time would share out their draws by chance.
+    return tf.map_fn(hide, spectrogram, parallel_iterations=1)

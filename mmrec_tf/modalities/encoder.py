@@ -15,6 +15,9 @@ class ModalityEncoder(tf.keras.layers.Layer):
     turns that tensor into a vector. Both treat every row on its own, and both take batches of any
     size, none included.
 
+    Called with `training=True`, an encoder that trains may change its content at random, every row
+    in its own way (augmentation).
+
     Weights are made with the layer, so `from_config` followed by `set_weights` makes a copy.
 
     Args:
@@ -23,6 +26,8 @@ class ModalityEncoder(tf.keras.layers.Layer):
 
     # Raised when the arithmetic changes without a setting, so that cached vectors go stale.
     version = 1
+    # Settings that change content in training alone: no vector of a frozen encoder depends on them.
+    augmentation: tuple[str, ...] = ()
 
     def __init__(self, *, trainable_layers: int, **kwargs):
         # Content may be token ids or a waveform, which half precision must not touch.
@@ -62,13 +67,13 @@ class ModalityEncoder(tf.keras.layers.Layer):
         return {}
 
     def fingerprint(self) -> str:
-        """SHA-256 over class, settings and weights, in hexadecimal.
+        """SHA-256 over class, settings but those of augmentation, and weights, in hexadecimal.
 
         Two encoders with one fingerprint give one vector for one content; vectors cached under it
         and the content's hash stay valid.
         """
         settings = self.get_config()
-        for name in ("name", "trainable", "trainable_layers"):
+        for name in ("name", "trainable", "trainable_layers", *self.augmentation):
             settings.pop(name, None)
         head = [type(self).__module__, self.version, settings]
         digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
@@ -81,7 +86,7 @@ class ModalityEncoder(tf.keras.layers.Layer):
         return {**super().get_config(), "trainable_layers": self.trainable_layers}
 
     def _training(self, training: bool | None) -> bool:
-        """A frozen encoder never drops units, masks bands or moves batch statistics."""
+        """A frozen encoder never drops units, changes its content or moves batch statistics."""
         return bool(training) and not self.frozen
 
     def _freeze(

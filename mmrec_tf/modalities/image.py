@@ -2,200 +2,108 @@
 
 import difflib
 import importlib
-import os
 import pathlib
-import struct
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from mmrec_tf.config import ImageConfig
-from mmrec_tf.errors import ConfigError, MediaError
+from mmrec_tf.errors import ConfigError
 from mmrec_tf.modalities.encoder import ModalityEncoder
 from mmrec_tf.schema import ModalitySpec
 
-MAX_BYTES = 64 * 2**20
-MAX_PIXELS = 64_000_000
-JPEG_QUALITY = 95
 
-# SOF0 is baseline; the other start-of-frame markers are progressive, lossless, arithmetic, ...
-_FRAMES = {0xC0 + i for i in range(16)} - {0xC4, 0xC8, 0xCC}
-_STANDALONE = {0x01, *range(0xD0, 0xD9)}
-
-
-def prepare(data: bytes, *, max_side: int = 320) -> bytes:
-    """Makes any picture that OpenCV reads into JPEG bytes for the graph.
-
-    A baseline gray or RGB JPEG without EXIF rotation and within `max_side` goes through
-    unchanged, so that preparation and serving see the same bytes. Everything else is decoded,
-    turned upright, laid over white where it is transparent, reduced to 8 bits, shrunk so that the
-    longest side is at most `max_side` pixels, and written as JPEG of quality 95. Of an animation
-    the first frame is taken.
+def flip(pixels: tf.Tensor) -> tf.Tensor:
+    """Mirrors each picture left to right with chance 1/2.
 
     Args:
-      data: the bytes of a file.
-      max_side: the longest side allowed, in pixels.
+      pixels: <float32>[batch, height, width, 3].
 
     Returns:
-      JPEG bytes that `tf.io.decode_image` reads.
-
-    Raises:
-      MediaError: with a short reason when the bytes are empty, too large, damaged, cut off or
-        not a picture.
+      The same shape.
     """
-    if not data:
-        raise MediaError("empty file")
-    if len(data) > MAX_BYTES:
-        raise MediaError(f"too many bytes ({len(data):,}; at most {MAX_BYTES:,})")
-    header = _header(data)
-    if header is not None:
-        width, height = header[:2]
-        if width < 1 or height < 1:
-            raise MediaError(f"no pixels ({width} x {height})")
-        if width * height > MAX_PIXELS:
-            raise MediaError(f"too many pixels ({width} x {height}; at most {MAX_PIXELS:,})")
-        if header[2] and max(width, height) <= max_side:
-            # OpenCV accepts some damage that the graph's decoder refuses, so that one is asked.
-            if _decode_in_graph(data) is None:
-                raise MediaError("damaged or cut off")
-            return data
-    return _encode(_shrink(_decode(data, known=header is not None), max_side))
+    mirrored = tf.random.uniform([tf.shape(pixels)[0], 1, 1, 1]) < 0.5
+    return tf.where(mirrored, tf.reverse(pixels, [2]), pixels)
 
 
-def _opencv():
-    # OpenCV reads its limit once, when it is loaded.
-    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
-    import cv2
+def crop(pixels: tf.Tensor, least_share: float) -> tf.Tensor:
+    """Cuts a window out of each picture and stretches it to the old size (bilinear).
 
-    return cv2
+    Its height and its width are drawn apart, and so is its place.
 
+    Args:
+      pixels: <float32>[batch, size, size, 3].
+      least_share: of each side that is kept, above 0 up to 1.
 
-def _decode(data: bytes, *, known: bool):
-    """The picture as <uint8>[height, width, 3], blue first as OpenCV has it."""
-    import numpy as np
-
-    cv2 = _opencv()
-    # Only IMREAD_COLOR turns a JPEG upright; only IMREAD_UNCHANGED keeps transparency and depth.
-    mode = cv2.IMREAD_COLOR if data[:2] == b"\xff\xd8" else cv2.IMREAD_UNCHANGED
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
-    except cv2.error as error:
-        raise MediaError(f"not decodable ({error.err or 'OpenCV refused it'})") from error
-    if pixels is None and data[:4] == b"GIF8":
-        # OpenCV's wheels are built without GIF.
-        pixels = _decode_in_graph(data)
-    if pixels is None or pixels.size == 0:
-        raise MediaError("damaged or cut off" if known else "not a picture")
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, np.newaxis]
-    if pixels.shape[2] not in (1, 3, 4):
-        raise MediaError(f"{pixels.shape[2]} channels; 1, 3 or 4 are known")
-    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
-        return pixels
-    return _to_rgb8(pixels)
-
-
-def _decode_in_graph(data: bytes):
-    """What `tf.io.decode_image` makes of it, blue first; None where it refuses."""
-    with tf.device("CPU"):
-        try:
-            return tf.io.decode_image(data, 3, expand_animations=False).numpy()[:, :, ::-1]
-        except tf.errors.InvalidArgumentError:
-            return None
-
-
-def _to_rgb8(pixels):
-    """Any depth, gray or transparent, to <uint8>[height, width, 3]."""
-    import numpy as np
-
-    if pixels.dtype in (np.uint8, np.uint16):
-        unit = pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
-    elif pixels.dtype.kind == "f" and np.isfinite(pixels).all():
-        unit = np.clip(pixels.astype(np.float32), 0, 1)
-    else:
-        raise MediaError(f"pixels of type {pixels.dtype} cannot be shown")
-    if unit.shape[2] == 4:
-        alpha = unit[:, :, 3:]
-        unit = unit[:, :, :3] * alpha + (1 - alpha)
-    rgb = np.broadcast_to(unit, (*unit.shape[:2], 3))
-    return np.rint(rgb * 255).astype(np.uint8)
-
-
-def _shrink(pixels, max_side: int):
-    height, width = pixels.shape[:2]
-    scale = max_side / max(height, width)
-    if scale >= 1:
-        return pixels
-    cv2 = _opencv()
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-
-
-def _encode(pixels) -> bytes:
-    cv2 = _opencv()
-    written, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not written:
-        raise MediaError("could not be written as JPEG")
-    return data.tobytes()
-
-
-def _header(data: bytes) -> tuple[int, int, bool] | None:
-    """Width, height and "may go through unchanged", read without decoding.
-
-    None for a format that this does not know, or a header that ends too early: OpenCV's own
-    limit then stands alone.
+    Returns:
+      The same shape.
     """
-    try:
-        if data[:2] == b"\xff\xd8":
-            return _jpeg_header(data)
-        if data[:8] == b"\x89PNG\r\n\x1a\n":
-            return (*struct.unpack(">II", data[16:24]), False)
-        if data[:4] == b"GIF8":
-            return (*struct.unpack("<HH", data[6:10]), False)
-        if data[:2] == b"BM":
-            width, height = struct.unpack("<ii", data[18:26])
-            return abs(width), abs(height), False
-    except (IndexError, struct.error):
-        pass
-    return None
+    batch, size = tf.shape(pixels)[0], pixels.shape[1]
+    centers = tf.range(size, dtype=tf.float32)
+
+    def window():
+        """The weight of each old pixel in each new one, <float32>[batch, new, old]."""
+        share = tf.random.uniform([batch, 1], least_share, 1.0)
+        start = tf.random.uniform([batch, 1]) * (1 - share) * size
+        source = tf.clip_by_value(start + share * (centers + 0.5) - 0.5, 0, size - 1)
+        return tf.nn.relu(1 - tf.abs(source[:, :, tf.newaxis] - centers))
+
+    return _mix(pixels, window(), window())
 
 
-def _jpeg_header(data: bytes) -> tuple[int, int, bool] | None:
-    at, upright = 2, True
-    while at < len(data):
-        if data[at] != 0xFF:
-            return None
-        marker = data[at + 1]
-        at += 1 if marker == 0xFF else 2
-        if marker == 0xFF or marker in _STANDALONE:
-            continue
-        (length,) = struct.unpack(">H", data[at : at + 2])
-        if marker == 0xE1 and data[at + 2 : at + 8] == b"Exif\x00\x00":
-            upright = upright and _exif_orientation(data[at + 8 : at + length]) <= 1
-        if marker in _FRAMES:
-            depth, height, width, channels = struct.unpack(">BHHB", data[at + 2 : at + 8])
-            plain = marker == 0xC0 and depth == 8 and channels in (1, 3)
-            return width, height, plain and upright
-        if marker in (0xD9, 0xDA):
-            return None
-        at += length
-    return None
+def blur(pixels: tf.Tensor, largest_sigma: float) -> tf.Tensor:
+    """Blurs each picture with a Gaussian of its own width.
+
+    Args:
+      pixels: <float32>[batch, size, size, 3].
+      largest_sigma: the largest standard deviation, in pixels.
+
+    Returns:
+      The same shape.
+    """
+    centers = tf.range(pixels.shape[1], dtype=tf.float32)
+    sigma = tf.random.uniform([tf.shape(pixels)[0], 1, 1], 0.0, largest_sigma)
+    # At a thousandth of a pixel, a pixel keeps to itself.
+    distance = (centers[:, tf.newaxis] - centers) / tf.maximum(sigma, 1e-3)
+    weights = tf.nn.softmax(-0.5 * tf.square(distance))
+    return _mix(pixels, weights, weights)
 
 
-def _exif_orientation(tiff: bytes) -> int:
-    """Orientation, 1 to 8 (Exif 2.3, tag 0x0112); 1 where there is none or it is damaged."""
-    try:
-        order = {b"II": "<", b"MM": ">"}[tiff[:2]]
-        (start,) = struct.unpack(order + "I", tiff[4:8])
-        (count,) = struct.unpack(order + "H", tiff[start : start + 2])
-        for i in range(count):
-            entry = tiff[start + 2 + 12 * i : start + 14 + 12 * i]
-            if struct.unpack(order + "H", entry[:2])[0] == 0x0112:
-                return struct.unpack(order + "H", entry[8:10])[0]
-    except (KeyError, struct.error):
-        pass
-    return 1
+def recolor(pixels: tf.Tensor, strength: float) -> tf.Tensor:
+    """Scales brightness, contrast and saturation of each picture.
+
+    Contrast is the distance from the picture's mean gray, saturation that from each pixel's gray
+    (its luma as of ITU-R BT.601).
+
+    Args:
+      pixels: <float32>[batch, height, width, 3] in 0..255, red first.
+      strength: factors are drawn between 1 - strength and 1 + strength.
+
+    Returns:
+      The same shape in 0..255.
+    """
+    shape = [3, tf.shape(pixels)[0], 1, 1, 1]
+    brightness, contrast, saturation = tf.unstack(
+        tf.random.uniform(shape, 1 - strength, 1 + strength)
+    )
+    pixels *= brightness
+    gray = tf.reduce_sum(pixels * [0.299, 0.587, 0.114], axis=3, keepdims=True)
+    pixels = gray + saturation * (pixels - gray)
+    mean = tf.reduce_mean(gray, axis=[1, 2], keepdims=True)
+    return tf.clip_by_value(mean + contrast * (pixels - mean), 0, 255)
+
+
+def _mix(pixels: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """A linear map along each axis: one matrix a picture, so that any device and XLA can do it.
+
+    Args:
+      pixels: <float32>[batch, height, width, channel].
+      rows: <float32>[batch, height', height].
+      columns: <float32>[batch, width', width].
+    """
+    pixels = tf.einsum("bij,bjkc->bikc", rows, pixels)
+    return tf.einsum("bij,bkjc->bkic", columns, pixels)
 
 
 class Encoder(ModalityEncoder):
@@ -210,10 +118,16 @@ class Encoder(ModalityEncoder):
         -1 trains all. Batch normalization in a frozen layer uses its stored statistics.
       imagenet: whether the weights to be loaded are Keras' own ImageNet ones, for which some
         architectures scale their input differently.
+      flip: whether half of the pictures are mirrored in training.
+      crop: least share of each side that a random crop keeps in training; 1 for none.
+      color: how far brightness, contrast and saturation depart from 1 in training; 0 for not.
+      blur: largest standard deviation of the blur in training, in pixels; 0 for none.
 
     Raises:
       ConfigError: for an unknown architecture, or a size that it cannot take.
     """
+
+    augmentation = ("flip", "crop", "color", "blur")
 
     def __init__(
         self,
@@ -222,12 +136,20 @@ class Encoder(ModalityEncoder):
         *,
         trainable_layers: int = 0,
         imagenet: bool = False,
+        flip: bool = False,
+        crop: float = 1.0,
+        color: float = 0.0,
+        blur: float = 0.0,
         **kwargs,
     ):
         super().__init__(trainable_layers=trainable_layers, **kwargs)
         self.architecture = architecture
         self.size = size
         self.imagenet = imagenet
+        self.flip = flip
+        self.crop = crop
+        self.color = color
+        self.blur = blur
         self.network = _network(architecture, size, weights=None)
         self._preprocess_input = importlib.import_module(
             _application(architecture).__module__
@@ -278,6 +200,8 @@ class Encoder(ModalityEncoder):
             spare = tf.cast(tf.equal(rows, 0), tf.int32)
             content = tf.pad(content, [[0, spare], [0, 0], [0, 0], [0, 0]])
         pixels = tf.cast(content, tf.float32)
+        if self._training(training):
+            pixels = self._augment(pixels)
         for layer in self.network.layers:
             # This layer copies its statistics when Keras loads weights into it directly, which a
             # checkpoint of a larger model does not do.
@@ -288,12 +212,28 @@ class Encoder(ModalityEncoder):
         vectors = self.network(self._preprocess_input(pixels), training=self._training(training))
         return tf.cast(vectors[:rows], tf.float32)
 
+    def _augment(self, pixels: tf.Tensor) -> tf.Tensor:
+        # What is off adds no operation, as each one moves the seeds of those behind it.
+        if self.flip:
+            pixels = flip(pixels)
+        if self.crop < 1:
+            pixels = crop(pixels, self.crop)
+        if self.blur > 0:
+            pixels = blur(pixels, self.blur)
+        if self.color > 0:
+            pixels = recolor(pixels, self.color)
+        return pixels
+
     def get_config(self) -> dict:
         return {
             **super().get_config(),
             "architecture": self.architecture,
             "size": self.size,
             "imagenet": self.imagenet,
+            "flip": self.flip,
+            "crop": self.crop,
+            "color": self.color,
+            "blur": self.blur,
         }
 
 
@@ -322,6 +262,10 @@ def build_encoder(
         config.size,
         trainable_layers=config.trainable_layers,
         imagenet=imagenet,
+        flip=config.flip,
+        crop=config.crop,
+        color=config.color,
+        blur=config.blur,
     )
     if assets is not None or not config.weights:
         return encoder

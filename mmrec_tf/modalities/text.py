@@ -1,13 +1,12 @@
 """Text: UTF-8 on disk, WordPiece ids in the graph, BERT on top."""
 
-import html
 import json
 import pathlib
-import re
-import unicodedata
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.config import TextConfig
@@ -16,12 +15,6 @@ from mmrec_tf.modalities import tokenization
 from mmrec_tf.modalities.encoder import ModalityEncoder
 from mmrec_tf.schema import ModalitySpec
 
-# An unfinished comment or script reaches to the end, as in a browser, so that matching stays
-# linear whatever the input.
-_HIDDEN = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)", re.S | re.I)
-_INLINE = re.compile(r"</?(?:a|abbr|b|em|font|i|small|span|strong|sub|sup|u)\b[^<>]*>", re.I)
-_TAG = re.compile(r"</?[a-z][^<>]*>|<![a-z][^<>]*>", re.I)
-_JOINERS = "\u200c\u200d"
 _BERT_SIZES = (
     "vocab_size",
     "hidden_size",
@@ -39,39 +32,60 @@ _BERT_SIZES = (
     "pad_token_id",
 )
 
+_SYNONYMS = "synonyms.json"
 
-def prepare(value: str, *, max_characters: int = 5000) -> str:
-    """Cleans one text: markup, entities, control characters and repeated white space go.
 
-    Catalog exports are often escaped twice, so markup is looked for again after entities are
-    resolved.
+def hide_words(
+    ids: tf.Tensor, share: float, *, begins: np.ndarray, continues: np.ndarray, stand_in: int
+) -> tf.Tensor:
+    """Hides whole words: a token together with the pieces that continue it.
 
     Args:
-      value: raw text, possibly HTML.
-      max_characters: the longest text returned.
+      ids: <int32>[batch, token].
+      share: of the words that are hidden, 0 to 1.
+      begins: <bool>[vocabulary], the tokens that begin a word; False for special tokens.
+      continues: <bool>[vocabulary], the pieces that continue one.
+      stand_in: the id behind which each token of a hidden word disappears.
 
     Returns:
-      Unicode in normal form C on one line, encodable as UTF-8; "" when nothing remains.
+      <int32>[batch, token].
     """
-    # Markup can hide most of a text, so far more is read than kept, yet never without end.
-    value = value[: 20 * max_characters]
-    for _ in range(2):
-        value = _HIDDEN.sub(" ", value)
-        value = _TAG.sub(" ", _INLINE.sub("", value))
-        value = html.unescape(value)
-    value = _TAG.sub(" ", _INLINE.sub("", _HIDDEN.sub(" ", value)))
-    value = "".join(_printable(character) for character in value)
-    value = unicodedata.normalize("NFC", " ".join(value.split()))
-    return value[:max_characters].rstrip()
+    begins, continues = tf.gather(begins, ids), tf.gather(continues, ids)
+    # Words count from 1; all tokens of a word share its draw.
+    word = tf.cumsum(tf.cast(begins, tf.int32), axis=1)
+    drawn = tf.random.uniform(tf.shape(ids) + [0, 1]) < share
+    hidden = tf.gather(drawn, word, batch_dims=1) & (begins | continues)
+    return tf.where(hidden, stand_in, ids)
 
 
-def _printable(character: str) -> str:
-    """The character; a space for white space, nothing for what cannot be seen or encoded."""
-    if character.isspace():
-        return " "
-    if unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in _JOINERS:
-        return ""
-    return character
+def replace_words(
+    ids: tf.Tensor,
+    share: float,
+    *,
+    continues: np.ndarray,
+    synonyms: np.ndarray,
+    splits: np.ndarray,
+) -> tf.Tensor:
+    """Puts a synonym, drawn at random, in the place of words that are one token.
+
+    Args:
+      ids: <int32>[batch, token].
+      share: of the words with synonyms that are replaced, 0 to 1.
+      continues: <bool>[vocabulary], the pieces that continue a word: what stands before one is
+        the beginning of another word, and stays.
+      synonyms: <int32>[synonym], ids, by the word that they stand for.
+      splits: <int32>[vocabulary + 1]; those of token t are `synonyms[splits[t]:splits[t + 1]]`.
+
+    Returns:
+      <int32>[batch, token].
+    """
+    first = tf.gather(splits, ids)
+    count = tf.gather(splits, ids + 1) - first
+    whole = ~tf.pad(tf.gather(continues, ids)[:, 1:], [[0, 0], [0, 1]])
+    replaced = (tf.random.uniform(tf.shape(ids)) < share) & (count > 0) & whole
+    drawn = tf.random.uniform(tf.shape(ids)) * tf.cast(count, tf.float32)
+    chosen = tf.where(replaced, first + tf.cast(drawn, tf.int32), 0)
+    return tf.where(replaced, tf.gather(synonyms, chosen), ids)
 
 
 class Encoder(ModalityEncoder):
@@ -88,11 +102,17 @@ class Encoder(ModalityEncoder):
       pooling: "mean" over the tokens or "cls".
       trainable_layers: 0 keeps BERT frozen, n trains the last n blocks, -1 trains all with the
         embeddings.
+      word_dropout: share of the words hidden in training, behind [MASK], or [UNK] where the
+        vocabulary has no [MASK].
+      synonyms: JSON of a dictionary from tokens that are words to lists of others; "" for none.
+      synonym_share: share of those words that are replaced in training.
 
     Raises:
       ConfigError: when the vocabulary lacks a special token, or `max_tokens` is more than BERT
         has positions for.
     """
+
+    augmentation = ("word_dropout", "synonyms", "synonym_share")
 
     def __init__(
         self,
@@ -103,6 +123,9 @@ class Encoder(ModalityEncoder):
         max_tokens: int = 64,
         pooling: str = "mean",
         trainable_layers: int = 0,
+        word_dropout: float = 0.0,
+        synonyms: str = "",
+        synonym_share: float = 0.1,
         **kwargs,
     ):
         super().__init__(trainable_layers=trainable_layers, **kwargs)
@@ -113,8 +136,16 @@ class Encoder(ModalityEncoder):
         self.lower_case = lower_case
         self.max_tokens = max_tokens
         self.pooling = pooling
+        self.word_dropout = word_dropout
+        self.synonyms = synonyms
+        self.synonym_share = synonym_share
         tokens = vocabulary.split("\n")
         self._cls, self._sep = _special_ids(tokens)
+        self._stand_in = tokens.index("[MASK]" if "[MASK]" in tokens else "[UNK]")
+        self._continues = np.array([token.startswith("##") for token in tokens])
+        self._begins = ~self._continues
+        self._begins[[0, self._cls, self._sep]] = False
+        self._synonyms, self._splits = _synonym_ids(tokens, synonyms)
         # Each word gives at least one token.
         self._tokenizer = tokenization.Tokenizer(
             tokens, lower_case=lower_case, max_words=max_tokens - 2
@@ -154,6 +185,8 @@ class Encoder(ModalityEncoder):
 
     def call(self, content: tf.Tensor, training: bool = False) -> tf.Tensor:
         """<int32>[batch, max_tokens] to <float32>[batch, output_dim]; zeros where no token is."""
+        if self._training(training):
+            content = self._augment(content)
         present = tf.not_equal(content, 0)
         hidden = self.bert(
             input_ids=content,
@@ -168,13 +201,34 @@ class Encoder(ModalityEncoder):
             tf.reduce_sum(hidden * weights, axis=1), tf.reduce_sum(weights, axis=1)
         )
 
+    def _augment(self, ids: tf.Tensor) -> tf.Tensor:
+        # What is off adds no operation, as each one moves the seeds of those behind it.
+        if self.synonyms and self.synonym_share > 0:
+            ids = replace_words(
+                ids,
+                self.synonym_share,
+                continues=self._continues,
+                synonyms=self._synonyms,
+                splits=self._splits,
+            )
+        if self.word_dropout > 0:
+            ids = hide_words(
+                ids,
+                self.word_dropout,
+                begins=self._begins,
+                continues=self._continues,
+                stand_in=self._stand_in,
+            )
+        return ids
+
     def assets(self) -> dict[str, str]:
-        """The vocabulary, BERT's sizes, and how text is normalised."""
-        return {
+        """The vocabulary, BERT's sizes, how text is normalised, and synonyms if there are any."""
+        assets = {
             "vocabulary.txt": self.vocabulary,
             "bert_config.json": self.bert_config,
             "tokenizer.json": json.dumps({"lower_case": self.lower_case}),
         }
+        return {**assets, _SYNONYMS: self.synonyms} if self.synonyms else assets
 
     def get_config(self) -> dict:
         return {
@@ -184,6 +238,9 @@ class Encoder(ModalityEncoder):
             "lower_case": self.lower_case,
             "max_tokens": self.max_tokens,
             "pooling": self.pooling,
+            "word_dropout": self.word_dropout,
+            "synonyms": self.synonyms,
+            "synonym_share": self.synonym_share,
         }
 
 
@@ -205,27 +262,35 @@ def build_encoder(
         are to be loaded afterwards.
 
     Raises:
-      ConfigError: when `config.weights` cannot be loaded or is no WordPiece BERT, or when there
-        is no text to learn a vocabulary from.
+      ConfigError: when `config.weights` cannot be loaded or is no WordPiece BERT, when there is
+        no text to learn a vocabulary from, or when `config.synonyms` cannot be read or used.
     """
     settings: dict[str, Any] = {
         "max_tokens": config.max_tokens,
         "pooling": config.pooling,
         "trainable_layers": config.trainable_layers,
+        "word_dropout": config.word_dropout,
+        "synonym_share": config.synonym_share,
     }
     if assets is not None:
         return Encoder(
             assets["vocabulary.txt"],
             assets["bert_config.json"],
             lower_case=json.loads(assets["tokenizer.json"])["lower_case"],
+            synonyms=assets.get(_SYNONYMS, ""),
             **settings,
         )
     if config.weights:
-        return _pretrained(config.weights, settings)
+        return _pretrained(config, settings)
     vocabulary = tokenization.learn_vocabulary(
         () if values is None else values, size=config.vocabulary_size
     )
-    return Encoder("\n".join(vocabulary), _fresh_bert(config, len(vocabulary)), **settings)
+    return Encoder(
+        "\n".join(vocabulary),
+        _fresh_bert(config, len(vocabulary)),
+        synonyms=_usable_synonyms(config.synonyms, vocabulary, lower_case=True),
+        **settings,
+    )
 
 
 def _fresh_bert(config: TextConfig, vocabulary_size: int) -> str:
@@ -247,9 +312,10 @@ def _sizes(settings) -> str:
     return json.dumps({name: getattr(settings, name) for name in _BERT_SIZES}, indent=1)
 
 
-def _pretrained(weights: str, settings: dict[str, Any]) -> Encoder:
+def _pretrained(config: TextConfig, settings: dict[str, Any]) -> Encoder:
     import transformers
 
+    weights = config.weights
     path = pathlib.Path(weights).expanduser()
     if not path.is_dir() and (weights[0] in "./~" or weights.count("/") > 1):
         raise ConfigError(f"text.weights: wanted a folder with a BERT model; {weights} is none.")
@@ -279,10 +345,13 @@ def _pretrained(weights: str, settings: dict[str, Any]) -> Encoder:
             f"text.weights: {weights} is no BERT, or a damaged one: it lacks "
             f"{len(report['missing_keys'])} weights, such as {min(report['missing_keys'])}."
         )
+    vocabulary = tokenization.in_order(tokenizer.get_vocab())
+    lower_case = _lower_case(tokenizer, weights)
     encoder = Encoder(
-        "\n".join(tokenization.in_order(tokenizer.get_vocab())),
+        "\n".join(vocabulary),
         _sizes(model.config),
-        lower_case=_lower_case(tokenizer, weights),
+        lower_case=lower_case,
+        synonyms=_usable_synonyms(config.synonyms, vocabulary, lower_case=lower_case),
         **settings,
     )
     encoder.bert.set_weights([value.astype("float32") for value in model.get_weights()])
@@ -327,6 +396,48 @@ def _lower_case(tokenizer, weights: str) -> bool:
             "the tokenizer in the graph cannot do. Choose another model."
         )
     return lower_case
+
+
+def _usable_synonyms(path: str, vocabulary: list[str], *, lower_case: bool) -> str:
+    """What `Encoder` takes as `synonyms`, from a file; says how much of it cannot be used."""
+    if not path:
+        return ""
+    table = tokenization.read_synonyms(path)
+    words = dict.fromkeys(word for entry in table.items() for word in (entry[0], *entry[1]))
+    tokens = tokenization.single_tokens(words, vocabulary, lower_case=lower_case)
+    usable: dict[str, dict[str, None]] = {}
+    for word, synonyms in table.items():
+        others = {tokens[other]: None for other in synonyms if other in tokens}
+        if word in tokens and others.keys() - {tokens[word]}:
+            usable.setdefault(tokens[word], {}).update(others)
+    for token, others in usable.items():
+        others.pop(token, None)
+    if not usable:
+        raise ConfigError(
+            f"text.synonyms: none of the {len(table)} words in {path} can be used: wanted at least "
+            "one that is a single token of the vocabulary, with a synonym that is one too."
+        )
+    unused = [word for word in words if word not in tokens]
+    if unused:
+        warnings.warn(
+            f"text.synonyms: {len(usable)} of the {len(table)} words in {path} can be used. Words "
+            f"and synonyms that are no single token of the vocabulary, such as {unused[0]!r}, are "
+            f"left out, {len(unused)} of {len(words)}.",
+            stacklevel=2,
+        )
+    return json.dumps({word: list(others) for word, others in usable.items()}, ensure_ascii=False)
+
+
+def _synonym_ids(tokens: list[str], synonyms: str) -> tuple[np.ndarray, np.ndarray]:
+    """The `synonyms` and `splits` of `replace_words`."""
+    ids = {token: i for i, token in enumerate(tokens)}
+    table = {
+        ids[word]: [ids[other] for other in others]
+        for word, others in json.loads(synonyms or "{}").items()
+    }
+    rows = [table.get(i, []) for i in range(len(tokens))]
+    splits = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    return np.array([i for row in rows for i in row], np.int32), splits
 
 
 def _special_ids(tokens: list[str]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ trade mark the letters "tm", where the vocabularies of BERT have entries for bot
 
 import collections
 import functools
+import pathlib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -197,6 +198,59 @@ def learn_vocabulary(values: Iterable[str | bytes], *, size: int) -> list[str]:
         show_progress=False,
     )
     return in_order(tokenizer.get_vocab())
+
+
+def read_synonyms(path: str | pathlib.Path) -> dict[str, list[str]]:
+    """Reads a table of synonyms: lines "word TAB synonym,synonym,..." in UTF-8.
+
+    Args:
+      path: of the file. Blank lines are allowed, and so are several for one word.
+
+    Returns:
+      The synonyms of each word, as they are written.
+
+    Raises:
+      ConfigError: when the file cannot be read; naming the line when one has another form.
+    """
+    try:
+        data = pathlib.Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: wanted a file of synonyms; {error.strerror}.") from error
+    table: dict[str, list[str]] = {}
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            word, *rest = line.decode("utf-8").split("\t")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}, line {number}: wanted UTF-8; {error.reason}.") from error
+        synonyms = [synonym.strip() for part in rest for synonym in part.split(",")]
+        if len(rest) != 1 or not word.strip() or not all(synonyms):
+            raise ConfigError(
+                f"{path}, line {number}: wanted a word, one tab, and synonyms with commas between "
+                f"them; got {line.decode('utf-8')!r}."
+            )
+        table.setdefault(word.strip(), []).extend(synonyms)
+    return table
+
+
+def single_tokens(
+    words: Iterable[str], tokens: Sequence[str], *, lower_case: bool
+) -> dict[str, str]:
+    """The token of each word that the vocabulary has as a whole; other words are left out.
+
+    Args:
+      words: in any letter case.
+      tokens: the vocabulary in the order of ids.
+      lower_case: as for `Tokenizer`.
+    """
+    words = list(words)
+    if not words:
+        return {}
+    # Two words are enough to see that something is not one.
+    ids = Tokenizer(tokens, lower_case=lower_case, max_words=2)(tf.constant(words)).to_list()
+    spelled = {word: [tokens[i] for i in row] for word, row in zip(words, ids, strict=True)}
+    return {word: row[0] for word, row in spelled.items() if len(row) == 1 and row[0] != "[UNK]"}
 
 
 def in_order(vocabulary: Mapping[str, int]) -> list[str]:

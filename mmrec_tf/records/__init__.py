@@ -5,6 +5,7 @@ read one back and say which file and which record is at fault when they cannot. 
 described in `docs/dataset_format.md`.
 """
 
+from mmrec_tf.records.items import PreparedItem, Quarantined
 from mmrec_tf.records.manifest import FORMAT, read_manifest, read_schema, sha256, verify
 from mmrec_tf.records.reader import (
     Interactions,
@@ -14,13 +15,14 @@ from mmrec_tf.records.reader import (
     read_items,
     read_users,
 )
-from mmrec_tf.records.writer import DatasetWriter, Quarantined
+from mmrec_tf.records.writer import DatasetWriter, versions
 
 __all__ = [
     "FORMAT",
     "DatasetWriter",
     "Interactions",
     "Item",
+    "PreparedItem",
     "Quarantined",
     "User",
     "read_interactions",
@@ -30,4 +32,5 @@ __all__ = [
     "read_users",
     "sha256",
     "verify",
+    "versions",
 ]

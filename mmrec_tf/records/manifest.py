@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -9,19 +10,21 @@ from typing import Any
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.schema import Schema
 
-FORMAT = 1
+FORMAT = 2
 AGAIN = 'Write the dataset again with "python -m data.prepare".'
 
 
 def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
-    """Writes one JSON object, readable and the same bytes for the same value."""
+    """Writes one JSON object aside and renames it into place; equal values give equal bytes."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text + "\n", encoding="utf-8")
+    aside.replace(path)
 
 
 def read_manifest(directory: str | pathlib.Path) -> dict[str, Any]:
     """Reads `manifest.json`: `format`, `sha256`, `source`, `split_rule`, `counts`, `quarantine`,
-    `files` and `versions`, as `docs/dataset_format.md` describes them.
+    `content`, `files` and `versions`, as `docs/dataset_format.md` describes them.
 
     Raises:
       DatasetError: when the directory holds no dataset, or one of another format.

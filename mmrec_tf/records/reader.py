@@ -1,7 +1,7 @@
 """Reads the shards of a dataset directory back, checking what they promise."""
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,16 +23,20 @@ class Item(NamedTuple):
     """One item.
 
     Attributes:
+      number: 0 to the number of items - 1.
       item_id: unique.
       content: by modality that the item has: str for text, bytes for image and audio,
         <float32>[dim] for vectors.
-      features: by name: <int64>[value] for a categorical one (2 + position in the vocabulary, 1
-        out of vocabulary; empty where missing), a float for a numeric one (left out where missing).
+      features: by name: <int64>[value] for a categorical one (numbered as `FeatureSpec` says;
+        empty where missing), a float for a numeric one (left out where missing).
+      shard: the number of the shard that it stands in.
     """
 
+    number: int
     item_id: str
     content: dict[str, str | bytes | np.ndarray]
     features: dict[str, np.ndarray | float]
+    shard: int
 
 
 class User(NamedTuple):
@@ -61,17 +65,51 @@ class Interactions(NamedTuple):
     weight: np.ndarray
 
 
-def read_items(directory: str | pathlib.Path, schema: Schema) -> Iterator[Item]:
-    """Reads the items in order, a few at a time.
+def read_items(
+    directory: str | pathlib.Path,
+    schema: Schema,
+    *,
+    only: Collection[int] | None = None,
+    num_parallel: int = 1,
+    deterministic: bool = True,
+) -> Iterator[Item]:
+    """Reads the items, a few at a time; shard after shard, so by no means in order of numbers.
+
+    Args:
+      directory: a dataset directory.
+      schema: its schema.
+      only: the numbers of the shards to read; None for all.
+      num_parallel: how many shards are read side by side, a few items of each in turn.
+      deterministic: whether items come in the same order each time; False takes those that are
+        there first, which matters with `num_parallel` above 1 only.
 
     Raises:
       DatasetError: naming the shard and the record that cannot be read.
     """
-    for where, example in _examples(directory, "items", schema.num_items, _ITEM_BATCH):
+    found = np.zeros([schema.num_items], bool)
+    examples = _examples(
+        directory,
+        "items",
+        schema.num_items,
+        _ITEM_BATCH,
+        only=only,
+        num_parallel=num_parallel,
+        deterministic=deterministic,
+    )
+    for where, shard, example in examples:
+        number = example.features.feature["item"].int64_list.value
+        if len(number) != 1 or not 0 <= number[0] < schema.num_items or found[number[0]]:
+            raise DatasetError(
+                f"{where} wanted a number of its own from 0 to {schema.num_items - 1}; got "
+                f"{list(number)}. {AGAIN}"
+            )
+        found[number[0]] = True
         yield Item(
+            number=number[0],
             item_id=_required(example, "item_id", where).decode("utf-8"),
             content=_content(example, schema, where),
             features=_features(example, schema.item_features, where),
+            shard=shard,
         )
 
 
@@ -81,7 +119,7 @@ def read_users(directory: str | pathlib.Path, schema: Schema) -> Iterator[User]:
     Raises:
       DatasetError: naming the shard and the record that cannot be read.
     """
-    for where, example in _examples(directory, "users", schema.num_users, _SMALL_BATCH):
+    for where, _, example in _examples(directory, "users", schema.num_users, _SMALL_BATCH):
         profile = example.features.feature["profile"].bytes_list.value
         yield User(
             user_id=_required(example, "user_id", where).decode("utf-8"),
@@ -181,34 +219,93 @@ def _parse_interactions(
 
 
 def _examples(
-    directory: str | pathlib.Path, folder: str, number: int, batch: int
-) -> Iterator[tuple[str, "tf.train.Example"]]:
-    """Reads a folder's records, each with the words that say where it stands."""
+    directory: str | pathlib.Path,
+    folder: str,
+    number: int,
+    batch: int,
+    *,
+    only: Collection[int] | None = None,
+    num_parallel: int = 1,
+    deterministic: bool = True,
+) -> Iterator[tuple[str, int, "tf.train.Example"]]:
+    """Reads a folder's records, each with the words that say where it stands, and its shard."""
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
     directory = pathlib.Path(directory)
     manifest = read_manifest(directory)
-    count = 0
-    for name in shards(directory, manifest, folder):
-        entry = manifest["files"][name]
-        path, at = directory / name, 0
+    names = shards(directory, manifest, folder)
+    files = {
+        shard: (directory / name, manifest["files"][name])
+        for shard, name in enumerate(names)
+        if only is None or shard in only
+    }
+    count = dict.fromkeys(files, 0)
+    if num_parallel > 1:
+        chunks = _side_by_side(files, batch, num_parallel, deterministic)
+    else:
+        chunks = _one_by_one(files, batch)
+    for shard, records in chunks:
+        path, entry = files[shard]
+        for record in records:
+            count[shard] += 1
+            where = f"{path}: record {count[shard]} of {entry['records']}"
+            try:
+                example = tf.train.Example.FromString(record)
+            except DecodeError as error:
+                raise DatasetError(f"{where} is not a tf.train.Example. {AGAIN}") from error
+            yield where, shard, example
+    total = sum(count.values())
+    if only is None and total != number:
+        raise DatasetError(
+            f"{directory / folder}: wanted the schema's {number} records; got {total}. {AGAIN}"
+        )
+
+
+def _one_by_one(files: Mapping[int, Any], batch: int) -> Iterator[tuple[int, list[bytes]]]:
+    """Reads shards (a path and the manifest's entry, by number) one after the other."""
+    for shard, (path, entry) in files.items():
         for records in read_batches(
             path, records=entry["records"], size=entry["bytes"], batch=batch
         ):
-            for record in records:
-                at += 1
-                where = f"{path}: record {at} of {entry['records']}"
-                try:
-                    example = tf.train.Example.FromString(record)
-                except DecodeError as error:
-                    raise DatasetError(f"{where} is not a tf.train.Example. {AGAIN}") from error
-                yield where, example
-        count += at
-    if count != number:
-        raise DatasetError(
-            f"{directory / folder}: wanted the schema's {number} records; got {count}. {AGAIN}"
-        )
+            yield shard, records
+
+
+def _side_by_side(
+    files: Mapping[int, Any], batch: int, num_parallel: int, deterministic: bool
+) -> Iterator[tuple[int, list[bytes]]]:
+    """`_one_by_one`, but for the order: several shards at a time."""
+    import tensorflow as tf
+
+    numbers = np.array(list(files), np.int64)
+    paths = tf.constant([str(path) for path, _ in files.values()], tf.string)
+
+    def read(shard, path):
+        return tf.data.TFRecordDataset(path).batch(batch).map(lambda records: (shard, records))
+
+    chunks = tf.data.Dataset.from_tensor_slices((numbers, paths)).interleave(
+        read,
+        cycle_length=num_parallel,
+        num_parallel_calls=num_parallel,
+        deterministic=deterministic,
+    )
+    left = {shard: entry["records"] for shard, (_, entry) in files.items()}
+    failure = None
+    try:
+        for shard, records in chunks.as_numpy_iterator():
+            left[shard] -= len(records)
+            if left[shard] < 0:
+                break
+            yield int(shard), records.tolist()
+    except tf.errors.OpError as error:
+        failure = error
+    # TensorFlow's error names no file here: what is not whole is read once more, to say where.
+    for shard, (path, entry) in files.items():
+        if left[shard] or not path.is_file() or path.stat().st_size != entry["bytes"]:
+            for _ in _one_by_one({shard: (path, entry)}, batch):
+                pass
+    if failure:
+        raise DatasetError(f"{path.parent}: cannot be read; {failure.message}. {AGAIN}")
 
 
 def _required(example: "tf.train.Example", name: str, where: str) -> bytes:
@@ -255,7 +352,7 @@ def _features(example: "tf.train.Example", specs, where: str) -> dict[str, np.nd
 
 
 def _check_categories(values: np.ndarray, spec: FeatureSpec, where: str) -> None:
-    most = len(spec.vocabulary) + 1
+    most = spec.num_categories - 1
     if len(values) > spec.width or np.any((values < 1) | (values > most)):
         raise DatasetError(
             f"{where} wanted at most {spec.width} numbers from 1 to {most}, as in the schema; "

@@ -1,19 +1,67 @@
 """TFRecord shards of bounded size, and errors that name the record."""
 
 import contextlib
+import hashlib
+import os
 import pathlib
+import struct
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import google_crc32c
 
 from mmrec_tf.errors import DatasetError
-from mmrec_tf.records.manifest import AGAIN, sha256
+from mmrec_tf.records.manifest import AGAIN
 
-if TYPE_CHECKING:
-    import tensorflow as tf
+
+class RecordFile:
+    """One TFRecord file, hashed as it is written; nothing stands at `path` until it is closed.
+
+    Each record is framed by its length and two masked CRC-32C sums, as TensorFlow's
+    `record_writer.cc` does it.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+        # By process, because what a killed one started may live on for a moment.
+        self._aside = path.with_name(f".{path.name}.{os.getpid()}")
+        self._digest = hashlib.sha256()
+        self.bytes = self.records = 0
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._aside.open("wb", buffering=1 << 20)
+
+    def write(self, record: bytes) -> None:
+        length = struct.pack("<Q", len(record))
+        frame = b"".join((length, _masked_crc(length), record, _masked_crc(record)))
+        self._digest.update(frame)
+        self.bytes += len(frame)
+        self.records += 1
+        with _writing(self._path):
+            self._file.write(frame)
+
+    def close(self, path: pathlib.Path | None = None) -> dict[str, Any]:
+        """Closes the file and renames it into place.
+
+        Args:
+          path: its place, where that was not known before.
+
+        Returns:
+          Its `sha256`, `bytes` and `records`.
+        """
+        self.stop()
+        with _writing(self._path):
+            self._aside.replace(path or self._path)
+        return {"sha256": self._digest.hexdigest(), "bytes": self.bytes, "records": self.records}
+
+    def stop(self) -> None:
+        """Closes the file and leaves it aside."""
+        with _writing(self._path):
+            self._file.close()
 
 
 class ShardWriter:
-    """Writes one folder of shards `STEM-00000-of-00003.tfrecord`.
+    """Writes one folder of shards `STEM-00000-of-00003.tfrecord`, one after the other.
 
     How many there are is known only at the end, so they are renamed when the folder is closed. A
     folder without records gets one empty shard: that nothing is there is said, not left open.
@@ -21,26 +69,18 @@ class ShardWriter:
 
     def __init__(self, folder: pathlib.Path, *, stem: str, shard_bytes: int):
         self._folder, self._stem, self._shard_bytes = folder, stem, shard_bytes
-        self._records: list[int] = []
-        self._bytes = 0
-        folder.mkdir(parents=True)
+        self._full: list[RecordFile] = []
         self._open()
 
     @property
     def num_records(self) -> int:
-        return sum(self._records)
+        return sum(file.records for file in self._full)
 
-    def write(self, example: "tf.train.Example") -> None:
-        # Maps serialize in any order unless told otherwise; equal input must give equal bytes.
-        record = example.SerializeToString(deterministic=True)
-        if self._records[-1] and self._bytes + len(record) > self._shard_bytes:
-            with _writing(self._folder):
-                self._writer.close()
+    def write(self, record: bytes) -> None:
+        if self._file.records and self._file.bytes + len(record) > self._shard_bytes:
+            self._file.stop()
             self._open()
-        with _writing(self._folder):
-            self._writer.write(record)
-        self._bytes += len(record)
-        self._records[-1] += 1
+        self._file.write(record)
 
     def close(self) -> dict[str, dict[str, Any]]:
         """Closes the folder.
@@ -48,45 +88,39 @@ class ShardWriter:
         Returns:
           By file name within the folder: `sha256`, `bytes` and `records`.
         """
-        with _writing(self._folder):
-            self._writer.close()
         files = {}
-        for number, records in enumerate(self._records):
-            name = f"{self._stem}-{number:05d}-of-{len(self._records):05d}.tfrecord"
-            path = self._folder / name
-            self._partial(number).rename(path)
-            files[name] = {
-                "sha256": sha256(path),
-                "bytes": path.stat().st_size,
-                "records": records,
-            }
+        for number, file in enumerate(self._full):
+            name = shard_name(self._stem, number, len(self._full))
+            files[name] = file.close(self._folder / name)
         return files
 
     def abandon(self) -> None:
         """Lets go of the open file; what it holds is of no use."""
-        with contextlib.suppress(DatasetError), _writing(self._folder):
-            self._writer.close()
+        with contextlib.suppress(DatasetError):
+            self._file.stop()
 
     def _open(self) -> None:
-        import tensorflow as tf
+        self._file = RecordFile(self._folder / f"{self._stem}-{len(self._full):05d}")
+        self._full.append(self._file)
 
-        self._records.append(0)
-        self._bytes = 0
-        self._writer = tf.io.TFRecordWriter(str(self._partial(len(self._records) - 1)))
 
-    def _partial(self, number: int) -> pathlib.Path:
-        return self._folder / f"{self._stem}-{number:05d}.partial"
+def shard_name(stem: str, number: int, count: int) -> str:
+    """The file name of a shard, such as `items-00000-of-00003.tfrecord`."""
+    return f"{stem}-{number:05d}-of-{count:05d}.tfrecord"
+
+
+def _masked_crc(data: bytes) -> bytes:
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 @contextlib.contextmanager
-def _writing(folder: pathlib.Path) -> Iterator[None]:
-    """Turns TensorFlow's error, such as of a full disk, into ours."""
-    import tensorflow as tf
-
+def _writing(path: pathlib.Path) -> Iterator[None]:
+    """Turns the system's error, such as of a full disk, into ours."""
     try:
         yield
-    except tf.errors.OpError as error:
-        raise DatasetError(f"{folder}: cannot be written; {error.message}.") from error
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be written; {error.strerror}.") from error
 
 
 def shards(directory: pathlib.Path, manifest: Mapping[str, Any], folder: str) -> list[str]:

@@ -2,22 +2,26 @@
 
 import csv
 import importlib.metadata
+import operator
 import pathlib
 import platform
-import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from mmrec_tf.errors import DatasetError
-from mmrec_tf.records.manifest import FORMAT, content_sha256, read_manifest, sha256, write_json
+from mmrec_tf.records.items import Contents, PreparedItem, Quarantined, read_report
+from mmrec_tf.records.manifest import FORMAT, content_sha256, sha256, write_json
+from mmrec_tf.records.partial import PartialDirectory
 from mmrec_tf.records.parts import (
     bytes_feature,
     floats_feature,
     integers_feature,
+    item_record,
+    serialize,
     side_features,
 )
 from mmrec_tf.records.shards import ShardWriter
@@ -30,22 +34,14 @@ _LIBRARIES = (
     "numpy",
     "tensorflow",
     "opencv-python-headless",
+    "pillow",
+    "av",
     "librosa",
     "soundfile",
     "soxr",
     "scipy",
     "pyarrow",
 )
-
-
-class Quarantined(NamedTuple):
-    """One medium that could not be used: a row of `quarantine.csv`."""
-
-    item: str
-    modality: str
-    file: str
-    reason: str
-    decoder: str = ""
 
 
 class DatasetWriter:
@@ -57,13 +53,24 @@ class DatasetWriter:
             writer.write_interactions("train", 0, item=[0], timestamp=[0])
             writer.finish(schema, source={"name": "mine"}, split_rule="given")
 
+    Until then all of it lies in `DIRECTORY.partial`, which only one process at a time may hold.
+    Item shards that were written there by `records.items.write_shard` for the same `job` before a
+    kill are kept.
+
     Args:
       directory: where the dataset is to stand.
       overwrite: replace the dataset directory that stands there.
+      job: all that the content depends on, as JSON; None for a writing that cannot be resumed.
       shard_bytes: the size at which the next shard begins, in bytes.
 
+    Attributes:
+      items: the folder for item shards.
+      reports: the folder for their reports.
+      work: a folder for whatever else is to outlive a kill; gone when the writing is finished.
+
     Raises:
-      DatasetError: when something stands at `directory` that may not be replaced.
+      DatasetError: when something stands at `directory` that may not be replaced, or another
+        process writes there.
     """
 
     def __init__(
@@ -71,47 +78,30 @@ class DatasetWriter:
         directory: str | pathlib.Path,
         *,
         overwrite: bool = False,
+        job: Mapping[str, Any] | None = None,
         shard_bytes: int = SHARD_BYTES,
     ):
-        # Resolved, because a link cannot be renamed over.
-        self._directory = pathlib.Path(directory).resolve()
         self._shown = directory
-        self._overwrite = overwrite
         self._shard_bytes = shard_bytes
         self._shards: dict[str, ShardWriter] = {}
-        self._quarantine: list[Quarantined] = []
-        self._present: Counter[str] = Counter()
+        self._files: dict[str, dict[str, Any]] = {}
+        self._contents = Contents()
         self._interactions: Counter[str] = Counter({split: 0 for split in SPLITS})
-        self._finished = False
-        self._refuse()
-        # Beside the target, because a rename works only within one file system.
-        self._partial = self._directory.with_name(
-            f"{self._directory.name}.partial-{secrets.token_hex(4)}"
-        )
-        try:
-            self._partial.mkdir(parents=True)
-        except OSError as error:
-            raise DatasetError(
-                f"{directory}: cannot be written; {error.strerror}. Name another directory."
-            ) from error
-        for folder, stem in (("items", "items"), ("users", "users")):
-            self._add_shards(folder, stem)
-        for split in SPLITS:
-            self._add_shards(f"interactions/{split}", "part")
+        self._partial = PartialDirectory(directory, overwrite=overwrite, job=job)
+        self.items, self.work = self._partial.items, self._partial.work
+        self.reports = self._partial.reports
 
     def __enter__(self) -> "DatasetWriter":
         return self
 
     def __exit__(self, *error: object) -> None:
-        if not self._finished:
-            for writer in self._shards.values():
-                writer.abandon()
-            shutil.rmtree(self._partial, ignore_errors=True)
+        for writer in self._shards.values():
+            writer.abandon()
+        self._partial.release()
 
-    @property
-    def present(self) -> Counter[str]:
-        """How many of the items written so far have each modality."""
-        return self._present.copy()
+    def present(self, name: str) -> int:
+        """How many of the items written so far have a modality."""
+        return self._contents.present(name)
 
     def write_item(
         self,
@@ -119,23 +109,25 @@ class DatasetWriter:
         *,
         content: Mapping[str, str | bytes | np.ndarray] | None = None,
         features: Mapping[str, Sequence[int] | float | None] | None = None,
+        quarantined: Sequence[Quarantined] = (),
     ) -> None:
         """Adds an item; it is numbered by the order of these calls.
 
-        Args:
-          item_id: unique.
-          content: by modality: text as a string, picture or sound as bytes, or <float32>[dim].
-            Modalities that the item lacks are left out.
-          features: by name: numbers from `FeatureSpec.vocabulary` (2 + position; 1 unknown), or
-            one standardised number; None where missing.
+        Arguments are those of `PreparedItem`.
         """
-        parts: dict[str, Any] = {"item_id": bytes_feature(item_id)}
-        for name, value in (content or {}).items():
-            parts[name] = (
-                floats_feature(value) if isinstance(value, np.ndarray) else bytes_feature(value)
-            )
-            self._present[name] += 1
-        self._write("items", parts | side_features(features))
+        item = PreparedItem(
+            self._contents.num_items, item_id, content or {}, features or {}, quarantined
+        )
+        record = item_record(item.number, item_id, content=item.content, features=item.features)
+        self._folder("items", "items").write(record)
+        self._contents.add(item)
+
+    def add_item_shards(self, count: int) -> None:
+        """Takes in all item shards, which stand finished in `items` with their reports."""
+        for number in range(count):
+            report = read_report(self.reports, number)
+            self._files[f"items/{report['name']}"] = report["entry"]
+            self._contents.add_json(report["contents"])
 
     def write_user(
         self,
@@ -148,7 +140,7 @@ class DatasetWriter:
         parts: dict[str, Any] = {"user_id": bytes_feature(user_id)}
         if profile:
             parts["profile"] = bytes_feature(profile)
-        self._write("users", parts | side_features(features))
+        self._folder("users", "users").write(serialize(parts | side_features(features)))
 
     def write_interactions(
         self,
@@ -179,16 +171,12 @@ class DatasetWriter:
             parts["rating"] = floats_feature(rating)
         if weight is not None and not np.all(np.asarray(weight) == 1):
             parts["weight"] = floats_feature(weight)
-        self._write(f"interactions/{split}", parts)
+        self._folder(f"interactions/{split}", "part").write(serialize(parts))
         self._interactions[split] += len(item)
-
-    def quarantine(self, row: Quarantined) -> None:
-        """Notes a medium that could not be used."""
-        self._quarantine.append(row._replace(reason=" ".join(row.reason.split())))
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Adds a further JSON file, such as `ceiling.json`."""
-        write_json(self._partial / name, value)
+        write_json(self._partial.path / name, value)
 
     def finish(
         self,
@@ -196,7 +184,9 @@ class DatasetWriter:
         *,
         source: Mapping[str, Any],
         split_rule: str,
+        borders: tuple[int, int] | None = None,
         duplicates: Mapping[str, int] | None = None,
+        dropped: Mapping[str, int] | None = None,
         skipped_rows: Mapping[str, Mapping[str, int]] | None = None,
     ) -> dict[str, Any]:
         """Writes schema, quarantine and manifest, and renames the directory into place.
@@ -205,7 +195,9 @@ class DatasetWriter:
           schema: must fit what was written.
           source: where the data comes from: `name`, `arguments` and `tables`.
           split_rule: how train, valid and test were told apart.
+          borders: the first seconds of valid and of test, where moments tell them apart.
           duplicates: by table, how many repeated rows were dropped.
+          dropped: by reason, what the source has and the dataset was told to leave out.
           skipped_rows: by table and reason, how many bad rows were passed over.
 
         Returns:
@@ -215,87 +207,66 @@ class DatasetWriter:
           DatasetError: when the schema's counts are not those written, or when something else
             came to stand at the target meanwhile.
         """
-        for name, number in (("items", schema.num_items), ("users", schema.num_users)):
-            if self._shards[name].num_records != number:
+        folders = {"users": "users"} | {f"interactions/{split}": "part" for split in SPLITS}
+        if not self._files:
+            folders["items"] = "items"
+        for folder, stem in folders.items():
+            self._folder(folder, stem)
+        users = self._shards["users"].num_records
+        for name, written, number in (
+            ("items", self._contents.num_items, schema.num_items),
+            ("users", users, schema.num_users),
+        ):
+            if written != number:
                 raise DatasetError(
-                    f"{self._shown}: wanted the schema's {number} {name}; "
-                    f"{self._shards[name].num_records} were written."
+                    f"{self._shown}: wanted the schema's {number} {name}; {written} were written."
                 )
-        files: dict[str, dict[str, Any]] = {}
+        files = dict(self._files)
         for folder, writer in self._shards.items():
             files |= {f"{folder}/{name}": entry for name, entry in writer.close().items()}
-        write_json(self._partial / "schema.json", schema.to_json())
-        _write_quarantine(self._partial / "quarantine.csv", self._quarantine)
-        for path in sorted(self._partial.glob("*.*")):
+        self._partial.sweep()
+        write_json(self._partial.path / "schema.json", schema.to_json())
+        quarantined = [
+            row for _, row in sorted(self._contents.quarantined, key=operator.itemgetter(0))
+        ]
+        _write_quarantine(self._partial.path / "quarantine.csv", quarantined)
+        for path in sorted(self._partial.path.glob("*.*")):
             files[path.name] = {"sha256": sha256(path), "bytes": path.stat().st_size}
         manifest = {
             "format": FORMAT,
             "sha256": content_sha256(files),
             "source": dict(source),
             "split_rule": split_rule,
+            **({"split_borders": list(borders)} if borders else {}),
             "counts": {
                 "users": schema.num_users,
                 "items": schema.num_items,
                 "interactions": dict(self._interactions),
-                "present": {name: self._present[name] for name in schema.modalities},
+                "present": {name: self.present(name) for name in schema.modalities},
+                "repeated_content": {
+                    name: self._contents.duplicates(name) for name in schema.modalities
+                },
                 "duplicates": dict(duplicates or {}),
+                "dropped": dict(dropped or {}),
                 "skipped_rows": {name: dict(rows) for name, rows in (skipped_rows or {}).items()},
             },
-            "quarantine": _by_reason(self._quarantine),
+            "quarantine": _by_reason(quarantined),
+            "content": {name: self._contents.sha256(name) for name in schema.modalities},
             "files": dict(sorted(files.items())),
-            "versions": _versions(),
+            "versions": versions(),
         }
-        write_json(self._partial / "manifest.json", manifest)
-        self._rename()
-        self._finished = True
+        shutil.rmtree(self.work)
+        write_json(self._partial.path / "manifest.json", manifest)
+        self._partial.put_into_place()
         return manifest
 
-    def _add_shards(self, folder: str, stem: str) -> None:
-        self._shards[folder] = ShardWriter(
-            self._partial / folder, stem=stem, shard_bytes=self._shard_bytes
-        )
-
-    def _write(self, folder: str, parts: Mapping[str, Any]) -> None:
-        import tensorflow as tf
-
-        self._shards[folder].write(tf.train.Example(features=tf.train.Features(feature=parts)))
-
-    def _refuse(self) -> None:
-        """Refuses to replace what is not a dataset, or what was not asked to be replaced."""
-        if not self._directory.exists():
-            return
-        if not self._directory.is_dir():
-            raise DatasetError(f"{self._shown}: wanted a directory to write; it is a file.")
-        if not any(self._directory.iterdir()):
-            return
-        try:
-            read_manifest(self._directory)
-        except DatasetError as error:
-            # A dataset of another format may be replaced as well; anything else is not ours.
-            if "of format" not in str(error):
-                raise DatasetError(
-                    f"{self._shown}: wanted a new or empty directory, or a dataset to replace; it "
-                    "holds something else. Name another directory."
-                ) from error
-        if not self._overwrite:
-            raise DatasetError(
-                f"{self._shown}: a dataset stands there already. Name another directory, or "
-                "replace it with --overwrite."
-            )
-
-    def _rename(self) -> None:
-        self._refuse()
-        if not self._directory.exists() or not any(self._directory.iterdir()):
-            self._partial.rename(self._directory)
-            return
-        old = self._partial.with_name(self._partial.name.replace(".partial-", ".replaced-"))
-        self._directory.rename(old)
-        try:
-            self._partial.rename(self._directory)
-        except OSError:
-            old.rename(self._directory)
-            raise
-        shutil.rmtree(old)
+    def _folder(self, folder: str, stem: str) -> ShardWriter:
+        """The shards of one folder, opened on first use."""
+        if folder not in self._shards:
+            path = self._partial.path / folder
+            path.mkdir(parents=True, exist_ok=True)
+            self._shards[folder] = ShardWriter(path, stem=stem, shard_bytes=self._shard_bytes)
+        return self._shards[folder]
 
 
 def _write_quarantine(path: pathlib.Path, rows: Iterable[Quarantined]) -> None:
@@ -313,7 +284,8 @@ def _by_reason(rows: Iterable[Quarantined]) -> dict[str, dict[str, int]]:
     return {name: dict(sorted(reasons.items())) for name, reasons in sorted(counts.items())}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that a dataset's bytes can depend on."""
     found = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:

@@ -1,15 +1,15 @@
 """An item's files below a media root: where they lie, and what they are made into."""
 
-import collections
-import importlib.metadata
 import os
 import pathlib
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
+import numpy as np
+
+from data import workers
 from data.tables import Row, Table
 from mmrec_tf.errors import ConfigError, DatasetError, MediaError
 from mmrec_tf.records import Quarantined
@@ -21,10 +21,6 @@ _SUFFIXES = {
     "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
     "audio": (".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a", ".aac"),
 }
-_DECODERS = {"image": "opencv-python-headless", "audio": "soundfile"}
-
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
 
 
 class Found(NamedTuple):
@@ -57,7 +53,7 @@ class Locator:
         self._modality, self._place = modality, place
         self._root = root.resolve()
         self._is_column = place in table.columns
-        self._listings: dict[pathlib.Path, dict[str, list[str]]] = {}
+        self._listings: dict[pathlib.Path, np.ndarray] = {}
         fields = _FIELD.findall(place)
         if not self._is_column and (not fields or "*" in place.removesuffix(".*")):
             raise ConfigError(
@@ -84,10 +80,6 @@ class Locator:
         except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a zero byte, ...
             return Found(name, f"no usable path: {error}")
 
-    def path(self, found: Found) -> pathlib.Path:
-        """The path of a file that was found."""
-        return self._root / found.name
-
     def _is_inside(self, name: str) -> bool:
         return (self._root / name).resolve().is_relative_to(self._root)
 
@@ -96,17 +88,29 @@ class Locator:
         if not self._is_inside(str(folder)):
             return None
         if folder not in self._listings:
-            # Listed once, not searched for each item. Other threads must not see half a listing:
-            # it is complete before it stands here, and two that list at once find the same.
-            listing: dict[str, list[str]] = {}
-            for entry in sorted(os.listdir(folder)) if folder.is_dir() else ():
-                listing.setdefault(pathlib.PurePath(entry).stem, []).append(entry)
-            self._listings[folder] = listing
-        entries = self._listings[folder].get(pathlib.PurePath(stem).name, [])
-        if not entries:
-            return None
-        best = min(entries, key=self._preference)
-        return str(pathlib.PurePath(stem).with_name(best))
+            # Listed once, not searched for each item; sorted bytes are a tenth of what a
+            # dictionary of a million names takes.
+            names = os.listdir(folder) if folder.is_dir() else []
+            self._listings[folder] = np.sort(np.array([os.fsencode(name) for name in names], "S"))
+        best = min(
+            self._entries(self._listings[folder], pathlib.PurePath(stem).name),
+            key=self._preference,
+            default=None,
+        )
+        return None if best is None else str(pathlib.PurePath(stem).with_name(best))
+
+    def _entries(self, listing: np.ndarray, stem: str) -> list[str]:
+        """The files named by `stem` and any ending or none, in order."""
+        found = []
+        for start in (stem, f"{stem}."):
+            key = os.fsencode(start)
+            for at in range(int(np.searchsorted(listing, key)), len(listing)):
+                name = os.fsdecode(listing[at])
+                if not (name == stem if start == stem else name.startswith(start)):
+                    break
+                if pathlib.PurePath(name).stem == stem:
+                    found.append(name)
+        return found
 
     def _preference(self, entry: str) -> int:
         suffix, known = pathlib.PurePath(entry).suffix.lower(), _SUFFIXES[self._modality]
@@ -147,51 +151,54 @@ def read(path: pathlib.Path, *, max_bytes: int) -> bytes:
 
 
 class Medium(NamedTuple):
-    """One modality of the items: where its files are, and what makes them into content."""
+    """One modality of the items: where its files are, and what makes them into content.
+
+    Attributes:
+      modality: "image" or "audio".
+      root: the media root.
+      prepare: makes content of a file's bytes.
+      max_bytes: of a file.
+    """
 
     modality: str
-    locator: Locator
+    root: pathlib.Path
     prepare: Callable[[bytes], bytes]
     max_bytes: int
 
-    def load(self, item: str, row: Row) -> bytes | Quarantined | None:
-        """The content of one item; None where the table names no file."""
-        found = self.locator.find(row)
+    def load(
+        self, item_id: str, found: Found, *, left_out: Mapping[str, str], note: workers.Note
+    ) -> bytes | Quarantined | None:
+        """The content of one item; None where the table names no file.
+
+        Args:
+          item_id: of the item.
+          found: its file.
+          left_out: by `medium_name`, why a file must not be touched.
+          note: to be called with the `medium_name` before the file is touched.
+        """
         if not found.name:
             return None
-        if found.reason:
-            return Quarantined(item, self.modality, found.name, found.reason)
+
+        def quarantined(reason: str, decoder: str = "") -> Quarantined:
+            return Quarantined(item_id, self.modality, found.name, reason, decoder)
+
+        name = medium_name(item_id, self.modality)
+        if found.reason or name in left_out:
+            return quarantined(found.reason or left_out[name])
+        note(name, 0)
         try:
-            data = read(self.locator.path(found), max_bytes=self.max_bytes)
+            return self.prepare(read(self.root / found.name, max_bytes=self.max_bytes))
         except MediaError as error:
-            return Quarantined(item, self.modality, found.name, str(error))
-        try:
-            return self.prepare(data)
-        except MediaError as error:
-            reason = str(error)
+            return quarantined(str(error), error.decoder)
         except ImportError:
             raise
         except Exception as error:  # a decoder's surprise must cost one file, not the whole run
-            reason = f"unexpected {type(error).__name__} ({error})"
-        return Quarantined(item, self.modality, found.name, reason, _decoder(self.modality))
+            return quarantined(f"unexpected {type(error).__name__} ({error})")
 
 
-def in_order(
-    function: Callable[[_In], _Out], values: Iterable[_In], *, workers: int
-) -> Iterator[_Out]:
-    """Applies `function` in threads; results come in order, and few are held at a time."""
-    pending: collections.deque[Future[_Out]] = collections.deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for value in values:
-                pending.append(pool.submit(function, value))
-                if len(pending) >= 4 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+def medium_name(item_id: str, modality: str) -> str:
+    """What a medium is called between processes."""
+    return f"{item_id}\0{modality}"
 
 
 def check_root(root: pathlib.Path) -> None:
@@ -202,8 +209,3 @@ def check_root(root: pathlib.Path) -> None:
     """
     if not root.is_dir():
         raise DatasetError(f"{root}: wanted a folder with media (--media-root); there is none.")
-
-
-def _decoder(modality: str) -> str:
-    library = _DECODERS[modality]
-    return f"{library} {importlib.metadata.version(library)}"

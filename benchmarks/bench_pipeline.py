@@ -1,0 +1,258 @@
+"""Do batches come as fast as training takes them, and what is the cache worth? Writes a JSON file.
+
+    python -m benchmarks.bench_pipeline --dataset DATASET --out benchmarks/results/pipeline.json
+
+Batches: how many a second `Dataset.batches("train")` makes on its own, against how many steps a
+second Keras' `fit` takes on one batch that is there already; both in turn, `ROUNDS` times, and the
+ratio is that of the medians.
+
+Cache: examples a second of a whole epoch of `fit` on the vectors that frozen encoders left in the
+cache, against steps that decode and encode the raw media of their distinct items with the same
+encoders before they train on them. The latter are measured on `--steps` batches of the same
+epoch, not on all of it, and nothing is extrapolated: rates are compared. How many distinct items a
+batch holds is in the result; the more there are in the catalog, the more the cache is worth.
+
+Tables: steps a second on one batch, vectors in memory against vectors in mapped files.
+
+Without `--config` the encoders are a ResNet50 that sees 224 x 224 pixels, a BERT of MiniLM's size
+that reads 128 tokens, and the sound network, all with random weights, which take as long as
+trained ones. About 10 minutes on two cores.
+"""
+
+import argparse
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import mmrec_tf as mm  # isort: skip  (chooses Keras 2 before TensorFlow is imported)
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.facts import facts
+from mmrec_tf.encoding import encode, forward
+from mmrec_tf.memory import estimate
+from mmrec_tf.records.manifest import write_json
+from mmrec_tf.training import build_optimizer
+
+ROUNDS = 5
+WINDOW_SECONDS = 5.0
+RANDOM = {
+    "text": {"max_tokens": 128, "hidden_size": 384, "num_layers": 6, "num_heads": 12},
+    "image": {"architecture": "ResNet50", "size": 224},
+    "audio": {"trainable_layers": 0},
+}
+
+
+def batches_per_second(batches: tf.data.Dataset) -> float:
+    """Takes batches, epoch after epoch, until the window is over."""
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < WINDOW_SECONDS:
+        count += sum(1 for _ in batches)
+    return count / (time.perf_counter() - start)
+
+
+def steps_per_second(model: tf.keras.Model, batch: dict[str, tf.Tensor]) -> float:
+    """Trains on one and the same batch, until the window is over."""
+    steps = 20
+    again = tf.data.Dataset.from_tensors(batch).repeat(steps)
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < WINDOW_SECONDS:
+        model.fit(again, verbose=0)
+        count += steps
+    return count / (time.perf_counter() - start)
+
+
+def measure_batches(model: mm.RetrievalModel, dataset: mm.Dataset) -> dict[str, Any]:
+    """Batches a second made, and batches a second wanted."""
+    training, user = model.config.training, model.config.user
+    batches = dataset.batches("train", training.batch_size, user=user, shuffle=True)
+    (batch,) = batches.take(1)
+    model.fit(tf.data.Dataset.from_tensors(batch).repeat(5), verbose=0)
+    made, wanted = [], []
+    for _ in range(ROUNDS):
+        made.append(batches_per_second(batches))
+        wanted.append(steps_per_second(model, batch))
+    return {
+        "rounds": ROUNDS,
+        "made_per_second": [round(value, 1) for value in made],
+        "wanted_per_second": [round(value, 1) for value in wanted],
+        "made_over_wanted": round(statistics.median(made) / statistics.median(wanted), 2),
+    }
+
+
+def measure_tables(model: mm.RetrievalModel, dataset: mm.Dataset) -> dict[str, Any]:
+    """Steps a second with the vectors in memory, and with all of them in mapped files."""
+    config = model.config.override({"training.catalog_memory_mb": 0})
+    mapped = mm.RetrievalModel(config, dataset.schema)
+    mapped.state.encoders = model.encoders
+    mapped.build_weights()
+    mapped.adapt(dataset.catalog, dataset.users, cache=dataset.cache)
+    mapped.compile(optimizer=build_optimizer(config.training))
+    (batch,) = dataset.batches("train", config.training.batch_size, user=config.user).take(1)
+    rates: dict[str, list[float]] = {"in_memory": [], "mapped": []}
+    for part in (model, mapped):
+        part.fit(tf.data.Dataset.from_tensors(batch).repeat(5), verbose=0)
+    for _ in range(ROUNDS):
+        rates["in_memory"].append(steps_per_second(model, batch))
+        rates["mapped"].append(steps_per_second(mapped, batch))
+    found = {name: [round(value, 1) for value in values] for name, values in rates.items()}
+    ratio = statistics.median(rates["mapped"]) / statistics.median(rates["in_memory"])
+    return {"steps_per_second": found, "mapped_over_in_memory": round(ratio, 2)}
+
+
+def encode_items(model: mm.RetrievalModel, dataset: mm.Dataset, items: np.ndarray) -> None:
+    """Decodes and encodes the raw media of some items, as `encode` does, into the tables."""
+    for column, name in enumerate(dataset.schema.modalities):
+        if name not in model.modalities:
+            continue
+        rows = items[dataset.catalog.present[items, column]]
+        raw = dataset.catalog.content[name][rows]
+        for start in range(0, len(rows), 32):
+            part = raw[start : start + 32]
+            vectors = forward(model.encoders[name])(
+                tf.constant(part.tolist() if part.dtype == object else part)
+            )
+            model.tables["content"][name].scatter_nd_update(rows[start : start + 32, None], vectors)
+
+
+def measure_cache(model: mm.RetrievalModel, dataset: mm.Dataset, steps: int) -> dict[str, Any]:
+    """Examples a second with the cache and without it."""
+    training, user = model.config.training, model.config.user
+    batches = dataset.batches("train", training.batch_size, user=user, shuffle=True)
+    total = len(dataset.interactions("train").user)
+    model.fit(batches, verbose=0)
+    epochs = [seconds(lambda: model.fit(batches, verbose=0)) for _ in range(ROUNDS)]
+    # Vectors that change need a table that can.
+    model.tables["content"].update(
+        {name: tf.Variable(table) for name, table in model.tables["content"].items()}
+    )
+    step = model.make_train_function(force=True)
+    distinct, spent, examples = [], 0.0, 0
+    for number, batch in enumerate(batches.take(steps + 1)):
+        known = tf.concat([batch["item"], tf.reshape(batch["history"], [-1])], axis=0)
+        items = np.unique(known[known >= 0])
+
+        def train(batch=batch, items=items):
+            encode_items(model, dataset, items)
+            step(iter(tf.data.Dataset.from_tensors(batch)))
+
+        taken = seconds(train)
+        print(f"without the cache: batch {number} of {steps}, {taken:.1f} s", flush=True)
+        if number:  # The first one compiles.
+            spent += taken
+            examples += len(batch["item"])
+            distinct.append(len(items))
+    with_cache, without = total / statistics.median(epochs), examples / spent
+    return {
+        "with_cache": {
+            "epochs": ROUNDS,
+            "examples_an_epoch": total,
+            "epoch_seconds": [round(value, 2) for value in epochs],
+            "examples_per_second": round(with_cache, 1),
+        },
+        "without_cache": {
+            "batches": steps,
+            "examples": examples,
+            "distinct_items_a_batch": round(statistics.mean(distinct), 1),
+            "seconds": round(spent, 1),
+            "examples_per_second": round(without, 2),
+        },
+        "ratio": round(with_cache / without, 1),
+    }
+
+
+def measure_encoding(model: mm.RetrievalModel, dataset: mm.Dataset) -> dict[str, Any]:
+    """Seconds that filling the cache takes, once, and reading it back, by modality."""
+    result = {}
+    with tempfile.TemporaryDirectory(dir=dataset.directory.parent) as cache:
+        for column, name in enumerate(dataset.schema.modalities):
+            if name not in model.modalities:
+                continue
+            encoder, values = model.encoders[name], dataset.catalog.content[name]
+            options = {"cache": cache, "sha256": dataset.catalog.content_sha256[name]}
+            first, again = (
+                seconds(lambda: encode(encoder, values, name=name, **options))  # noqa: B023
+                for _ in range(2)
+            )
+            result[name] = {
+                "items": int(dataset.catalog.present[:, column].sum()),
+                "seconds": round(first, 2),
+                "seconds_from_the_cache": round(again, 4),
+            }
+    return result
+
+
+def seconds(act: Callable[[], Any]) -> float:
+    """How long it takes."""
+    start = time.perf_counter()
+    act()
+    return time.perf_counter() - start
+
+
+def measure(dataset_path: str, config: mm.Config, steps: int) -> dict[str, Any]:
+    """All figures."""
+    opened = time.perf_counter()
+    dataset = mm.open_dataset(dataset_path)
+    opened = time.perf_counter() - opened
+    tf.keras.utils.set_random_seed(config.training.seed)
+    model = mm.RetrievalModel(config, dataset.schema)
+    model.make_encoders(dataset.catalog, dataset.users)
+    if model.trained_encoders:
+        raise SystemExit(f"{', '.join(model.trained_encoders)}: wanted frozen encoders only.")
+    model.build_weights()
+    encoding = measure_encoding(model, dataset)
+    model.adapt(dataset.catalog, dataset.users, cache=dataset.cache)
+    model.compile(optimizer=build_optimizer(config.training))
+    memory, disk = estimate(model, dataset)
+    return {
+        "config": config.to_json(),
+        "seed": config.training.seed,
+        "dataset": {
+            "hash": dataset.hash,
+            "source": dataset.manifest["source"]["name"],
+            "counts": dataset.manifest["counts"],
+            "item_bytes": dataset.item_bytes,
+        },
+        "random_weights": [n for n in model.modalities if not weights_of(config, model, n)],
+        "open_seconds": round(opened, 2),
+        "encoding": encoding,
+        "estimate_bytes": {"memory": memory, "disk": disk},
+        "batches": measure_batches(model, dataset),
+        "tables": measure_tables(model, dataset),
+        "cache": measure_cache(model, dataset, steps),
+    }
+
+
+def weights_of(config: mm.Config, model: mm.RetrievalModel, name: str) -> str:
+    """Where an encoder's weights come from; "" for random ones."""
+    kind = model.schema.modalities[name].kind
+    return getattr(config, kind).weights if kind != "vector" else "the catalog"
+
+
+def main() -> None:
+    """Measures all and writes the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", required=True, metavar="DIR")
+    parser.add_argument("--config", metavar="FILE", help="JSON, with frozen encoders")
+    parser.add_argument("--steps", type=int, default=3, help="batches without the cache")
+    parser.add_argument("--out", required=True, metavar="FILE")
+    parsed = parser.parse_args()
+    config = mm.load_config(parsed.config) if parsed.config else mm.Config.from_json(RANDOM)
+    result = {
+        **facts(
+            "do batches come as fast as training takes them, and what is the cache worth?",
+            command="python -m benchmarks.bench_pipeline --dataset DATASET --out FILE",
+        ),
+        **measure(parsed.dataset, config, parsed.steps),
+    }
+    path = pathlib.Path(parsed.out)
+    write_json(path, result)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""A row of the items table, with its text and files -> an item as it is written."""
+
+import argparse
+import dataclasses
+import functools
+import itertools
+import pathlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data import media_files
+from data.entities import Entities
+from data.item_shards import ItemRow
+from data.media_files import Found, Medium
+from data.side_features import FeatureEncoder
+from data.tables import Table
+from data.workers import Note
+from mmrec_tf.errors import ConfigError
+from mmrec_tf.media import audio, image, text
+from mmrec_tf.records import PreparedItem, Quarantined
+from mmrec_tf.schema import ModalitySpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContentOptions:
+    """Where an item's text, picture and sound are, and how they are prepared.
+
+    Attributes:
+      media_root: the folder that paths of media are relative to; by default that of the table.
+      text: the columns joined into an item's text, or ("none",); by default `title` and
+        `description`, else `plot`.
+      image: a column of paths, a template such as `images/{movieId}.jpg`, or "none".
+      audio: as `image`.
+      image_max_side: larger pictures are shrunk to this, in pixels.
+      sample_rate_hz: sounds are resampled to this.
+      max_seconds: longer sounds are cut.
+      audio_window: which part of a longer sound stays: "start", "center" or "loudest".
+    """
+
+    media_root: str | None = None
+    text: tuple[str, ...] | None = None
+    image: str | None = None
+    audio: str | None = None
+    image_max_side: int = 320
+    sample_rate_hz: int = 16000
+    max_seconds: float = 10.0
+    audio_window: str = "loudest"
+
+    def __post_init__(self):
+        for name in ("image_max_side", "sample_rate_hz", "max_seconds"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}: wanted more than 0; got {getattr(self, name)}.")
+        if self.audio_window not in audio.WINDOWS:
+            raise ConfigError(
+                f"audio_window: wanted one of {', '.join(audio.WINDOWS)}; "
+                f"got {self.audio_window!r}."
+            )
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, files: bool = True) -> None:
+    """Adds the options of `ContentOptions` to a command.
+
+    Args:
+      parser: of the command.
+      files: whether columns and files can be chosen; else only how media are prepared.
+    """
+    group = parser.add_argument_group("content")
+    if files:
+        group.add_argument(
+            "--media-root",
+            metavar="DIR",
+            help="what paths are relative to (default: that of --items)",
+        )
+        group.add_argument(
+            "--text",
+            type=names,
+            metavar="COLUMN,...",
+            help="joined into an item's text (default: title and description, else plot); or none",
+        )
+        for name, example in (("image", "images/{movieId}.jpg"), ("audio", "audio/{item}.*")):
+            group.add_argument(
+                f"--{name}",
+                metavar="PLACE",
+                help=f"a column of paths, a template such as {example}, or none",
+            )
+    group.add_argument("--image-max-side", type=int, default=320, help="pixels; 320")
+    group.add_argument("--sample-rate-hz", type=int, default=16000, help="16000")
+    group.add_argument("--max-seconds", type=float, default=10.0, help="of a sound; 10")
+    group.add_argument(
+        "--audio-window",
+        choices=audio.WINDOWS,
+        default="loudest",
+        help="what stays of a longer sound (default: loudest)",
+    )
+
+
+def from_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was typed for the options of `add_arguments`, as arguments of `ContentOptions`."""
+    known = {field.name for field in dataclasses.fields(ContentOptions)}
+    return {name: value for name, value in vars(arguments).items() if name in known}
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Reads names that commas separate, as they are typed."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+@dataclass(frozen=True)
+class MediaItem:
+    """Makes an item of its raw text and its files: the per-item function, wherever it runs.
+
+    Attributes:
+      media: by modality, what makes content of files.
+    """
+
+    media: Mapping[str, Medium]
+
+    def __call__(self, row: ItemRow, left_out: Mapping[str, str], note: Note) -> PreparedItem:
+        """Prepares one item; see `data.item_shards.Maker`."""
+        content: dict[str, str | bytes] = {}
+        quarantined = []
+        prepared = text.prepare(row.cells["text"])
+        if prepared:
+            content["text"] = prepared
+        for modality, found in row.cells["media"].items():
+            loaded = self.media[modality].load(
+                row.item_id, Found(*found), left_out=left_out, note=note
+            )
+            if isinstance(loaded, Quarantined):
+                quarantined.append(loaded)
+            elif loaded is not None:
+                content[modality] = loaded
+        return PreparedItem(
+            row.number, row.item_id, content, row.cells["features"], tuple(quarantined)
+        )
+
+
+class Layout:
+    """Where the parts of an item stand in its row, and what makes content of them.
+
+    Args:
+      catalog: the table of the items.
+      options: which columns and files to take, and how to prepare them.
+
+    Attributes:
+      media: by modality, what makes content of files.
+      specs: by modality, the form that its content has.
+
+    Raises:
+      ConfigError: for a column that the table lacks.
+      DatasetError: when there is no media root.
+    """
+
+    def __init__(self, catalog: Entities, options: ContentOptions):
+        root = pathlib.Path(options.media_root or catalog.table.path.parent)
+        media_files.check_root(root)
+        self._text = _text_columns(options.text, catalog.table)
+        self._locators: dict[str, media_files.Locator] = {}
+        self.media: dict[str, Medium] = {}
+        prepare_image = functools.partial(image.prepare, max_side=options.image_max_side)
+        prepare_audio = functools.partial(
+            audio.prepare,
+            sample_rate_hz=options.sample_rate_hz,
+            max_seconds=options.max_seconds,
+            window=options.audio_window,
+        )
+        for name, place, function, max_bytes in (
+            ("image", options.image, prepare_image, image.MAX_BYTES),
+            ("audio", options.audio, prepare_audio, audio.MAX_BYTES),
+        ):
+            place = place or media_files.default_place(
+                name, catalog.table, root, item=catalog.column
+            )
+            if place in (None, media_files.ABSENT):
+                continue
+            self._locators[name] = media_files.Locator(name, root, table=catalog.table, place=place)
+            self.media[name] = Medium(name, root, function, max_bytes)
+        self.specs = {
+            "text": ModalitySpec(kind="text"),
+            "image": ModalitySpec(kind="image"),
+            "audio": ModalitySpec(kind="audio", sample_rate_hz=options.sample_rate_hz),
+        }
+
+    def rows(
+        self, catalog: Entities, features: FeatureEncoder, stays: np.ndarray
+    ) -> Iterator[ItemRow]:
+        """The items of the table, then those that only the interactions name.
+
+        Args:
+          catalog: the table.
+          features: what encodes their side features.
+          stays: <bool>[item], which of them are wanted.
+        """
+        numbers = itertools.count()
+        listed = 0
+        for listed, (item, row) in enumerate(catalog.rows(), 1):
+            if stays[listed - 1]:
+                cells = {
+                    "text": _joined([row.cells[name] for name in self._text]),
+                    "media": {name: at.find(row) for name, at in self._locators.items()},
+                    "features": features.encode(row),
+                }
+                yield ItemRow(next(numbers), item, cells)
+        bare = {"text": "", "media": {}, "features": features.missing()}
+        for item in itertools.compress(itertools.islice(catalog.ids, listed, None), stays[listed:]):
+            yield ItemRow(next(numbers), item, bare)
+
+
+def _text_columns(asked: tuple[str, ...] | None, table: Table) -> tuple[str, ...]:
+    if asked == (media_files.ABSENT,):
+        return ()
+    if asked is not None:
+        for name in asked:
+            table.required_column(name, name)
+        return asked
+    longer = [name for name in ("description", "plot") if name in table.columns][:1]
+    return tuple(name for name in ("title", *longer) if name in table.columns)
+
+
+def _joined(parts: list[str]) -> str:
+    """Parts of a text as sentences of one."""
+    whole = ""
+    for part in filter(None, parts):
+        whole += (" " if whole.endswith((".", "!", "?")) else ". ") * bool(whole) + part
+    return whole

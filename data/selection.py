@@ -1,0 +1,186 @@
+"""Which interactions a dataset takes, and in which split each of them is."""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import numpy as np
+
+from data import splits
+from data.selection_options import SelectionOptions
+from data.splits import Events
+from mmrec_tf.errors import ConfigError, DatasetError
+
+
+class Selection(NamedTuple):
+    """What a dataset takes.
+
+    Attributes:
+      events: distinct interactions with their split, in the order of the source. Users and items
+        are numbered anew: those that stay, in their old order.
+      users: <bool>[user], by old number, whether the user stays: all that are listed and those
+        with an interaction left; under `k_core` the latter only.
+      items: <bool>[item], likewise.
+      split: how the interactions were split, one of `SPLIT_RULES`.
+      borders: under "time" the first second of valid and that of test, else None.
+      ordered: whether every user's valid and test interactions lie at or after those in train.
+      counts: by step, how many interactions it dropped: "below_min_rating", "event_weight_0",
+        "repeated" and "outside_k_core".
+    """
+
+    events: Events
+    users: np.ndarray
+    items: np.ndarray
+    split: str
+    borders: tuple[int, int] | None
+    ordered: bool
+    counts: dict[str, int]
+
+
+def select(
+    events: Events,
+    options: SelectionOptions,
+    *,
+    has_split: bool,
+    users: Collection[str],
+    items: Collection[str],
+    num_listed_users: int | None = None,
+    num_listed_items: int | None = None,
+) -> Selection:
+    """Drops what is no positive, then repeats, then what is outside the k-core; splits the rest.
+
+    Of several events of a user with an item the earliest stays. With event weights it takes the
+    largest weight among them, but for those that came when a later split had begun: train must
+    not know of them.
+
+    The k-core counts valid and test interactions, too, whatever the split: it says which users and
+    items the dataset is about. No other step lets train depend on them.
+
+    Args:
+      events: as they come.
+      options: SelectionOptions.
+      has_split: whether the source says which split its interactions are in.
+      users: ids of all users, in the order of their numbers.
+      items: ids of all items, in the order of their numbers.
+      num_listed_users: how many of the first users a table lists, so that they stay even without
+        an interaction; all by default.
+      num_listed_items: likewise of the items.
+
+    Raises:
+      ConfigError: when the interactions have no ratings, types or times, and an option needs them.
+      DatasetError: when no interaction is left, or none of them is in train.
+    """
+    rule = options.rule(has_split=has_split)
+    _check_needs(events, options, rule)
+    positive, counts = _positives(events, options)
+    distinct = splits.drop_duplicates(positive)
+    counts["repeated"] = len(positive.user) - len(distinct.user)
+    kept = distinct
+    if options.k_core is not None:
+        kept = distinct.take(splits.k_core(distinct.user, distinct.item, options.k_core))
+        num_listed_users = num_listed_items = 0
+    counts["outside_k_core"] = len(distinct.user) - len(kept.user)
+    if not len(kept.user):
+        dropped = ", ".join(f"{number} {step}" for step, number in counts.items() if number)
+        raise DatasetError(
+            f"wanted at least one interaction; got none of {len(events.user)}"
+            f"{dropped and f' (dropped: {dropped})'}."
+        )
+    kept, borders = _split(kept, options, rule, users=users, items=items)
+    if kept.split.min() > 0:
+        raise DatasetError(
+            f"split {rule}: wanted at least one interaction in train; all {len(kept.user)} are in "
+            "valid and test. Choose another split, or other options for it."
+        )
+    if positive.event_weight is not None:
+        begun = _begun(positive, kept, rule, borders=borders, num_users=len(users))
+        kept = kept._replace(weight=splits.largest_weight(kept, positive, begun=begun))
+    user_stays, user = splits.renumber(kept.user, len(users), num_listed=num_listed_users)
+    item_stays, item = splits.renumber(kept.item, len(items), num_listed=num_listed_items)
+    kept = kept._replace(user=user, item=item, event_weight=None)
+    return Selection(
+        events=kept,
+        users=user_stays,
+        items=item_stays,
+        split=rule,
+        borders=borders,
+        ordered=splits.follows_time(kept) if rule == "given" else rule != "random",
+        counts=counts,
+    )
+
+
+def _check_needs(events: Events, options: SelectionOptions, rule: str) -> None:
+    if options.min_rating is not None and events.rating is None:
+        raise ConfigError(
+            "min_rating: wanted interactions with ratings; these have none. Leave it out, or name "
+            "the column of the ratings."
+        )
+    if options.event_weights and events.event_weight is None:
+        raise ConfigError(
+            "event_weights: wanted interactions with types; these have none. Leave it out, or name "
+            "the column of the types."
+        )
+    if rule == "time" and len(events.user) and not events.timestamp.any():
+        raise ConfigError(
+            "split time: wanted interactions with times; these have none. Choose another split, "
+            "or name the column of the times."
+        )
+
+
+def _positives(events: Events, options: SelectionOptions) -> tuple[Events, dict[str, int]]:
+    """The interactions that count, weighted by type, and how many each reason dropped."""
+    counts = {"below_min_rating": 0, "event_weight_0": 0}
+    if options.min_rating is not None and events.rating is not None:
+        rated = events.take(events.rating >= options.min_rating)
+        counts["below_min_rating"] = len(events.user) - len(rated.user)
+        events = rated
+    if events.event_weight is not None:
+        wanted = events.event_weight > 0
+        weighted = events._replace(weight=events.weights * events.event_weight).take(wanted)
+        counts["event_weight_0"] = len(events.user) - len(weighted.user)
+        events = weighted
+    return events, counts
+
+
+def _split(
+    events: Events,
+    options: SelectionOptions,
+    rule: str,
+    *,
+    users: Collection[str],
+    items: Collection[str],
+) -> tuple[Events, tuple[int, int] | None]:
+    """Distinct interactions with their split, and the borders under "time"."""
+    valid_share, test_share = options.shares
+    match rule:
+        case "random":
+            return splits.at_random(
+                events,
+                valid_share=valid_share,
+                test_share=test_share,
+                seed=options.seed,
+                users=users,
+                items=items,
+            ), None
+        case "time":
+            borders = options.borders or splits.time_borders(
+                events.timestamp, valid_share=valid_share, test_share=test_share
+            )
+            return splits.by_time(events, borders), borders
+        case "leave-last-out":
+            return splits.leave_last_out(events), None
+    return events, None
+
+
+def _begun(
+    events: Events, kept: Events, rule: str, *, borders: tuple[int, int] | None, num_users: int
+) -> np.ndarray:
+    """The last split that had begun when each event came, <int8>[event]."""
+    if rule == "given":
+        return events.split
+    if borders is not None:
+        return splits.begun(events.timestamp, np.asarray(borders))
+    if rule == "leave-last-out":
+        last = splits.last_borders(kept, num_users=num_users)
+        return splits.begun(events.timestamp, last[events.user])
+    # Drawn at random, an interaction takes all its events along.
+    return np.zeros_like(events.split)

@@ -1,0 +1,242 @@
+"""All items with their content: in memory where it fits, else read from the shards when asked."""
+
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmrec_tf import records
+from mmrec_tf.schema import FeatureSpec, ModalitySpec, Schema
+
+# Shards that are read side by side.
+NUM_PARALLEL = 8
+
+
+class Content:
+    """One modality of all items, left on disk.
+
+    Args:
+      directory: the dataset directory.
+      schema: its schema.
+      name: of the modality.
+      present: <bool>[item], which items have it.
+      shard: <int>[item], the item shard that each item stands in.
+    """
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        schema: Schema,
+        name: str,
+        *,
+        present: np.ndarray,
+        shard: np.ndarray,
+    ):
+        self.name = name
+        self.present = present
+        self._directory = directory
+        self._schema = schema
+        self._shard = shard
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    def batches(
+        self, batch_size: int, *, rows: np.ndarray | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Reads the items that have the modality, shard after shard, in the same order each time.
+
+        Args:
+          batch_size: at most so many at a time.
+          rows: <bool>[item], the items that are asked for; None for all. Shards without any of
+            them are not read.
+
+        Yields:
+          numbers of items <int64>[batch], and their values as in `Catalog.content`.
+
+        Raises:
+          DatasetError: naming the shard and the record that cannot be read.
+        """
+        wanted = self.present if rows is None else self.present & rows
+        shards = np.unique(self._shard[wanted]).tolist()
+        numbers: list[int] = []
+        values: list[bytes | np.ndarray] = []
+        for item in records.read_items(self._directory, self._schema, only=shards):
+            if not wanted[item.number]:
+                continue
+            numbers.append(item.number)
+            values.append(_raw(item.content[self.name]))
+            if len(numbers) == batch_size:
+                yield np.array(numbers), self._column(values)
+                numbers, values = [], []
+        if numbers:
+            yield np.array(numbers), self._column(values)
+
+    def present_values(self) -> Iterator[bytes | np.ndarray]:
+        """The values of the items that have the modality, in the order of the shards."""
+        for _, values in self.batches(1024):
+            yield from values
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """The values of a few items, blank where absent. Reads each item's whole shard.
+
+        Args:
+          rows: <int>[n], numbers of items.
+
+        Returns:
+          [n], as in `Catalog.content`.
+        """
+        rows = np.asarray(rows, np.int64)
+        found = empty_content(self._schema.modalities[self.name], len(rows))
+        asked = np.zeros([len(self)], bool)
+        asked[rows] = True
+        for numbers, values in self.batches(1024, rows=asked):
+            for number, value in zip(numbers, values, strict=True):
+                for place in np.flatnonzero(rows == number):
+                    found[place] = value
+        return found
+
+    def _column(self, values: list) -> np.ndarray:
+        column = empty_content(self._schema.modalities[self.name], len(values))
+        for row, value in enumerate(values):
+            column[row] = value
+        return column
+
+
+class Catalog(NamedTuple):
+    """All items with their content.
+
+    Attributes:
+      item_id: object[item] of str.
+      content: by modality, object[item] of bytes (empty where absent) or <float32>[item, dim]
+        (zeros where absent); `Content` where it does not fit into memory.
+      present: <bool>[item, modality], columns in the schema's order.
+      features: by name, <int32>[item, width] (0: none, 1: out of vocabulary) or <float32>[item, 2]
+        (value, 1 where known).
+      train_count: <int64>[item], interactions in the train split.
+      log_frequency: <float32>[item], log(count + 1) less the log of the mean of count + 1.
+      probability: <float32>[item], share of the train interactions; an unseen item counts as one.
+      content_sha256: by modality, one hash of all items' contents.
+    """
+
+    item_id: np.ndarray
+    content: Mapping[str, np.ndarray | Content]
+    present: np.ndarray
+    features: dict[str, np.ndarray]
+    train_count: np.ndarray
+    log_frequency: np.ndarray
+    probability: np.ndarray
+    content_sha256: Mapping[str, str]
+
+
+def read_catalog(
+    directory: pathlib.Path,
+    schema: Schema,
+    *,
+    train_item: np.ndarray,
+    content_sha256: Mapping[str, str],
+    in_memory: bool,
+) -> Catalog:
+    """Reads all items once.
+
+    Args:
+      directory: a dataset directory.
+      schema: its schema.
+      train_item: <int>[interaction], the items of the train split.
+      content_sha256: by modality, as the manifest says.
+      in_memory: whether to keep the content, or to leave it on disk.
+
+    Raises:
+      DatasetError: naming the shard and the record that cannot be read.
+    """
+    item_id = np.empty(schema.num_items, object)
+    present = np.zeros([schema.num_items, len(schema.modalities)], bool)
+    features = empty_features(schema.item_features, schema.num_items)
+    shard = np.zeros([schema.num_items], np.int32)
+    kept: dict[str, np.ndarray] = {}
+    if in_memory:
+        kept = {n: empty_content(spec, schema.num_items) for n, spec in schema.modalities.items()}
+    # Each item has its place, so they may come in any order.
+    for item in records.read_items(
+        directory, schema, num_parallel=NUM_PARALLEL, deterministic=False
+    ):
+        item_id[item.number] = item.item_id
+        shard[item.number] = item.shard
+        fill_features(features, schema.item_features, item.number, values=item.features)
+        for column, name in enumerate(schema.modalities):
+            if name in item.content:
+                present[item.number, column] = True
+                if in_memory:
+                    kept[name][item.number] = _raw(item.content[name])
+    left = {
+        name: Content(directory, schema, name, present=present[:, column], shard=shard)
+        for column, name in enumerate(schema.modalities)
+    }
+    count = np.bincount(train_item, minlength=schema.num_items)
+    log_count = np.log(count + 1.0)
+    return Catalog(
+        item_id=item_id,
+        content=kept if in_memory else left,
+        present=present,
+        features=features,
+        train_count=count,
+        log_frequency=(log_count - np.log(np.mean(count + 1.0))).astype(np.float32),
+        probability=draw_probability(count),
+        content_sha256=content_sha256,
+    )
+
+
+def draw_probability(count: np.ndarray, *, balance: float = 0.0) -> np.ndarray:
+    """How probable each item is as an example's item.
+
+    Args:
+      count: <int64>[item], train interactions; an unseen item counts as one, so that the
+        logarithm is finite.
+      balance: 0 draws examples as they are, 1 all items equally often: an item's examples are
+        drawn with probability proportional to count ** -balance.
+
+    Returns:
+      <float32>[item], proportional to count ** (1 - balance).
+    """
+    share = np.maximum(count, 1) ** (1.0 - balance)
+    return (share / share.sum()).astype(np.float32)
+
+
+def empty_content(spec: ModalitySpec, rows: int) -> np.ndarray:
+    """Content of items that lack it, as in `Catalog.content`."""
+    if spec.kind == "vector":
+        return np.zeros([rows, spec.dim], np.float32)
+    return np.full(rows, b"", object)
+
+
+def empty_features(specs: Mapping[str, FeatureSpec], rows: int) -> dict[str, np.ndarray]:
+    """Side features of which nothing is known, as in `Catalog.features`."""
+    return {
+        name: np.zeros([rows, spec.width], np.int32)
+        if spec.kind == "categorical"
+        else np.zeros([rows, 2], np.float32)
+        for name, spec in specs.items()
+    }
+
+
+def fill_features(
+    features: dict[str, np.ndarray],
+    specs: Mapping[str, FeatureSpec],
+    row: int,
+    *,
+    values: Mapping[str, Any],
+) -> None:
+    """Writes what a record says into one row of `empty_features`."""
+    for name, spec in specs.items():
+        value = values.get(name)
+        if value is None:
+            continue
+        if spec.kind == "categorical":
+            features[name][row, : len(value)] = value
+        else:
+            features[name][row] = (value, 1.0)
+
+
+def _raw(value: str | bytes | np.ndarray) -> bytes | np.ndarray:
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,281 @@
+"""Sounds of any kind -> mono 16-bit WAV bytes for the graph, on the host, once."""
+
+import contextlib
+import importlib
+import io
+import math
+import wave
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+
+from mmrec_tf.errors import ConfigError, MediaError
+
+MAX_BYTES = 512 * 2**20
+MIN_SECONDS = 0.01
+SEARCH_SECONDS = 15 * 60
+MAX_RATE_HZ = 768_000
+WINDOWS = ("start", "center", "loudest")
+_MAX_CHANNELS = 64
+_PCM_SCALE = 32768
+_BLOCKS_PER_SECOND = 10
+_HELD_FRAMES = 2**22  # 95 s at 44.1 kHz, 16 MB; what comes later is read again if it is wanted
+# What FFmpeg may open: sounds, and films for their sound; no lists that name other files.
+_FFMPEG_FORMATS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,matroska,mov,mp3,mpc,mpc8,mpeg,mpegts,"
+    "ogg,rm,tak,tta,voc,w64,wav,wv,xwma"
+)
+
+# Mono blocks of a tenth of a second from a frame on, the last one shorter, and the rate in Hz.
+_Blocks = Iterator[tuple[np.ndarray, int]]
+_Reader = Callable[[bytes, int], _Blocks]
+
+
+def prepare(
+    data: bytes,
+    *,
+    sample_rate_hz: int = 16000,
+    max_seconds: float = 10.0,
+    window: str = "loudest",
+) -> bytes:
+    """Makes any sound that soundfile or FFmpeg reads into mono 16-bit WAV bytes for the graph.
+
+    Channels are averaged, the rate is changed with librosa (soxr), and a sound louder than full
+    scale is turned down to it. The samples of a mono 16-bit WAV at the right rate, and no longer
+    than `max_seconds`, stay as they are. A sound with damage in it is kept as far as it can be
+    read.
+
+    Args:
+      data: the bytes of a file.
+      sample_rate_hz: the rate wanted.
+      max_seconds: the longest sound returned.
+      window: which part of a longer sound is taken: "start", "center", or "loudest", the earliest
+        with the most energy, to a tenth of a second. Of a sound longer than 15 minutes only
+        these count.
+
+    Returns:
+      WAV bytes that `tf.audio.decode_wav` reads.
+
+    Raises:
+      ConfigError: for an unknown `window`.
+      MediaError: with a short reason when the bytes are empty, too many, damaged or not a sound,
+        or when the sound is silent, too short or not finite.
+    """
+    if window not in WINDOWS:
+        raise ConfigError(f"window: wanted one of {', '.join(WINDOWS)}; got {window!r}.")
+    if not data:
+        raise MediaError("empty file")
+    if len(data) > MAX_BYTES:
+        raise MediaError(f"too many bytes ({len(data):,}; at most {MAX_BYTES:,})")
+    samples, rate, decoder = _decode(data, max_seconds, window)
+    if len(samples) < max(1.0, MIN_SECONDS * rate):
+        raise MediaError(f"too short ({len(samples)} samples at {rate} Hz)", decoder=decoder)
+    if rate != sample_rate_hz:
+        import librosa
+
+        samples = librosa.resample(samples, orig_sr=rate, target_sr=sample_rate_hz)
+    samples = samples[: round(max_seconds * sample_rate_hz)]
+    peak = np.abs(samples).max(initial=0)
+    if peak < 1 / _PCM_SCALE:
+        raise MediaError("silent", decoder=decoder)
+    pcm = np.rint(samples / max(peak, 1) * _PCM_SCALE)
+    pcm = np.clip(pcm, -_PCM_SCALE, _PCM_SCALE - 1).astype("<i2")
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate_hz)
+        file.writeframes(pcm.tobytes())
+    return out.getvalue()
+
+
+class _Survey(NamedTuple):
+    """What one reading of a sound found, without holding all of it.
+
+    Attributes:
+      start: <float32>[sample], the first frames.
+      rate_hz: 0 when nothing could be read.
+      num_frames: of all that was read.
+      energies: <float64>[block].
+      damage: why the reader gave up; "" when it did not.
+    """
+
+    start: np.ndarray
+    rate_hz: int
+    num_frames: int
+    energies: np.ndarray
+    damage: str
+
+
+def _decode(data: bytes, max_seconds: float, window: str) -> tuple[np.ndarray, int, str]:
+    """The window as <float32>[sample], its rate in Hz, and what read it."""
+    searched_seconds = max_seconds if window == "start" else max(max_seconds, SEARCH_SECONDS)
+    survey, read, decoder = _most_read(
+        data, kept_seconds=max_seconds, searched_seconds=searched_seconds
+    )
+    wanted = _num_frames(max_seconds, survey.rate_hz)
+    first = 0
+    if window == "center":
+        first = max(0, survey.num_frames - wanted) // 2
+    elif window == "loudest":
+        first = _loudest(survey, wanted)
+    samples = survey.start[first : first + wanted]
+    if len(samples) < min(wanted, survey.num_frames):
+        samples = _part(read(data, first), wanted)
+    return samples, survey.rate_hz, decoder
+
+
+def _most_read(
+    data: bytes, *, kept_seconds: float, searched_seconds: float
+) -> tuple[_Survey, _Reader, str]:
+    """The reader that reads all, or the one that reads more than the other."""
+    readers: dict[str, _Reader] = {"soundfile": _read_with_soundfile, "av": _read_with_ffmpeg}
+    found = []
+    for library, read in readers.items():
+        decoder = f"{library} {importlib.import_module(library).__version__}"
+        try:
+            survey = _survey(
+                read(data, 0), kept_seconds=kept_seconds, searched_seconds=searched_seconds
+            )
+        except MediaError as error:
+            error.decoder = decoder
+            raise
+        found.append((survey, read, decoder))
+        if not survey.damage:
+            break
+    most = max(found, key=lambda entry: entry[0].num_frames)
+    if not most[0].rate_hz:
+        tried = ", ".join(decoder for _, _, decoder in found)
+        raise MediaError(f"not decodable ({found[0][0].damage})", decoder=tried)
+    return most
+
+
+def _survey(blocks: _Blocks, *, kept_seconds: float, searched_seconds: float) -> _Survey:
+    kept: list[np.ndarray] = [np.zeros(0, np.float32)]
+    energies: list[float] = []
+    num_frames, rate, damage = 0, 0, ""
+    try:
+        for block, rate in blocks:
+            held = max(_num_frames(kept_seconds, rate), _HELD_FRAMES)
+            block = block[: _num_frames(searched_seconds, rate) - num_frames]
+            energies.append(float(np.sum(np.square(block, dtype=np.float64))))
+            if not math.isfinite(energies[-1]):
+                raise MediaError("samples that are not finite")
+            if num_frames < held:
+                kept.append(block[: held - num_frames])
+            num_frames += len(block)
+            if num_frames == _num_frames(searched_seconds, rate):
+                break
+    except MediaError:
+        raise
+    except Exception as error:  # the readers raise whatever they like on damaged files
+        damage = str(error).split(": ")[-1].rstrip(".") or type(error).__name__
+    return _Survey(np.concatenate(kept), rate, num_frames, np.array(energies), damage)
+
+
+def _num_frames(seconds: float, rate_hz: int) -> int:
+    return max(1, round(seconds * rate_hz))
+
+
+def _loudest(survey: _Survey, wanted: int) -> int:
+    """The first frame of the earliest window with the most energy."""
+    if survey.num_frames <= wanted:
+        return 0
+    block = survey.rate_hz // _BLOCKS_PER_SECOND
+    num_blocks = max(1, round(wanted / block))
+    until = np.concatenate([[0], np.cumsum(survey.energies)])
+    energies = until[num_blocks:] - until[:-num_blocks]
+    # Sums of the same numbers differ in their last digits.
+    first = int(np.argmax(energies >= energies.max() * (1 - 1e-9)))
+    return min(first * block, survey.num_frames - wanted)
+
+
+def _part(blocks: _Blocks, wanted: int) -> np.ndarray:
+    """The first `wanted` frames, or fewer."""
+    part, num_frames = [np.zeros(0, np.float32)], 0
+    # The survey has met all damage, and the part was chosen from what it could read before.
+    with contextlib.suppress(Exception):
+        for block, _ in blocks:
+            part.append(block)
+            num_frames += len(block)
+            if num_frames >= wanted:
+                break
+    return np.concatenate(part)[:wanted]
+
+
+class _SoundFile(soundfile.SoundFile):
+    """Reads on and on. The plain one seeks to where it is after every read, and MP3, whose frames
+    lean on earlier ones, is spoiled by that."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def skip(self, num_frames: int, *, at_most: int) -> None:
+        if super().seekable() and self.format != "MP3":
+            self.seek(num_frames)
+            return
+        for skipped in range(0, num_frames, at_most):
+            self.read(min(at_most, num_frames - skipped))
+
+
+def _read_with_soundfile(data: bytes, first: int) -> _Blocks:
+    with _SoundFile(io.BytesIO(data)) as file:
+        rate = _plausible(file.samplerate, file.channels)
+        size = rate // _BLOCKS_PER_SECOND
+        weights = np.full(file.channels, 1 / file.channels, np.float32)
+        file.skip(first, at_most=size)
+        while True:
+            block = file.read(size, dtype="float32", always_2d=True)
+            yield block @ weights, rate
+            if len(block) < size:
+                return
+
+
+def _read_with_ffmpeg(data: bytes, first: int) -> _Blocks:
+    """Reads all that can be read: damage ends nothing but the packet that it is in."""
+    rest, rate = np.zeros(0, np.float32), 0
+    for samples, rate in _ffmpeg_frames(data):
+        size = rate // _BLOCKS_PER_SECOND
+        rest = np.concatenate([rest, samples[first:]])
+        first = max(0, first - len(samples))
+        while len(rest) >= size:
+            yield rest[:size], rate
+            rest = rest[size:]
+    if rate:
+        yield rest, rate
+
+
+def _ffmpeg_frames(data: bytes) -> _Blocks:
+    import av
+
+    options = {"format_whitelist": _FFMPEG_FORMATS, "protocol_whitelist": "none"}
+    with av.open(io.BytesIO(data), "r", options=options, metadata_errors="ignore") as container:
+        stream, rate = container.streams.audio[0], 0
+        with contextlib.suppress(av.error.FFmpegError):
+            for packet in container.demux(stream):
+                with contextlib.suppress(av.error.FFmpegError):
+                    for frame in packet.decode():
+                        if rate and frame.sample_rate != rate:  # another sound follows
+                            return
+                        rate = _plausible(frame.sample_rate, frame.layout.nb_channels)
+                        yield _mono(frame), rate
+
+
+def _mono(frame) -> np.ndarray:
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype.kind == "u":
+        samples = samples.astype(np.float32) / 128 - 1  # 8 bits
+    elif samples.dtype.kind == "i":
+        samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
+    return samples.mean(axis=0, dtype=np.float32)
+
+
+def _plausible(rate: int, channels: int) -> int:
+    """The rate, refused where a damaged header would ask for absurd amounts of memory."""
+    if not 1000 <= rate <= MAX_RATE_HZ or not 1 <= channels <= _MAX_CHANNELS:
+        raise MediaError(f"{channels} channels at {rate} Hz")
+    return rate

@@ -1,0 +1,252 @@
+"""A split's interactions -> batches, as a tf.data pipeline in this process or on a service."""
+
+import itertools
+import socket
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from mmrec_tf.errors import ConfigError
+from mmrec_tf.records import Interactions
+
+# So many orders of the examples a data service is given; epochs take them in turn.
+NUM_ORDERS = 8
+TIMEOUT_SECONDS = 5.0
+
+
+class Histories(NamedTuple):
+    """Each user's train items, oldest first, one user after the other.
+
+    Attributes:
+      item: <int32>[pair].
+      offset: <int64>[user + 1]; user u has `item[offset[u]:offset[u + 1]]`.
+    """
+
+    item: np.ndarray
+    offset: np.ndarray
+
+    def last(self, users: np.ndarray, length: int) -> np.ndarray:
+        """The most recent items of some users.
+
+        Args:
+          users: <int>[n].
+          length: at most so many items each.
+
+        Returns:
+          <int32>[n, length], oldest first, padded with -1 behind.
+        """
+        start, end = self.offset[users], self.offset[users + 1]
+        start = np.maximum(start, end - length)
+        at = start[:, None] + np.arange(length)
+        known = at < end[:, None]
+        padded = np.append(self.item, np.int32(-1))
+        return padded[np.where(known, at, len(self.item))].astype(np.int32)
+
+    def pairs(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All train items of some users as (row in `users`, item), each <int>[pair]."""
+        count = self.offset[users + 1] - self.offset[users]
+        row = np.repeat(np.arange(len(users)), count)
+        at = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+        return row, self.item[self.offset[users][row] + at]
+
+
+def build_batches(
+    interactions: Interactions,
+    histories: Histories,
+    *,
+    batch_size: int,
+    length: int,
+    context: str,
+    shuffle: bool = False,
+    seed: int = 0,
+    drop_remainder: bool = False,
+    deterministic: bool = True,
+    item_balance: float = 0.0,
+    data_service: str = "",
+) -> tf.data.Dataset:
+    """Batches of examples, each with a history; see `Dataset.batches`.
+
+    Args:
+      interactions: the examples, at least one.
+      histories: of the train split.
+      length: of the history that a batch carries.
+      context: "last", the end of the user's history; "past", what lies before the example;
+        "others", all but the example itself. The latter two are for the train split.
+
+    Returns:
+      tf.data.Dataset with elements as `Schema.batch_spec`.
+
+    Raises:
+      ConfigError: when no data service answers at the address.
+    """
+    size = len(interactions.user)
+    steps = size // batch_size if drop_remainder else -(-size // batch_size)
+    columns = {
+        "user": interactions.user,
+        "item": interactions.item,
+        "rating": interactions.rating,
+        "weight": interactions.weight,
+    }
+    surround = _surround(histories, length=length, context=context, seed=seed)
+    draw = _balanced(interactions.item, item_balance, seed=seed) if item_balance else None
+
+    def finish(batches):
+        batches = batches.map(surround, num_parallel_calls=tf.data.AUTOTUNE)
+        return batches.prefetch(tf.data.AUTOTUNE)
+
+    if data_service:
+        _reach(data_service)
+
+        def order(epoch):
+            choose = draw or (_permuted(size, seed, epoch) if shuffle else _as_they_are)
+            # A worker knows the batch's place and nothing of other epochs.
+            numbered = tf.data.Dataset.range(steps).map(lambda step: (step, step + (epoch << 32)))
+            return finish(numbered.map(_chosen(columns, choose, batch_size, drop_remainder)))
+
+        batches = _distribute([order(n) for n in range(NUM_ORDERS)], data_service)
+        # Keras, not knowing when an epoch ends, would take one more step, without a batch.
+        return batches.apply(tf.data.experimental.assert_cardinality(steps))
+    # A number a batch, as batches are made side by side: a random op would give its numbers to
+    # whichever comes first.
+    numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+    if draw is not None:
+        numbered = tf.data.Dataset.zip(tf.data.Dataset.range(steps), numbers)
+        batches = numbered.map(_chosen(columns, draw, batch_size, drop_remainder))
+    else:
+        place = np.arange(size, dtype=np.int64)
+        batches = tf.data.Dataset.from_tensor_slices({**columns, "at": place})
+        if shuffle:
+            batches = batches.shuffle(
+                min(size, 1_000_000), seed=seed, reshuffle_each_iteration=True
+            )
+        batches = batches.batch(batch_size, drop_remainder=drop_remainder)
+        batches = tf.data.Dataset.zip(batches, numbers)
+    options = tf.data.Options()
+    options.deterministic = deterministic
+    return finish(batches).with_options(options)
+
+
+def _surround(histories: Histories, *, length: int, context: str, seed: int) -> Callable:
+    """The function that gives a batch of columns, with its number, its histories."""
+    items = tf.constant(np.append(histories.item, np.int32(-1)))
+    offset = tf.constant(histories.offset)
+
+    def surround(batch, number):
+        start = tf.gather(offset, batch["user"])
+        count = tf.gather(offset, batch["user"] + 1) - start
+        step = tf.range(length, dtype=tf.int64)[None, :]
+        own = (batch["at"] - start)[:, None]
+        if context == "last":
+            first = tf.maximum(count - length, 0)[:, None]
+            position, known = first + step, first + step < count[:, None]
+        elif context == "past":
+            first = tf.maximum(own - length, 0)
+            position, known = first + step, first + step < own
+        else:
+            # All others of the user, in a window that starts anywhere and wraps around, so that a
+            # history longer than the window is seen in parts, epoch after epoch.
+            others = tf.maximum(count - 1, 1)[:, None]
+            first = tf.random.stateless_uniform(
+                tf.shape(own), [seed, number], maxval=2**31 - 1, dtype=tf.int64
+            )
+            first = tf.where(others > length, first % others, 0)
+            position = (first + step) % others
+            position += tf.cast(position >= own, tf.int64)
+            known = step < (count - 1)[:, None]
+        row = tf.where(known, start[:, None] + position, len(histories.item))
+        return {
+            "user": batch["user"],
+            "history": tf.ensure_shape(tf.gather(items, row), [None, length]),
+            "item": batch["item"],
+            "rating": batch["rating"],
+            "weight": batch["weight"],
+        }
+
+    return surround
+
+
+def _chosen(
+    columns: Mapping[str, np.ndarray], choose: Callable, batch_size: int, drop_remainder: bool
+) -> Callable:
+    """The function from (place in the epoch, number) of a batch to (its columns, number).
+
+    `choose` names the examples: <int64>[batch], their places in the epoch, and the number, to
+    <int64>[batch].
+    """
+    size = len(columns["user"])
+    tables = {name: tf.constant(column) for name, column in columns.items()}
+
+    def make(step, number):
+        place = tf.range(step * batch_size, tf.minimum((step + 1) * batch_size, size))
+        row = tf.ensure_shape(choose(place, number), [batch_size if drop_remainder else None])
+        return {n: tf.gather(table, row) for n, table in tables.items()} | {"at": row}, number
+
+    return make
+
+
+def _as_they_are(place, number):
+    return place
+
+
+def _permuted(size: int, seed: int, epoch: int) -> Callable:
+    """Each example once, in an order that is computed, not kept: any worker can say who is next."""
+
+    def choose(place, number):
+        return tf.random.experimental.index_shuffle(
+            place, tf.constant([seed, epoch], tf.int64), tf.constant(size - 1, tf.int64)
+        )
+
+    return choose
+
+
+def _balanced(item: np.ndarray, balance: float, *, seed: int) -> Callable:
+    """Examples drawn with replacement, with probability proportional to count ** -balance."""
+    share = np.bincount(item)[item] ** -balance
+    upper = tf.constant(np.cumsum(share / share.sum()))
+
+    def choose(place, number):
+        # Seeded the other way around than histories, which are drawn by the same two numbers.
+        drawn = tf.random.stateless_uniform(tf.shape(place), [number, seed], dtype=tf.float64)
+        row = tf.searchsorted(upper, drawn, side="right", out_type=tf.int64)
+        return tf.minimum(row, len(item) - 1)
+
+    return choose
+
+
+def _reach(address: str) -> None:
+    """Refuses an address where nothing answers: tf.data would wait for it without end."""
+    wanted = (
+        "training.data_service: wanted the address of a tf.data service dispatcher such as "
+        f'grpc://localhost:5000; {{}} {address!r}. Start one with a worker, or set it to "".'
+    )
+    protocol, _, place = address.partition("://")
+    host, _, port = place.rpartition(":")
+    if protocol != "grpc" or not host or not port.isdigit():
+        raise ConfigError(wanted.format("got"))
+    try:
+        socket.create_connection((host, int(port)), timeout=TIMEOUT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(wanted.format(f"nothing answers ({error}) at")) from error
+
+
+def _distribute(orders: list[tf.data.Dataset], address: str) -> tf.data.Dataset:
+    """Has a data service make the batches: of the first order in the first epoch, and so on.
+
+    A worker that starts anew draws the same numbers anew. So that epochs differ, the service knows
+    several orders of the same examples, and they are taken in turn.
+    """
+    service = tf.data.experimental.service
+    known = tf.stack([service.register_dataset(address, order) for order in orders])
+    spec = orders[0].element_spec
+    turns = itertools.cycle(range(len(orders)))
+
+    def read(_):
+        turn = tf.numpy_function(lambda: np.int64(next(turns)), [], tf.int64)
+        # Batches are handed out one at a time to whichever worker is free.
+        return service.from_dataset_id(
+            service.ShardingPolicy.DYNAMIC, address, known[turn], element_spec=spec
+        )
+
+    return tf.data.Dataset.range(1).flat_map(read).prefetch(tf.data.AUTOTUNE)

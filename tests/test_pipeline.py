@@ -1,0 +1,315 @@
+"""Batches: balanced by item, in any order or in one, made here or by a tf.data service."""
+
+import collections
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import small_world
+import tensorflow as tf
+from small_world import build_retrieval
+from test_dataset import examples, user, write
+from test_retrieval import popular_world
+
+from mmrec_tf import RetrievalModel
+from mmrec_tf.catalog import draw_probability
+from mmrec_tf.errors import ConfigError
+from mmrec_tf.pipeline import NUM_ORDERS
+from mmrec_tf.training import train
+
+
+def pairs(batches):
+    """Each example as (user, item, rating, weight), in the order of the batches."""
+    names = ("user", "item", "rating", "weight")
+    columns = [[batch[name] for name in names] for batch in batches.as_numpy_iterator()]
+    return [row for batch in columns for row in zip(*(c.tolist() for c in batch), strict=True)]
+
+
+def frequency(dataset, balance, **options):
+    """How often each item is drawn, over some epochs."""
+    batches = dataset.batches("train", 64, item_balance=balance, **options)
+    drawn = np.concatenate([b["item"] for b in batches.repeat(40).as_numpy_iterator()])
+    return np.bincount(drawn, minlength=dataset.schema.num_items) / len(drawn)
+
+
+@pytest.fixture(scope="module")
+def popular(tmp_path_factory):
+    """Twelve items, of which the first is met twelve times as often as the last."""
+    return popular_world(tmp_path_factory.mktemp("popular") / "d")
+
+
+# Balance
+
+
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_items_are_drawn_as_often_as_the_balance_says(popular, balance):
+    count = popular.catalog.train_count
+    want = count ** (1 - balance) / (count ** (1 - balance)).sum()
+    got = frequency(popular, balance)
+    assert count.max() > 8 * count.min()
+    np.testing.assert_allclose(got, want, rtol=0.12)
+    np.testing.assert_allclose(draw_probability(count, balance=balance), want, rtol=1e-5)
+
+
+def test_all_of_an_item_s_examples_are_drawn(popular):
+    """With replacement: as many as there are in all, a few of them several times an epoch."""
+    batches = popular.batches("train", 64, item_balance=1.0)
+    epochs = [pairs(batches) for _ in range(30)]
+    total = len(popular.interactions("train").user)
+    assert {len(epoch) for epoch in epochs} == {total}
+    assert max(collections.Counter(epochs[0]).values()) > 1
+    assert {p[:2] for epoch in epochs for p in epoch} == set(
+        zip(*(column.tolist() for column in popular.interactions("train")[:2]), strict=True)
+    )
+
+
+def test_every_epoch_is_another_draw_and_the_seed_decides(popular):
+    def epochs(seed):
+        batches = popular.batches("train", 64, item_balance=1.0, seed=seed)
+        return [pairs(batches) for _ in range(2)]
+
+    one, other = epochs(1), epochs(2)
+    assert epochs(1) == one
+    assert one[0] != one[1] and one[0] != other[0]
+
+
+def test_balanced_examples_keep_their_history_weight_and_rating(tmp_path):
+    columns = {"rating": [1.0, 2.0, 3.0, 4.0, 5.0], "weight": [0.5, 1.0, 1.5, 2.0, 2.5]}
+    dataset = write(tmp_path / "d", ordered=True, **columns)
+    plain = {pair: row for pair, *row in histories(dataset.batches("train", 3, user=user(3)))}
+    drawn = dataset.batches("train", 3, user=user(3), item_balance=0.7).repeat(20)
+    seen = {pair: row for pair, *row in histories(drawn)}
+    assert seen == plain
+
+
+def histories(batches):
+    for batch in batches.as_numpy_iterator():
+        columns = (batch[name].tolist() for name in ("user", "item", "rating", "weight", "history"))
+        for person, item, *rest in zip(*columns, strict=True):
+            yield (person, item), *rest
+
+
+def test_balance_keeps_the_spec(popular):
+    for exact in (False, True):
+        batches = popular.batches("train", 7, item_balance=1.0, drop_remainder=exact)
+        assert batches.element_spec == popular.schema.batch_spec(7 if exact else None, 50)
+        sizes = [len(batch["user"]) for batch in batches]
+        assert len(sizes) == batches.cardinality()
+        total = len(popular.interactions("train").user)
+        assert sum(sizes) == (total - total % 7 if exact else total)
+
+
+def test_without_balance_examples_come_as_tf_data_shuffles_them(dataset):
+    data, seed = dataset.interactions("train"), 3
+    plain = tf.data.Dataset.range(len(data.user)).shuffle(1000, seed=seed).batch(16)
+    batches = dataset.batches("train", 16, shuffle=True, seed=seed)
+    for _ in range(2):
+        for row, batch in zip(plain.as_numpy_iterator(), batches, strict=True):
+            np.testing.assert_array_equal(batch["user"], data.user[row])
+            np.testing.assert_array_equal(batch["item"], data.item[row])
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_the_correction_follows_what_is_drawn(popular, balance):
+    """All that can be learned here is how often an item is drawn: to the power of 1 - balance.
+
+    A correction that still went by the plain count would arrive at 1 each time.
+    """
+    model = build_retrieval(
+        popular,
+        modalities=[],
+        user__history="none",
+        retrieval__mask_history=False,
+        retrieval__remove_accidental_hits=False,
+        retrieval__item_balance=balance,
+    )
+    model.item_tower.id_embedding.table.assign(tf.zeros([12, 8]))
+    model.popularity_weight.assign(0.5)
+    optimizer = tf.keras.optimizers.Adam(0.05)
+
+    @tf.function(reduce_retracing=True)
+    def step(inputs):
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(inputs)
+        gradient = tape.gradient(loss, model.popularity_weight)
+        optimizer.apply_gradients([(gradient, model.popularity_weight)])
+
+    batches = popular.batches(
+        "train", 64, user=model.config.user, shuffle=True, item_balance=balance
+    )
+    for inputs in batches.repeat(4):
+        step(inputs)
+    assert float(model.popularity_weight) == pytest.approx(1 - balance, abs=0.1)
+
+
+def test_training_balances_retrieval_and_nothing_else(dataset, monkeypatch):
+    from mmrec_tf import RankingModel
+
+    asked = []
+    batches = type(dataset).batches
+
+    def recorded(self, split, *arguments, **options):
+        asked.append(options["item_balance"])
+        return batches(self, split, *arguments, **options)
+
+    monkeypatch.setattr(type(dataset), "batches", recorded)
+    config = small_world.config(**small_world.VECTORS, retrieval__item_balance=0.75)
+    retrieval = RetrievalModel(config, dataset.schema)
+    train(retrieval, dataset)
+    train(RankingModel(config, retrieval), dataset)
+    assert asked == [0.75, 0.0]
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_a_balance_out_of_range_is_refused(value):
+    with pytest.raises(ConfigError, match="retrieval.item_balance: wanted 0 to 1"):
+        small_world.config(retrieval__item_balance=value)
+
+
+# Order
+
+
+def test_in_any_order_they_are_the_same_batches(dataset):
+    def batches(deterministic):
+        made = dataset.batches("train", 8, shuffle=True, seed=5, deterministic=deterministic)
+        return [tuple(map(tuple, b["history"].numpy().tolist())) for b in made]
+
+    assert batches(True) == batches(True)
+    assert sorted(batches(True)) == sorted(batches(False))
+
+
+def test_only_where_it_is_asked_for_a_slow_batch_holds_up_the_others(monkeypatch, popular):
+    """The first batch made is made slow; later ones wait for it only in a fixed order."""
+    from mmrec_tf import pipeline
+
+    plain = pipeline._surround
+
+    def slow(*arguments, **options):
+        surround = plain(*arguments, **options)
+
+        def wait(first):
+            time.sleep(1.0 if first else 0.0)
+            return first
+
+        def late(batch, number):
+            first = tf.equal(batch["at"][0], 0)
+            with tf.control_dependencies([tf.numpy_function(wait, [first], tf.bool)]):
+                return surround({n: tf.identity(v) for n, v in batch.items()}, number)
+
+        return late
+
+    monkeypatch.setattr(pipeline, "_surround", slow)
+    first = pairs(popular.batches("train", 64))[0]
+    for deterministic in (True, False):
+        found = pairs(popular.batches("train", 64, deterministic=deterministic))
+        assert (found[0] == first) == deterministic
+
+
+# The service
+
+
+SERVICE = """
+import sys
+import tensorflow as tf
+
+part = tf.data.experimental.service
+dispatcher = part.DispatchServer()
+address = dispatcher.target.split("://")[1]
+workers = [part.WorkerServer(part.WorkerConfig(dispatcher_address=address)) for _ in range(2)]
+print(dispatcher.target, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def service():
+    """The address of a dispatcher with two workers, in a process that knows nothing of this one."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVICE],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    yield process.stdout.readline().strip()
+    # Asked to stop, it would wait for seconds for each epoch that it has served.
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_service_makes_each_example_once_an_epoch(dataset, service, shuffle):
+    plain = dataset.batches("train", 16, user=user(4), shuffle=shuffle)
+    served = dataset.batches("train", 16, user=user(4), shuffle=shuffle, data_service=service)
+    assert served.element_spec == plain.element_spec
+    orders = []
+    for _ in range(3):
+        found = pairs(served)
+        assert sorted(found) == sorted(pairs(plain))
+        orders.append(tuple(found))
+    # Workers race for batches, but what a batch holds does not hang on that.
+    groups = {frozenset(order[:16]) for order in orders}
+    assert len(groups) == 3 or not shuffle
+
+
+def test_a_service_gives_an_example_its_own_history_and_weight(tmp_path, service):
+    columns = {"rating": [1.0, 2.0, 3.0, 4.0, 5.0], "weight": [0.5, 1.0, 1.5, 2.0, 2.5]}
+    dataset = write(tmp_path / "d", ordered=True, **columns)
+    plain = dataset.batches("train", 3, user=user(3))
+    served = dataset.batches("train", 3, user=user(3), shuffle=True, data_service=service)
+    assert examples(served) == examples(plain)
+    assert sorted(pairs(served)) == sorted(pairs(plain))
+
+
+def test_orders_are_taken_in_turn(dataset, service):
+    served = dataset.batches("train", 500, shuffle=True, data_service=service)
+    orders = [tuple(pairs(served)) for _ in range(NUM_ORDERS + 1)]
+    assert len(set(orders)) == NUM_ORDERS and orders[0] == orders[-1]
+    other = dataset.batches("train", 500, shuffle=True, seed=1, data_service=service)
+    assert tuple(pairs(other)) not in orders
+
+
+def test_long_histories_are_seen_in_parts_on_a_service_too(tmp_path, service):
+    dataset = write(tmp_path / "d", train=[list(range(20))], valid=[[20]], num_items=21)
+    served = dataset.batches("train", 8, user=user(4, "others"), shuffle=True, data_service=service)
+    windows = {tuple(found[0, 0]) for found in (examples(served) for _ in range(NUM_ORDERS))}
+    assert len(windows) > 3 and all(0 not in window for window in windows)
+
+
+def test_a_service_draws_as_the_balance_says(popular, service):
+    options = {"item_balance": 1.0, "data_service": service}
+    batches = popular.batches("train", 64, **options)
+    drawn = [np.array([p[1] for p in pairs(batches)]) for _ in range(NUM_ORDERS)]
+    share = np.bincount(np.concatenate(drawn), minlength=12) / sum(map(len, drawn))
+    np.testing.assert_allclose(share, 1 / 12, rtol=0.12)
+    assert len({tuple(sorted(epoch)) for epoch in drawn}) == NUM_ORDERS
+
+
+def test_a_model_trains_on_a_service(dataset, service):
+    config = small_world.config(**small_world.VECTORS, training__data_service=service)
+    model = RetrievalModel(config, dataset.schema)
+    losses = train(model, dataset).history["loss"]
+    assert len(losses) == 2 and np.isfinite(losses).all()
+    steps = -(-len(dataset.interactions("train").user) // 32)
+    assert int(model.optimizer.iterations) == 2 * steps
+
+
+@pytest.mark.parametrize("address", ["localhost:5000", "http://localhost:5000", "grpc://localhost"])
+def test_what_is_no_address_is_refused(dataset, address):
+    with pytest.raises(ConfigError, match=r"such as grpc://localhost:5000; got"):
+        dataset.batches("train", 8, data_service=address)
+
+
+def test_where_nothing_answers_it_says_so_at_once(dataset):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match=rf"nothing answers .*localhost:{port}"):
+        dataset.batches("train", 8, data_service=f"grpc://localhost:{port}")
+    assert time.monotonic() - start < 10
