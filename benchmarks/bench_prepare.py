@@ -18,6 +18,7 @@ import csv
 import functools
 import html.parser
 import io
+import json
 import pathlib
 import shutil
 import statistics
@@ -257,23 +258,27 @@ def measure_memory(work: pathlib.Path) -> dict[str, dict]:
 
 
 def main() -> None:
-    """Measures both and writes the result."""
+    """Measures both, or one, and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", required=True, metavar="DIR", help="for files and datasets")
-    work = pathlib.Path(parser.parse_args().work)
+    parser.add_argument("--part", choices=PARTS, help="only this one; the other stays as it is")
+    parsed = parser.parse_args()
+    work = pathlib.Path(parsed.work)
     work.mkdir(parents=True, exist_ok=True)
-    result = {
-        **facts(
-            "how fast is preparation, and does its memory stay flat?",
-            command="python -m benchmarks.bench_prepare --work WORK",
-        ),
-        "rounds": ROUNDS,
-        "speed": measure_speed(work),
-        "memory": measure_memory(work),
-    }
     path = ROOT / "benchmarks" / "results" / "prepare.json"
-    write_json(path, result)
+    kept = json.loads(path.read_text(encoding="utf-8")) if parsed.part and path.exists() else {}
+    result = facts(
+        "how fast is preparation, and does its memory stay flat?",
+        command="python -m benchmarks.bench_prepare --work WORK",
+    )
+    for part, measure in PARTS.items():
+        if parsed.part in (None, part):
+            kept[part] = {"commit": result["commit"], **measure(work)}
+    write_json(path, {**result, "rounds": ROUNDS, **{part: kept[part] for part in PARTS}})
     print(path)
+
+
+PARTS = {"speed": measure_speed, "memory": measure_memory}
 
 
 if __name__ == "__main__":

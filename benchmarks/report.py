@@ -3,7 +3,8 @@
     python -m benchmarks.report            rewrites the pages
     python -m benchmarks.report --check    says whether they are up to date (exit status 1 if not)
 
-A table stands between `<!-- results NAME SPLIT -->` and `<!-- end -->`.
+A table stands between `<!-- results NAME PART -->` and `<!-- end -->`; the part is a split of an
+example's result, or `speed`, `memory` or `cache` of that of another benchmark.
 """
 
 import argparse
@@ -46,13 +47,46 @@ def table(result: dict, split: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def speed_table(result: dict) -> str:
+    """Files a second of preparation."""
+    lines = ["| files/s | one at a time | `data.prepare` | ratio |", "| --- | --- | --- | --- |"]
+    for kind, figures in result["speed"].items():
+        if kind == "commit":
+            continue
+        loop, ours = (figures[f"{name}_files_per_second"] for name in ("one_at_a_time", "ours"))
+        lines.append(f"| {kind}s | {loop:,.0f} | {ours:,.0f} | {figures['ratio']:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def memory_table(result: dict) -> str:
+    """Peak memory of preparation by number of items."""
+    sizes = {name: size for name, size in result["memory"].items() if isinstance(size, dict)}
+    header = " | ".join(f"{int(number):,} items" for number in sizes)
+    peaks = " | ".join(f"{size['peak_mebibytes']:.0f} MiB" for size in sizes.values())
+    return f"| peak memory | {header} |\n| --- |{' --- |' * len(sizes)}\n| | {peaks} |\n"
+
+
+def cache_table(result: dict) -> str:
+    """Examples a second with and without the cache of frozen encoders."""
+    cache = result["cache"]
+    return (
+        "| examples/s | with the cache | encoding on the fly | ratio |\n| --- | --- | --- | --- |\n"
+        f"| | {cache['with_cache']['examples_per_second']:,.0f} | "
+        f"{cache['without_cache']['examples_per_second']:,.1f} | {cache['ratio']:,.0f} |\n"
+    )
+
+
+PARTS = {"speed": speed_table, "memory": memory_table, "cache": cache_table}
+
+
 def filled(text: str) -> str:
     """A page with its tables made anew."""
 
     def fill(match: re.Match) -> str:
         path = ROOT / "benchmarks" / "results" / f"{match[2]}.json"
         result = json.loads(path.read_text(encoding="utf-8"))
-        return f"{match[1]}{table(result, match[3])}{match[4]}"
+        part = PARTS[match[3]](result) if match[3] in PARTS else table(result, match[3])
+        return f"{match[1]}{part}{match[4]}"
 
     return MARK.sub(fill, text)
 

@@ -18,7 +18,7 @@ from mmrec_tf.records import DatasetWriter, PreparedItem
 from mmrec_tf.records.items import num_shards, report_path, shard_of, write_shard
 from mmrec_tf.records.manifest import write_json
 
-_BUFFER_CHARACTERS = 16 << 20
+_BUFFER_CHARACTERS = 1 << 20
 
 
 class ItemRow(NamedTuple):
@@ -118,9 +118,23 @@ def write_items(
       make: what makes an item of a row.
       run: what writes the shards; by default processes here, one a CPU.
     """
-    spooled = writer.work / "spool"
-    counts = spool(spooled, rows, num_items=num_items)
-    (run or run_here)(ItemShards(writer.items, writer.reports, spooled, counts, make))
+    counts = spool(writer.work / "spool", rows, num_items=num_items)
+    write_spooled(writer, counts, make=make, run=run)
+
+
+def write_spooled(
+    writer: DatasetWriter, counts: list[int], *, make: Maker, run: Run | None = None
+) -> None:
+    """Writes all items of a dataset whose rows `spool` has laid out in its folder `work/spool`.
+
+    Args:
+      writer: of the dataset.
+      counts: what `spool` returned.
+      make: what makes an item of a row.
+      run: what writes the shards; by default processes here, one a CPU.
+    """
+    shards = ItemShards(writer.items, writer.reports, writer.work / "spool", counts, make)
+    (run or run_here)(shards)
     writer.add_item_shards(len(counts))
 
 

@@ -13,7 +13,7 @@ from data import item_content, selection, selection_options, splits
 from data.entities import Entities
 from data.interactions import InteractionColumns, read_interactions
 from data.item_content import ContentOptions, Layout, MediaItem
-from data.item_shards import Run, write_items
+from data.item_shards import Run, spool, write_spooled
 from data.selection_options import SelectionOptions
 from data.side_features import FeatureColumns, FeatureEncoder
 from data.source import settings
@@ -189,13 +189,14 @@ def prepare(
             num_listed_items=listed[0],
             num_listed_users=listed[1],
         )
-        write_items(
-            writer,
+        counts = spool(
+            writer.work / "spool",
             layout.rows(catalog, item_features, selected.items),
             num_items=int(selected.items.sum()),
-            make=MediaItem(layout.media),
-            run=run,
         )
+        # A hundred bytes an item, for as long as all the items take, and nobody asks again.
+        catalog.ids.clear()
+        write_spooled(writer, counts, make=MediaItem(layout.media), run=run)
         profile = _write_users(
             writer, users, user_ids, user_features, options.profile, selected.users
         )
