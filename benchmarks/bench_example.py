@@ -21,7 +21,8 @@ import scipy.sparse
 from benchmarks.facts import facts
 from mmrec_tf.evaluation import evaluate_run, rank_items, relevant_items
 from mmrec_tf.metrics import mean_metrics, retrieval_metrics, top_k
-from mmrec_tf.runs import load_run, write_json
+from mmrec_tf.records.manifest import write_json
+from mmrec_tf.runs import load_run
 from mmrec_tf.training import train_run
 
 KS = (10, 20)

@@ -26,6 +26,7 @@ from mmrec_tf.dataset import Dataset, open_dataset
 from mmrec_tf.errors import RunError
 from mmrec_tf.ranking import RankingModel
 from mmrec_tf.recommender import Recommender
+from mmrec_tf.records.manifest import write_json
 from mmrec_tf.retrieval import RetrievalModel
 from mmrec_tf.schema import Schema
 
@@ -38,13 +39,6 @@ PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "transformers",
 def versions() -> dict[str, str]:
     """The versions of the packages that a result depends on."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes JSON aside and renames it into place."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(aside, path)
 
 
 def save_weights(prefix: pathlib.Path, **parts) -> None:

@@ -19,8 +19,9 @@ from mmrec_tf.evaluation import evaluate
 from mmrec_tf.memory import estimate
 from mmrec_tf.ranking import RankingModel
 from mmrec_tf.recommender import Recommender
+from mmrec_tf.records.manifest import write_json
 from mmrec_tf.retrieval import RetrievalModel
-from mmrec_tf.runs import Run, load_weights, save_weights, write_json
+from mmrec_tf.runs import Run, load_weights, save_weights
 
 VALID_KS = (10, 20)
 

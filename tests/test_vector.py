@@ -49,3 +49,10 @@ def test_values_that_do_not_fit():
         vector.build_encoder(None, SPEC, values=TABLE[:, :2])
     with pytest.raises(ConfigError, match="finite"):
         vector.build_encoder(None, SPEC, values=[[0, np.nan, 1]])
+
+
+def test_many_rows_are_taken_some_at_a_time():
+    table = np.random.default_rng(0).normal([1e3, 0, -7], [1, 5, 1e-3], [9000, 3])
+    encoder = vector.build_encoder(None, SPEC, values=table)
+    np.testing.assert_allclose(encoder.mean, table.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(encoder.std, table.std(axis=0), rtol=1e-6)

@@ -1,5 +1,6 @@
 """Ready-made vectors: float32 on disk, standardised in the graph."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -66,13 +67,21 @@ class Encoder(ModalityEncoder):
         Raises:
           ConfigError: when the vectors are not finite or not `dim` long.
         """
-        table = np.asarray(values if isinstance(values, np.ndarray) else list(values))
-        if table.size == 0:
+        rows = iter(values)
+        count, mean, squares = 0, np.zeros([self.dim]), np.zeros([self.dim])
+        # Some rows at a time, merged as in Chan et al. 1983, eq. 2.1: there may be millions.
+        while block := list(itertools.islice(rows, 4096)):
+            table = np.asarray(block, np.float64)
+            if table.shape[1:] != (self.dim,):
+                raise ConfigError(f"vector: wanted rows of {self.dim}; got shape {table.shape}.")
+            total, apart = count + len(table), table.mean(axis=0) - mean
+            squares += np.square(table - table.mean(axis=0)).sum(axis=0)
+            squares += np.square(apart) * count * len(table) / total
+            mean += apart * len(table) / total
+            count = total
+        if not count:
             return
-        if table.shape[1:] != (self.dim,):
-            raise ConfigError(f"vector: wanted rows of {self.dim}; got shape {table.shape}.")
-        mean = table.mean(axis=0, dtype=np.float64)
-        std = table.std(axis=0, dtype=np.float64)
+        std = np.sqrt(squares / count)
         if not np.isfinite(std).all():
             raise ConfigError("vector: wanted finite numbers; got NaN or infinity.")
         self.mean.assign(mean)
