@@ -26,7 +26,7 @@ from mmrec_tf.schema import SPLITS
 
 # Drawn at a time: at most so many users, and so many pairs of a user and an item.
 _BLOCK = 1024
-_PAIRS = 1 << 20
+_PAIRS = 1 << 19
 _ITEMS_PER_CLUSTER = 30
 _MOST_CLUSTERS = 16  # unless asked for more
 # Topics, styles and timbres. As no two share a divisor, any two tell 5 * 6 clusters apart; with 14
