@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import ctypes
 import dataclasses
 import json
 import pathlib
@@ -126,6 +127,7 @@ def prepare(
     folder = pathlib.Path(options.keep_source or out.with_name(f"{out.name}.source"))
     settings = dataclasses.asdict(world) | {"num_clusters": world.clusters}
     ceiling = _source(world, folder, settings)
+    _trim()
     manifest = media_folder.prepare(
         media_folder.MediaFolder(
             items=str(folder / "items.csv"),
@@ -141,6 +143,13 @@ def prepare(
     if options.keep_source is None:
         shutil.rmtree(folder)
     return manifest
+
+
+def _trim() -> None:
+    """Has the C library give back what drawing a large world took and no longer needs."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own
+    if trim is not None:
+        trim(0)
 
 
 def _source(world: World, folder: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
