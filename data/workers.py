@@ -106,6 +106,7 @@ class _Worker:
 
     def start(self, task: _Task) -> None:
         self.task, self.at, self._since = task, "", time.monotonic()
+        self._heard = False
         # A process that is dead already is noticed when it is listened to.
         try:
             self.connection.send(task)
@@ -123,6 +124,7 @@ class _Worker:
                     self.task = None
                     continue
                 self.at, done = said
+                self._heard = True
                 self._since = time.monotonic()
                 progress(done)
         except (EOFError, ConnectionResetError):
@@ -138,8 +140,10 @@ class _Worker:
             code = self._process.exitcode or 0
             how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
             return f"ended its process ({how})"
-        if time.monotonic() - self._since > timeout_seconds:
-            return f"took more than {timeout_seconds:g} seconds"
+        # Until it is heard of, a process loads its libraries.
+        limit = timeout_seconds if self._heard else max(timeout_seconds, TIMEOUT_SECONDS)
+        if time.monotonic() - self._since > limit:
+            return f"took more than {limit:g} seconds"
         return ""
 
     def replace(self) -> None:
@@ -188,6 +192,7 @@ def _serve(connection: Any, work: Work) -> None:
             task = connection.recv()
             try:
                 teller = _Teller(connection)
+                teller.tell("")
                 work(task.number, task.left_out, teller)
                 teller.tell("")
             except MmrecError as error:
