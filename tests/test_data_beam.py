@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+import sys
 
 import pytest
 import tensorflow as tf
@@ -48,7 +49,7 @@ def test_beam_writes_what_is_written_here(source, tmp_path, capsys):
     assert records.read_manifest(there)["quarantine"]["image"]
 
 
-def test_beam_goes_on_where_another_stopped(source, tmp_path, monkeypatch):
+def test_beam_goes_on_where_another_stopped(source, tmp_path):
     """What is finished stays, whoever wrote it."""
     out = tmp_path / "d"
 
@@ -71,6 +72,6 @@ def test_beam_goes_on_where_another_stopped(source, tmp_path, monkeypatch):
 
 
 def test_beam_is_an_extra(source, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(__import__("sys").modules, "apache_beam", None)
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
     assert beam_prepare.main(arguments(source, tmp_path / "d")) == 2
     assert 'pip install "mmrec_tf[beam]"' in capsys.readouterr().err
