@@ -18,6 +18,7 @@ from data.item_shards import Run
 from data.planted import Met, Truth, World, best, draw_interactions, draw_truth
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.partial import check_place
 from mmrec_tf.schema import SPLITS
 
 _DAY_SECONDS = 86_400
@@ -126,6 +127,7 @@ def prepare(
     out, world = pathlib.Path(out), options.world
     folder = pathlib.Path(options.keep_source or out.with_name(f"{out.name}.source"))
     settings = dataclasses.asdict(world) | {"num_clusters": world.clusters}
+    check_place(out, overwrite=overwrite)  # before much is drawn in vain
     ceiling = _source(world, folder, settings)
     _trim()
     manifest = media_folder.prepare(

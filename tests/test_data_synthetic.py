@@ -321,3 +321,11 @@ def test_a_source_is_not_kept_over_anything(tmp_path):
     with pytest.raises(mm.DatasetError, match="wanted a new or empty folder"):
         synthetic.prepare(Synthetic(SMALL, str(tmp_path / "keep")), tmp_path / "d", run=runner(0))
     assert not (tmp_path / "d").exists()
+
+
+def test_nothing_is_drawn_where_nothing_may_be_written(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "thesis.txt").write_text("ten years")
+    with pytest.raises(mm.DatasetError, match="it holds something else"):
+        synthetic.prepare(Synthetic(SMALL), tmp_path / "d", run=runner(0))
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]

@@ -40,7 +40,7 @@ class PartialDirectory:
         self._directory = pathlib.Path(directory).resolve()
         self._shown = directory
         self._overwrite = overwrite
-        self._refuse()
+        check_place(self._shown, overwrite=self._overwrite)
         # Beside the target, because a rename works only within one file system.
         self.path = self._directory.with_name(f"{self._directory.name}.partial")
         self.items = self.path / "items"
@@ -126,32 +126,9 @@ class PartialDirectory:
         for path in self.path.rglob(".*"):
             path.unlink(missing_ok=True)
 
-    def _refuse(self) -> None:
-        """Refuses to replace what is not a dataset, or what was not asked to be replaced."""
-        if not self._directory.exists():
-            return
-        if not self._directory.is_dir():
-            raise DatasetError(f"{self._shown}: wanted a directory to write; it is a file.")
-        if not any(self._directory.iterdir()):
-            return
-        try:
-            read_manifest(self._directory)
-        except DatasetError as error:
-            # A dataset of another format may be replaced as well; anything else is not ours.
-            if "of format" not in str(error):
-                raise DatasetError(
-                    f"{self._shown}: wanted a new or empty directory, or a dataset to replace; it "
-                    "holds something else. Name another directory."
-                ) from error
-        if not self._overwrite:
-            raise DatasetError(
-                f"{self._shown}: a dataset stands there already. Name another directory, or "
-                "replace it with --overwrite."
-            )
-
     def put_into_place(self) -> None:
         """Renames the folder to where it belongs."""
-        self._refuse()
+        check_place(self._shown, overwrite=self._overwrite)
         old = None
         if self._directory.exists() and any(self._directory.iterdir()):
             old = self.path.with_name(f"{self._directory.name}.replaced")
@@ -166,3 +143,32 @@ class PartialDirectory:
         self._in_place = True
         if old is not None:
             shutil.rmtree(old)
+
+
+def check_place(directory: str | pathlib.Path, *, overwrite: bool) -> None:
+    """Refuses to replace what is not a dataset, or what was not asked to be replaced.
+
+    Raises:
+      DatasetError: when nothing may be written at `directory`.
+    """
+    place = pathlib.Path(directory)
+    if not place.exists():
+        return
+    if not place.is_dir():
+        raise DatasetError(f"{directory}: wanted a directory to write; it is a file.")
+    if not any(place.iterdir()):
+        return
+    try:
+        read_manifest(place.resolve())
+    except DatasetError as error:
+        # A dataset of another format may be replaced as well; anything else is not ours.
+        if "of format" not in str(error):
+            raise DatasetError(
+                f"{directory}: wanted a new or empty directory, or a dataset to replace; it "
+                "holds something else. Name another directory."
+            ) from error
+    if not overwrite:
+        raise DatasetError(
+            f"{directory}: a dataset stands there already. Name another directory, or "
+            "replace it with --overwrite."
+        )
