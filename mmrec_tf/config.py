@@ -18,11 +18,27 @@ from typing import Any
 
 from mmrec_tf.errors import ConfigError
 
-FUSIONS = ("mean", "weighted", "gated", "attention")
-HISTORIES = ("none", "mean", "gru", "attention")
+ALIGNMENTS = ("none", "contrastive", "ridge", "cca", "procrustes", "graph")
+FUSIONS = (
+    "mean",
+    "weighted",
+    "gated",
+    "attention",
+    "concat",
+    "transformer",
+    "recurrent",
+    "bilinear",
+)
+MISSING = ("skip", "token", "mean", "nearest")
+ID_INITS = ("random", "spectral")
+HISTORIES = ("none", "mean", "gru", "attention", "self_attention")
 HISTORY_CONTEXTS = ("auto", "past", "others")
 POOLINGS = ("mean", "cls")
+ADAPTATIONS = ("full", "lora", "adapter")
+LOSSES = ("softmax", "bpr")
 SOFTMAXES = ("batch", "full")
+CORRECTIONS = ("none", "counts", "streaming")
+DECAYS = ("none", "linear", "cosine")
 METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")
 
 
@@ -65,6 +81,9 @@ class TextConfig:
     `weights` is a hub id or a local folder for `TFBertModel.from_pretrained`; empty for a fresh
     BERT of the sizes below with a vocabulary learned from the catalog.
     `trainable_layers`: 0 keeps the encoder frozen, n trains the last n blocks, -1 trains all.
+    `adaptation` says what trains in those blocks: all of their weights ("full"), low-rank updates
+    of the attention's query and value projections ("lora", Hu et al. 2021) or bottlenecks behind
+    attention and feed-forward ("adapter", Houlsby et al. 2019), both of width `adaptation_rank`.
     Augmentation, while an encoder trains: `word_dropout` is the share of words that are hidden;
     `synonyms` is a file of lines "word TAB synonym,synonym,...", and `synonym_share` the share of
     its words that are replaced where they occur (0.1 as in Wei and Zou 2019).
@@ -72,6 +91,8 @@ class TextConfig:
 
     weights: str = ""
     trainable_layers: int = 0
+    adaptation: str = "full"
+    adaptation_rank: int = 8
     pooling: str = "mean"
     max_tokens: int = 64
     vocabulary_size: int = 4000
@@ -84,7 +105,8 @@ class TextConfig:
 
     def __post_init__(self):
         _one_of("text.pooling", self.pooling, POOLINGS)
-        sizes = ("vocabulary_size", "hidden_size", "num_layers", "num_heads")
+        _one_of("text.adaptation", self.adaptation, ADAPTATIONS)
+        sizes = ("adaptation_rank", "vocabulary_size", "hidden_size", "num_layers", "num_heads")
         _at_least(self, "text.", dict.fromkeys(sizes, 1))
         _require(
             3 <= self.max_tokens <= 512, f"text.max_tokens: wanted 3 to 512; got {self.max_tokens}."
@@ -201,18 +223,40 @@ class AudioConfig:
 
 @dataclass(frozen=True)
 class AlignmentConfig:
-    """Projection to one space and a contrastive loss among one item's modalities.
+    """Projection of an item's modalities to one space, and what pulls them together there.
 
-    `weight` scales the InfoNCE loss (van den Oord et al. 2018) in the total; 0 turns it off.
-    `temperature` is the initial value of a learnable scalar.
+    `kind`:
+      "none": the projections alone, trained by the retrieval loss.
+      "contrastive": InfoNCE (van den Oord et al. 2018) among the modalities that an item has, and,
+        `collaborative` times as strong, between each modality and the item's id embedding.
+      "ridge", "cca", "procrustes": each projection is fitted in closed form, from a modality to the
+        items' spectral embedding of the train interactions; then it trains on, or stays as it is
+        (`trainable`). `l2` is the ridge penalty, relative to the features' variance.
+      "graph": a translation loss over the dataset's knowledge graph (TransE, Bordes et al. 2013)
+        with `margin`; a missing modality is filled from the item's neighbours in the graph.
+    `weight` scales the loss in the total; 0 turns it off. `temperature` is the initial value of a
+    learnable scalar. `hidden` is the width of a hidden layer of each projection, 0 for none.
     """
 
+    kind: str = "contrastive"
     weight: float = 0.1
+    collaborative: float = 0.0
     temperature: float = 0.1
     hidden: int = 0
+    trainable: bool = True
+    l2: float = 1.0
+    margin: float = 1.0
 
     def __post_init__(self):
-        _at_least(self, "alignment.", {"weight": 0, "hidden": 0})
+        _one_of("alignment.kind", self.kind, ALIGNMENTS)
+        _at_least(self, "alignment.", {"weight": 0, "hidden": 0, "collaborative": 0})
+        _at_least(self, "alignment.", {"l2": 0, "margin": 0})
+        if self.kind in ("ridge", "cca", "procrustes"):
+            _require(
+                self.hidden == 0,
+                f"alignment.hidden: wanted 0 with alignment.kind {self.kind!r}, whose projections "
+                f"are linear; got {self.hidden}.",
+            )
         _require(
             self.temperature > 0, f"alignment.temperature: wanted above 0; got {self.temperature}."
         )
@@ -221,17 +265,25 @@ class AlignmentConfig:
 @dataclass(frozen=True)
 class ItemConfig:
     """The item tower. `id_dropout` hides the id of that share of items in each training step,
-    so that content has to stand alone; `modality_dropout` does the same to each modality."""
+    so that content has to stand alone; `modality_dropout` does the same to each modality.
+    `id_init`: where id embeddings start: at random, or at the items' spectral embedding of the
+    train interactions. `missing`: what fusion sees in place of a modality that an item lacks:
+    nothing ("skip"), a learned vector ("token"), the mean of the items that have it ("mean"), or
+    the modality of the item that is nearest in the modalities that both have ("nearest")."""
 
     id_embedding: bool = True
+    id_init: str = "random"
     id_dropout: float = 0.1
     modality_dropout: float = 0.0
     fusion: str = "gated"
+    missing: str = "skip"
     features: bool = True
     dropout: float = 0.0
 
     def __post_init__(self):
         _one_of("item.fusion", self.fusion, FUSIONS)
+        _one_of("item.missing", self.missing, MISSING)
+        _one_of("item.id_init", self.id_init, ID_INITS)
         for name in ("id_dropout", "modality_dropout", "dropout"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"item.{name}: wanted 0 up to 1 (exclusive); got {value}.")
@@ -239,7 +291,10 @@ class ItemConfig:
 
 @dataclass(frozen=True)
 class UserConfig:
-    """The user tower. `hidden` is the width of a hidden layer over the pooled history, beside the
+    """The user tower. `history`: how the items of a history become one vector; "self_attention" is
+    causal (SASRec, Kang and McAuley 2018), with `num_layers` blocks of `num_heads` heads.
+    `time_gaps` tells the tower how long before the newest item of a history each one lies.
+    `hidden` is the width of a hidden layer over the pooled history, beside the
     linear one; 0 for none. `history_context` says which of a user's train interactions surround a
     training example: those before it ("past"), all others ("others"), or "auto": past where the
     dataset's split follows time, others where it does not."""
@@ -249,6 +304,9 @@ class UserConfig:
     history: str = "mean"
     history_length: int = 50
     history_context: str = "auto"
+    num_layers: int = 1
+    num_heads: int = 1
+    time_gaps: bool = False
     hidden: int = 0
     profile: bool = True
     features: bool = True
@@ -258,6 +316,7 @@ class UserConfig:
         _one_of("user.history", self.history, HISTORIES)
         _one_of("user.history_context", self.history_context, HISTORY_CONTEXTS)
         _at_least(self, "user.", {"history_length": 1, "hidden": 0})
+        _at_least(self, "user.", {"num_layers": 1, "num_heads": 1})
         for name in ("id_dropout", "dropout"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"user.{name}: wanted 0 up to 1 (exclusive); got {value}.")
@@ -267,35 +326,66 @@ class UserConfig:
 class RetrievalConfig:
     """The retrieval loss.
 
+    `loss`: "softmax", or "bpr" (Rendle et al. 2009), each positive against each negative.
     `softmax`: "batch" compares with the batch's other items (sampled softmax), "full" with the
-    whole catalog. `sampling_correction` subtracts the log of the sampling probability from the
-    logits (logQ, Yi et al. 2019), in-batch only. `num_hard_negatives` keeps that many of the
-    highest negatives (0: all), in-batch only. `mask_history` leaves the items of the example's
-    history out of the negatives. `popularity_bias` adds a learned multiple of the log train
-    frequency to a score.
+    whole catalog. In-batch only:
+      `sampling_correction` subtracts the log of the sampling probability from the logits (logQ, Yi
+      et al. 2019): from exact counts, from the streaming estimate of its algorithm 2, or not;
+      `num_uniform_negatives` items drawn from the whole catalog stand beside the batch's (mixed
+      negative sampling, Yang et al. 2020);
+      `memory_size` items of the batches before, as they were then (Wang et al. 2020);
+      `num_mined_negatives` for each example, from what the model itself ranked highest for the
+      user at the last refresh, every `mining_epochs` epochs;
+      `num_hard_negatives` keeps that many of the highest negatives (0: all).
+    `mask_history` leaves the items of the example's history out of the negatives.
+    `disliked_below`: train interactions with a lower rating are no positives; they are negatives
+    that count `disliked_weight` times; null for none. `label_smoothing` is the share of the target
+    that is spread over all candidates. `embedding_noise` is the standard deviation of noise on
+    each coordinate of user and item, relative to 1 / sqrt(dim). `adversarial` adds the loss under
+    the worst perturbation of that length (He et al. 2018). `popularity_bias` adds a learned
+    multiple of the log train frequency to a score.
     `cold_negatives` says what an item without any train interaction means: True, nobody wants it;
     False, nobody could have it yet, so it is no negative and counts as averagely popular.
     `item_balance` draws a training example with probability proportional to
     count(item) ** -item_balance: 0 takes each example once an epoch, 1 all items equally often.
     """
 
+    loss: str = "softmax"
     softmax: str = "batch"
     temperature: float = 0.1
     learn_temperature: bool = True
-    sampling_correction: bool = True
+    sampling_correction: str = "counts"
     remove_accidental_hits: bool = True
     num_hard_negatives: int = 0
+    num_uniform_negatives: int = 0
+    num_mined_negatives: int = 0
+    mining_epochs: int = 1
+    memory_size: int = 0
     mask_history: bool = True
+    disliked_below: float | None = None
+    disliked_weight: float = 1.0
+    label_smoothing: float = 0.0
+    embedding_noise: float = 0.0
+    adversarial: float = 0.0
     popularity_bias: bool = True
     cold_negatives: bool = True
     item_balance: float = 0.0
 
     def __post_init__(self):
+        _one_of("retrieval.loss", self.loss, LOSSES)
         _one_of("retrieval.softmax", self.softmax, SOFTMAXES)
+        _one_of("retrieval.sampling_correction", self.sampling_correction, CORRECTIONS)
+        counts = ("num_hard_negatives", "num_uniform_negatives", "num_mined_negatives")
+        _at_least(self, "retrieval.", dict.fromkeys((*counts, "memory_size"), 0))
+        _at_least(self, "retrieval.", {"mining_epochs": 1, "disliked_weight": 0})
+        _at_least(self, "retrieval.", {"embedding_noise": 0, "adversarial": 0})
+        _require(
+            0 <= self.label_smoothing < 1,
+            f"retrieval.label_smoothing: wanted 0 up to 1 (exclusive); got {self.label_smoothing}.",
+        )
         _require(
             self.temperature > 0, f"retrieval.temperature: wanted above 0; got {self.temperature}."
         )
-        _require(self.num_hard_negatives >= 0, "retrieval.num_hard_negatives: wanted 0 or more.")
         _require(
             0 <= self.item_balance <= 1,
             f"retrieval.item_balance: wanted 0 to 1; got {self.item_balance}.",
@@ -335,6 +425,10 @@ class TrainingConfig:
     """How `fit` runs. `patience` epochs without a better `monitor` on the valid split end it;
     0 never does. `monitor` is a metric of `evaluate`, such as "ndcg@10" or "recall@20".
 
+    The learning rate rises over `warmup_steps`, then falls to 0 at the last step (`decay` "linear"
+    or "cosine") or stays; encoders that train take `encoder_learning_rate_factor` of it.
+    `accumulation_steps` batches make one update.
+
     `catalog_memory_mb` is room for the items' vectors or preprocessed content, in MiB; a modality
     that does not fit into what is left stays on disk, and a batch's items are read from there.
     `data_service` is the address of a tf.data service dispatcher that has batches made elsewhere,
@@ -346,6 +440,10 @@ class TrainingConfig:
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4
     clip_norm: float = 0.0
+    warmup_steps: int = 0
+    decay: str = "none"
+    encoder_learning_rate_factor: float = 1.0
+    accumulation_steps: int = 1
     monitor: str = "ndcg@10"
     patience: int = 5
     mixed_precision: bool = False
@@ -357,6 +455,9 @@ class TrainingConfig:
     def __post_init__(self):
         _at_least(self, "training.", {"epochs": 1, "batch_size": 1, "patience": 0, "seed": 0})
         _at_least(self, "training.", {"weight_decay": 0, "clip_norm": 0, "catalog_memory_mb": 0})
+        _at_least(self, "training.", {"warmup_steps": 0, "encoder_learning_rate_factor": 0})
+        _at_least(self, "training.", {"accumulation_steps": 1})
+        _one_of("training.decay", self.decay, DECAYS)
         _require(self.learning_rate > 0, "training.learning_rate: wanted above 0.")
         metric, _, k = self.monitor.partition("@")
         _require(

@@ -316,7 +316,7 @@ class RetrievalModel(tfrs.Model):
                 ),
                 sample_weight=inputs["weight"],
                 candidate_sampling_probability=tf.gather(tables["probability"], item)
-                if settings.sampling_correction
+                if settings.sampling_correction != "none"
                 else None,
                 candidate_ids=item if settings.remove_accidental_hits else None,
                 score_mask=batch_history_mask(history, item) if settings.mask_history else None,

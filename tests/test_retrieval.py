@@ -157,7 +157,7 @@ def test_a_batch_of_the_whole_catalog_is_the_full_softmax(dataset):
     everything = batch(order, history=history)
     found = [
         gradients(
-            build(dataset, retrieval__softmax=softmax, retrieval__sampling_correction=False),
+            build(dataset, retrieval__softmax=softmax, retrieval__sampling_correction="none"),
             everything,
         )
         for softmax in ("batch", "full")
@@ -188,8 +188,8 @@ def popular_world(folder):
     [
         # Of what the batch holds, popular items are many: without a correction they are pushed
         # down as often as they are pulled up, and popularity is forgotten.
-        ({"sampling_correction": True}, 1),
-        ({"sampling_correction": False}, 0),
+        ({"sampling_correction": "counts"}, 1),
+        ({"sampling_correction": "none"}, 0),
         ({"softmax": "full"}, 1),
     ],
 )
