@@ -90,7 +90,7 @@ def measure_tables(model: mm.RetrievalModel, dataset: mm.Dataset) -> dict[str, A
     mapped = mm.RetrievalModel(config, dataset.schema)
     mapped.state.encoders = model.encoders
     mapped.build_weights()
-    mapped.adapt(dataset.catalog, dataset.users, cache=dataset.cache)
+    mapped.adapt(dataset, cache=dataset.cache)
     mapped.compile(optimizer=build_optimizer(config.training))
     (batch,) = dataset.batches("train", config.training.batch_size, user=config.user).take(1)
     rates: dict[str, list[float]] = {"in_memory": [], "mapped": []}
@@ -205,7 +205,7 @@ def measure(dataset_path: str, config: mm.Config, steps: int) -> dict[str, Any]:
         raise SystemExit(f"{', '.join(model.trained_encoders)}: wanted frozen encoders only.")
     model.build_weights()
     encoding = measure_encoding(model, dataset)
-    model.adapt(dataset.catalog, dataset.users, cache=dataset.cache)
+    model.adapt(dataset, cache=dataset.cache)
     model.compile(optimizer=build_optimizer(config.training))
     memory, disk = estimate(model, dataset)
     return {

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from data import splits
+from data import splits, triples
 from data.item_shards import ItemRow, Run, write_items
+from data.source import settings
+from data.tables import Skipped, described
 from data.workers import Note
 from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.records import DatasetWriter, PreparedItem, Quarantined, sha256, versions
@@ -29,12 +31,17 @@ class Features:
       valid: the same for the valid split.
       test: the same for the test split.
       vectors: by modality, a NumPy matrix `[item, dim]` as `numpy.save` writes it.
+      triples: table of a knowledge graph, with the columns `head`, `relation` and `tail`; an item
+        is named by its column, as "0", "1", ...
+      skip_bad_rows: pass over triples that cannot be used, and count them, instead of raising.
     """
 
     train: str
     valid: str | None = None
     test: str | None = None
     vectors: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    triples: str | None = None
+    skip_bad_rows: bool = False
 
     def __post_init__(self):
         for name in self.vectors:
@@ -55,6 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=NPY",
         help="a modality's matrix [item, dim]; may be given several times",
     )
+    triples.add_argument(parser)
+    parser.add_argument(
+        "--skip-bad-rows", action="store_true", help="pass over bad rows of triples, and count"
+    )
 
 
 def from_arguments(arguments: argparse.Namespace) -> Features:
@@ -68,6 +79,8 @@ def from_arguments(arguments: argparse.Namespace) -> Features:
         valid=arguments.valid,
         test=arguments.test,
         vectors=dict(arguments.vector),
+        triples=arguments.triples,
+        skip_bad_rows=arguments.skip_bad_rows,
     )
 
 
@@ -90,8 +103,8 @@ def prepare(
       The manifest.
 
     Raises:
-      DatasetError: for a matrix that is missing, cannot be read or has another shape, or when
-        `out` may not be written.
+      DatasetError: for a matrix or a table that is missing, cannot be read or has another shape,
+        or when `out` may not be written.
     """
     paths = {split: getattr(options, split) for split in SPLITS}
     matrices = {split: _load_sparse(path) for split, path in paths.items() if path is not None}
@@ -108,15 +121,17 @@ def prepare(
     }
     events = _events(matrices)
     distinct = splits.drop_duplicates(events)
+    graph = triples.open_table(options.triples)
     files = {**paths, **{f"vector {name}": path for name, path in options.vectors.items()}}
     source = {
         "name": "features",
-        "arguments": dataclasses.asdict(options),
+        "arguments": settings(options),
         "tables": {
             name: {"file": pathlib.Path(path).name, "sha256": sha256(pathlib.Path(path))}
             for name, path in files.items()
             if path is not None
-        },
+        }
+        | described({"triples": graph}),
     }
     job = {"source": source, "versions": versions()}
     with DatasetWriter(out, overwrite=overwrite, job=job) as writer:
@@ -130,6 +145,14 @@ def prepare(
         for user in range(num_users):
             writer.write_user(str(user))
         splits.write(writer, distinct)
+        skipped = Skipped(options.skip_bad_rows)
+        known = triples.write(
+            writer,
+            graph,
+            items={str(item): item for item in range(num_items)},
+            stays=np.ones(num_items, bool),
+            skipped=skipped,
+        )
         schema = Schema(
             num_users=num_users,
             num_items=num_items,
@@ -138,12 +161,19 @@ def prepare(
                 for name, dim in dims.items()
                 if writer.present(name)
             },
+            num_entities=known.num_entities,
+            num_relations=known.num_relations,
         )
         return writer.finish(
             schema,
             source=source,
             split_rule="given",
-            duplicates={"interactions": len(events.user) - len(distinct.user)},
+            duplicates={
+                "interactions": len(events.user) - len(distinct.user),
+                **known.duplicates,
+            },
+            dropped=known.dropped,
+            skipped_rows=skipped.counts,
         )
 
 

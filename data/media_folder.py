@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data import item_content, selection, selection_options, splits
+from data import item_content, selection, selection_options, splits, triples
 from data.entities import Entities
 from data.interactions import InteractionColumns, read_interactions
 from data.item_content import ContentOptions, Layout, MediaItem
@@ -31,6 +31,7 @@ class MediaFolder(ContentOptions):
       items: table of the items, CSV, TSV (also gzipped), JSON lines or Parquet.
       interactions: table of the interactions.
       users: table of the users, with their profile text and side features.
+      triples: table of a knowledge graph, with the columns `head`, `relation` and `tail`.
       columns: the columns of the interactions; `user` and `item` also name those of the other
         tables.
       selection: which interactions count, and how they are split.
@@ -45,6 +46,7 @@ class MediaFolder(ContentOptions):
     items: str | Table
     interactions: str | Table
     users: str | Table | None = None
+    triples: str | Table | None = None
     columns: InteractionColumns = field(default_factory=InteractionColumns)
     selection: SelectionOptions = field(default_factory=SelectionOptions)
     profile: str | None = None
@@ -59,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tables.add_argument("--items", required=True, metavar="FILE")
     tables.add_argument("--interactions", required=True, metavar="FILE")
     tables.add_argument("--users", metavar="FILE")
+    triples.add_argument(tables)
     tables.add_argument(
         "--skip-bad-rows", action="store_true", help="pass over rows that cannot be used, and count"
     )
@@ -109,6 +112,7 @@ def from_arguments(arguments: argparse.Namespace) -> MediaFolder:
         items=arguments.items,
         interactions=arguments.interactions,
         users=arguments.users,
+        triples=arguments.triples,
         columns=selection_options.columns_from_arguments(arguments),
         selection=selection_options.from_arguments(arguments),
         profile=arguments.profile_column,
@@ -152,11 +156,13 @@ def prepare(
         if options.users is not None
         else None
     )
+    graph = triples.open_table(options.triples)
     layout = Layout(catalog, options)
     tables = {
         "items": catalog.table,
         "interactions": interactions,
         "users": users.table if users is not None else None,
+        "triples": graph,
     }
     given = source or {"name": "media-folder", "arguments": settings(options)}
     source = dict(given) | {"tables": described(tables)}
@@ -189,6 +195,9 @@ def prepare(
             num_listed_items=listed[0],
             num_listed_users=listed[1],
         )
+        known = triples.write(
+            writer, graph, items=catalog.ids, stays=selected.items, skipped=skipped
+        )
         counts = spool(
             writer.work / "spool",
             layout.rows(catalog, item_features, selected.items),
@@ -212,6 +221,8 @@ def prepare(
             profile=profile,
             ordered=selected.ordered,
             ratings=selected.events.rating is not None,
+            num_entities=known.num_entities,
+            num_relations=known.num_relations,
         )
         dropped = {name: number for name, number in selected.counts.items() if name != "repeated"}
         return writer.finish(
@@ -223,11 +234,13 @@ def prepare(
                 "items": catalog.duplicates,
                 "users": users.duplicates if users else 0,
                 "interactions": selected.counts["repeated"],
+                **known.duplicates,
             },
             dropped={
                 **{f"interactions {name}": number for name, number in dropped.items()},
                 "items left_out": int((~selected.items).sum()),
                 "users left_out": int((~selected.users).sum()),
+                **known.dropped,
             },
             skipped_rows=skipped.counts,
         )

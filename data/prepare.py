@@ -70,6 +70,9 @@ def _summary(manifest: dict[str, Any], out: str) -> str:
     ]
     for name, number in counts["present"].items():
         lines.append(f"{name:<13} {number} of {counts['items']} items")
+    if "triples" in counts:
+        nodes = f"{counts['entities']} entities, {counts['relations']} relations"
+        lines.append(f"triples       {counts['triples']} ({nodes})")
     dropped = {name: n for name, n in counts["dropped"].items() if n}
     dropped |= {f"{name} (repeated)": n for name, n in counts["duplicates"].items() if n}
     for table, reasons in counts["skipped_rows"].items():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from data import item_content, selection_options
+from data import item_content, selection_options, triples
 from data.selection_options import SelectionOptions
 from data.source import settings
 from data.tables import BadRow, Form, Table
@@ -27,6 +27,7 @@ class PublishedOptions:
       sample_rate_hz: sounds are resampled to this.
       max_seconds: longer sounds are cut.
       audio_window: which part of a longer sound stays: "start", "center" or "loudest".
+      triples: table of a knowledge graph, with the columns `head`, `relation` and `tail`.
       skip_bad_rows: pass over rows that cannot be used, and count them, instead of raising.
     """
 
@@ -35,6 +36,7 @@ class PublishedOptions:
     sample_rate_hz: int = 16000
     max_seconds: float = 10.0
     audio_window: str = "loudest"
+    triples: str | None = None
     skip_bad_rows: bool = False
 
     def passed_on(self) -> dict[str, Any]:
@@ -53,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-bad-rows", action="store_true", help="pass over rows that cannot be used, and count"
     )
+    triples.add_argument(parser)
     selection_options.add_arguments(parser)
     item_content.add_arguments(parser, files=False)
 
@@ -65,6 +68,7 @@ def from_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     return {
         "selection": selection_options.from_arguments(arguments),
+        "triples": arguments.triples,
         "skip_bad_rows": arguments.skip_bad_rows,
         **item_content.from_arguments(arguments),
     }

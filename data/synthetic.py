@@ -25,19 +25,21 @@ _DAY_SECONDS = 86_400
 _START_SECONDS = 1_704_067_200  # 2024-01-01
 # In days from the start: train, then valid, then test.
 _DAYS = {"train": (0, 180), "valid": (180, 200), "test": (200, 220)}
+_MAKERS_PER_STYLE = 4
 
 
 def write_source(world: World, folder: pathlib.Path) -> tuple[Truth, list[Met]]:
     """Writes a world as tables, pictures and sounds, as anyone's own data would lie there.
 
-    `items.csv`, `interactions.csv`, `images/` and `audio/`; `truth.csv` beside them is what no
-    model may read.
+    `items.csv`, `interactions.csv`, `triples.csv`, `images/` and `audio/`; `truth.csv` beside them
+    is what no model may read.
 
     Returns:
       The truth, and what `draw_interactions` yielded.
     """
     # Apart, so that a change to how pictures are drawn leaves the interactions as they were.
-    truth_seed, met_seed, media_seed = np.random.SeedSequence(world.seed).spawn(3)
+    seeds = np.random.SeedSequence(world.seed).spawn(4)
+    truth_seed, met_seed, media_seed, triple_seed = seeds
     truth = draw_truth(world, np.random.default_rng(truth_seed))
     drawn = list(draw_interactions(truth, np.random.default_rng(met_seed)))
     _write_items(world, truth, folder, np.random.default_rng(media_seed))
@@ -55,6 +57,11 @@ def write_source(world: World, folder: pathlib.Path) -> tuple[Truth, list[Met]]:
         folder / "interactions.csv",
         ("user", "item", "timestamp", "split"),
         _interaction_rows(drawn, np.random.default_rng(met_seed.spawn(1)[0])),
+    )
+    _write_table(
+        folder / "triples.csv",
+        ("head", "relation", "tail"),
+        _triple_rows(world, truth, np.random.default_rng(triple_seed)),
     )
     return truth, drawn
 
@@ -134,6 +141,7 @@ def prepare(
         media_folder.MediaFolder(
             items=str(folder / "items.csv"),
             interactions=str(folder / "interactions.csv"),
+            triples=str(folder / "triples.csv"),
             sample_rate_hz=synthetic_media.SAMPLE_RATE_HZ,
         ),
         out,
@@ -222,6 +230,17 @@ def _interaction_rows(
                 seconds = np.sort(rng.integers(first, last, len(items))) + _START_SECONDS
                 for item, second in zip(items.tolist(), seconds.tolist(), strict=True):
                     yield f"u{user}", f"i{item}", second, split
+
+
+def _triple_rows(
+    world: World, truth: Truth, rng: np.random.Generator
+) -> Iterator[tuple[str, str, str]]:
+    """Each item's topic, and a maker, who knows one style: together they name the cluster."""
+    maker = rng.integers(_MAKERS_PER_STYLE, size=world.num_items).tolist()
+    for item, cluster in enumerate(truth.cluster.tolist()):
+        topic, style, _ = world.attributes(cluster)
+        yield f"i{item}", "has_topic", f"topic{topic}"
+        yield f"i{item}", "made_by", f"maker{style * _MAKERS_PER_STYLE + maker[item]}"
 
 
 def _write_table(

@@ -174,17 +174,21 @@ def read_catalog(
         for column, name in enumerate(schema.modalities)
     }
     count = np.bincount(train_item, minlength=schema.num_items)
-    log_count = np.log(count + 1.0)
     return Catalog(
         item_id=item_id,
         content=kept if in_memory else left,
         present=present,
         features=features,
         train_count=count,
-        log_frequency=(log_count - np.log(np.mean(count + 1.0))).astype(np.float32),
+        log_frequency=relative_log_frequency(count),
         probability=draw_probability(count),
         content_sha256=content_sha256,
     )
+
+
+def relative_log_frequency(count: np.ndarray) -> np.ndarray:
+    """log(count + 1) less the log of the mean of count + 1, <float32>[item]."""
+    return (np.log(count + 1.0) - np.log(np.mean(count + 1.0))).astype(np.float32)
 
 
 def draw_probability(count: np.ndarray, *, balance: float = 0.0) -> np.ndarray:

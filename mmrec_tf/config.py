@@ -127,11 +127,19 @@ class TextConfig:
             0 <= self.synonym_share <= 1,
             f"text.synonym_share: wanted 0 to 1; got {self.synonym_share}.",
         )
+        _require(
+            self.adaptation == "full" or self.trainable_layers != 0,
+            'text.adaptation: wanted "full" while text.trainable_layers is 0, as nothing trains; '
+            f"got {json.dumps(self.adaptation)}. Set text.trainable_layers to -1 (all blocks) or a "
+            "count, or leave text.adaptation out.",
+        )
         _only_trained(self, "text.", ("word_dropout", "synonyms"))
 
     def frozen(self) -> "TextConfig":
         """The settings of the same encoder when it is not trained, and so not augmented."""
-        return dataclasses.replace(self, trainable_layers=0, word_dropout=0.0, synonyms="")
+        return dataclasses.replace(
+            self, trainable_layers=0, adaptation="full", word_dropout=0.0, synonyms=""
+        )
 
 
 @dataclass(frozen=True)
@@ -251,7 +259,14 @@ class AlignmentConfig:
         _one_of("alignment.kind", self.kind, ALIGNMENTS)
         _at_least(self, "alignment.", {"weight": 0, "hidden": 0, "collaborative": 0})
         _at_least(self, "alignment.", {"l2": 0, "margin": 0})
-        if self.kind in ("ridge", "cca", "procrustes"):
+        fitted = self.kind in ("ridge", "cca", "procrustes")
+        _require(
+            self.trainable or fitted,
+            f"alignment.trainable: wanted true with alignment.kind {self.kind!r}, whose "
+            "projections are learned; got false. Set it to true, or choose ridge, cca or "
+            "procrustes.",
+        )
+        if fitted:
             _require(
                 self.hidden == 0,
                 f"alignment.hidden: wanted 0 with alignment.kind {self.kind!r}, whose projections "
@@ -287,6 +302,28 @@ class ItemConfig:
         for name in ("id_dropout", "modality_dropout", "dropout"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"item.{name}: wanted 0 up to 1 (exclusive); got {value}.")
+
+
+@dataclass(frozen=True)
+class GraphConfig:
+    """Smoothing of the item embeddings over the catalog's graph, in training and in the index.
+
+    `layers` over the user-item graph (LightGCN, He et al. 2020), `content_layers` over each item's
+    `content_neighbors` most alike items by the content of frozen encoders; 0 for none.
+    `edge_dropout` is the share of user-item links that a training step leaves out.
+    """
+
+    layers: int = 0
+    edge_dropout: float = 0.0
+    content_layers: int = 0
+    content_neighbors: int = 10
+
+    def __post_init__(self):
+        _at_least(self, "graph.", {"layers": 0, "content_layers": 0, "content_neighbors": 1})
+        _require(
+            0 <= self.edge_dropout < 1,
+            f"graph.edge_dropout: wanted 0 up to 1 (exclusive); got {self.edge_dropout}.",
+        )
 
 
 @dataclass(frozen=True)
@@ -455,8 +492,13 @@ class TrainingConfig:
     def __post_init__(self):
         _at_least(self, "training.", {"epochs": 1, "batch_size": 1, "patience": 0, "seed": 0})
         _at_least(self, "training.", {"weight_decay": 0, "clip_norm": 0, "catalog_memory_mb": 0})
-        _at_least(self, "training.", {"warmup_steps": 0, "encoder_learning_rate_factor": 0})
-        _at_least(self, "training.", {"accumulation_steps": 1})
+        _at_least(self, "training.", {"warmup_steps": 0, "accumulation_steps": 1})
+        _require(
+            self.encoder_learning_rate_factor > 0,
+            "training.encoder_learning_rate_factor: wanted above 0; got "
+            f"{self.encoder_learning_rate_factor}. To keep an encoder as it is, set its "
+            "trainable_layers to 0.",
+        )
         _one_of("training.decay", self.decay, DECAYS)
         _require(self.learning_rate > 0, "training.learning_rate: wanted above 0.")
         metric, _, k = self.monitor.partition("@")
@@ -482,6 +524,7 @@ class Config:
     audio: AudioConfig = field(default_factory=AudioConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     item: ItemConfig = field(default_factory=ItemConfig)
+    graph: GraphConfig = field(default_factory=GraphConfig)
     user: UserConfig = field(default_factory=UserConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     ranking: RankingConfig = field(default_factory=RankingConfig)
@@ -489,6 +532,14 @@ class Config:
 
     def __post_init__(self):
         _require(self.dim >= 2, f"dim: wanted at least 2; got {self.dim}.")
+        if self.graph.layers or self.graph.content_layers:
+            _require(
+                self.retrieval.softmax == "full" and not self.training.jit_compile,
+                "graph: wanted retrieval.softmax full and training.jit_compile false, as smoothing "
+                "needs all items in every step and sparse products; got "
+                f"{self.retrieval.softmax} and {json.dumps(self.training.jit_compile)}. Set "
+                "graph.layers and graph.content_layers to 0, or change those.",
+            )
         if self.modalities is not None:
             _require(
                 len(set(self.modalities)) == len(self.modalities),
@@ -533,8 +584,9 @@ class Config:
         return dataclasses.replace(
             self,
             modalities=(),
-            alignment=dataclasses.replace(self.alignment, weight=0.0),
+            alignment=AlignmentConfig(kind="none", weight=0.0),
             item=dataclasses.replace(self.item, id_embedding=True, id_dropout=0.0, features=False),
+            graph=dataclasses.replace(self.graph, content_layers=0),
             user=dataclasses.replace(self.user, profile=False, features=False),
         )
 

@@ -1,5 +1,6 @@
 """A dataset directory -> the catalog, the users, and tf.data batches per split."""
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -10,11 +11,14 @@ import tensorflow as tf
 
 from mmrec_tf import records
 from mmrec_tf.catalog import Catalog, empty_features, fill_features, read_catalog
-from mmrec_tf.config import UserConfig
-from mmrec_tf.errors import DatasetError
+from mmrec_tf.config import RetrievalConfig, UserConfig
+from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.pipeline import Histories, build_batches
-from mmrec_tf.records import Interactions
+from mmrec_tf.records import Interactions, Triples
 from mmrec_tf.schema import SPLITS
+
+# The most items that a user dislikes which a row of a batch carries.
+MOST_DISLIKED = 16
 
 
 class Users(NamedTuple):
@@ -99,11 +103,28 @@ class Dataset:
         values = json.loads(path.read_text(encoding="utf-8"))[split]
         return {name: value for name, value in values.items() if "@" in name}
 
-    def histories(self) -> Histories:
-        """Each user's train items."""
-        train = self.interactions("train")
-        count = np.bincount(train.user, minlength=self.schema.num_users)
-        return Histories(train.item, np.concatenate([[0], np.cumsum(count)]).astype(np.int64))
+    @functools.cached_property
+    def triples(self) -> Triples:
+        """The knowledge graph, whose nodes are the items, then its other entities; empty where
+        the dataset has none.
+
+        Raises:
+          DatasetError: naming the shard that cannot be read.
+        """
+        return records.read_triples(self.directory, self.schema)
+
+    def histories(self, *, disliked_below: float | None = None) -> Histories:
+        """Each user's train items.
+
+        Args:
+          disliked_below: items that the user rated lower are left out, as a history says what a
+            user likes; None takes all, as what a user has seen does.
+
+        Raises:
+          ConfigError: for `disliked_below` where there are no ratings, or all are lower.
+        """
+        liked, _ = self._told_apart(disliked_below)
+        return self._by_user(liked)
 
     def batches(
         self,
@@ -111,11 +132,11 @@ class Dataset:
         batch_size: int,
         *,
         user: UserConfig | None = None,
+        retrieval: RetrievalConfig | None = None,
         shuffle: bool = False,
         seed: int = 0,
         drop_remainder: bool = False,
         deterministic: bool = True,
-        item_balance: float = 0.0,
         data_service: str = "",
     ) -> tf.data.Dataset:
         """Batches of a split's interactions, each with a history from the train split.
@@ -123,19 +144,25 @@ class Dataset:
         A train example never finds itself in its own history. What else the history holds is
         `user.history_context`: the interactions before it, or all others.
 
+        Under `retrieval.disliked_below` train interactions with a lower rating are no examples and
+        stand in no history, whatever the split; up to 16 of the user's own go with each example as
+        `disliked`, of more than that some in one epoch and some in the next.
+
         Args:
           split: "train", "valid" or "test".
           batch_size: int.
           user: UserConfig with `history_length` and `history_context`; None for the defaults.
+          retrieval: RetrievalConfig with `item_balance` and `disliked_below`; None for the
+            defaults, which take each example once and dislike nothing. Under an `item_balance`
+            above 0, examples are drawn with replacement, as many an epoch as there are, with
+            probability proportional to count ** -item_balance, count being how often the examples
+            name the example's item: with 1, all items come equally often.
           shuffle: whether the order of examples is random, and another one in each epoch.
-          seed: of the order and of the choice of history.
+          seed: of the order and of the choice of history and of disliked items.
           drop_remainder: whether a last, smaller batch is left out.
           deterministic: whether the same seed gives the same batches in the same order; so by
             default, as it costs next to nothing beside a training step. False hands out whichever
             batch is ready first.
-          item_balance: 0 to 1. Above 0, examples are drawn with replacement, as many an epoch as
-            there are, with probability proportional to count ** -item_balance, count being how
-            often the split names the example's item: with 1, all items come equally often.
           data_service: address of a tf.data service dispatcher that has batches made elsewhere,
             such as "grpc://localhost:5000"; "" makes them in this process. Each example comes once
             an epoch; when a worker fails, and batches with it, the epoch ends in TensorFlow's
@@ -146,18 +173,24 @@ class Dataset:
 
         Raises:
           DatasetError: for a split without interactions.
-          ConfigError: when nothing answers at the address of the data service.
+          ConfigError: for `disliked_below` where there are no ratings, or all of train are lower;
+            when nothing answers at the address of the data service.
         """
-        user = user or UserConfig()
+        user, retrieval = user or UserConfig(), retrieval or RetrievalConfig()
         context = user.history_context
         if context == "auto":
             context = "past" if self.schema.ordered else "others"
         data = self.interactions(split)
         if not len(data.user):
             raise DatasetError(f"{self.directory}: the {split} split has no interactions.")
+        liked, low = self._told_apart(retrieval.disliked_below)
+        disliked, num_disliked = None, 0
+        if retrieval.disliked_below is not None:
+            disliked = self._by_user(low)
+            num_disliked = min(int(np.diff(disliked.offset).max(initial=0)), MOST_DISLIKED)
         batches = build_batches(
-            data,
-            self.histories(),
+            liked if split == "train" else data,
+            self._by_user(liked),
             batch_size=batch_size,
             length=user.history_length,
             context=context if split == "train" else "last",
@@ -165,13 +198,44 @@ class Dataset:
             seed=seed,
             drop_remainder=drop_remainder,
             deterministic=deterministic,
-            item_balance=item_balance,
+            item_balance=retrieval.item_balance,
+            disliked=disliked,
+            num_disliked=num_disliked,
             data_service=data_service,
         )
-        spec = self.schema.batch_spec(batch_size if drop_remainder else None, user.history_length)
+        spec = self.schema.batch_spec(
+            batch_size if drop_remainder else None, user.history_length, num_disliked
+        )
         if batches.element_spec != spec:
             raise DatasetError(f"batches: wanted {spec}; made {batches.element_spec}.")
         return batches
+
+    def _told_apart(self, disliked_below: float | None) -> tuple[Interactions, Interactions]:
+        """The train interactions that a user likes, and those rated lower."""
+        train = self.interactions("train")
+        if disliked_below is None:
+            return train, Interactions(*(column[:0] for column in train))
+        if not self.schema.ratings:
+            raise ConfigError(
+                f"retrieval.disliked_below: wanted a dataset with ratings; {self.directory} has "
+                "none. Set it to null, or write the dataset from interactions with ratings."
+            )
+        low = train.rating < disliked_below
+        if low.all():
+            raise ConfigError(
+                f"retrieval.disliked_below: wanted train interactions rated {disliked_below:g} or "
+                f"higher; got none of {len(low)}. Set it lower."
+            )
+        liked, disliked = (Interactions(*(c[part] for c in train)) for part in (~low, low))
+        return liked, disliked
+
+    def _by_user(self, data: Interactions) -> Histories:
+        """Interactions of the train split as histories."""
+        count = np.bincount(data.user, minlength=self.schema.num_users)
+        offset = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+        # As a source without times has 0 everywhere.
+        known = self.interactions("train").timestamp.any()
+        return Histories(data.item, offset, data.timestamp if known else None)
 
     def _read_users(self) -> Users:
         schema = self.schema

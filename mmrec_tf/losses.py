@@ -1,6 +1,8 @@
-"""Retrieval losses and the masks that go with them."""
+"""Retrieval losses, and the masks that go with them."""
 
 import tensorflow as tf
+
+LOWEST = -1e9
 
 
 def history_mask(history, item, *, num_items: int):
@@ -26,6 +28,22 @@ def history_mask(history, item, *, num_items: int):
     return allowed | tf.equal(tf.range(num_items)[None, :], item[:, None])
 
 
+def named_in(history, item):
+    """Whether a history names an item.
+
+    Args:
+      history: <int32>[batch, step], -1 for padding.
+      item: <int32>[n] for the same items in each row, or <int32>[batch, n].
+
+    Returns:
+      <bool>[batch, n]; never for an item below 0.
+    """
+    if item.shape.rank == 1:
+        item = item[None, :]
+    known = tf.reduce_any(tf.equal(history[:, :, None], item[:, None, :]), axis=1)
+    return known & (item >= 0)
+
+
 def batch_history_mask(history, item):
     """`history_mask` for in-batch negatives: which of the batch's items a row may compare with.
 
@@ -36,21 +54,124 @@ def batch_history_mask(history, item):
     Returns:
       <bool>[batch, batch]; the diagonal is always True.
     """
-    known = tf.reduce_any(tf.equal(history[:, :, None], item[None, None, :]), axis=1)
-    return ~known | tf.eye(tf.shape(item)[0], dtype=tf.bool)
+    return ~named_in(history, item) | tf.eye(tf.shape(item)[0], dtype=tf.bool)
 
 
-def full_softmax_loss(logits, item, *, allowed=None):
+def add_to_columns(logits, column, value: float):
+    """Adds a number to some columns of each row, such as the log of what they count.
+
+    Args:
+      logits: <float32>[batch, num_items].
+      column: <int32>[batch, n], -1 for none; one named twice is added to twice.
+      value: float.
+
+    Returns:
+      <float32>[batch, num_items].
+    """
+    batch, count = tf.shape(column)[0], tf.shape(column)[1]
+    row = tf.broadcast_to(tf.range(batch)[:, None], [batch, count])
+    place = tf.stack([row, tf.maximum(column, 0)], axis=-1)
+    return tf.tensor_scatter_nd_add(logits, place, tf.where(column >= 0, value, 0.0))
+
+
+def full_softmax_loss(logits, item, *, allowed=None, label_smoothing: float = 0.0):
     """Cross-entropy of each row's positive against the whole catalog.
 
     Args:
       logits: <float32>[batch, num_items].
       item: <int32>[batch].
       allowed: <bool>[batch, num_items], True at the positive; None for all.
+      label_smoothing: share of the target that is spread evenly over the allowed items (Szegedy
+        et al. 2016).
 
     Returns:
       <float32>[batch].
     """
     if allowed is not None:
-        logits = tf.where(allowed, logits, tf.constant(-1e9, logits.dtype))
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=item, logits=logits)
+        logits = tf.where(allowed, logits, tf.constant(LOWEST, logits.dtype))
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=item, logits=logits)
+    if not label_smoothing:
+        return losses
+    everywhere = tf.reduce_logsumexp(logits, axis=1) - _mean(logits, allowed)
+    return (1.0 - label_smoothing) * losses + label_smoothing * everywhere
+
+
+def sampled_softmax_loss(
+    positive, negative, *, allowed=None, num_hard: int = 0, label_smoothing: float = 0.0
+):
+    """Cross-entropy of each row's positive against negatives of its own.
+
+    Args:
+      positive: <float32>[batch], logits, corrected for sampling where that is asked for.
+      negative: <float32>[batch, n], as are these.
+      allowed: <bool>[batch, n], which negatives count; None for all.
+      num_hard: only so many of the highest negatives count; 0 for all.
+      label_smoothing: as in `full_softmax_loss`.
+
+    Returns:
+      <float32>[batch]; 0 for a row without a negative.
+    """
+    negative, allowed = _hardest(negative, allowed, num_hard)
+    logits = tf.concat([positive[:, None], negative], axis=1)
+    allowed = tf.pad(allowed, [[0, 0], [1, 0]], constant_values=True)
+    first = tf.zeros_like(positive, tf.int32)
+    return full_softmax_loss(logits, first, allowed=allowed, label_smoothing=label_smoothing)
+
+
+def bpr_loss(positive, negative, *, allowed=None, num_hard: int = 0):
+    """Bayesian personalized ranking (Rendle et al. 2009, eq. 4): the mean over negatives of
+    -log sigmoid(positive - negative).
+
+    Args:
+      positive, negative, allowed, num_hard: as in `sampled_softmax_loss`.
+
+    Returns:
+      <float32>[batch]; 0 for a row without a negative.
+    """
+    negative, allowed = _hardest(negative, allowed, num_hard)
+    losses = tf.nn.softplus(tf.where(allowed, negative - positive[:, None], 0.0))
+    return tf.math.divide_no_nan(
+        tf.reduce_sum(tf.where(allowed, losses, 0.0), axis=1),
+        tf.reduce_sum(tf.cast(allowed, tf.float32), axis=1),
+    )
+
+
+def with_noise(vectors, deviation: float):
+    """Vectors with Gaussian noise on each coordinate, of a standard deviation of `deviation` /
+    sqrt(dim): relative to a coordinate of a unit vector."""
+    scale = deviation * vectors.shape[-1] ** -0.5
+    return vectors + tf.random.normal(tf.shape(vectors), stddev=scale, dtype=vectors.dtype)
+
+
+def perturb(vectors, gradient, radius: float):
+    """Moves each row as far as `radius` where a loss grows fastest (He et al. 2018, eq. 8).
+
+    Args:
+      vectors: <float32>[row, dim].
+      gradient: <float32>[row, dim], of the loss; a row of zeros stays where it is.
+      radius: float.
+
+    Returns:
+      <float32>[row, dim]; no gradient flows through the direction.
+    """
+    gradient = tf.stop_gradient(gradient)
+    length = tf.norm(gradient, axis=-1, keepdims=True)
+    return vectors + radius * tf.math.divide_no_nan(gradient, length)
+
+
+def _hardest(negative, allowed, count: int):
+    """The `count` highest of each row's allowed negatives, all for 0, with what is allowed."""
+    if allowed is None:
+        allowed = tf.ones_like(negative, tf.bool)
+    if not count:
+        return negative, allowed
+    masked = tf.where(allowed, negative, LOWEST)
+    _, place = tf.math.top_k(masked, k=tf.minimum(count, tf.shape(negative)[1]))
+    return tf.gather(negative, place, batch_dims=1), tf.gather(allowed, place, batch_dims=1)
+
+
+def _mean(logits, allowed):
+    if allowed is None:
+        return tf.reduce_mean(logits, axis=1)
+    total = tf.reduce_sum(tf.where(allowed, logits, 0.0), axis=1)
+    return total / tf.reduce_sum(tf.cast(allowed, tf.float32), axis=1)

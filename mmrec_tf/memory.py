@@ -102,7 +102,7 @@ def estimate(model, dataset) -> Estimate:
     schema, encoders = model.schema, model.encoders
     train, valid = (len(dataset.interactions(split).user) for split in ("train", "valid"))
     # Two numbers of 4 bytes, a time or a place of 8, and two more of 4.
-    interactions = 24 * (train + valid) + 24 * train + 4 * (train + 1) + 8 * (schema.num_users + 1)
+    interactions = 24 * (train + valid) + 24 * train + 12 * (train + 1) + 8 * (schema.num_users + 1)
     tables = {name: encoded_bytes(encoders[name], schema.num_items) for name in model.modalities}
     held = fitting(tables, model.config.training.catalog_memory_mb << 20)
     # Two numbers of 4 bytes, and whether train knows the item.

@@ -1,17 +1,66 @@
-"""How good a ranking is, in NumPy alone: metrics of retrieval at a cut-off, metrics of ranking.
+"""How good a ranking is, in NumPy alone: metrics of retrieval at a cut-off, metrics of ranking,
+what is recommended beside accuracy, and whether a difference is more than chance.
 
 top = top_k(scores, 20, exclude=(seen_rows, seen_columns))
 per_user = retrieval_metrics(top, relevant, ks=(10, 20))
 mean_metrics(per_user)  # {"recall@10": 0.31, ...}
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from mmrec_tf.errors import RunError
 
+# Numbers drawn, and rows of vectors compared, at a time: some tens of megabytes.
+RESAMPLED = 4_000_000
+COMPARED = 4096
+
 Relevant = Sequence[np.ndarray] | tuple[np.ndarray, np.ndarray]
+
+
+class Difference(NamedTuple):
+    """How far two rankings are apart: a mean over users, and the bounds of its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class ItemVectors(NamedTuple):
+    """What items are compared by.
+
+    Attributes:
+      values: by modality, <float32>[item, dim].
+      present: <bool>[item, modality], columns in the order of `values`.
+    """
+
+    values: Mapping[str, np.ndarray]
+    present: np.ndarray
+
+    def similarity(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How alike items are: the cosine of their vectors, the mean over what both have.
+
+        Args:
+          items: <int>[..., n] numbers of items.
+
+        Returns:
+          <float32>[..., n, n], 0 where two items share no modality; and whether they share one,
+          <bool>[..., n, n].
+        """
+        cosine = np.zeros([*items.shape, items.shape[-1]], np.float32)
+        shared = np.zeros(cosine.shape, np.float32)
+        for values, present in zip(self.values.values(), self.present.T, strict=True):
+            rows = np.asarray(values[items], np.float32) * present[items][..., None]
+            # The zeros of an item without the modality, or of an all-black picture, stay zeros.
+            rows /= np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+            cosine += rows @ rows.swapaxes(-1, -2)
+            has = present[items].astype(np.float32)
+            shared += has[..., :, None] * has[..., None, :]
+        cosine /= np.maximum(shared, 1)
+        return cosine, shared > 0
 
 
 def top_k(
@@ -36,27 +85,45 @@ def top_k(
         raise ValueError(f"scores: wanted [user, item]; got shape {scores.shape}.")
     if k < 1:
         raise ValueError(f"k: wanted at least 1; got {k}.")
-    if np.isnan(scores).any():
+    num_users, num_items = scores.shape
+    top = np.full((num_users, k), -1, np.int32)
+    if not scores.size:
+        return top
+    diverged = False
+    if exclude is not None:
+        # An excluded score tells of it too.
+        diverged = np.isnan(scores[exclude]).any()
+        scores = scores.copy()
+        scores[exclude] = -np.inf
+    # Item n is in group n modulo their number: so many that there are about as many items in k
+    # groups as there are groups, and either is a small part of all items.
+    num_groups = min(num_items, math.isqrt(k * num_items) + 1)
+    whole = num_items - num_items % num_groups
+    inner = scores[:, :whole].reshape(num_users, -1, num_groups)
+    rest = scores[:, whole:]
+    # A pass at the speed of memory, where selecting among all items takes ten times as long.
+    best = inner.max(axis=1)
+    np.maximum(best[:, : rest.shape[1]], rest, out=best[:, : rest.shape[1]])
+    if diverged or np.isnan(best).any():
         raise RunError(
             "scores: wanted numbers; got NaN, so the model diverged. "
             "Lower training.learning_rate, or set training.clip_norm."
         )
-    if exclude is not None:
-        scores = scores.copy()
-        scores[exclude] = -np.inf
-    num_users, num_items = scores.shape
-    candidates = scores > -np.inf
-    if k < num_items:
-        # All that reaches the k-th best score, ties included, is sorted; the rest never is.
-        threshold = np.partition(scores, num_items - k, axis=1)[:, num_items - k]
-        candidates &= scores >= threshold[:, None]
-    rows, columns = np.nonzero(candidates)
-    # lexsort is stable and nonzero lists columns in ascending order: ties stay in item order.
-    order = np.lexsort((-scores[rows, columns], rows))
+    # k groups reach the k-th highest of their bests, so k items do: none below it is among the k.
+    bound = np.full(num_users, -np.inf, best.dtype)
+    if k < num_groups:
+        bound = np.partition(best, num_groups - k, axis=1)[:, num_groups - k]
+    rows, groups = np.nonzero((best >= bound[:, None]) & (best > -np.inf))
+    values = np.full((len(rows), inner.shape[1] + 1), -np.inf, best.dtype)
+    values[:, :-1] = inner[rows, :, groups]
+    longer = groups < rest.shape[1]
+    values[longer, -1] = rest[rows[longer], groups[longer]]
+    at, place = np.nonzero((values >= bound[rows][:, None]) & (values > -np.inf))
+    rows, columns, values = rows[at], groups[at] + place * num_groups, values[at, place]
+    order = np.lexsort((columns, -values, rows))
     rows, columns = rows[order], columns[order]
     ranks = np.arange(len(rows)) - np.searchsorted(rows, rows)
     kept = ranks < k
-    top = np.full((num_users, k), -1, np.int32)
     top[rows[kept], ranks[kept]] = columns[kept]
     return top
 
@@ -126,6 +193,114 @@ def mean_metrics(per_user: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in per_user.items()}
 
 
+def paired_bootstrap(
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    num_resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Difference:
+    """The mean of a - b over users and its percentile interval (Efron and Tibshirani 1993, ch. 13).
+
+    Users are drawn with replacement, as many as there are, and each brings its difference along:
+    what makes a user hard for both rankings cancels out.
+
+    Args:
+      a: <float>[user], a metric of one ranking.
+      b: <float>[user], the same of the other, users in the same order.
+      num_resamples: how often users are drawn.
+      confidence: share of the resamples that lie in the interval.
+      seed: of the draws; the same users and the same seed give the same interval.
+
+    Raises:
+      ValueError: without users, for users that do not match, or for settings out of range.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.ndim != 1 or a.shape != b.shape or not len(a):
+        raise ValueError(f"a, b: wanted one value a user of both; got {a.shape} and {b.shape}.")
+    if num_resamples < 1 or not 0 < confidence < 1:
+        raise ValueError(
+            "num_resamples, confidence: wanted at least 1, and above 0 up to 1 (exclusive); "
+            f"got {num_resamples} and {confidence}."
+        )
+    # Users with the same difference are exchangeable: how many of each are drawn is all that
+    # matters, and most metrics take few values.
+    values, count = np.unique(a - b, return_counts=True)
+    rng = np.random.default_rng(seed)
+    means = np.empty(num_resamples)
+    block = max(RESAMPLED // len(values), 1)
+    for start in range(0, num_resamples, block):
+        some = means[start : start + block]
+        some[:] = rng.multinomial(len(a), count / len(a), size=len(some)) @ values / len(a)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Difference(float(np.mean(a - b)), float(low), float(high))
+
+
+def coverage(top: np.ndarray, *, num_items: int) -> float:
+    """The share of the catalog that is recommended to anyone.
+
+    Args:
+      top: <int>[user, k] item numbers; -1 for none.
+      num_items: of the catalog.
+    """
+    return float((_exposure(top, num_items) > 0).mean())
+
+
+def gini(top: np.ndarray, *, num_items: int) -> float:
+    """How unequally items are recommended (Gini 1912): 0 all equally often, toward 1 a single one.
+
+    With x the number of recommendations of each of n items in ascending order, it is the sum of
+    (2 i - n - 1) x_i over i from 1, divided by n times the sum of x; 0 where x is 0 throughout.
+
+    Args:
+      top: <int>[user, k] item numbers; -1 for none.
+      num_items: of the catalog.
+    """
+    exposure = np.sort(_exposure(top, num_items))
+    rank = 2 * np.arange(1, num_items + 1) - num_items - 1
+    return float((rank * exposure).sum() / max(num_items * exposure.sum(), 1))
+
+
+def novelty(top: np.ndarray, *, probability: np.ndarray) -> float:
+    """The mean self-information of what is recommended, in bits (Castells et al. 2015).
+
+    Args:
+      top: <int>[user, k] item numbers; -1 for none.
+      probability: <float>[item], share of the train interactions, above 0.
+
+    Returns:
+      The mean of -log2(probability) over all places; 0 where nothing is recommended.
+    """
+    items = top[top >= 0]
+    return float(-np.log2(probability[items].astype(np.float64)).mean()) if len(items) else 0.0
+
+
+def diversity(top: np.ndarray, *, vectors: ItemVectors) -> float | None:
+    """How different a user's items are: the mean of 1 - cosine over pairs (Ziegler et al. 2005).
+
+    Args:
+      top: <int>[user, k] item numbers; -1 for none.
+      vectors: ItemVectors; pairs that share no modality do not count.
+
+    Returns:
+      The mean over pairs, then over users with a pair; None where nobody has one.
+    """
+    block = max(COMPARED // max(top.shape[1], 1), 1)
+    means = []
+    for start in range(0, len(top), block):
+        some = top[start : start + block]
+        cosine, comparable = vectors.similarity(np.maximum(some, 0))
+        known = some >= 0
+        comparable &= known[:, :, None] & known[:, None, :] & ~np.eye(some.shape[1], dtype=bool)
+        count = comparable.sum(axis=(1, 2))
+        total = ((1 - cosine) * comparable).sum(axis=(1, 2), dtype=np.float64)
+        means.append(total[count > 0] / count[count > 0])
+    found = np.concatenate(means) if means else np.zeros(0)
+    return float(found.mean()) if len(found) else None
+
+
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     """The area under the ROC curve: how often a positive scores above a negative, ties half.
 
@@ -181,6 +356,11 @@ def rmse(labels: np.ndarray, predictions: np.ndarray) -> float:
     """The root of the mean squared difference, both <float>[example]."""
     difference = np.asarray(labels, np.float64) - np.asarray(predictions, np.float64)
     return float(np.sqrt(np.mean(difference**2)))
+
+
+def _exposure(top: np.ndarray, num_items: int) -> np.ndarray:
+    """<int64>[item]: how often each item is recommended."""
+    return np.bincount(top[top >= 0], minlength=num_items)
 
 
 def _pairs(relevant: Relevant, num_users: int) -> tuple[np.ndarray, np.ndarray]:

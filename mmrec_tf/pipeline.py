@@ -22,10 +22,12 @@ class Histories(NamedTuple):
     Attributes:
       item: <int32>[pair].
       offset: <int64>[user + 1]; user u has `item[offset[u]:offset[u + 1]]`.
+      time: <int64>[pair], seconds since 1970 UTC; None where times are unknown.
     """
 
     item: np.ndarray
     offset: np.ndarray
+    time: np.ndarray | None
 
     def last(self, users: np.ndarray, length: int) -> np.ndarray:
         """The most recent items of some users.
@@ -37,12 +39,34 @@ class Histories(NamedTuple):
         Returns:
           <int32>[n, length], oldest first, padded with -1 behind.
         """
+        padded = np.append(self.item, np.int32(-1))
+        return padded[self._last(users, length)].astype(np.int32)
+
+    def gaps(self, users: np.ndarray, length: int) -> np.ndarray:
+        """How long before the newest of the items of `last` each of them lies.
+
+        Args:
+          users: <int>[n].
+          length: at most so many items each.
+
+        Returns:
+          <float32>[n, length], seconds; 0 for the newest, -1 for padding and where times are
+          unknown.
+        """
+        if self.time is None or not length:
+            return np.full([len(users), length], -1, np.float32)
+        row = self._last(users, length)
+        known = row < len(self.item)
+        time = np.append(self.time, np.iinfo(np.int64).min)[row]
+        newest = time.max(axis=1, keepdims=True)
+        return np.where(known, newest - time, -1).astype(np.float32)
+
+    def _last(self, users: np.ndarray, length: int) -> np.ndarray:
+        """Where the items of `last` stand, <int64>[n, length]; behind the end for padding."""
         start, end = self.offset[users], self.offset[users + 1]
         start = np.maximum(start, end - length)
         at = start[:, None] + np.arange(length)
-        known = at < end[:, None]
-        padded = np.append(self.item, np.int32(-1))
-        return padded[np.where(known, at, len(self.item))].astype(np.int32)
+        return np.where(at < end[:, None], at, len(self.item))
 
     def pairs(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """All train items of some users as (row in `users`, item), each <int>[pair]."""
@@ -64,6 +88,8 @@ def build_batches(
     drop_remainder: bool = False,
     deterministic: bool = True,
     item_balance: float = 0.0,
+    disliked: Histories | None = None,
+    num_disliked: int = 0,
     data_service: str = "",
 ) -> tf.data.Dataset:
     """Batches of examples, each with a history; see `Dataset.batches`.
@@ -73,7 +99,10 @@ def build_batches(
       histories: of the train split.
       length: of the history that a batch carries.
       context: "last", the end of the user's history; "past", what lies before the example;
-        "others", all but the example itself. The latter two are for the train split.
+        "others", all but the example itself. The latter two are for examples that are those of
+        `histories`, one for one.
+      disliked: the train items that each user rated low; None where that is not asked.
+      num_disliked: of those, how many a row of a batch carries.
 
     Returns:
       tf.data.Dataset with elements as `Schema.batch_spec`.
@@ -89,7 +118,13 @@ def build_batches(
         "rating": interactions.rating,
         "weight": interactions.weight,
     }
-    surround = _surround(histories, length=length, context=context, seed=seed)
+    around = _surround(histories, length=length, context=context, seed=seed)
+    dislikes = _dislikes(disliked, length=num_disliked, seed=seed)
+
+    def surround(batch, number):
+        made = around(batch, number)
+        return made | {"disliked": dislikes(made["user"], number)}
+
     draw = _balanced(interactions.item, item_balance, seed=seed) if item_balance else None
 
     def finish(batches):
@@ -132,6 +167,16 @@ def _surround(histories: Histories, *, length: int, context: str, seed: int) -> 
     """The function that gives a batch of columns, with its number, its histories."""
     items = tf.constant(np.append(histories.item, np.int32(-1)))
     offset = tf.constant(histories.offset)
+    # What stands for padding is older than anything, so that it is nowhere the newest.
+    oldest = np.iinfo(np.int64).min
+    times = None if histories.time is None else tf.constant(np.append(histories.time, oldest))
+
+    def gaps(row, known):
+        if times is None:
+            return tf.fill(tf.shape(row), -1.0)
+        time = tf.gather(times, row)
+        newest = tf.reduce_max(time, axis=1, keepdims=True)
+        return tf.where(known, tf.cast(newest - time, tf.float32), -1.0)
 
     def surround(batch, number):
         start = tf.gather(offset, batch["user"])
@@ -145,26 +190,58 @@ def _surround(histories: Histories, *, length: int, context: str, seed: int) -> 
             first = tf.maximum(own - length, 0)
             position, known = first + step, first + step < own
         else:
-            # All others of the user, in a window that starts anywhere and wraps around, so that a
-            # history longer than the window is seen in parts, epoch after epoch.
-            others = tf.maximum(count - 1, 1)[:, None]
-            first = tf.random.stateless_uniform(
-                tf.shape(own), [seed, number], maxval=2**31 - 1, dtype=tf.int64
-            )
-            first = tf.where(others > length, first % others, 0)
-            position = (first + step) % others
+            position, known = _window(count - 1, length, [seed, number])
             position += tf.cast(position >= own, tf.int64)
-            known = step < (count - 1)[:, None]
         row = tf.where(known, start[:, None] + position, len(histories.item))
         return {
             "user": batch["user"],
             "history": tf.ensure_shape(tf.gather(items, row), [None, length]),
+            "gap": tf.ensure_shape(gaps(row, known), [None, length]),
             "item": batch["item"],
             "rating": batch["rating"],
             "weight": batch["weight"],
         }
 
     return surround
+
+
+def _dislikes(disliked: Histories | None, *, length: int, seed: int) -> Callable:
+    """The function from users, with the number of their batch, to items that they dislike."""
+    if disliked is None:
+        return lambda user, number: tf.zeros_like(user)[:, None][:, :0]
+    items = tf.constant(np.append(disliked.item, np.int32(-1)))
+    offset = tf.constant(disliked.offset)
+
+    def dislikes(user, number):
+        start = tf.gather(offset, user)
+        count = tf.gather(offset, user + 1) - start
+        # Seeded apart from histories, whose windows are drawn by the same number.
+        position, known = _window(count, length, [-1 - seed, number])
+        row = tf.where(known, start[:, None] + position, len(disliked.item))
+        return tf.ensure_shape(tf.gather(items, row), [None, length])
+
+    return dislikes
+
+
+def _window(count, length: int, seed: list):
+    """A window over the items of each user that starts anywhere and wraps around.
+
+    So more items than it takes are seen in parts, epoch after epoch.
+
+    Args:
+      count: <int64>[batch], how many items there are.
+      length: of the window.
+      seed: two integers.
+
+    Returns:
+      <int64>[batch, length], places of items from 0 to count - 1, and <bool>[batch, length], False
+      behind the last item of those who have fewer.
+    """
+    many = tf.maximum(count, 1)[:, None]
+    first = tf.random.stateless_uniform(tf.shape(many), seed, maxval=2**31 - 1, dtype=tf.int64)
+    first = tf.where(many > length, first % many, 0)
+    step = tf.range(length, dtype=tf.int64)[None, :]
+    return (first + step) % many, step < count[:, None]
 
 
 def _chosen(

@@ -8,7 +8,8 @@ import tensorflow_recommenders as tfrs
 from mmrec_tf.config import Config
 from mmrec_tf.errors import RunError
 from mmrec_tf.index import LOWEST, ExactIndex
-from mmrec_tf.retrieval import RetrievalModel, apply_step
+from mmrec_tf.optimization import apply_step
+from mmrec_tf.retrieval import RetrievalModel
 from mmrec_tf.towers import SideFeatures
 
 # Dot products of a retrieval model run to a few tens; the network likes inputs of order 1.
@@ -219,7 +220,10 @@ class RankingModel(tfrs.Model):
         retrieval = self.retrieval
         embedding = items["vector"][:, : self.config.dim]
         user = retrieval.embed_users(
-            inputs["user"], tf.gather(embedding, tf.maximum(history, 0)), history >= 0
+            inputs["user"],
+            tf.gather(embedding, tf.maximum(history, 0)),
+            history >= 0,
+            gap=inputs["gap"],
         )
         queries = tf.stop_gradient(retrieval.queries(user))
         negative, known = self.draw_negatives(queries, item, history)

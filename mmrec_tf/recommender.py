@@ -10,6 +10,7 @@ import tensorflow as tf
 from mmrec_tf.dataset import Dataset
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.index import LOWEST, ExactIndex
+from mmrec_tf.pipeline import Histories
 from mmrec_tf.ranking import RankingModel
 from mmrec_tf.retrieval import RetrievalModel
 
@@ -66,12 +67,11 @@ class Recommender(tf.Module):
         self.item_id = tf.Variable(dataset.catalog.item_id.tolist(), name="item_id", **fixed)
         self.item_table = _number_of(dataset.catalog.item_id)
         self.user_table = _number_of(dataset.users.user_id)
-        histories = dataset.histories()
-        # One more user, with nothing, stands for all unknown ones.
-        self.seen_item = tf.Variable(np.append(histories.item, np.int32(-1)), **fixed)
-        self.seen_offset = tf.Variable(
-            np.append(histories.offset, histories.offset[-1]), name="seen_offset", **fixed
-        )
+        self.seen_items = StoredHistories(dataset.histories(), times=False)
+        self.liked_items = self.seen_items
+        if config.user.time_gaps or config.retrieval.disliked_below is not None:
+            liked = dataset.histories(disliked_below=config.retrieval.disliked_below)
+            self.liked_items = StoredHistories(liked, times=config.user.time_gaps)
 
     @property
     def retrieval(self) -> RetrievalModel:
@@ -83,27 +83,6 @@ class Recommender(tf.Module):
         """The model that orders them; None keeps retrieval's order."""
         return self.state.ranking
 
-    def seen(self, user, *, length: int | None = None):
-        """Train items of users.
-
-        Args:
-          user: <int32>[batch], -1 for an unknown user.
-          length: only the last so many; None for all.
-
-        Returns:
-          <int32>[batch, any or length], oldest first, padded with -1 behind.
-        """
-        row = tf.where(user >= 0, user, self.seen_offset.shape[0] - 2)
-        start, end = tf.gather(self.seen_offset, row), tf.gather(self.seen_offset, row + 1)
-        if length is None:
-            width = tf.reduce_max(tf.concat([end - start, [0]], axis=0))
-        else:
-            width = tf.constant(length, tf.int64)
-            start = tf.maximum(start, end - width)
-        at = start[:, None] + tf.range(width)[None, :]
-        padding = self.seen_item.shape[0] - 1
-        return tf.gather(self.seen_item, tf.where(at < end[:, None], at, padding))
-
     def read_history(self, user, history):
         """What the user tower reads, and what must not be recommended.
 
@@ -112,7 +91,9 @@ class Recommender(tf.Module):
           history: <string>[batch, step], oldest first; "" and unknown ids are passed over.
 
         Returns:
-          <int32>[batch, history_length] and <int32>[batch, any], padded with -1.
+          What the tower reads, <int32>[batch, history_length], with <float32>[batch,
+          history_length], the gaps of `Schema.batch_spec`, known of stored histories only; and what
+          must not be recommended, <int32>[batch, any]. Items are padded with -1.
         """
         length = self.history_length
         given = self.item_table.lookup(history)
@@ -130,13 +111,17 @@ class Recommender(tf.Module):
         _, last = tf.math.top_k(place, k=length)
         last = tf.gather(padded, tf.sort(last, axis=1), batch_dims=1)
         some = tf.reduce_any(given >= 0, axis=1, keepdims=True)
-        read = tf.where(some, last, self.seen(user, length=length))
-        return read, tf.concat([given, self.seen(user)], axis=1)
+        stored, gap = self.liked_items.read(user, length=length)
+        read, gap = tf.where(some, last, stored), tf.where(some, -1.0, gap)
+        return read, gap, tf.concat([given, self.seen_items.read(user)[0]], axis=1)
 
-    def query(self, user, history):
-        """<int32>[batch], <int32>[batch, step] -> <float32>[batch, dim + 1]."""
+    def query(self, user, history, gap):
+        """<int32>[batch], two of [batch, step], <int32> and <float32> -> <float32>[batch, dim + 1],
+        see `read_history`."""
         embedding = tf.gather(self.embedding, tf.maximum(history, 0))
-        return self.retrieval.queries(self.retrieval.embed_users(user, embedding, history >= 0))
+        return self.retrieval.queries(
+            self.retrieval.embed_users(user, embedding, history >= 0, gap=gap)
+        )
 
     def order(self, queries, item, score):
         """The ranking model's scores of candidates; retrieval's own where there is none.
@@ -154,16 +139,17 @@ class Recommender(tf.Module):
         ranked = self.ranking.score(queries, item, self.items)
         return tf.where(score > LOWEST, ranked, LOWEST)
 
-    def recommend_items(self, user, history, exclude, *, k: int):
+    def recommend_items(self, user, history, gap, exclude, *, k: int):
         """Item numbers <int32>[batch, k] (-1 for none) and scores <float32>[batch, k].
 
         Args:
           user: <int32>[batch].
           history: <int32>[batch, step], -1 for padding.
+          gap: <float32>[batch, step], as in `read_history`.
           exclude: <int32>[batch, any].
           k: int. Cut to the number of items.
         """
-        queries = self.query(user, history)
+        queries = self.query(user, history, gap)
         found, item = self.index.search(queries, max(self.num_candidates, k), exclude=exclude)
         # Equal scores stay in retrieval's order: top_k returns the lower place first.
         score, place = tf.math.top_k(self.order(queries, item, found), k=min(k, item.shape[1]))
@@ -182,8 +168,8 @@ class Recommender(tf.Module):
           Ids <string>[batch, k] ("" for none) and scores <float32>[batch, k].
         """
         user = self.user_table.lookup(user_id)
-        read, exclude = self.read_history(user, history)
-        item, score = self.recommend_items(user, read, exclude, k=k)
+        read, gap, exclude = self.read_history(user, history)
+        item, score = self.recommend_items(user, read, gap, exclude, k=k)
         ids = tf.gather(self.item_id, tf.maximum(item, 0))
         return tf.where(item >= 0, ids, ""), score
 
@@ -199,10 +185,10 @@ class Recommender(tf.Module):
           <float32>[batch, candidate]; `LOWEST` for an unknown item.
         """
         user = self.user_table.lookup(user_id)
-        read, _ = self.read_history(user, history)
+        read, gap, _ = self.read_history(user, history)
         item = self.item_table.lookup(item_id)
         row = tf.maximum(item, 0)
-        queries = self.query(user, read)
+        queries = self.query(user, read, gap)
         score = tf.einsum("bd,bcd->bc", queries, tf.gather(self.index.vectors, row))
         return tf.where(item >= 0, self.order(queries, row, score), LOWEST)
 
@@ -240,6 +226,55 @@ class Recommender(tf.Module):
         )
         decoded = [[value.decode() for value in row] for row in ids.numpy()]
         return Recommendations(np.array(decoded, object).reshape(ids.shape), score.numpy())
+
+
+class StoredHistories(tf.Module):
+    """Each user's train items, in a graph.
+
+    Args:
+      histories: Histories.
+      times: whether `read` tells the gaps.
+    """
+
+    def __init__(self, histories: Histories, *, times: bool):
+        super().__init__()
+        fixed = {"trainable": False}
+        self.item = tf.Variable(np.append(histories.item, np.int32(-1)), name="item", **fixed)
+        # One more user, with nothing, stands for all unknown ones.
+        offset = np.append(histories.offset, histories.offset[-1])
+        self.offset = tf.Variable(offset, name="offset", **fixed)
+        self.time = None
+        if times and histories.time is not None:
+            # What stands for padding is older than anything, so that it is nowhere the newest.
+            time = np.append(histories.time, np.iinfo(np.int64).min)
+            self.time = tf.Variable(time, name="time", **fixed)
+
+    def read(self, user, *, length: int | None = None):
+        """Items of users, with the gaps of `Schema.batch_spec`.
+
+        Args:
+          user: <int32>[batch], -1 for an unknown user.
+          length: only the last so many; None for all.
+
+        Returns:
+          <int32>[batch, any or length], oldest first, padded with -1 behind, and
+          <float32>[batch, any or length]; -1 for gaps where they are not told.
+        """
+        row = tf.where(user >= 0, user, self.offset.shape[0] - 2)
+        start, end = tf.gather(self.offset, row), tf.gather(self.offset, row + 1)
+        if length is None:
+            width = tf.reduce_max(tf.concat([end - start, [0]], axis=0))
+        else:
+            width = tf.constant(length, tf.int64)
+            start = tf.maximum(start, end - width)
+        at = start[:, None] + tf.range(width)[None, :]
+        at = tf.where(at < end[:, None], at, self.item.shape[0] - 1)
+        item = tf.gather(self.item, at)
+        if self.time is None:
+            return item, tf.fill(tf.shape(item), -1.0)
+        time = tf.gather(self.time, at)
+        newest = tf.reduce_max(time, axis=1, keepdims=True)
+        return item, tf.where(item >= 0, tf.cast(newest - time, tf.float32), -1.0)
 
 
 def _number_of(ids: np.ndarray) -> tf.lookup.StaticHashTable:

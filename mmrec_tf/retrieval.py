@@ -1,21 +1,33 @@
 """The retrieval model: two towers that meet in one dot product."""
 
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from mmrec_tf.catalog import Catalog, Content, draw_probability, empty_features
+from mmrec_tf.alignment import TranslationLoss
+from mmrec_tf.alignment.closed_form import CLOSED_FORMS
+from mmrec_tf.catalog import (
+    Catalog,
+    Content,
+    draw_probability,
+    empty_features,
+    relative_log_frequency,
+)
 from mmrec_tf.config import Config
-from mmrec_tf.dataset import Users
+from mmrec_tf.dataset import Dataset, Users
 from mmrec_tf.encoding import build_encoders, encode, encoded_bytes
-from mmrec_tf.errors import RunError
-from mmrec_tf.losses import batch_history_mask, full_softmax_loss, history_mask
+from mmrec_tf.errors import ConfigError, RunError
+from mmrec_tf.graph import CatalogGraph, spectral_embedding, train_graph
+from mmrec_tf.imputation import fill_from_neighbors, fill_nearest
+from mmrec_tf.losses import perturb, with_noise
 from mmrec_tf.memory import gather, held_content
+from mmrec_tf.objective import Objective
+from mmrec_tf.optimization import apply_step
 from mmrec_tf.schema import ModalitySpec, Schema
-from mmrec_tf.towers import ItemTower, TowerOutput, UserTower
+from mmrec_tf.towers import ItemTower, TowerOutput, UserTower, unit
 
 PROFILE = "profile"
 
@@ -48,6 +60,21 @@ class RetrievalModel(tfrs.Model):
         policy = "mixed_float16" if config.training.mixed_precision else "float32"
         self.item_tower = ItemTower.from_experiment(config, schema, name="item_tower", dtype=policy)
         self.user_tower = UserTower.from_experiment(config, schema, name="user_tower", dtype=policy)
+        kind, pairs = config.alignment.kind, len(self.modalities) > 1
+        # What the alignment loss is between: modalities, or modalities and ids.
+        among = pairs or bool(self.modalities and config.alignment.collaborative)
+        self.aligns = config.alignment.weight > 0 and (
+            kind == "graph" or (kind == "contrastive" and among)
+        )
+        self.translation = None
+        if kind == "graph":
+            self.translation = TranslationLoss(
+                schema.num_entities,
+                schema.num_relations,
+                config.dim,
+                config.alignment.margin,
+                name="translation",
+            )
         self.log_temperature = self.add_weight(
             name="log_temperature",
             shape=[],
@@ -60,18 +87,14 @@ class RetrievalModel(tfrs.Model):
             initializer="zeros",
             trainable=config.retrieval.popularity_bias,
         )
-        self.task = tfrs.tasks.Retrieval(
-            loss=tf.keras.losses.CategoricalCrossentropy(
-                from_logits=True, reduction=tf.keras.losses.Reduction.NONE
-            ),
-            num_hard_negatives=config.retrieval.num_hard_negatives or None,
-            remove_accidental_hits=config.retrieval.remove_accidental_hits,
+        self.objective = Objective(
+            config.retrieval, num_items=schema.num_items, dim=config.dim + 1, name="objective"
         )
         self.loss_tracker = tf.keras.metrics.Mean(name="loss")
         self.alignment_tracker = tf.keras.metrics.Mean(name="alignment_loss")
         # Keras tracks layers in attributes and containers. A namespace hides the frozen encoders
         # and the tables from it: neither belongs into every epoch's checkpoint.
-        self.state = types.SimpleNamespace(encoders={}, tables=None)
+        self.state = types.SimpleNamespace(encoders={}, tables=None, graph=None, mined=None)
 
     @property
     def encoders(self) -> dict:
@@ -111,61 +134,134 @@ class RetrievalModel(tfrs.Model):
         self.state.encoders = build_encoders(self.config, specs, values, assets=assets)
         self.trained_encoders = {n: e for n, e in self.encoders.items() if not e.frozen}
 
-    def adapt(self, catalog: Catalog, users: Users | None = None, *, cache=None) -> None:
-        """Takes in the catalog: makes the encoders unless there are some, runs the frozen ones,
-        fills the tables.
+    def adapt(self, dataset: Dataset, *, cache=None) -> None:
+        """Takes in a dataset: makes the encoders unless there are some, runs the frozen ones over
+        the catalog, fills the tables and builds the graph.
 
         Args:
-          catalog: Catalog.
-          users: Users; None for a dataset without profiles and user features.
+          dataset: Dataset.
           cache: folder for the frozen encoders' vectors, and for tables that do not fit into
             memory; None encodes anew, into memory.
 
         Raises:
           ConfigError: when a table does not fit into `training.catalog_memory_mb` and the config
-            cannot do without.
+            cannot do without, or when the config asks for what the dataset does not have.
         """
+        catalog, users, config = dataset.catalog, dataset.users, self.config
+        if self.translation is not None and not self.schema.num_relations:
+            raise ConfigError(
+                "alignment.kind: graph wants a dataset with a knowledge graph; "
+                f'{dataset.directory} has none. Prepare it with "--triples FILE", or choose '
+                "another kind."
+            )
         if not self.encoders:
             self.make_encoders(catalog, users)
         sizes = {n: encoded_bytes(self.encoders[n], self.schema.num_items) for n in self.modalities}
-        held = held_content(self.config, sizes)
+        held = held_content(config, sizes)
         content = {}
         for name, value in self.raw_content(catalog, users).items():
-            mapped = name in self.modalities and name not in held
-            encoded = encode(
+            content[name] = encode(
                 self.encoders[name],
                 value,
                 name=name,
                 cache=cache,
                 sha256=catalog.content_sha256.get(name),
-                mapped=mapped,
+                mapped=name in self.modalities and name not in held,
             )
-            content[name] = encoded if mapped else tf.constant(encoded)
         columns = [list(self.schema.modalities).index(name) for name in self.modalities]
-        warm = catalog.train_count > 0
-        log_frequency = catalog.log_frequency
-        if not self.config.retrieval.cold_negatives and warm.any():
+        present = catalog.present[:, columns]
+        frozen = [m for m, name in enumerate(self.modalities) if self.encoders[name].frozen]
+        if config.graph.content_layers or config.item.missing == "nearest":
+            self._require_frozen(frozen)
+        vectors = [content[self.modalities[m]] for m in frozen]
+        self.state.graph = CatalogGraph.from_experiment(
+            config.graph, dataset, vectors, present[:, frozen]
+        )
+        if config.item.missing == "nearest" or self.translation is not None:
+            filled, now = vectors, present[:, frozen]
+            if config.item.missing == "nearest":
+                filled, now = fill_nearest(filled, now)
+            if self.translation is not None:
+                head, _, tail = dataset.triples[:3]
+                filled, now = fill_from_neighbors(filled, now, head, tail, self.schema.num_items)
+            present = present.copy()
+            present[:, frozen] = now
+            # What was filled is in memory by now, whatever there is room for.
+            held = held | {self.modalities[m] for m in frozen}
+            content.update({self.modalities[m]: v for m, v in zip(frozen, filled, strict=True)})
+        liked = dataset.histories(disliked_below=config.retrieval.disliked_below).item
+        count = np.bincount(liked, minlength=self.schema.num_items)
+        warm, log_frequency = count > 0, relative_log_frequency(count)
+        if not config.retrieval.cold_negatives and warm.any():
             log_frequency = np.where(warm, log_frequency, log_frequency[warm].mean())
         tables = {
-            "content": {name: content[name] for name in self.modalities},
-            "present": tf.constant(catalog.present[:, columns]),
+            "content": {
+                name: tf.constant(content[name]) if name in held else content[name]
+                for name in self.modalities
+            },
+            "present": tf.constant(present),
             "log_frequency": tf.constant(log_frequency, tf.float32),
             "probability": tf.constant(
-                draw_probability(catalog.train_count, balance=self.config.retrieval.item_balance)
+                draw_probability(count, balance=config.retrieval.item_balance)
             ),
             "warm": tf.constant(warm),
             "item_features": {n: tf.constant(v) for n, v in catalog.features.items()},
             "user_features": {},
         }
         if self.user_tower.features is not None:
-            if users is None:
-                raise RunError("adapt: this model reads user features; pass the dataset's users.")
             tables["user_features"] = {
                 n: tf.Variable(v, trainable=False) for n, v in users.features.items()
             }
         if self.user_tower.profile is not None:
             tables[PROFILE] = tf.Variable(content[PROFILE], trainable=False)
+        if self.translation is not None:
+            head, relation, tail = dataset.triples[:3]
+            tables["triples"] = tf.constant(np.stack([head, relation, tail], axis=1), tf.int32)
         self.state.tables = tables
+
+    def _require_frozen(self, frozen: list[int]) -> None:
+        if not frozen:
+            raise ConfigError(
+                "graph.content_layers, item.missing: wanted a modality with a frozen encoder, "
+                "whose vectors are known before training; got "
+                f"{', '.join(self.modalities) or 'no modality'}. Freeze one, or leave the "
+                "setting out."
+            )
+
+    def initialize(self, dataset: Dataset) -> None:
+        """Sets the weights that a new model does not start at random: id embeddings with
+        `item.id_init` spectral, and projections that are fitted. Needs `adapt` and weights.
+
+        Args:
+          dataset: Dataset.
+        """
+        fitted = bool(self.modalities) and self.config.alignment.kind in CLOSED_FORMS
+        spectral = self.config.item.id_init == "spectral"
+        if not fitted and not spectral:
+            return
+        target = spectral_embedding(train_graph(dataset), self.config.dim)
+        known = np.linalg.norm(target, axis=1) > 0
+        if spectral and self.item_tower.id_embedding is not None:
+            table = self.item_tower.id_embedding.table
+            # On average as long as the random rows that they replace.
+            length = np.sqrt(np.mean(np.square(table.numpy()).sum(axis=1)))
+            scale = np.sqrt(np.mean(np.square(target[known]).sum(axis=1))) if known.any() else 1.0
+            table.assign(np.where(known[:, None], target * (length / scale), table.numpy()))
+        if fitted:
+            vectors = [self.encode_catalog(name) for name in self.modalities]
+            self.item_tower.alignment.fit(vectors, self.tables["present"].numpy(), target, known)
+
+    def encode_catalog(self, name: str) -> np.ndarray:
+        """One modality of all items through its encoder, as it is now, <float32>[item, features];
+        of no meaning where absent."""
+        table, encoder = self.tables["content"][name], self.encoders[name]
+        if encoder.frozen:
+            return np.asarray(table)
+        rows = (
+            gather(table, tf.range(start, min(start + 64, self.schema.num_items)))
+            for start in range(0, self.schema.num_items, 64)
+        )
+        return np.concatenate([encoder(value, training=False).numpy() for value in rows])
 
     @property
     def tables(self) -> dict:
@@ -213,18 +309,21 @@ class RetrievalModel(tfrs.Model):
             training=training,
         )
 
-    def embed_users(self, user, history, known, *, training=False):
+    def embed_users(self, user, history, known, *, gap=None, training=False):
         """The user tower's output.
 
         Args:
           user: <int32>[batch], -1 for an unknown user.
           history: <float32>[batch, step, dim], embeddings of the history's items.
           known: <bool>[batch, step].
+          gap: <float32>[batch, step], as in `Schema.batch_spec`; None where it is not known.
 
         Returns:
           <float32>[batch, dim].
         """
-        inputs = {"user": user, "history": history, "known": known}
+        if gap is None:
+            gap = tf.fill(tf.shape(known), -1.0)
+        inputs = {"user": user, "history": history, "known": known, "gap": gap}
         row, is_known = tf.maximum(user, 0), user >= 0
         if self.user_tower.profile is not None:
             profile = tf.gather(self.tables[PROFILE], row)
@@ -242,12 +341,22 @@ class RetrievalModel(tfrs.Model):
         return tf.concat([scaled, tf.ones_like(scaled[:, :1])], axis=-1)
 
     def candidates(self, item_embedding, log_frequency):
-        """<float32>[batch, dim], <float32>[batch] -> <float32>[batch, dim + 1]."""
+        """<float32>[..., dim], <float32>[...] -> <float32>[..., dim + 1]."""
         bias = self.popularity_weight * log_frequency
-        return tf.concat([item_embedding, bias[:, None]], axis=-1)
+        return tf.concat([item_embedding, bias[..., None]], axis=-1)
+
+    def smooth(self, embedding, *, training: bool = False):
+        """Embeddings of the whole catalog, smoothed as the config says, <float32>[item, dim]."""
+        if self.state.graph is None:
+            return embedding
+        return unit(self.state.graph.smooth(embedding, training=training))
 
     def embed_catalog(self, *, content_only: bool = False) -> TowerOutput:
-        """`embed_items` over the whole catalog, in blocks.
+        """`embed_items` over the whole catalog, in blocks, then `smooth`.
+
+        Args:
+          content_only: places every item by its own content alone, unsmoothed, as an item that is
+            not in the catalog would be.
 
         Returns:
           TowerOutput of NumPy arrays with one row an item.
@@ -261,7 +370,44 @@ class RetrievalModel(tfrs.Model):
             )
             for start in range(0, self.schema.num_items, block)
         ]
-        return TowerOutput(*(np.concatenate([part[i].numpy() for part in parts]) for i in range(4)))
+        whole = TowerOutput(*(np.concatenate([p[i].numpy() for p in parts]) for i in range(4)))
+        if content_only:
+            return whole
+        return whole._replace(embedding=np.asarray(self.smooth(whole.embedding)))
+
+    def embed_named(self, numbers: Mapping[str, tf.Tensor], *, training=False):
+        """Embeds the items that a step names, each distinct one once; smoothed, where the whole
+        catalog is in the step.
+
+        Args:
+          numbers: by name, <int32>[...] numbers of items, below 0 for none.
+          training: whether dropout is on.
+
+        Returns:
+          The items' numbers <int32>[row], TowerOutput with these rows, and by name the rows
+          <int32>[...] of the items; any row for none.
+        """
+        numbers = {name: tf.maximum(value, 0) for name, value in numbers.items()}
+        if self.config.retrieval.softmax == "full":
+            ids = tf.range(self.schema.num_items)
+            output = self.embed_items(ids, training=training)
+            smooth = self.smooth(output.embedding, training=training)
+            return ids, output._replace(embedding=smooth), numbers
+        flat = tf.concat([tf.reshape(value, [-1]) for value in numbers.values()], axis=0)
+        if self.config.training.jit_compile:
+            # The shape of tf.unique depends on the data; XLA mixes it up further down.
+            ids, rows = flat, tf.range(tf.size(flat))
+        else:
+            ids, rows = tf.unique(flat)
+        parts = tf.split(rows, [tf.size(value) for value in numbers.values()])
+        return (
+            ids,
+            self.embed_items(ids, training=training),
+            {
+                name: tf.reshape(part, tf.shape(value))
+                for part, (name, value) in zip(parts, numbers.items(), strict=True)
+            },
+        )
 
     def compute_loss(self, inputs, training: bool = False):
         """The retrieval loss plus the weighted alignment loss of a batch.
@@ -272,67 +418,97 @@ class RetrievalModel(tfrs.Model):
         Returns:
           <float32>[], the mean over the batch's examples.
         """
-        tables, settings = self.tables, self.config.retrieval
-        item, history = inputs["item"], inputs["history"]
-        batch, steps = tf.shape(history)[0], tf.shape(history)[1]
-        history_row = tf.maximum(history, 0)
-        if settings.softmax == "full":
-            output = self.embed_items(tf.range(self.schema.num_items), training=training)
-            item_row = item
-        else:
-            both = tf.concat([item, tf.reshape(history_row, [-1])], axis=0)
-            if self.config.training.jit_compile:
-                # The shape of tf.unique depends on the data; XLA mixes it up further down.
-                ids, rows = both, tf.range(tf.size(both))
-            else:
-                ids, rows = tf.unique(both)
-            output = self.embed_items(ids, training=training)
-            item_row, history_row = rows[:batch], tf.reshape(rows[batch:], [batch, steps])
+        settings = self.config.retrieval
+        item = inputs["item"]
+        triples = self._draw_triples(tf.shape(item)[0])
+        numbers = {
+            "item": item,
+            "history": inputs["history"],
+            **self.objective.draw(inputs, self.state.mined),
+        }
+        if triples is not None:
+            # The other nodes of the graph have vectors elsewhere.
+            numbers["nodes"] = tf.where(triples < self.schema.num_items, triples, -1)
+        ids, output, rows = self.embed_named(numbers, training=training)
+        log_frequency = tf.gather(self.tables["log_frequency"], ids)
         user = self.embed_users(
             inputs["user"],
-            tf.gather(output.embedding, history_row),
-            history >= 0,
+            tf.gather(output.embedding, rows["history"]),
+            inputs["history"] >= 0,
+            gap=inputs.get("gap"),
             training=training,
         )
-        queries = self.queries(user)
-        if settings.softmax == "full":
-            logits = tf.matmul(
-                queries,
-                self.candidates(output.embedding, tables["log_frequency"]),
-                transpose_b=True,
+        embedding = output.embedding
+        if training and settings.embedding_noise:
+            user, embedding = (with_noise(x, settings.embedding_noise) for x in (user, embedding))
+
+        def loss_of(user, embedding):
+            losses = self.objective(
+                inputs,
+                self.queries(user),
+                self.candidates(embedding, log_frequency),
+                numbers=numbers,
+                rows=rows,
+                tables=self.tables,
             )
-            allowed = None
-            if settings.mask_history:
-                allowed = history_mask(history, item, num_items=self.schema.num_items)
-            if not settings.cold_negatives:
-                warm = tables["warm"][None, :]
-                allowed = warm if allowed is None else allowed & warm
-            losses = full_softmax_loss(logits, item, allowed=allowed) * inputs["weight"]
+            return tf.reduce_mean(losses * inputs["weight"])
+
+        if training and settings.adversarial:
+            with tf.GradientTape() as tape:
+                tape.watch([user, embedding])
+                loss = loss_of(user, embedding)
+            gradients = tape.gradient(loss, [user, embedding])
+            loss += loss_of(
+                *(
+                    perturb(x, tf.convert_to_tensor(gradient), settings.adversarial)
+                    for x, gradient in zip([user, embedding], gradients, strict=True)
+                )
+            )
         else:
-            losses = self.task(
-                queries,
-                self.candidates(
-                    tf.gather(output.embedding, item_row), tf.gather(tables["log_frequency"], item)
-                ),
-                sample_weight=inputs["weight"],
-                candidate_sampling_probability=tf.gather(tables["probability"], item)
-                if settings.sampling_correction != "none"
-                else None,
-                candidate_ids=item if settings.remove_accidental_hits else None,
-                score_mask=batch_history_mask(history, item) if settings.mask_history else None,
-                compute_metrics=False,
-            )
-        loss = tf.reduce_mean(losses)
+            loss = loss_of(user, embedding)
+        if training:
+            candidates = self.candidates(output.embedding, log_frequency)
+            self.objective.remember(item, tf.gather(candidates, rows["item"]))
         self.loss_tracker.update_state(loss)
-        if self.config.alignment.weight and len(self.modalities) > 1:
-            aligned = self.item_tower.alignment.loss(
-                tf.gather(output.modalities, item_row),
-                tf.gather(output.present, item_row),
-                item=item,
-            )
+        if self.aligns:
+            aligned = self._alignment_loss(output, rows, item, triples)
             self.alignment_tracker.update_state(aligned)
             loss += self.config.alignment.weight * aligned
         return loss
+
+    def _draw_triples(self, count):
+        """Some triples of the knowledge graph, each with another node in place of its tail:
+        <int32>[triple, 4], head, relation, tail and wrong tail. None without a graph."""
+        if self.translation is None:
+            return None
+        triples = self.tables["triples"]
+        row = tf.random.uniform([count], maxval=tf.shape(triples)[0], dtype=tf.int32)
+        num_nodes = self.schema.num_items + self.schema.num_entities
+        wrong = tf.random.uniform([count, 1], maxval=num_nodes, dtype=tf.int32)
+        return tf.concat([tf.gather(triples, row), wrong], axis=1)
+
+    def _alignment_loss(self, output: TowerOutput, rows, item, triples):
+        """What pulls modalities together, or, over a knowledge graph, linked items."""
+        if self.translation is not None:
+            # Rows of the step's items stand first, whatever their numbers; entities behind them.
+            num_rows = tf.shape(output.embedding)[0]
+            is_item = triples < self.schema.num_items
+            entity = triples - self.schema.num_items + num_rows
+            head, _, tail, wrong = tf.unstack(tf.where(is_item, rows["nodes"], entity), axis=1)
+            return self.translation.loss(
+                output.embedding, num_rows, head, triples[:, 1], tail, wrong
+            )
+        collaborative = has_collaborative = None
+        if self.config.alignment.collaborative and self.item_tower.id_embedding is not None:
+            collaborative = self.item_tower.id_embedding(item)
+            has_collaborative = tf.gather(self.tables["warm"], item)
+        return self.item_tower.alignment.loss(
+            tf.gather(output.modalities, rows["item"]),
+            tf.gather(output.present, rows["item"]),
+            item=item,
+            collaborative=collaborative,
+            has_collaborative=has_collaborative,
+        )
 
     def train_step(self, inputs):
         """One step, see `apply_step`."""
@@ -359,37 +535,9 @@ class RetrievalModel(tfrs.Model):
             "user": tf.constant([-1]),
             "history": tf.zeros([1, steps, dim]),
             "known": tf.zeros([1, steps], tf.bool),
+            "gap": tf.zeros([1, steps]),
             "features": empty_features(self.schema.user_features, 1),
         }
         if PROFILE in encoded:
             user["profile"] = encoded[PROFILE]
         self.user_tower(user)
-
-
-def apply_step(model: tfrs.Model, inputs) -> dict:
-    """One training step of a model with `compute_loss`; unlike `tfrs.Model.train_step` it scales
-    the loss for mixed precision and for the number of replicas, over which gradients are summed.
-
-    Args:
-      model: a compiled tfrs.Model.
-      inputs: a batch.
-
-    Returns:
-      The model's metrics by name.
-    """
-    optimizer = model.optimizer
-    scaled = isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer)
-    with tf.GradientTape() as tape:
-        loss = model.compute_loss(inputs, training=True)
-        loss += tf.add_n(model.losses) if model.losses else 0.0
-        loss /= tf.distribute.get_strategy().num_replicas_in_sync
-        target = optimizer.get_scaled_loss(loss) if scaled else loss
-    variables = model.trainable_variables
-    gradients = tape.gradient(target, variables)
-    if scaled:
-        gradients = optimizer.get_unscaled_gradients(gradients)
-    optimizer.apply_gradients(
-        # A part that this config leaves out of the loss has no gradient.
-        [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
-    )
-    return {metric.name: metric.result() for metric in model.metrics}

@@ -1,7 +1,8 @@
 """The run directory: what was trained, on what, and how well, in a form that reads itself back.
 
 RUN/
-  run.json          format, dataset path and hash, versions, whether training has finished
+  run.json          format, dataset path and hash, versions, whether training has finished; where
+                    training went on from another run, its path and its dataset's hash
   config.json       the experiment
   schema.json       the dataset's
   assets/NAME/      vocabulary and architecture of each encoder
@@ -109,23 +110,43 @@ class Run:
         self._ranking: RankingModel | None = None
 
     @classmethod
-    def create(cls, directory: str | pathlib.Path, config: Config, dataset: Dataset) -> "Run":
+    def create(
+        cls,
+        directory: str | pathlib.Path,
+        config: Config,
+        dataset: Dataset,
+        *,
+        start: "Run | None" = None,
+    ) -> "Run":
         """Opens the unfinished run of the same experiment there, or starts a new one.
+
+        Args:
+          directory: its path.
+          config: Config.
+          dataset: Dataset.
+          start: the run that training goes on from; None for a new model.
 
         Raises:
           RunError: when another or a finished run, or something else, stands there.
         """
         directory = pathlib.Path(directory)
+        origin = None
+        if start is not None:
+            origin = {
+                "run": str(start.directory.resolve()),
+                "dataset_hash": start.facts["dataset_hash"],
+            }
         if (directory / "run.json").exists():
             run = cls(directory, dataset=dataset.directory)
             if run.finished:
                 raise RunError(
                     f"{directory}: a finished run stands there. Choose another --out, or delete it."
                 )
-            if run.config != config or run.facts["dataset_hash"] != dataset.hash:
+            same = run.config == config and run.facts["dataset_hash"] == dataset.hash
+            if not same or run.facts.get("start") != origin:
                 raise RunError(
-                    f"{directory}: an unfinished run of another config or dataset stands there. "
-                    "Choose another --out, or delete it."
+                    f"{directory}: an unfinished run of another config or dataset, or one that "
+                    "went on from another run, stands there. Choose another --out, or delete it."
                 )
         elif directory.is_file():
             raise RunError(
@@ -148,6 +169,8 @@ class Run:
                 "versions": versions(),
                 "finished": False,
             }
+            if origin is not None:
+                facts["start"] = origin
             write_json(directory / "run.json", facts)
             run = cls(directory)
         run._dataset = dataset
@@ -182,21 +205,25 @@ class Run:
         if self._retrieval is None:
             model = RetrievalModel(self.config, self.schema)
             self.load_encoders(model)
-            model.adapt(self.dataset.catalog, self.dataset.users, cache=self.dataset.cache)
+            model.adapt(self.dataset, cache=self.dataset.cache)
             model.build_weights()
             load_weights(self.directory / "weights/retrieval", model=model)
             self._retrieval = model
         return self._retrieval
 
     @property
+    def ranks(self) -> bool:
+        """Whether it has a ranking model."""
+        return (self.directory / "weights/ranking").exists()
+
+    @property
     def ranking(self) -> RankingModel | None:
         """The ranking model; None for a run without one."""
-        prefix = self.directory / "weights/ranking"
-        if self._ranking is None and prefix.exists():
+        if self._ranking is None and self.ranks:
             model = RankingModel(self.config, self.retrieval)
             model.adapt()
             model.build_weights()
-            load_weights(prefix, model=model)
+            load_weights(self.directory / "weights/ranking", model=model)
             self._ranking = model
         return self._ranking
 
@@ -225,10 +252,16 @@ class Run:
                 os.replace(aside, folder / file)
         save_weights(self.directory / "weights/encoders", **model.encoders)
 
-    def load_encoders(self, model: RetrievalModel) -> None:
-        """Gives a model the encoders that `save_encoders` wrote."""
+    def load_encoders(self, model: RetrievalModel, dataset: Dataset | None = None) -> None:
+        """Gives a model the encoders that `save_encoders` wrote.
+
+        Args:
+          model: RetrievalModel.
+          dataset: that of the model; None for that of the run.
+        """
         assets = _read_assets(self.directory / "assets")
-        model.make_encoders(self.dataset.catalog, self.dataset.users, assets=assets)
+        dataset = dataset or self.dataset
+        model.make_encoders(dataset.catalog, dataset.users, assets=assets)
         load_weights(self.directory / "weights/encoders", **model.encoders)
 
     def save_retrieval(self, model: RetrievalModel) -> None:

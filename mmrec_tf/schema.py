@@ -65,6 +65,8 @@ class Schema:
       profile: whether users have profile text.
       ordered: whether the split follows time, so that a user's history lies before the target.
       ratings: whether interactions carry ratings.
+      num_entities: nodes of the knowledge graph that are no items; see `records.Triples`.
+      num_relations: kinds of its triples; 0 where there is no knowledge graph.
     """
 
     num_users: int
@@ -75,6 +77,8 @@ class Schema:
     profile: bool = False
     ordered: bool = False
     ratings: bool = False
+    num_entities: int = 0
+    num_relations: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The schema as plain dictionaries, lists and scalars."""
@@ -118,20 +122,25 @@ class Schema:
                 )
         return modalities
 
-    def batch_spec(self, batch_size: int | None, history_length: int):
+    def batch_spec(self, batch_size: int | None, history_length: int, num_disliked: int = 0):
         """The element spec of `Dataset.batches`.
 
         Returns:
           dict of tf.TensorSpec: `user` <int32>[batch] (-1 unknown), `history`
-          <int32>[batch, step] (oldest first, padded with -1 behind), `item` <int32>[batch],
-          `rating` <float32>[batch] (1 where there are none), `weight` <float32>[batch].
+          <int32>[batch, step] (oldest first, padded with -1 behind), `gap` <float32>[batch, step]
+          (seconds from that item of the history to the newest one in it, so 0 for the newest; -1
+          for padding, and where times are unknown), `item` <int32>[batch], `rating`
+          <float32>[batch] (1 where there are none), `weight` <float32>[batch], `disliked`
+          <int32>[batch, num_disliked] (train items that the user rated low, padded with -1 behind).
         """
         import tensorflow as tf
 
         return {
             "user": tf.TensorSpec([batch_size], tf.int32),
             "history": tf.TensorSpec([batch_size, history_length], tf.int32),
+            "gap": tf.TensorSpec([batch_size, history_length], tf.float32),
             "item": tf.TensorSpec([batch_size], tf.int32),
             "rating": tf.TensorSpec([batch_size], tf.float32),
             "weight": tf.TensorSpec([batch_size], tf.float32),
+            "disliked": tf.TensorSpec([batch_size, num_disliked], tf.int32),
         }

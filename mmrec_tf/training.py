@@ -1,6 +1,7 @@
 """Seed, callbacks and Keras `fit`, for the retrieval and the ranking model alike."""
 
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -13,15 +14,17 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from mmrec_tf.config import Config, TrainingConfig
+from mmrec_tf.continuation import carry_weights, check_start
 from mmrec_tf.dataset import Dataset
-from mmrec_tf.errors import DatasetError
+from mmrec_tf.errors import DatasetError, RunError
 from mmrec_tf.evaluation import evaluate
 from mmrec_tf.memory import estimate
+from mmrec_tf.optimization import build_optimizer
 from mmrec_tf.ranking import RankingModel
 from mmrec_tf.recommender import Recommender
 from mmrec_tf.records.manifest import write_json
 from mmrec_tf.retrieval import RetrievalModel
-from mmrec_tf.runs import Run, load_weights, save_weights
+from mmrec_tf.runs import Run, load_run, load_weights, save_weights
 
 VALID_KS = (10, 20)
 
@@ -35,6 +38,7 @@ class Validation(tf.keras.callbacks.Callback):
       monitor: str such as "ndcg@10".
       patience: int. 0 never stops.
       directory: where the best weights so far survive a kill; None keeps them in memory only.
+      measure_start: whether the weights before the first epoch may be the best.
     """
 
     def __init__(
@@ -44,12 +48,14 @@ class Validation(tf.keras.callbacks.Callback):
         monitor: str,
         patience: int,
         directory: pathlib.Path | None = None,
+        measure_start: bool = False,
     ):
         super().__init__()
         self.dataset = dataset
         self.monitor = monitor
         self.patience = patience
         self.directory = directory
+        self.measure_start = measure_start
         self.best, self.best_epoch = -np.inf, -1
         self.weights: list[np.ndarray] | None = None
 
@@ -71,8 +77,7 @@ class Validation(tf.keras.callbacks.Callback):
             load_weights(self.directory / facts["folder"], model=self.model)
             self.weights = self.model.get_weights()
             self.model.set_weights(current)
-        elif isinstance(self.model, RankingModel):
-            # An untrained ranking model keeps retrieval's order: what training has to beat.
+        elif self.measure_start:
             self._keep(self.measure(), -1)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -147,18 +152,6 @@ class Progress(tf.keras.callbacks.Callback):
         self.bar.close()
 
 
-def build_optimizer(training: TrainingConfig, *, learning_rate: float | None = None):
-    """AdamW (Loshchilov and Hutter 2019), with loss scaling under mixed precision."""
-    optimizer = tf.keras.optimizers.AdamW(
-        learning_rate=training.learning_rate if learning_rate is None else learning_rate,
-        weight_decay=training.weight_decay,
-        global_clipnorm=training.clip_norm or None,
-    )
-    if training.mixed_precision:
-        optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
-    return optimizer
-
-
 def train(
     model: RetrievalModel | RankingModel,
     dataset: Dataset,
@@ -166,6 +159,7 @@ def train(
     *,
     directory: str | pathlib.Path | None = None,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    start: Run | None = None,
 ) -> tf.keras.callbacks.History:
     """Fits a model on the train split and leaves it with the weights that were best on valid.
 
@@ -180,27 +174,30 @@ def train(
       directory: where epoch, weights, optimizer and `history.csv` are kept after each epoch, so
         that the same call goes on after a kill; None for nowhere.
       callbacks: further Keras callbacks.
+      start: a finished run whose weights training goes on from, see
+        `mmrec_tf.continuation.carry_weights`; its own count as the best until an epoch is better.
 
     Returns:
       Keras' History: by name one value an epoch; "valid_ndcg@10" or whatever
       `training.monitor` asks for among them.
 
     Raises:
-      ConfigError: when content does not fit into memory and the config cannot do without, or when
-        no data service answers.
+      ConfigError: when content does not fit into memory and the config cannot do without, when
+        no data service answers, when the weights of `start` do not fit, or when the warm-up is
+        longer than the training.
     """
     training = training or model.config.training
     directory = pathlib.Path(directory) if directory is not None else None
     tf.keras.utils.set_random_seed(training.seed)
     if isinstance(model, RankingModel):
         name, epochs = "ranking", model.config.ranking.epochs
-        optimizer = build_optimizer(training, learning_rate=model.config.ranking.learning_rate)
         if model.state.items is None:
             model.adapt()
     else:
         name, epochs = "retrieval", training.epochs
-        optimizer = build_optimizer(training)
-        if not model.encoders:
+        if not model.encoders and start is not None:
+            start.load_encoders(model, dataset)
+        elif not model.encoders:
             model.make_encoders(dataset.catalog, dataset.users)
     # Anew, as encoders that are made here may have drawn numbers and those of a run did not.
     tf.keras.utils.set_random_seed(training.seed)
@@ -208,10 +205,17 @@ def train(
     if isinstance(model, RetrievalModel):
         tqdm.write(f"{name}: {estimate(model, dataset)}", file=sys.stderr)
         if model.state.tables is None:
-            model.adapt(dataset.catalog, dataset.users, cache=dataset.cache)
-    model.compile(optimizer=optimizer, jit_compile=training.jit_compile)
+            model.adapt(dataset, cache=dataset.cache)
+            model.initialize(dataset)
+    if start is not None:
+        carry_weights(model, start, dataset)
     validation = Validation(
-        dataset, monitor=training.monitor, patience=training.patience, directory=directory
+        dataset,
+        monitor=training.monitor,
+        patience=training.patience,
+        directory=directory,
+        # What training has to beat: an untrained ranking model keeps retrieval's order.
+        measure_start=isinstance(model, RankingModel) or start is not None,
     )
     watched: list[tf.keras.callbacks.Callback] = [validation, Progress(name), *callbacks]
     if directory is not None:
@@ -220,21 +224,40 @@ def train(
         # Kept when training ends: until the caller has saved the model, a kill may still come.
         backup = str(directory / "backup")
         watched.append(tf.keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False))
+    retrieval = model.config.retrieval
+    if isinstance(model, RankingModel):
+        # Ranking learns from a user's own candidates, popular ones too.
+        retrieval = dataclasses.replace(retrieval, item_balance=0.0)
     batches = dataset.batches(
         "train",
-        training.batch_size,
+        training.batch_size * model.config.training.accumulation_steps,
         user=model.config.user,
+        retrieval=retrieval,
         shuffle=True,
         seed=training.seed,
-        # Ranking learns from a user's own candidates, popular ones too.
-        item_balance=model.config.retrieval.item_balance if name == "retrieval" else 0.0,
         data_service=training.data_service,
     )
+    if isinstance(model, RankingModel):
+        # Its rate stays as it is: few epochs of a small network that starts from zeros.
+        optimizer = build_optimizer(training, learning_rate=model.config.ranking.learning_rate)
+    else:
+        encoders = model.trained_encoders.values()
+        optimizer = build_optimizer(
+            training,
+            steps=len(batches) * epochs,
+            encoder_variables=[weight for e in encoders for weight in e.trainable_variables],
+        )
+    model.compile(optimizer=optimizer, jit_compile=training.jit_compile)
     return model.fit(batches, epochs=epochs, callbacks=watched, verbose=0)
 
 
 def train_run(
-    dataset: Dataset, config: Config, directory: str | pathlib.Path, *, twin: bool = False
+    dataset: Dataset,
+    config: Config,
+    directory: str | pathlib.Path,
+    *,
+    twin: bool = False,
+    start: Run | str | pathlib.Path | None = None,
 ) -> Run:
     """Trains both stages into a run directory; the same call goes on after a kill.
 
@@ -243,17 +266,27 @@ def train_run(
       config: Config.
       directory: a new folder, or that of the same experiment, unfinished.
       twin: also trains the id-only twin, in the folder `twin` of the run.
+      start: a finished run, or its path, whose weights both stages, and the twin, go on from, on
+        a dataset that may have other items, users and interactions; None for new models.
 
     Returns:
       Run, finished.
 
     Raises:
-      ConfigError: for a modality that the dataset lacks.
-      RunError: when something else stands in the folder.
+      ConfigError: for a modality that the dataset lacks, or a config that `start` cannot go on
+        with.
+      RunError: when something else stands in the folder, or when `start` is not finished, has no
+        twin to go on from, or has lost its dataset.
     """
     raise_for_empty(dataset)
-    dataset.schema.select(config.modalities)  # Refuses unknown ones before anything is written.
-    run = Run.create(directory, config, dataset)
+    # Refuses what cannot be before anything is written.
+    dataset.schema.select(config.modalities)
+    if start is not None:
+        start = start if isinstance(start, Run) else load_run(start)
+        check_start(start, config, dataset.schema)
+        if twin and start.twin is None:
+            raise RunError(f"{start.directory}: has no twin to go on from. Train without the twin.")
+    run = Run.create(directory, config, dataset, start=start)
     run_twin = None
     if twin:
         path = run.directory / "twin"
@@ -261,7 +294,7 @@ def train_run(
         run_twin = (
             Run(path, dataset=dataset.directory)
             if done
-            else train_run(dataset, config.id_only(), path)
+            else train_run(dataset, config.id_only(), path, start=start and start.twin)
         )
         run_twin._dataset = dataset
     progress = run.directory / "progress"
@@ -272,16 +305,20 @@ def train_run(
             # Went on after a kill: a random or a pretrained encoder must be the one from before.
             run.load_encoders(retrieval)
         else:
-            retrieval.make_encoders(dataset.catalog, dataset.users)
+            if start is None:
+                retrieval.make_encoders(dataset.catalog, dataset.users)
+            else:
+                start.load_encoders(retrieval, dataset)
             run.save_encoders(retrieval)
-        train(retrieval, dataset, config.training, directory=progress / "retrieval")
+        train(retrieval, dataset, config.training, directory=progress / "retrieval", start=start)
         shutil.copy(progress / "retrieval/history.csv", run.directory / "history.csv")
         run.save_retrieval(retrieval)
     metrics = {"valid": {"retrieval": evaluate(run.retrieval, dataset, split="valid", ks=VALID_KS)}}
     if config.ranking.epochs:
         if run.ranking is None:
             ranking = RankingModel(config, run.retrieval)
-            train(ranking, dataset, config.training, directory=progress / "ranking")
+            before = start if start is not None and start.ranks else None
+            train(ranking, dataset, config.training, directory=progress / "ranking", start=before)
             shutil.copy(progress / "ranking/history.csv", run.directory / "ranking_history.csv")
             run.save_ranking(ranking)
         metrics["valid"]["recommender"] = evaluate(

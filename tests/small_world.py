@@ -177,7 +177,7 @@ def build_retrieval(dataset, **settings) -> RetrievalModel:
     """A model of `VECTORS` with its catalog, and all its weights drawn anew as if trained."""
     tf.keras.utils.set_random_seed(0)
     model = RetrievalModel(config(**{**VECTORS, **settings}), dataset.schema)
-    model.adapt(dataset.catalog, dataset.users)
+    model.adapt(dataset)
     model.build_weights()
     rng = np.random.default_rng(0)
     for weight in model.variables:

@@ -1,11 +1,20 @@
-"""One space for all modalities: what the projections promise, and what the loss pulls together."""
+"""One space for all modalities: what the projections promise, and what the losses pull together."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from mmrec_tf.alignment import Alignment, contrastive_loss
+import mmrec_tf.alignment.closed_form as closed_form
+from mmrec_tf.alignment import (
+    Alignment,
+    TranslationLoss,
+    collaborative_loss,
+    contrastive_loss,
+)
+from mmrec_tf.config import ALIGNMENTS
+from mmrec_tf.errors import ConfigError, RunError
 
+CLOSED_FORMS = ("ridge", "cca", "procrustes")
 ALL = np.ones([2, 2], bool)
 
 
@@ -19,11 +28,12 @@ def draw(rows=6, seed=0):
     return [rng.normal(size=[rows, width]).astype(np.float32) for width in (5, 3)]
 
 
-def test_present_is_of_unit_length_and_absent_zero():
+@pytest.mark.parametrize("kind", ALIGNMENTS)
+def test_present_is_of_unit_length_and_absent_zero(kind):
     present = np.array([[1, 1], [1, 0], [0, 1], [0, 0], [1, 1], [1, 1]], bool)
     features = draw()
     features[1][4] = 1e4
-    lengths = np.linalg.norm(Alignment(4)(features, present), axis=-1)
+    lengths = np.linalg.norm(Alignment(4, kind=kind)(features, present), axis=-1)
     np.testing.assert_allclose(lengths, present, atol=1e-5)
 
 
@@ -142,3 +152,386 @@ def test_temperature_starts_as_told_and_never_falls_below_a_hundredth():
     assert float(layer.loss(vectors, present)) == pytest.approx(at[0.3], rel=1e-5)
     layer.log_temperature.assign(-20.0)
     assert float(layer.loss(vectors, present)) == pytest.approx(at[0.01], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", sorted(set(ALIGNMENTS) - {"contrastive"}))
+def test_other_kinds_have_no_loss(kind):
+    layer, features, present = Alignment(4, kind=kind), draw(), np.ones([6, 2], bool)
+    vectors = layer(features, present)
+    assert float(layer.loss(vectors, present, item=np.arange(6))) == 0
+    assert len(layer.weights) == 4
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ConfigError, match="wanted one of none, .*; got 'clip'"):
+        Alignment(4, kind="clip")
+    with pytest.raises(ConfigError, match="hidden 0 with kind 'cca'.*; got 8"):
+        Alignment(4, kind="cca", hidden=8)
+    with pytest.raises(ConfigError, match="wanted kind ridge, .* to fit; got 'graph'"):
+        Alignment(4, kind="graph").fit(draw(), np.ones([6, 2], bool), draw()[0], np.ones(6, bool))
+
+
+@pytest.mark.parametrize("kind", ["none", "ridge"])
+def test_maps_that_are_not_trained_have_no_gradient(kind):
+    for trainable in (True, False):
+        layer = Alignment(4, kind=kind, trainable_maps=trainable)
+        layer(draw(), np.ones([6, 2], bool))
+        assert len(layer.trainable_weights) == (4 if trainable else 0)
+        assert len(layer.weights) == 4
+
+
+def test_collaborative_loss_by_hand():
+    """Item 0: modality at 0 degrees, id at 60 and of length 2; item 1: both at 90. Temperature 1/2.
+
+    The cosines are those of `test_loss_of_two_items_by_hand`.
+    """
+    a = unit([[1, 0], [0, 1]])[:, None]
+    ids = tf.constant([[1, 3**0.5], [0, 0.1]], tf.float32)
+    loss = collaborative_loss(a, ALL[:, :1], ids, ALL[0], temperature=tf.constant(0.5))
+    e, r = np.exp, 3**0.5
+    rows = [-np.log(e(1) / (e(1) + e(0))), -np.log(e(2) / (e(r) + e(2)))]
+    columns = [-np.log(e(1) / (e(1) + e(r))), -np.log(e(2) / (e(0) + e(2)))]
+    assert float(loss) == pytest.approx(np.mean(rows + columns), rel=1e-5)
+
+
+def test_each_present_modality_of_a_known_item_is_compared_with_its_id():
+    rng = np.random.default_rng(0)
+    modalities, ids = unit(rng.normal(size=[4, 2, 5])), unit(rng.normal(size=[4, 5]))
+    present = np.array([[1, 1], [1, 0], [0, 1], [1, 1]], bool)
+    known = np.array([1, 1, 1, 0], bool)
+    loss = float(collaborative_loss(modalities, present, ids, known, temperature=0.2))
+    losses = []
+    for m in range(2):
+        logits = modalities[:, m] @ ids.T / 0.2
+        for i in np.flatnonzero(present[:, m] & known):
+            losses.append(-logits[i, i] + np.log(np.exp(logits[i, known]).sum()))
+            losses.append(-logits[i, i] + np.log(np.exp(logits[present[:, m], i]).sum()))
+    assert loss == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_an_id_is_a_target_and_does_not_move():
+    modalities = tf.constant(unit(np.random.default_rng(0).normal(size=[2, 2, 5])))
+    ids = tf.Variable(np.random.default_rng(1).normal(size=[2, 5]), dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(modalities)
+        loss = collaborative_loss(modalities, ALL, ids, ALL[0], temperature=0.1)
+    to_modalities, to_ids = tape.gradient(loss, [modalities, ids])
+    assert np.abs(to_modalities).max() > 0.01 and to_ids is None
+
+
+def test_without_a_known_item_there_is_no_collaborative_loss():
+    modalities = tf.constant(unit(np.random.default_rng(0).normal(size=[2, 2, 5])))
+    ids = tf.zeros([2, 5])
+    with tf.GradientTape() as tape:
+        tape.watch(modalities)
+        loss = collaborative_loss(modalities, ALL, ids, ~ALL[0], temperature=0.1)
+    assert float(loss) == 0
+    assert not tf.convert_to_tensor(tape.gradient(loss, modalities)).numpy().any()
+
+
+def test_the_collaborative_loss_counts_as_much_as_told():
+    rng = np.random.default_rng(0)
+    modalities, ids = unit(rng.normal(size=[6, 2, 4])), unit(rng.normal(size=[6, 4]))
+    present, known, item = np.ones([6, 2], bool), np.ones(6, bool), np.array([0, 1, 2, 3, 3, 4])
+    options = {"item": item, "collaborative": ids, "has_collaborative": known}
+
+    def loss(weight, **options):
+        layer = Alignment(4, temperature=0.2, collaborative=weight)
+        layer(draw(), present)
+        return float(layer.loss(modalities, present, **options))
+
+    among = float(contrastive_loss(modalities, present, temperature=0.2, item=item))
+    to_ids = collaborative_loss(modalities, present, ids, known, temperature=0.2, item=item)
+    assert loss(3.0, **options) == pytest.approx(among + 3 * float(to_ids), rel=1e-5)
+    assert loss(0.0, **options) == pytest.approx(among, rel=1e-5)
+    assert loss(3.0, item=item) == pytest.approx(among, rel=1e-5)
+
+
+def world(rows=60, width=7, dim=4, noise=0.5, seed=0):
+    """Features of different scale and mean, and a target that they foretell in part."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=[rows, width]) @ rng.normal(size=[width, width])
+    y = 0.3 * x @ rng.normal(size=[width, dim]) + noise * rng.normal(size=[rows, dim]) + 1
+    return (x * 10.0 ** rng.integers(-2, 3, width) + 5).astype(np.float32), y.astype(np.float32)
+
+
+def fitted(kind, x, y, **options):
+    """Kernel and bias of a projection, fitted to all items."""
+    layer = Alignment(y.shape[1], kind=kind, **options)
+    everything = np.ones([len(x), 1], bool)
+    assert layer.fit([x], everything, y, everything[:, 0]).tolist() == [len(x)]
+    return [value.astype(np.float64) for value in layer.projections[0].get_weights()]
+
+
+def test_a_feature_alone_keeps_half_of_its_coefficient_at_penalty_one():
+    """Features -1 and 1, targets -2 and 2, about means 3 and 1."""
+    x, y = np.array([[2.0], [4.0]], np.float32), np.array([[-1.0, 1.0], [3.0, 1.0]], np.float32)
+    for l2, coefficient in ((0.0, 2.0), (1.0, 1.0), (3.0, 0.5)):
+        kernel, bias = fitted("ridge", x, y, l2=l2)
+        np.testing.assert_allclose(kernel, [[coefficient, 0]], atol=1e-6)
+        np.testing.assert_allclose(bias, [1 - 3 * coefficient, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.1, 1.0])
+def test_ridge_is_least_squares_with_rows_for_the_penalty(l2):
+    x, y = world()
+    standard = (x - x.mean(0, np.float64)) / x.std(0, dtype=np.float64)
+    matrix = np.concatenate([standard, (l2 * len(x)) ** 0.5 * np.eye(7)])
+    centered = y - y.mean(0, np.float64)
+    right = np.concatenate([centered, np.zeros([7, 4])])
+    want = standard @ np.linalg.lstsq(matrix, right, rcond=None)[0] + y.mean(0, np.float64)
+    kernel, bias = fitted("ridge", x, y, l2=l2)
+    np.testing.assert_allclose(x @ kernel + bias, want, atol=1e-3)
+
+
+def test_cca_foretells_through_canonical_variates():
+    """Variates by QR (Björck and Golub 1973), which needs no covariance."""
+    x, y = world()
+    (q_x, _), (q_y, r_y) = (np.linalg.qr(v - v.mean(0, np.float64)) for v in (x, y))
+    left, c, right = np.linalg.svd(q_x.T @ q_y)
+    assert 0.1 < c.min() and c.max() < 0.999
+    counts = c**2 / (c**2 + (1 - c**2) * 7 / 60)
+    want = q_x @ left[:, :4] * (c * counts) @ right @ r_y + y.mean(0, np.float64)
+    kernel, bias = fitted("cca", x, y, l2=0.0)
+    np.testing.assert_allclose(x @ kernel + bias, want, atol=1e-3)
+    ridge = fitted("ridge", x, y, l2=0.0)
+    assert np.abs(x @ ridge[0] + ridge[1] - want).max() > 0.01
+
+
+@pytest.mark.parametrize("l2", [0.0, 1.0])
+def test_cca_with_many_items_is_ridge(l2):
+    x, y = world()
+    x, y = np.tile(x, [1000, 1]), np.tile(y, [1000, 1])
+    (kernel, bias), (other, its) = (fitted(kind, x, y, l2=l2) for kind in ("cca", "ridge"))
+    np.testing.assert_allclose(x[:60] @ kernel + bias, x[:60] @ other + its, atol=5e-3)
+
+
+def test_procrustes_finds_the_rotation_the_scale_and_the_shift():
+    rng = np.random.default_rng(0)
+    rotation = np.linalg.qr(rng.normal(size=[4, 4]))[0]
+    x = rng.normal(size=[30, 4]).astype(np.float32) + 3
+    kernel, bias = fitted("procrustes", x, (0.2 * x @ rotation - 1).astype(np.float32))
+    np.testing.assert_allclose(kernel, 0.2 * rotation, atol=1e-5)
+    np.testing.assert_allclose(bias, -np.ones(4), atol=1e-5)
+
+
+def test_procrustes_of_equal_widths_is_that_of_scipy():
+    from scipy.linalg import orthogonal_procrustes
+
+    x, y = world(width=4)
+    centered = [v - v.mean(0, np.float64) for v in (x, y)]
+    rotation, _ = orthogonal_procrustes(*centered)
+    turned = centered[0] @ rotation
+    scale = (turned * centered[1]).sum() / (turned**2).sum()
+    kernel, _ = fitted("procrustes", x, y)
+    np.testing.assert_allclose(kernel, scale * rotation, rtol=1e-3, atol=1e-3 * scale)
+
+
+@pytest.mark.parametrize("width", [3, 4, 9])
+@pytest.mark.parametrize("rows", [3, 60])
+def test_procrustes_is_semi_orthogonal(width, rows):
+    kernel, _ = fitted("procrustes", *world(rows, width=width))
+    product = kernel @ kernel.T if width < 4 else kernel.T @ kernel
+    np.testing.assert_allclose(product / product[0, 0], np.eye(len(product)), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["ridge", "cca"])
+def test_the_unit_of_a_feature_does_not_matter(kind):
+    x, y = world()
+    other = x * np.float32([8, 1, 0.25, 1, 64, 1, 1]) - np.float32(16)
+    answers = [x_ @ kernel + bias for x_ in (x, other) for kernel, bias in [fitted(kind, x_, y)]]
+    np.testing.assert_allclose(*answers, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", CLOSED_FORMS)
+def test_only_items_that_are_known_and_have_the_modality_count(kind):
+    x, y = world()
+    want = fitted(kind, x[:25], y[:25])
+    present, known = np.ones([60, 1], bool), np.ones(60, bool)
+    present[25:40], known[40:] = False, False
+    x[25:40], y[40:] = np.nan, np.nan
+    layer = Alignment(4, kind=kind)
+    assert layer.fit([x], present, y, known).tolist() == [25]
+    for got, other in zip(layer.projections[0].get_weights(), want, strict=True):
+        np.testing.assert_allclose(got, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", CLOSED_FORMS)
+def test_blocks_make_no_difference(kind, monkeypatch):
+    whole = fitted(kind, *world())
+    monkeypatch.setattr(closed_form, "BLOCK", 7)
+    for got, want in zip(fitted(kind, *world()), whole, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("l2", [0.0, 1.0])
+@pytest.mark.parametrize("kind", CLOSED_FORMS)
+@pytest.mark.parametrize("rows", [2, 3, 6])
+def test_few_items_give_something_finite(kind, rows, l2):
+    x, y = world(rows)
+    kernel, bias = fitted(kind, x, y, l2=l2)
+    assert np.isfinite(kernel).all() and np.isfinite(bias).all() and kernel.any()
+    if l2 == 0 and kind != "procrustes":
+        # Fewer items than features are met exactly; no canonical correlation of 1 is doubted.
+        np.testing.assert_allclose(x @ kernel + bias, y, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", CLOSED_FORMS)
+def test_fewer_than_two_items_leave_a_projection_as_it_was(kind):
+    features = draw()
+    present = np.array([[1, 0], [1, 0], [1, 1], [0, 1], [0, 0], [0, 0]], bool)
+    known = np.array([1, 1, 1, 0, 1, 1], bool)
+    layer = Alignment(4, kind=kind)
+    layer(features, present)
+    before = [projection.get_weights() for projection in layer.projections]
+    assert layer.fit(features, present, draw(6, 1)[0][:, :4], known).tolist() == [3, 0]
+    after = [projection.get_weights() for projection in layer.projections]
+    assert not np.allclose(before[0][0], after[0][0])
+    for one, other in zip(before[1], after[1], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert layer.fit(features, present, draw(6, 1)[0][:, :4], ~ALL[[0] * 6, 0]).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("kind", CLOSED_FORMS)
+def test_what_does_not_vary_says_nothing(kind):
+    x, y = world()
+    x[:, 2] = 0.1
+    kernel, bias = fitted(kind, x, y)
+    assert np.isfinite(kernel).all() and np.isfinite(bias).all()
+    if kind != "procrustes":
+        assert not kernel[2].any()
+    kernel, bias = fitted(kind, np.full_like(x, 0.1), y)
+    np.testing.assert_allclose(kernel, 0, atol=1e-5)
+    np.testing.assert_allclose(bias, y.mean(axis=0), rtol=1e-4)
+    kernel, bias = fitted(kind, x, np.full_like(y, 0.1))
+    np.testing.assert_allclose(x @ kernel + bias, 0.1, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", CLOSED_FORMS)
+def test_a_number_that_is_none_is_refused(kind):
+    x, y = world()
+    x[17, 3] = np.inf
+    with pytest.raises(RunError, match="wanted finite numbers .*item number 17"):
+        fitted(kind, x, y)
+
+
+@pytest.mark.parametrize("kind", CLOSED_FORMS)
+def test_fitted_modalities_of_one_item_meet_in_the_target(kind):
+    """Two modalities that see the same 4 causes; the maps know half of the items."""
+    rng = np.random.default_rng(0)
+    target = unit(rng.normal(size=[200, 4]))
+    features = [
+        (target @ np.linalg.qr(rng.normal(size=[width, 4]))[0].T).astype(np.float32)
+        + 0.05 * rng.normal(size=[200, width]).astype(np.float32)
+        for width in (9, 6)
+    ]
+    layer, present = Alignment(4, kind=kind, l2=0.1), np.ones([200, 2], bool)
+    before = layer(features, present).numpy()
+    layer.fit(features, present, target, np.arange(200) < 100)
+    after = layer(features, present).numpy()[100:]
+    assert (before[:, 0] * before[:, 1]).sum(axis=-1).mean() < 0.5
+    assert (after[:, 0] * after[:, 1]).sum(axis=-1).mean() > 0.9
+    assert (after * target[100:, None]).sum(axis=-1).mean() > 0.9
+
+
+def test_maps_are_fitted_in_full_under_half_precision():
+    x, y = world()
+    layer = Alignment(4, kind="ridge", dtype="mixed_float16")
+    layer.fit([x], np.ones([60, 1], bool), y, np.ones(60, bool))
+    for got, want in zip(layer.get_weights(), fitted("ridge", x, y), strict=True):
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def translation(margin=1.0):
+    """Three items at 0, 90 and 180 degrees, an entity at 270; relation 0 leads from 0 to 90."""
+    layer = TranslationLoss(1, 2, 2, margin)
+    layer.set_weights([np.array([[0.0, -3.0]]), np.array([[-1.0, 1.0], [0.0, 0.0]])])
+    return layer, tf.constant([[2.0, 0], [0, 1], [-1, 0]])
+
+
+def test_translation_loss_by_hand():
+    """Nodes are scaled to unit length. Triples: 0 -0-> 1 is exact, with tail 2 it is off by
+    |(0, 1) - (-1, 0)|; 1 -1-> entity is off by 2, with tail 0 by sqrt 2."""
+    layer, items = translation()
+    head, relation, tail, corrupted = [0, 1], [0, 1], [1, 3], [2, 0]
+    nodes = [layer.nodes(items, 3, tf.constant(node)) for node in (head, tail)]
+    np.testing.assert_allclose(nodes[1], [[0, 1], [0, -1]], atol=1e-6)
+    np.testing.assert_allclose(layer(nodes[0], relation, nodes[1]), [0, 2], atol=1e-5)
+    loss = layer.loss(items, 3, *(tf.constant(x) for x in (head, relation, tail, corrupted)))
+    assert float(loss) == pytest.approx((0 + 1 + 2 - 2**0.5) / 2, abs=1e-5)
+    layer.margin = 2.0
+    loss = layer.loss(items, 3, *(tf.constant(x) for x in (head, relation, tail, corrupted)))
+    assert float(loss) == pytest.approx((2 - 2**0.5 + 2 + 2 - 2**0.5) / 2, abs=1e-5)
+
+
+def test_a_wrong_tail_that_is_the_right_one_does_not_count():
+    layer, items = translation()
+    head, relation, tail = (tf.constant(x) for x in ([0, 1], [0, 1], [1, 3]))
+    one = layer.loss(items, 3, head[1:], relation[1:], tail[1:], tf.constant([0]))
+    both = layer.loss(items, 3, head, relation, tail, tf.constant([1, 0]))
+    assert float(one) == float(both) > 0
+    assert float(layer.loss(items, 3, head, relation, tail, tail)) == 0
+
+
+def test_no_triple_no_loss():
+    none = tf.zeros([0], tf.int32)
+    layer, items = translation()
+    assert float(layer.loss(items, 3, none, none, none, none)) == 0
+
+
+def test_translation_reaches_items_entities_and_relations():
+    """Also where an item's vector is zeros, and where a triple holds exactly."""
+    layer, items = translation(margin=5.0)
+    layer.entities.assign([[1.0, -3.0]])
+    items = tf.Variable(items)
+    items.scatter_nd_update([[2]], [[0.0, 0.0]])
+    triples = [tf.constant(x) for x in ([0, 1, 2], [0, 1, 1], [1, 3, 0], [2, 0, 3])]
+    with tf.GradientTape() as tape:
+        loss = layer.loss(items, 3, *triples)
+    for gradient in tape.gradient(loss, [items, layer.entities, layer.relations]):
+        gradient = tf.convert_to_tensor(gradient).numpy()
+        assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0.01
+
+
+def test_translation_is_compiled_and_the_same_in_half_precision():
+    layer, items = translation()
+    half = TranslationLoss(1, 2, 2, dtype="mixed_float16")
+    half.set_weights(layer.get_weights())
+    triples = [tf.constant(x) for x in ([0, 1], [0, 1], [1, 3], [2, 0])]
+    plain = layer.loss(items, 3, *triples)
+    compiled = tf.function(layer.loss, jit_compile=True)(items, 3, *triples)
+    assert float(compiled) == pytest.approx(float(plain), rel=1e-5)
+    assert float(half.loss(items, 3, *triples)) == float(plain)
+
+
+def test_tables_start_at_random_and_apart():
+    layer = TranslationLoss(50, 50, 8)
+    assert np.abs(layer.entities - layer.relations).min(axis=1).max() > 0.01
+    lengths = np.linalg.norm(layer.relations, axis=1)
+    assert 0.5 < lengths.mean() < 1.5
+
+
+def test_the_graph_pulls_items_of_one_entity_together():
+    """Six items, two entities, "belongs to": by training, items of one entity become alike."""
+    rng = np.random.default_rng(0)
+    items = tf.Variable(unit(rng.normal(size=[6, 4])))
+    layer = TranslationLoss(2, 1, 4)
+    head = tf.range(6)
+    tail = tf.constant([6, 6, 6, 7, 7, 7])
+    corrupted, relation = 13 - tail, tf.zeros([6], tf.int32)
+    optimizer = tf.keras.optimizers.Adam(0.05)
+
+    def own_and_other():
+        vectors = unit(items.numpy())
+        cosine = vectors @ vectors.T
+        own = (tail.numpy()[:, None] == tail.numpy()) & ~np.eye(6, dtype=bool)
+        return cosine[own].mean() - cosine[~own & ~np.eye(6, dtype=bool)].mean()
+
+    before = own_and_other()
+    for _ in range(60):
+        with tf.GradientTape() as tape:
+            loss = layer.loss(items, 6, head, relation, tail, corrupted)
+        weights = [items, *layer.trainable_weights]
+        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+    assert own_and_other() > before + 0.5

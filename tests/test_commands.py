@@ -56,7 +56,7 @@ def test_evaluate_json_is_one_object_and_nothing_else(run, capfd):
     out = capfd.readouterr().out
     assert out.count("\n") == 1
     found = json.loads(out)
-    assert list(found) == ["split", "users", "model", "popularity", "id_only"]
+    assert list(found)[:5] == ["split", "users", "model", "popularity", "id_only"]
     assert (found["split"], found["users"]) == ("test", small_world.NUM_USERS)
     metrics = ("recall", "precision", "ndcg", "mrr", "hit_rate")
     for part in ("model", "popularity", "id_only"):
@@ -74,13 +74,65 @@ def test_a_fresh_process_prints_it_just_so(run):
     assert not re.search("Traceback|Warning|deprecated", done.stderr), done.stderr
 
 
-def test_evaluate_prints_a_table(run, call):
+def tables(out):
+    """The tables of an output, blank lines between them, as lists of lines."""
+    return [part.splitlines() for part in out.strip("\n").split("\n\n")]
+
+
+def test_evaluate_prints_tables(run, call):
     status, out, _ = call("evaluate", run.directory, "--k", "10", "--stage", "recommender")
-    title, header, *rows = out.splitlines()
+    (title, header, *rows), differences, beyond = tables(out)
     assert status == 0 and f"test split, {small_world.NUM_USERS} users" in title
     assert header.split()[:1] == ["recall@10"]
     assert [row.split()[0] for row in rows] == ["model", "popularity", "id_only"]
     assert all(len(row.split()) == 6 for row in rows)
+    assert differences[0] == "the model minus each, with 95% intervals"
+    assert differences[1].split() == ["recall@10", "ndcg@10"]
+    number = r"[+-]0\.\d{4}"
+    for row, name in zip(differences[2:], ["popularity", "id_only"], strict=True):
+        assert re.fullmatch(rf"{name}( +{number} \({number} to {number}\)){{2}}", row)
+    assert beyond[0] == "beyond accuracy; diversity of content"
+    assert [row.split()[0] for row in beyond[2:]] == ["model", "popularity", "id_only"]
+
+
+def test_evaluate_prints_baselines_and_slices(run, call):
+    asked = ["evaluate", run.directory, "--k", "5,10", "--baselines", "ease,item_knn", "--slices"]
+    status, out, _ = call(*asked)
+    figures, differences, _, slices = tables(out)
+    assert status == 0
+    names = ["popularity", "id_only", "ease", "item_knn"]
+    assert [row.split()[0] for row in figures[2:]] == ["model", *names]
+    assert [row.split()[0] for row in differences[2:]] == names
+    empty = int(re.fullmatch(r"recall@10 by slice of items \((\d+) slices .*\)", slices[0])[1])
+    assert slices[1].split() == ["items", "users", "model", *names]
+    _, out, _ = call(*asked, "--json")
+    found = json.loads(out)["slices"]
+    assert len(slices[2:]) + empty == len(found) and empty > 0
+    want = found["cold, with image"]
+    (row,) = [row for row in slices if row.startswith("cold, with image ")]
+    assert row.removeprefix("cold, with image").split() == [
+        str(want["items"]),
+        str(want["users"]),
+        *(f"{want[name]['recall@10']:.4f}" for name in ("model", *names)),
+    ]
+
+
+def test_ablate(run, call, tmp_path):
+    status, out, _ = call("ablate", run.directory, "--out", tmp_path / "a", "--json")
+    (found,) = map(json.loads, out.splitlines())
+    assert status == 0 and found == json.loads((tmp_path / "a/ablation.json").read_text())
+    status, out, _ = call("ablate", run.directory)
+    (title, header, *rows), verdicts = tables(out)
+    assert status == 0
+    assert f"valid split, {small_world.NUM_USERS} users, 95% intervals" in title
+    assert header.split() == ["ndcg@10", "minus", "the", "model"]
+    assert rows[0].split() == ["model", f"{found['model']:.4f}"]
+    ways = ("absent", "shuffled", "noise")
+    assert [row.split()[:2] for row in rows[1:13]] == [
+        [name, how] for name in small_world.MODALITIES for how in ways
+    ]
+    assert len(rows) == 1 + 12 + 5 and "25% of all content absent" in rows[14]
+    assert verdicts == [f"{name}: {text}" for name, text in found["verdicts"].items()]
 
 
 def test_the_table_of_a_planted_world_shows_its_ceiling(run, call, tmp_path):
@@ -150,7 +202,7 @@ def test_a_failure_is_one_line_and_no_traceback(tmp_path):
     assert "data.prepare" in done.stderr and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["evaluate", "recommend", "export"])
+@pytest.mark.parametrize("name", ["evaluate", "ablate", "recommend", "export"])
 def test_a_missing_run_ends_with_1(call, tmp_path, name):
     options = {"recommend": ["--user", "u"], "export": ["--out", tmp_path / "e", "--version", 1]}
     status, err = failed(call, name, tmp_path / "nowhere", *options.get(name, []))
@@ -182,6 +234,8 @@ def test_a_wrong_setting_ends_with_2(dataset, call, tmp_path, setting, message):
         (["evaluate", "--k", "ten"], "--k: wanted numbers of at least 1 such as 10,20; got 'ten'"),
         (["evaluate", "--k", "0"], "got '0'"),
         (["evaluate", "--k", ""], "got ''"),
+        (["evaluate", "--baselines", "eas"], "unknown baseline 'eas'; did you mean 'ease'"),
+        (["ablate", "--retrain"], "--retrain: wanted a folder for the runs; name one with --out"),
         (["recommend", "--user", "u1", "--k", "0"], "k: wanted at least 1; got 0"),
         (["export", "--out", "e", "--version", "0"], "at least 1"),
     ],

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from mmrec_tf.config import Config, TextConfig, load_config
+from mmrec_tf.config import ALIGNMENTS, FUSIONS, Config, TextConfig, load_config
 from mmrec_tf.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -35,6 +35,34 @@ CHANGED = {
     "item.id_embedding": False,
     "training.learning_rate": 1e-4,
     "training.monitor": "recall@20",
+}
+
+# Each new idea that can stand beside the others in one model.
+EVERYTHING = {
+    "text.trainable_layers": -1,
+    "text.adaptation": "lora",
+    "text.adaptation_rank": 2,
+    "alignment.collaborative": 0.5,
+    "item.id_embedding": False,
+    "item.id_init": "spectral",
+    "item.fusion": "transformer",
+    "item.missing": "token",
+    "item.modality_dropout": 0.2,
+    "graph.layers": 2,
+    "graph.edge_dropout": 0.1,
+    "graph.content_layers": 1,
+    "user.history": "self_attention",
+    "user.num_layers": 2,
+    "user.time_gaps": True,
+    "retrieval.loss": "bpr",
+    "retrieval.softmax": "full",
+    "retrieval.disliked_below": 3,
+    "retrieval.embedding_noise": 0.1,
+    "retrieval.adversarial": 0.1,
+    "training.warmup_steps": 10,
+    "training.decay": "cosine",
+    "training.encoder_learning_rate_factor": 0.1,
+    "training.accumulation_steps": 2,
 }
 
 
@@ -120,6 +148,8 @@ def test_whole_numbers_serve_as_either_kind_of_number():
     [
         ("dim", "32", 32),
         ("training.learning_rate", "1e-4", 1e-4),
+        ("retrieval.disliked_below", "3", 3.0),
+        ("retrieval.disliked_below", "null", None),
         ("item.id_embedding", "false", False),
         ("item.fusion", "mean", "mean"),
         ("text.weights", "3", "3"),
@@ -177,6 +207,21 @@ def test_the_id_only_twin_knows_no_content():
     assert twin.user.id_embedding and twin.training.epochs == 3
 
 
+@pytest.mark.parametrize("kind", ALIGNMENTS)
+def test_the_id_only_twin_of_everything_knows_no_content_either(kind):
+    config = Config().override(EVERYTHING | {"alignment.kind": kind})
+    twin = config.id_only()
+    assert twin.modalities == ()
+    assert (twin.alignment.kind, twin.alignment.weight, twin.graph.content_layers) == ("none", 0, 0)
+    assert twin.item.id_embedding and twin.item.id_dropout == 0
+    assert not (twin.item.features or twin.user.profile or twin.user.features)
+    # What interactions tell stays, so that content alone makes the difference.
+    assert (twin.graph.layers, twin.item.id_init) == (2, "spectral")
+    assert (twin.user.history, twin.user.time_gaps) == ("self_attention", True)
+    assert (twin.retrieval, twin.training) == (config.retrieval, config.training)
+    assert twin.id_only() == twin == Config.from_json(twin.to_json())
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [(None, "wanted a config file"), ("{", "wanted JSON"), ("[]", "wanted a JSON object")],
@@ -194,6 +239,27 @@ def test_the_page_lists_every_setting_with_its_default():
     text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `([\w.]+)` \| `([^`]*)` \|", text, re.MULTILINE))
     assert rows == {name: json.dumps(value) for name, value in DEFAULTS.items()}
+
+
+def test_the_page_says_what_each_alignment_and_fusion_is():
+    text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    for setting, kinds in (("alignment.kind", ALIGNMENTS), ("item.fusion", FUSIONS)):
+        table = text.partition(f"\n| `{setting}` | what it does |")[2].partition("\n\n")[0]
+        assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == kinds
+
+
+def test_the_page_counts_the_weights_of_each_fusion():
+    import tensorflow as tf
+
+    from mmrec_tf.fusion import build_fusion
+
+    text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .* \| [^|]+ \| (\d+) \|$", text, re.MULTILINE)
+    assert tuple(kind for kind, _ in rows) == FUSIONS
+    for kind, count in rows:
+        layer = build_fusion(kind)
+        layer(tf.zeros([1, 3, 64]), tf.ones([1, 3], tf.bool))
+        assert layer.count_params() == int(count), kind
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.json")), ids=lambda p: p.stem)
@@ -214,6 +280,37 @@ def test_every_example_can_be_read(path):
         ("training.monitor", "ndcg@0"),
         ("training.seed", -1),
         ("training.patience", -1),
+        ("text.adaptation", "prefix"),
+        ("text.adaptation_rank", 0),
+        ("alignment.kind", "cosine"),
+        ("alignment.collaborative", -1),
+        ("alignment.l2", -0.1),
+        ("alignment.margin", -1),
+        ("item.missing", "zeros"),
+        ("item.id_init", "zeros"),
+        ("graph.layers", -1),
+        ("graph.edge_dropout", 1),
+        ("graph.edge_dropout", -0.1),
+        ("graph.content_layers", -1),
+        ("graph.content_neighbors", 0),
+        ("user.num_layers", 0),
+        ("user.num_heads", 0),
+        ("retrieval.loss", "hinge"),
+        ("retrieval.sampling_correction", "true"),
+        ("retrieval.num_uniform_negatives", -1),
+        ("retrieval.num_mined_negatives", -1),
+        ("retrieval.num_hard_negatives", -1),
+        ("retrieval.mining_epochs", 0),
+        ("retrieval.memory_size", -1),
+        ("retrieval.disliked_weight", -1),
+        ("retrieval.label_smoothing", 1),
+        ("retrieval.label_smoothing", -0.1),
+        ("retrieval.embedding_noise", -1),
+        ("retrieval.adversarial", -1),
+        ("training.warmup_steps", -1),
+        ("training.decay", "exponential"),
+        ("training.encoder_learning_rate_factor", 0),
+        ("training.accumulation_steps", 0),
         ("dim", "Infinity"),
         ("dim", "NaN"),
     ],
@@ -221,3 +318,59 @@ def test_every_example_can_be_read(path):
 def test_values_out_of_range_are_refused_when_the_config_is_made(setting, value):
     with pytest.raises(ConfigError, match=setting):
         Config().override({setting: value})
+
+
+# Settings that go together, or do not
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"graph.layers": 1}, "graph: wanted retrieval.softmax full"),
+        ({"graph.content_layers": 1}, "got batch and false"),
+        (
+            {
+                "graph.layers": 1,
+                "retrieval.softmax": "full",
+                "training.jit_compile": True,
+            },
+            "got full and true",
+        ),
+        ({"alignment.trainable": False}, "alignment.trainable: wanted true"),
+        ({"alignment.trainable": False, "alignment.kind": "none"}, "kind 'none'"),
+        ({"alignment.trainable": False, "alignment.kind": "graph"}, "kind 'graph'"),
+        ({"alignment.kind": "ridge", "alignment.hidden": 8}, "alignment.hidden: wanted 0"),
+        ({"alignment.kind": "cca", "alignment.hidden": 8}, "alignment.hidden: wanted 0"),
+        ({"alignment.kind": "procrustes", "alignment.hidden": 8}, "alignment.hidden: wanted 0"),
+        ({"text.adaptation": "lora"}, "text.adaptation: wanted"),
+        ({"text.adaptation": "adapter"}, "Set text.trainable_layers to -1"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        Config().override(settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        # Without a layer there is nothing to smooth, whatever else is asked for.
+        {"graph.edge_dropout": 0.5, "graph.content_neighbors": 3},
+        {"graph.layers": 1, "graph.content_layers": 1, "retrieval.softmax": "full"},
+        *(
+            {"alignment.kind": kind, "alignment.trainable": False}
+            for kind in ("ridge", "cca", "procrustes")
+        ),
+        {"alignment.kind": "graph", "alignment.hidden": 8},
+        {"text.adaptation": "adapter", "text.trainable_layers": 1},
+        EVERYTHING,
+    ],
+)
+def test_settings_that_go_together_are_taken(settings):
+    config = Config().override(settings)
+    assert Config.from_json(config.to_json()) == config != Config()
+
+
+def test_a_frozen_text_encoder_has_nothing_to_adapt():
+    frozen = Config().override(EVERYTHING).text.frozen()
+    assert (frozen.trainable_layers, frozen.adaptation) == (0, "full")

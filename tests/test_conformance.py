@@ -14,8 +14,18 @@ import pytest
 import tensorflow as tf
 
 import mmrec_tf
-from mmrec_tf.alignment import Alignment
-from mmrec_tf.fusion import Attention, Gated, Mean, Weighted
+from mmrec_tf.alignment import Alignment, TranslationLoss
+from mmrec_tf.fusion import (
+    Attention,
+    Bilinear,
+    Concat,
+    Gated,
+    Mean,
+    MissingModality,
+    Recurrent,
+    Transformer,
+    Weighted,
+)
 from mmrec_tf.ranking import CrossNetwork
 from mmrec_tf.towers import IdEmbedding, ItemTower, SideFeatures, UserTower
 
@@ -47,6 +57,17 @@ def normal(rng, *shape):
 def fusion_inputs(rng):
     present = np.array([[1, 1, 1], [1, 0, 1], [0, 0, 1], [0, 0, 0], [1, 1, 0]], bool)
     return normal(rng, ROWS, 3, DIM), present
+
+
+def missing_inputs(rng):
+    """Some of what is present is not used; of the last row nothing is."""
+    modalities, present = fusion_inputs(rng)
+    used = present & np.array([[1, 0, 1], [1, 1, 1], [0, 0, 1], [1, 1, 1], [0, 0, 0]], bool)
+    return modalities, present, used
+
+
+def triple_inputs(rng):
+    return normal(rng, ROWS, DIM), np.array([0, 1, 1, 0, 1], np.int32), normal(rng, ROWS, DIM)
 
 
 def alignment_inputs(rng):
@@ -84,12 +105,22 @@ def alignment_loss(layer, outputs, inputs):
     return layer.loss(outputs[0], inputs[1])
 
 
+def translation_loss(layer, outputs, inputs):
+    """Over nodes: five items, and two other entities behind them."""
+    nodes = np.array([[0, 1, 2, 5, 6], [6, 5, 3, 4, 0], [5, 6, 4, 2, 1]], np.int32)
+    return layer.loss(inputs[0], ROWS, nodes[0], inputs[1], *nodes[1:])
+
+
 def tower_loss(layer, outputs, inputs):
     return layer.alignment.loss(outputs[1], outputs[2])
 
 
-def fusion(layer):
-    return Case(layer, {}, fusion_inputs, half="float16")
+def fusion(layer, *unreached):
+    return Case(layer, {}, fusion_inputs, unreached=unreached, half="float16")
+
+
+def missing(kind):
+    return Case(MissingModality, {"kind": kind}, missing_inputs, half="float16")
 
 
 def item(**settings):
@@ -115,9 +146,28 @@ CASES = {
     "weighted": fusion(Weighted),
     "gated": fusion(Gated),
     "attention": fusion(Attention),
+    "concat": fusion(Concat),
+    # What a query adds to all scores alike, a softmax takes out again.
+    "transformer": fusion(Transformer, "key/bias:0"),
+    "recurrent": fusion(Recurrent),
+    "bilinear": fusion(Bilinear),
+    "missing_skip": missing("skip"),
+    "missing_token": missing("token"),
+    "missing_mean": missing("mean"),
     "alignment": Case(Alignment, {"dim": DIM}, alignment_inputs, alignment_loss),
     "alignment_hidden": Case(
         Alignment, {"dim": DIM, "hidden": 5, "temperature": 0.5}, alignment_inputs, alignment_loss
+    ),
+    "alignment_ridge": Case(Alignment, {"dim": DIM, "kind": "ridge", "l2": 0.5}, alignment_inputs),
+    "alignment_graph": Case(
+        Alignment, {"dim": DIM, "kind": "graph", "trainable_maps": False}, alignment_inputs
+    ),
+    "translation": Case(
+        TranslationLoss,
+        {"num_entities": 2, "num_relations": 2, "dim": DIM, "margin": 9.0},
+        triple_inputs,
+        translation_loss,
+        exact=True,
     ),
     "ids": Case(
         IdEmbedding,

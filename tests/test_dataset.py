@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from mmrec_tf import open_dataset, records
 from mmrec_tf.catalog import Content
-from mmrec_tf.config import UserConfig
-from mmrec_tf.errors import DatasetError
+from mmrec_tf.config import RetrievalConfig, UserConfig
+from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.records import DatasetWriter
 from mmrec_tf.schema import ModalitySpec, Schema
 
@@ -31,12 +31,16 @@ def write(folder, *, train=TRAIN, valid=VALID, ordered=False, num_items=6, **col
         for split, users in (("train", train), ("valid", valid)):
             for user, items in enumerate(users):
                 if items:
-                    parts = {name: value[: len(items)] for name, value in columns.items()}
-                    writer.write_interactions(
-                        split, user, item=items, timestamp=range(len(items)), **parts
-                    )
+                    parts = {"timestamp": range(99), **columns}
+                    parts = {name: value[: len(items)] for name, value in parts.items()}
+                    writer.write_interactions(split, user, item=items, **parts)
         writer.finish(
-            Schema(num_users=len(train), num_items=num_items, ordered=ordered),
+            Schema(
+                num_users=len(train),
+                num_items=num_items,
+                ordered=ordered,
+                ratings="rating" in columns,
+            ),
             source={"name": "test"},
             split_rule="given",
         )
@@ -274,7 +278,7 @@ def test_a_model_is_the_same_wherever_content_is(shards, tmp_path):
     for dataset in (open_dataset(shards), left(shards)):
         tf.keras.utils.set_random_seed(0)
         model = RetrievalModel(small_world.config(), dataset.schema)
-        model.adapt(dataset.catalog, dataset.users)
+        model.adapt(dataset)
         model.build_weights()
         servable = EncoderServable(model, dataset.catalog.item_id, k=3)
         requests = servable.examples_from(dataset.catalog.content, dataset.catalog.present)
@@ -286,6 +290,15 @@ def test_a_model_is_the_same_wherever_content_is(shards, tmp_path):
         for name, value in request.inputs.items():
             np.testing.assert_array_equal(value, twin.inputs[name])
         assert len(value) in (1, 4 + 4 + 1)
+
+
+# The knowledge graph
+
+
+def test_a_dataset_without_a_graph_has_no_triples(dataset):
+    assert [len(column) for column in dataset.triples] == [0] * 5
+    assert dataset.triples.head.dtype == np.int32
+    assert not (dataset.directory / "graph").exists()
 
 
 # Histories
@@ -305,6 +318,32 @@ def test_pairs_by_hand(tmp_path):
     assert item.tolist() == [3, 0, 0, 1, 2, 3, 4]
     empty = write(tmp_path / "e").histories().pairs(np.array([2]))
     assert [part.tolist() for part in empty] == [[], []]
+
+
+def test_gaps_by_hand(tmp_path):
+    histories = write(tmp_path / "d", timestamp=[100, 100, 107, 200, 201]).histories()
+    got = histories.gaps(np.array([0, 1, 2, 3, 0]), 3)
+    assert got.dtype == np.float32
+    assert got.tolist() == [[94, 1, 0], [0, -1, -1], [-1, -1, -1], [0, 0, -1], [94, 1, 0]]
+    assert histories.gaps(np.array([0]), 6).tolist() == [[101, 101, 94, 1, 0, -1]]
+    assert histories.gaps(np.array([0]), 1).tolist() == [[0]]
+    assert histories.gaps(np.zeros([0], int), 3).shape == (0, 3)
+    assert histories.gaps(np.array([0, 1]), 0).shape == (2, 0)
+
+
+def test_gaps_hold_over_centuries_and_before_1970(tmp_path):
+    times = [-(10**10), -1, 0, 1, 10**10]
+    histories = write(tmp_path / "d", timestamp=times).histories()
+    want = [2e10, 1e10 + 1, 1e10, 1e10 - 1, 0, -1]
+    np.testing.assert_allclose(histories.gaps(np.array([0]), 6), [want], rtol=1e-7)
+
+
+def test_without_times_there_are_no_gaps(tmp_path):
+    dataset = write(tmp_path / "d", timestamp=[0] * 5)
+    assert dataset.histories().time is None
+    assert (dataset.histories().gaps(np.arange(4), 3) == -1).all()
+    for batch in dataset.batches("train", 3, user=user(3)):
+        assert batch["gap"].shape == batch["history"].shape and (batch["gap"].numpy() == -1).all()
 
 
 # Batches
@@ -394,6 +433,32 @@ def test_valid_and_test_read_the_train_split_only(dataset, context):
         assert {len(history) for history in found.values()} == {0, 4}
 
 
+@pytest.mark.parametrize("split", ["train", "valid"])
+@pytest.mark.parametrize("context", ["past", "others"])
+@pytest.mark.parametrize("length", [1, 3, 9])
+def test_gaps_of_batches_are_those_of_their_histories(tmp_path, split, context, length):
+    """Counted again, item by item, from the times of the train split."""
+    rng = np.random.default_rng(0)
+    times = np.sort(rng.integers(10**9, 2 * 10**9, 20)).tolist()
+    train = [rng.permutation(30)[:n].tolist() for n in (20, 1, 0, 7)]
+    dataset = write(
+        tmp_path / "d", train=train, valid=[[29], [1], [2], [3]], num_items=30, timestamp=times
+    )
+    known = {
+        (person, item): times[place]
+        for person, items in enumerate(train)
+        for place, item in enumerate(items)
+    }
+    wraps = False
+    for batch in dataset.batches(split, 4, user=user(length, context)).as_numpy_iterator():
+        for person, history, gap in zip(batch["user"], batch["history"], batch["gap"], strict=True):
+            when = [known[person, item] for item in history[history >= 0]]
+            want = [max(when) - time for time in when] + [-1] * (length - len(when))
+            np.testing.assert_allclose(gap, want, rtol=1e-6)
+            wraps |= when != sorted(when)
+    assert wraps == (split == "train" and context == "others" and 1 < length < 20)
+
+
 def test_weights_and_ratings_go_with_their_example(tmp_path):
     columns = {"rating": [1.0, 2.0, 3.0, 4.0, 5.0], "weight": [0.1, 0.2, 0.3, 0.4, 0.5]}
     dataset = write(tmp_path / "d", **columns)
@@ -432,6 +497,135 @@ def test_the_seed_decides_which_part_of_a_long_history_is_seen(tmp_path):
     for _ in range(5):
         assert histories(1) == one
     assert one[0] != one[1] and one[0] != other[0]
+
+
+# Dislikes
+
+
+RATING = [5.0, 1.0, 3.0, 2.5, 4.0]
+
+
+def below(value, **settings):
+    return RetrievalConfig(disliked_below=value, **settings)
+
+
+def disliked(batches):
+    """(user, item) -> the disliked items, whose padding must stand behind."""
+    found = {}
+    for batch in batches.as_numpy_iterator():
+        for person, item, row in zip(batch["user"], batch["item"], batch["disliked"], strict=True):
+            known = row[: int((row >= 0).sum())]
+            assert (known >= 0).all() and len(set(known.tolist())) == len(known)
+            found[int(person), int(item)] = known.tolist()
+    return found
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_what_is_disliked_is_no_example_and_in_no_history(tmp_path, exact):
+    dataset = write(tmp_path / "d", ordered=True, rating=RATING)
+    batches = dataset.batches("train", 5, user=user(3), retrieval=below(3.0), drop_remainder=exact)
+    assert batches.element_spec == dataset.schema.batch_spec(5 if exact else None, 3, 2)
+    assert batches.cardinality() == 1
+    # A rating of exactly 3 is no dislike.
+    assert examples(batches) == {(0, 0): [], (0, 2): [0], (0, 4): [0, 2], (1, 5): [], (3, 3): []}
+    found = disliked(batches)
+    assert {pair: sorted(row) for pair, row in found.items()} == {
+        **dict.fromkeys([(0, 0), (0, 2), (0, 4)], [1, 3]),
+        (1, 5): [],
+        (3, 3): [0],
+    }
+
+
+def test_others_are_all_that_are_liked(tmp_path):
+    dataset = write(tmp_path / "d", rating=RATING, timestamp=[10, 20, 30, 40, 50])
+    batches = dataset.batches("train", 2, user=user(4, "others"), retrieval=below(3.0))
+    found = {}
+    for batch in batches.as_numpy_iterator():
+        columns = (batch[name].tolist() for name in ("user", "item", "history", "gap"))
+        for person, item, *rest in zip(*columns, strict=True):
+            found[person, item] = tuple(rest)
+    nothing = ([-1] * 4, [-1] * 4)
+    assert found == {
+        (0, 0): ([2, 4, -1, -1], [20, 0, -1, -1]),
+        (0, 2): ([0, 4, -1, -1], [40, 0, -1, -1]),
+        (0, 4): ([0, 2, -1, -1], [20, 0, -1, -1]),
+        (1, 5): nothing,
+        (3, 3): nothing,
+    }
+
+
+def test_other_splits_read_what_is_liked_and_keep_their_examples(tmp_path):
+    dataset = write(tmp_path / "d", rating=RATING)
+    batches = dataset.batches("valid", 2, user=user(4), retrieval=below(3.0))
+    assert examples(batches) == {(0, 5): [0, 2, 4], (1, 0): [5], (2, 1): []}
+    found = disliked(batches)
+    assert {pair: sorted(row) for pair, row in found.items()} == {
+        (0, 5): [1, 3],
+        (1, 0): [],
+        (2, 1): [],
+    }
+    low = write(tmp_path / "low", train=[[0, 1]], valid=[[5, 4]], rating=[4.0, 1.0])
+    assert examples(low.batches("valid", 2, retrieval=below(3.0))) == {(0, 5): [0], (0, 4): [0]}
+
+
+def test_histories_of_what_is_liked_beside_all_that_was_seen(tmp_path):
+    dataset = write(tmp_path / "d", rating=RATING, timestamp=[10, 20, 30, 40, 50])
+    liked = dataset.histories(disliked_below=3.0)
+    assert liked.last(np.arange(4), 3).tolist() == [
+        [0, 2, 4],
+        [5, -1, -1],
+        [-1, -1, -1],
+        [3, -1, -1],
+    ]
+    assert liked.gaps(np.array([0]), 3).tolist() == [[40, 20, 0]]
+    row, item = dataset.histories().pairs(np.array([0]))
+    assert item.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_without_the_setting_nothing_is_disliked(tmp_path):
+    dataset = write(tmp_path / "d", ordered=True, rating=RATING)
+    plain = list(dataset.batches("train", 3, user=user(3)).as_numpy_iterator())
+    given = dataset.batches("train", 3, user=user(3), retrieval=RetrievalConfig())
+    for one, other in zip(plain, given.as_numpy_iterator(), strict=True):
+        assert one["disliked"].shape == (len(one["user"]), 0)
+        for name, value in one.items():
+            np.testing.assert_array_equal(value, other[name])
+    # A bound below all ratings leaves every example, and nothing to dislike.
+    low = dataset.batches("train", 3, user=user(3), retrieval=below(1.0))
+    assert examples(low) == examples(dataset.batches("train", 3, user=user(3)))
+    assert low.element_spec["disliked"].shape.as_list() == [None, 0]
+
+
+def test_of_many_dislikes_all_are_seen_in_time(tmp_path):
+    train = [list(range(24)), [30, 1, 2]]
+    rating = [4.0, *[1.0] * 20, 4.0, 4.0, 4.0]
+    dataset = write(tmp_path / "d", train=train, valid=[], num_items=31, rating=rating)
+    batches = dataset.batches("train", 2, retrieval=below(3.0), seed=1)
+    assert batches.element_spec["disliked"].shape.as_list() == [None, 16]
+    epochs = [disliked(batches) for _ in range(12)]
+    rows = [row for epoch in epochs for (person, _), row in epoch.items() if person == 0]
+    assert {len(row) for row in rows} == {16}
+    assert set().union(*rows) == set(range(1, 21))
+    assert len({tuple(row) for row in rows}) > 6
+    assert all(epoch[1, 30] == [1, 2] for epoch in epochs)
+    again = dataset.batches("train", 2, retrieval=below(3.0), seed=1)
+    assert [disliked(again) for _ in range(12)] == epochs
+
+
+def test_dislikes_that_cannot_be_told_are_refused(tmp_path, dataset):
+    for ask in (
+        lambda data, value: data.batches("train", 4, retrieval=below(value)),
+        lambda data, value: data.histories(disliked_below=value),
+    ):
+        with pytest.raises(ConfigError, match="disliked_below: wanted a dataset with ratings"):
+            ask(dataset, 3.0)
+    rated = write(tmp_path / "d", rating=RATING)
+    with pytest.raises(ConfigError, match="rated 5.5 or higher; got none of 8. Set it lower"):
+        rated.batches("train", 4, retrieval=below(5.5))
+    assert len(examples(rated.batches("train", 4, retrieval=below(5.0)))) == 3
+
+
+# What is refused, and damage
 
 
 def test_an_empty_split_is_refused(tmp_path):

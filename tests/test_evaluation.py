@@ -1,5 +1,6 @@
 """Evaluation: every item ranked for every user of the split, train items left out."""
 
+import json
 import math
 
 import numpy as np
@@ -10,14 +11,19 @@ from small_world import NUM_ITEMS, NUM_USERS, build_retrieval
 from test_dataset import write
 
 from mmrec_tf import RankingModel, Recommender, evaluate
-from mmrec_tf.errors import DatasetError
+from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.evaluation import (
+    beyond_accuracy,
+    content_vectors,
     evaluate_run,
     evaluate_users,
+    item_slices,
     rank_by_popularity,
     rank_items,
     relevant_items,
+    slice_metrics,
 )
+from mmrec_tf.metrics import paired_bootstrap
 
 EVERYONE = np.arange(NUM_USERS)
 
@@ -155,7 +161,8 @@ def test_cut_offs_may_come_in_any_order_and_twice(model, dataset):
 def test_a_run_stands_beside_its_baselines(run, dataset):
     for stage in ("retrieval", "recommender"):
         found = evaluate_run(run, split="test", ks=[10], stage=stage)
-        assert list(found) == ["split", "users", "model", "popularity", "id_only"]
+        assert list(found)[:5] == ["split", "users", "model", "popularity", "id_only"]
+        assert found["baselines"] == found["left_out"] == {} and "slices" not in found
         assert (found["split"], found["users"]) == ("test", NUM_USERS)
         own, twin = run, run.twin
         judged = [
@@ -165,3 +172,147 @@ def test_a_run_stands_beside_its_baselines(run, dataset):
         assert found["id_only"] == evaluate(judged[1], dataset, ks=[10])
         assert found["popularity"] == evaluate(None, dataset, ks=[10])
     assert evaluate_run(run.twin, split="valid", ks=[10])["id_only"] is None
+
+
+# Slices
+
+
+def test_slices_by_hand(tmp_path):
+    """Items were met 3, 2, 1, 1, 0 and 0 times."""
+    dataset = write(
+        tmp_path / "d", train=[[0, 1, 2], [1, 0], [0, 3]], valid=[[4], [2], [5]], num_items=6
+    )
+    found = {
+        name: np.flatnonzero(members).tolist() for name, members in item_slices(dataset).items()
+    }
+    # A third of the way from 1, 1, 2, 3 lies 1, two thirds lie 2.
+    assert found == {
+        "warm": [0, 1, 2, 3],
+        "cold": [4, 5],
+        "tail": [2, 3],
+        "middle": [1],
+        "head": [0],
+    }
+
+
+def test_slices_of_the_small_world(dataset):
+    slices = item_slices(dataset)
+    count, present = dataset.catalog.train_count, dataset.catalog.present
+    popularity, content = ("cold", "tail", "middle", "head"), ("no", "some", "all")
+    for names in (
+        popularity,
+        tuple(f"{c} content" for c in content),
+        ("with text", "without text"),
+    ):
+        assert (np.sum([slices[name] for name in names], axis=0) == 1).all()
+    assert np.flatnonzero(slices["cold"]).tolist() == sorted({*np.flatnonzero(count == 0)})
+    assert {*small_world.COLD} <= {*np.flatnonzero(slices["cold"])}
+    assert np.flatnonzero(slices["no content"]).tolist() == [small_world.BARE]
+    assert np.flatnonzero(slices["without audio"]).tolist() == [
+        n for n in range(NUM_ITEMS) if n % 5 == 2 or n == small_world.BARE
+    ]
+    assert count[slices["tail"]].max() < count[slices["middle"]].min()
+    assert count[slices["middle"]].max() < count[slices["head"]].min()
+    both = slices["cold, with image"]
+    np.testing.assert_array_equal(both, (count == 0) & present[:, 1])
+    assert len(slices) == 1 + 4 + 3 + 8 + 4 * (3 + 8)
+
+
+def test_a_slice_counts_its_own_pairs_and_users(model, dataset):
+    users, (offset, items) = relevant_items(dataset, "test")
+    top = rank_items(model, dataset, users, k=10)
+    members = np.zeros([NUM_ITEMS], bool)
+    members[[5, 8, 28]] = True
+    recalls = []
+    for row in range(len(users)):
+        wanted = {*items[offset[row] : offset[row + 1]].tolist()} & {5, 8, 28}
+        if wanted:
+            recalls.append(len(wanted & {*top[row].tolist()}) / len(wanted))
+    found = slice_metrics(top, (offset, items), members, [10])
+    assert 0 < len(recalls) < len(users)
+    assert (found["users"], found["recall@10"]) == (len(recalls), pytest.approx(np.mean(recalls)))
+
+
+def test_a_slice_of_everything_is_the_whole_and_of_nothing_has_no_figures(model, dataset):
+    users, relevant = relevant_items(dataset, "test")
+    top = rank_items(model, dataset, users, k=10)
+    everything = slice_metrics(top, relevant, np.ones([NUM_ITEMS], bool), [10])
+    assert everything == {"users": NUM_USERS, **evaluate(model, dataset, ks=[10])}
+    assert slice_metrics(top, relevant, np.zeros([NUM_ITEMS], bool), [10]) == {"users": 0}
+
+
+# The whole report
+
+
+@pytest.fixture(scope="module")
+def report(run):
+    return evaluate_run(
+        run, split="test", ks=[5, 10], baselines=["ease", "content_knn"], slices=True
+    )
+
+
+def test_baselines_are_asked_for_by_name(report, run, monkeypatch, capsys):
+    assert list(report["baselines"]) == ["ease", "content_knn"] and report["left_out"] == {}
+    for name in ("ease", "content_knn"):
+        assert 0 < report["baselines"][name]["recall@10"] < 1
+    with pytest.raises(ConfigError, match="unknown baseline 'eas'; did you mean 'ease'"):
+        evaluate_run(run, split="test", ks=[10], baselines=["eas"])
+    monkeypatch.setattr("mmrec_tf.baselines.MAX_ITEMS", 3)
+    found = evaluate_run(run.twin, split="test", ks=[10], baselines=["popularity", "ease"])
+    assert found["baselines"] == {}
+    assert found["left_out"]["ease"].startswith("ease: wanted at most 3 items")
+    assert "left out: ease: wanted at most 3 items" in capsys.readouterr().err
+
+
+def test_differences_are_those_of_the_same_users(report, run, dataset):
+    own, other = (
+        evaluate_users(judged, dataset, ks=[10])["ndcg@10"] for judged in (run.retrieval, None)
+    )
+    found = report["differences"]["popularity"]["ndcg@10"]
+    assert found == list(paired_bootstrap(own, other))
+    assert found[0] == pytest.approx(report["model"]["ndcg@10"] - report["popularity"]["ndcg@10"])
+    assert list(report["differences"]) == ["popularity", "id_only", "ease", "content_knn"]
+
+
+def test_the_slices_of_a_report(report):
+    cold = report["slices"]["cold"]
+    # Whoever ranks by interactions alone never finds them.
+    assert cold["ease"]["recall@5"] == 0 and cold["users"] > 10 and cold["items"] >= 3
+    assert set(cold) == {"items", "users", "model", *report["differences"]}
+    assert set(cold["model"]) == {"recall@5", "recall@10", "ndcg@5", "ndcg@10"}
+    for found in report["slices"].values():
+        assert bool(found["users"]) == bool(found["model"]) and found["items"] >= 0
+    assert report["slices"]["no content"]["items"] == 1
+    json.dumps(report, allow_nan=False)
+
+
+def test_beyond_accuracy(report, run, dataset):
+    assert report["diversity_of"] == "content"
+    found = report["beyond_accuracy"]
+    assert list(found) == ["model", *report["differences"]]
+    assert found["popularity"]["novelty@5"] < found["model"]["novelty@5"]
+    assert found["popularity"]["coverage@5"] < found["model"]["coverage@5"]
+    assert found["popularity"]["gini@5"] > found["model"]["gini@5"]
+    users, _ = relevant_items(dataset, "test")
+    top = rank_items(run.retrieval, dataset, users, k=10)
+    vectors = content_vectors(run.retrieval, dataset)
+    assert found["model"] == beyond_accuracy(top, dataset, vectors, ks=[5, 10])
+
+
+def test_vectors_are_those_of_frozen_encoders(run, dataset, monkeypatch):
+    vectors = content_vectors(run.retrieval, dataset)
+    assert list(vectors.values) == list(small_world.MODALITIES)
+    np.testing.assert_array_equal(vectors.present, dataset.catalog.present)
+    monkeypatch.setattr(run.retrieval.encoders["image"], "trainable_layers", -1)
+    some = content_vectors(run.retrieval, dataset)
+    assert list(some.values) == ["text", "audio", "vector"]
+    np.testing.assert_array_equal(some.present, dataset.catalog.present[:, [0, 2, 3]])
+    assert content_vectors(run.twin.retrieval, dataset) is None
+
+
+def test_diversity_without_content_is_that_of_the_items_places(run):
+    found = evaluate_run(run.twin, split="valid", ks=[1, 3])
+    assert found["diversity_of"] == "item embeddings"
+    # A list of one has no pair.
+    assert found["beyond_accuracy"]["model"]["diversity@1"] is None
+    assert 0 < found["beyond_accuracy"]["model"]["diversity@3"] < 2

@@ -18,7 +18,7 @@ from data.media_folder import MediaFolder
 from data.selection_options import SelectionOptions
 from data.side_features import FeatureColumns
 from mmrec_tf import RetrievalModel, open_dataset, records
-from mmrec_tf.config import UserConfig
+from mmrec_tf.config import RetrievalConfig, UserConfig
 from mmrec_tf.dataset import Dataset
 from mmrec_tf.pipeline import Histories
 from mmrec_tf.schema import SPLITS
@@ -165,14 +165,18 @@ def seen_in_training(dataset: Dataset, *, model: bool = True) -> dict[str, np.nd
     batch_size = len(dataset.interactions("train").user) // 8 + 1
     for context in ("past", "others"):
         user = UserConfig(history_length=4, history_context=context)
-        for balance in (0.0, 1.0):
+        settings = [{"item_balance": 0.0}, {"item_balance": 1.0}]
+        if dataset.schema.ratings:
+            settings.append({"disliked_below": 3.0})
+        for setting in settings:
+            retrieval = RetrievalConfig(**setting)
             batches = dataset.batches(
-                "train", batch_size, user=user, shuffle=True, seed=1, item_balance=balance
+                "train", batch_size, user=user, retrieval=retrieval, shuffle=True, seed=1
             )
             epoch = list(batches.as_numpy_iterator())
             for name in epoch[0]:
                 values = np.concatenate([batch[name] for batch in epoch])
-                _add(seen, f"batches {context} {balance}", {name: values})
+                _add(seen, f"batches {context} {setting}", {name: values})
     if model:
         _add(seen, "tables", model_tables(dataset))
     return seen
@@ -185,7 +189,7 @@ def model_tables(dataset: Dataset) -> dict:
         modalities=["text"], user__id_embedding=True, alignment__weight=0.0, text__max_tokens=8
     )
     model = RetrievalModel(config, dataset.schema)
-    model.adapt(dataset.catalog, dataset.users)
+    model.adapt(dataset)
     return {**model.tables, "encoder": model.encoders["text"].get_weights()}
 
 
@@ -277,7 +281,7 @@ def test_one_other_interaction_in_train_is_noticed(by_time, tmp_path):
     found = differences(by_time, other)
     wanted = {"catalog train_count", "catalog log_frequency", "catalog probability"}
     wanted |= {"histories item", "tables log_frequency"}
-    wanted |= {f"batches {context} 0.0 item" for context in ("past", "others")}
+    wanted |= {f"batches {n} {{'item_balance': 0.0}} item" for n in ("past", "others")}
     assert wanted <= set(found)
     # It changes neither the items nor the users themselves.
     assert not [n for n in found if n.startswith(("users", "catalog features", "tables content"))]
@@ -295,15 +299,16 @@ def test_one_other_rating_in_train_is_noticed(by_time, tmp_path):
 def test_a_leak_is_noticed(by_time, tmp_path, monkeypatch):
     other = beside(by_time, tmp_path / "other")
 
-    def leaky(self):
+    def leaky(self, disliked_below=None):
         """Histories that end with what the user met in valid."""
         parts = [self.interactions(split) for split in ("train", "valid")]
-        user, item = (np.concatenate([part[n] for part in parts]) for n in (0, 1))
+        user, item, time = (np.concatenate([part[n] for part in parts]) for n in range(3))
         count = np.bincount(user, minlength=self.schema.num_users)
         order = np.argsort(user, kind="stable")
-        return Histories(item[order], np.concatenate([[0], np.cumsum(count)]))
+        return Histories(item[order], np.concatenate([[0], np.cumsum(count)]), time[order])
 
     monkeypatch.setattr(Dataset, "histories", leaky)
+    monkeypatch.setattr(Dataset, "_by_user", lambda self, _: leaky(self))
     assert "histories item" in differences(by_time, other, model=False)
     with pytest.raises(AssertionError):
         assert_histories_hold_train_only(by_time)

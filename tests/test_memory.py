@@ -83,7 +83,7 @@ def test_only_what_does_not_fit_stays_on_disk(dataset, tmp_path):
         training__catalog_memory_mb=1,
     )
     model = RetrievalModel(config, dataset.schema)
-    model.adapt(dataset.catalog, dataset.users, cache=tmp_path)
+    model.adapt(dataset, cache=tmp_path)
     assert places(model) == {"image": True, "audio": False}
     table = model.tables["content"]["image"]
     assert (table.dtype, table.shape) == (np.uint8, (30, 128, 128, 3))
@@ -103,9 +103,9 @@ def test_what_cannot_read_from_disk_is_refused(dataset, setting, value):
     config = small_world.config(**small_world.VECTORS, **ON_DISK).override({setting: value})
     model = RetrievalModel(config, dataset.schema)
     with pytest.raises(ConfigError, match=rf"vector takes 1 of 0 MiB.*{setting}.*at least 1"):
-        model.adapt(dataset.catalog, dataset.users)
+        model.adapt(dataset)
     config = config.override({"training.catalog_memory_mb": 1})
-    RetrievalModel(config, dataset.schema).adapt(dataset.catalog, dataset.users)
+    RetrievalModel(config, dataset.schema).adapt(dataset)
 
 
 def test_there_is_no_less_room_than_none():
@@ -116,7 +116,7 @@ def test_there_is_no_less_room_than_none():
 def test_no_export_reads_a_table_on_disk(dataset, tmp_path):
     settings = {**small_world.VECTORS, **ON_DISK, "item__features": False}
     model = RetrievalModel(small_world.config(**settings), dataset.schema)
-    model.adapt(dataset.catalog, dataset.users, cache=tmp_path / "cache")
+    model.adapt(dataset, cache=tmp_path / "cache")
     model.build_weights()
     assert places(model) == {"vector": True}
     batch = next(iter(dataset.batches("train", 8, user=model.config.user)))
@@ -160,7 +160,7 @@ def test_the_estimate_is_what_there_is_afterwards(dataset, tmp_path, monkeypatch
     histories = dataset.histories()
     place = np.arange(len(splits[0].user), dtype=np.int64)
     assert memory["interactions"] == (
-        sum(map(nbytes, splits)) + nbytes([*made, place, *histories]) + 4  # The padding.
+        sum(map(nbytes, splits)) + nbytes([*made, place, *histories]) + 12  # The padding.
     )
     shards = (dataset.directory / "items").iterdir()
     assert memory["raw content"] == sum(path.stat().st_size for path in shards)
@@ -172,7 +172,7 @@ def test_what_is_left_on_disk_is_said_apart(dataset, tmp_path, monkeypatch):
     model.make_encoders(dataset.catalog, dataset.users)
     model.build_weights()
     found = estimate(model, dataset)
-    model.adapt(dataset.catalog, dataset.users, cache=tmp_path)
+    model.adapt(dataset, cache=tmp_path)
     tables = model.tables["content"]
     assert found.disk == {name: tables[name].nbytes for name in ("audio", "vector")}
     assert not {"audio", "vector"} & found.memory.keys()

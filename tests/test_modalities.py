@@ -295,6 +295,29 @@ def test_last_n_train(name, one, two):
         assert all(gradient is not None for gradient in gradients(encoder, RAW[name]))
 
 
+@pytest.mark.parametrize("name", ["text", "image", "audio", "gru"])
+def test_frozen_layers_stay_as_they_are_while_others_train(name):
+    """Batch statistics too, but for those of a normalization that trains."""
+    encoder = build(name, trainable_layers=1)
+    leaves = [
+        part
+        for part in encoder.submodules
+        if isinstance(part, tf.keras.layers.Layer) and part.trainable_weights
+        if not any(isinstance(below, tf.keras.layers.Layer) for below in part.submodules)
+    ]
+    free = {id(weight) for leaf in leaves for weight in leaf.weights}
+    assert {id(weight) for weight in encoder.trainable_weights} <= free
+    weights, before = list(encoder.weights), encoder.get_weights()
+    optimizer = tf.keras.optimizers.AdamW(0.1, weight_decay=0.1)
+    found = gradients(encoder, RAW[name])
+    optimizer.apply_gradients(zip(found, encoder.trainable_weights, strict=True))
+    for weight, old in zip(weights, before, strict=True):
+        assert id(weight) in free or np.array_equal(weight, old), weight.name
+    for weight, old in zip(weights, before, strict=True):
+        if "bias" not in weight.name:
+            assert id(weight) not in free or np.abs(weight - old).max() > 0, weight.name
+
+
 def test_half_precision_is_finite_and_close(name, encoder):
     tf.keras.mixed_precision.set_global_policy("mixed_float16")
     try:

@@ -1,6 +1,7 @@
 """Batches: balanced by item, in any order or in one, made here or by a tf.data service."""
 
 import collections
+import dataclasses
 import os
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from test_retrieval import popular_world
 
 from mmrec_tf import RetrievalModel
 from mmrec_tf.catalog import draw_probability
+from mmrec_tf.config import RetrievalConfig
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.pipeline import NUM_ORDERS
 from mmrec_tf.training import train
@@ -29,9 +31,13 @@ def pairs(batches):
     return [row for batch in columns for row in zip(*(c.tolist() for c in batch), strict=True)]
 
 
+def balanced(balance):
+    return RetrievalConfig(item_balance=balance)
+
+
 def frequency(dataset, balance, **options):
     """How often each item is drawn, over some epochs."""
-    batches = dataset.batches("train", 64, item_balance=balance, **options)
+    batches = dataset.batches("train", 64, retrieval=balanced(balance), **options)
     drawn = np.concatenate([b["item"] for b in batches.repeat(40).as_numpy_iterator()])
     return np.bincount(drawn, minlength=dataset.schema.num_items) / len(drawn)
 
@@ -57,7 +63,7 @@ def test_items_are_drawn_as_often_as_the_balance_says(popular, balance):
 
 def test_all_of_an_item_s_examples_are_drawn(popular):
     """With replacement: as many as there are in all, a few of them several times an epoch."""
-    batches = popular.batches("train", 64, item_balance=1.0)
+    batches = popular.batches("train", 64, retrieval=balanced(1.0))
     epochs = [pairs(batches) for _ in range(30)]
     total = len(popular.interactions("train").user)
     assert {len(epoch) for epoch in epochs} == {total}
@@ -69,7 +75,7 @@ def test_all_of_an_item_s_examples_are_drawn(popular):
 
 def test_every_epoch_is_another_draw_and_the_seed_decides(popular):
     def epochs(seed):
-        batches = popular.batches("train", 64, item_balance=1.0, seed=seed)
+        batches = popular.batches("train", 64, retrieval=balanced(1.0), seed=seed)
         return [pairs(batches) for _ in range(2)]
 
     one, other = epochs(1), epochs(2)
@@ -81,7 +87,7 @@ def test_balanced_examples_keep_their_history_weight_and_rating(tmp_path):
     columns = {"rating": [1.0, 2.0, 3.0, 4.0, 5.0], "weight": [0.5, 1.0, 1.5, 2.0, 2.5]}
     dataset = write(tmp_path / "d", ordered=True, **columns)
     plain = {pair: row for pair, *row in histories(dataset.batches("train", 3, user=user(3)))}
-    drawn = dataset.batches("train", 3, user=user(3), item_balance=0.7).repeat(20)
+    drawn = dataset.batches("train", 3, user=user(3), retrieval=balanced(0.7)).repeat(20)
     seen = {pair: row for pair, *row in histories(drawn)}
     assert seen == plain
 
@@ -95,7 +101,7 @@ def histories(batches):
 
 def test_balance_keeps_the_spec(popular):
     for exact in (False, True):
-        batches = popular.batches("train", 7, item_balance=1.0, drop_remainder=exact)
+        batches = popular.batches("train", 7, retrieval=balanced(1.0), drop_remainder=exact)
         assert batches.element_spec == popular.schema.batch_spec(7 if exact else None, 50)
         sizes = [len(batch["user"]) for batch in batches]
         assert len(sizes) == batches.cardinality()
@@ -139,11 +145,20 @@ def test_the_correction_follows_what_is_drawn(popular, balance):
         optimizer.apply_gradients([(gradient, model.popularity_weight)])
 
     batches = popular.batches(
-        "train", 64, user=model.config.user, shuffle=True, item_balance=balance
+        "train", 64, user=model.config.user, shuffle=True, retrieval=balanced(balance)
     )
     for inputs in batches.repeat(4):
         step(inputs)
     assert float(model.popularity_weight) == pytest.approx(1 - balance, abs=0.1)
+
+
+def test_examples_that_are_left_are_balanced_among_themselves(tmp_path):
+    train = [[0, 1], [0, 1], [0, 2], [0, 1], [3, 1]]
+    dataset = write(tmp_path / "d", train=train, valid=[], rating=[5.0, 1.0])
+    retrieval = RetrievalConfig(item_balance=1.0, disliked_below=3.0)
+    batches = dataset.batches("train", 2, retrieval=retrieval).repeat(200)
+    drawn = np.bincount([row[1] for row in pairs(batches)], minlength=6)
+    np.testing.assert_allclose(drawn / drawn.sum(), [0.5, 0, 0, 0.5, 0, 0], atol=0.06)
 
 
 def test_training_balances_retrieval_and_nothing_else(dataset, monkeypatch):
@@ -153,7 +168,7 @@ def test_training_balances_retrieval_and_nothing_else(dataset, monkeypatch):
     batches = type(dataset).batches
 
     def recorded(self, split, *arguments, **options):
-        asked.append(options["item_balance"])
+        asked.append(options["retrieval"])
         return batches(self, split, *arguments, **options)
 
     monkeypatch.setattr(type(dataset), "batches", recorded)
@@ -161,7 +176,7 @@ def test_training_balances_retrieval_and_nothing_else(dataset, monkeypatch):
     retrieval = RetrievalModel(config, dataset.schema)
     train(retrieval, dataset)
     train(RankingModel(config, retrieval), dataset)
-    assert asked == [0.75, 0.0]
+    assert asked == [config.retrieval, dataclasses.replace(config.retrieval, item_balance=0.0)]
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1])
@@ -266,6 +281,29 @@ def test_a_service_gives_an_example_its_own_history_and_weight(tmp_path, service
     assert sorted(pairs(served)) == sorted(pairs(plain))
 
 
+def test_a_service_gives_gaps_and_dislikes_too(tmp_path, service):
+    columns = {"rating": [5.0, 1.0, 3.0, 2.5, 4.0], "timestamp": [10, 20, 40, 80, 160]}
+    dataset = write(tmp_path / "d", ordered=True, **columns)
+
+    def rows(**options):
+        retrieval = RetrievalConfig(disliked_below=3.0, item_balance=options.pop("balance", 0.0))
+        batches = dataset.batches("train", 2, user=user(3), retrieval=retrieval, **options)
+        return {
+            (person, item): (history, gap, sorted(disliked))
+            for batch in batches.repeat(8).as_numpy_iterator()
+            for person, item, history, gap, disliked in zip(
+                *(batch[n].tolist() for n in ("user", "item", "history", "gap", "disliked")),
+                strict=True,
+            )
+        }
+
+    plain = rows()
+    assert plain[0, 4] == ([0, 2, -1], [30.0, 0.0, -1.0], [1, 3])
+    assert rows(data_service=service) == rows(data_service=service, shuffle=True) == plain
+    drawn = rows(data_service=service, balance=0.5)
+    assert len(drawn) > 2 and all(plain[pair] == row for pair, row in drawn.items())
+
+
 def test_orders_are_taken_in_turn(dataset, service):
     served = dataset.batches("train", 500, shuffle=True, data_service=service)
     orders = [tuple(pairs(served)) for _ in range(NUM_ORDERS + 1)]
@@ -282,7 +320,7 @@ def test_long_histories_are_seen_in_parts_on_a_service_too(tmp_path, service):
 
 
 def test_a_service_draws_as_the_balance_says(popular, service):
-    options = {"item_balance": 1.0, "data_service": service}
+    options = {"retrieval": balanced(1.0), "data_service": service}
     batches = popular.batches("train", 64, **options)
     drawn = [np.array([p[1] for p in pairs(batches)]) for _ in range(NUM_ORDERS)]
     share = np.bincount(np.concatenate(drawn), minlength=12) / sum(map(len, drawn))

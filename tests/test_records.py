@@ -12,6 +12,8 @@ import tensorflow as tf
 
 import mmrec_tf as mm
 from mmrec_tf import records
+from mmrec_tf.records import writer as writer_module
+from mmrec_tf.records.parts import bytes_feature, integers_feature, serialize
 from mmrec_tf.schema import SPLITS, FeatureSpec, ModalitySpec, Schema
 
 SCHEMA = Schema(
@@ -118,6 +120,138 @@ def test_what_is_written_is_read(tmp_path):
         "dropped": {},
         "skipped_rows": {},
     }
+
+
+NO_GRAPH = records.Triples(*[np.zeros([0], np.int32)] * 3, *[np.zeros([0], object)] * 2)
+# Items are nodes 0 and 1, "maker" and "Zaunkönig" 2 and 3.
+GRAPH = records.Triples(
+    head=np.array([3, 0, 1, 0, 0], np.int32),
+    relation=np.array([0, 1, 0, 0, 0], np.int32),
+    tail=np.array([2, 2, 2, 3, 1], np.int32),
+    entity_id=np.array(["maker", "Zaunkönig"], object),
+    relation_id=np.array(["part_of", "made_by"], object),
+)
+
+
+def write_graph(directory: pathlib.Path, triples=GRAPH, **counts) -> dict:
+    settings = {"num_items": 2, "num_entities": 2, "num_relations": 2, **counts}
+    with records.DatasetWriter(directory) as writer:
+        for i in range(2):
+            writer.write_item(f"i{i}")
+        writer.write_triples(triples)
+        schema = Schema(num_users=0, **settings)
+        return writer.finish(schema, source={"name": "test"}, split_rule="given")
+
+
+def test_a_graph_that_is_written_is_read(tmp_path):
+    manifest = write_graph(tmp_path / "d")
+    found = records.read_triples(tmp_path / "d", records.read_schema(tmp_path / "d"))
+    rows = list(zip(*(column.tolist() for column in found[:3]), strict=True))
+    assert rows == [(0, 0, 1), (0, 0, 3), (0, 1, 2), (1, 0, 2), (3, 0, 2)]
+    assert {column.dtype for column in found[:3]} == {np.dtype(np.int32)}
+    assert found.entity_id.tolist() == ["maker", "Zaunkönig"]
+    assert found.relation_id.tolist() == ["part_of", "made_by"]
+    counts = {name: manifest["counts"][name] for name in ("triples", "entities", "relations")}
+    assert counts == {"triples": 5, "entities": 2, "relations": 2}
+    name = "graph/triples/part-00000-of-00001.tfrecord"
+    assert manifest["files"][name]["records"] == 3  # one a head
+    assert records.verify(tmp_path / "d", full=True) == manifest
+
+
+def test_the_order_of_triples_changes_no_byte(tmp_path):
+    turned = GRAPH._replace(**{n: getattr(GRAPH, n)[::-1] for n in ("head", "relation", "tail")})
+    assert write_graph(tmp_path / "one") == write_graph(tmp_path / "other", turned)
+
+
+def test_an_empty_graph_is_a_graph(tmp_path):
+    manifest = write_graph(tmp_path / "d", NO_GRAPH, num_entities=0, num_relations=0)
+    assert manifest["counts"]["triples"] == 0
+    assert len([name for name in manifest["files"] if name.startswith("graph/")]) == 3
+    found = records.read_triples(tmp_path / "d", records.read_schema(tmp_path / "d"))
+    assert [len(column) for column in found] == [0] * 5
+    # One item only, and so no entities.
+    alone = GRAPH._replace(
+        **{name: np.zeros([1], np.int32) for name in ("head", "relation", "tail")},
+        entity_id=np.zeros([0], object),
+        relation_id=np.array(["like"], object),
+    )
+    write_graph(tmp_path / "e", alone, num_entities=0, num_relations=1)
+    found = records.read_triples(tmp_path / "e", records.read_schema(tmp_path / "e"))
+    assert [column.tolist() for column in found] == [[0], [0], [0], [], ["like"]]
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"num_entities": 3}, "wanted the schema's 3 entities; 2 were written"),
+        ({"num_relations": 1}, "wanted the schema's 1 relations; 2 were written"),
+    ],
+)
+def test_a_graph_that_does_not_fit_the_schema_is_not_written(tmp_path, counts, message):
+    with pytest.raises(mm.DatasetError, match=message):
+        write_graph(tmp_path / "d", **counts)
+    assert not (tmp_path / "d").exists()
+
+
+def graph_fault(
+    tmp_path, monkeypatch, *, replaced: dict | None = None, records_=None
+) -> pytest.ExceptionInfo:
+    """What reading says of a graph that was written otherwise than by the writer."""
+    if records_ is not None:
+        made = [("graph/entities", {"entity_id": b}) for b in ("maker", "bird")]
+        made += [("graph/relations", {"relation_id": b}) for b in ("part_of", "made_by")]
+        made += [("graph/triples", parts) for parts in records_]
+
+        def feature(value):
+            return bytes_feature(value) if isinstance(value, str) else integers_feature(value)
+
+        lines = [(f, serialize({n: feature(v) for n, v in parts.items()})) for f, parts in made]
+        monkeypatch.setattr(writer_module, "triple_records", lambda _: iter(lines))
+    write_graph(tmp_path / "d", GRAPH._replace(**(replaced or {})))
+    with pytest.raises(mm.DatasetError) as error:
+        records.read_triples(tmp_path / "d", records.read_schema(tmp_path / "d"))
+    return error
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"tail": np.array([2, 2, 2, 4, 1])}, "name a node beyond the schema's 4"),
+        ({"head": np.array([4, 0, 1, 0, 0])}, "name a node beyond the schema's 4"),
+        ({"tail": np.array([2, 2, 2, -1, 1])}, "name a node beyond the schema's 4"),
+        ({"relation": np.array([0, 2, 0, 0, 0])}, "name a relation beyond the schema's 2"),
+    ],
+)
+def test_triples_of_unknown_nodes_are_refused(tmp_path, monkeypatch, replaced, message):
+    error = graph_fault(tmp_path, monkeypatch, replaced=replaced)
+    error.match(rf"graph/triples/part-00000-of-00001.tfrecord: records 1 to 3 of 3 {message}")
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([{"head": [1], "relation": [0], "tail": [0]}] * 2, "are out of order"),
+        ([{"head": [1], "relation": [0, 1], "tail": [0]}], "a tail for each relation"),
+        ([{"relation": [0], "tail": [0]}], "wanted one head"),
+        ([{"head": "one", "relation": [0], "tail": [0]}], "is no record of graph/triples"),
+    ],
+)
+def test_records_that_are_no_triples_are_refused(tmp_path, monkeypatch, parts, message):
+    graph_fault(tmp_path, monkeypatch, records_=parts).match(message)
+
+
+def test_a_damaged_graph_is_named(tmp_path):
+    write_graph(tmp_path / "d")
+    schema = records.read_schema(tmp_path / "d")
+    path = shard(tmp_path / "d", "graph/entities")
+    data = path.read_bytes()
+    path.write_bytes(data[:-3])
+    with pytest.raises(mm.DatasetError, match=f"{path}: ends early at record 2 of 2"):
+        records.read_triples(tmp_path / "d", schema)
+    path.write_bytes(data)
+    shard(tmp_path / "d", "graph/triples").unlink()
+    with pytest.raises(mm.DatasetError, match="part-00000-of-00001.tfrecord: missing"):
+        records.read_triples(tmp_path / "d", schema)
 
 
 def test_columns_have_the_promised_types(tmp_path):
@@ -475,12 +609,15 @@ def test_what_is_not_left_by_a_writing_is_not_touched(tmp_path):
 
 def test_writing_needs_no_tensorflow(tmp_path):
     code = (
-        "import sys; from mmrec_tf.schema import Schema\n"
-        "from mmrec_tf.records import DatasetWriter\n"
+        "import sys; import numpy as np; from mmrec_tf.schema import Schema\n"
+        "from mmrec_tf.records import DatasetWriter, Triples\n"
         "with DatasetWriter(sys.argv[1]) as writer:\n"
         "    writer.write_item('i', content={'text': 'a'}); writer.write_user('u')\n"
         "    writer.write_interactions('train', 0, item=[0], timestamp=[0])\n"
-        "    writer.finish(Schema(1, 1), source={}, split_rule='given')\n"
+        "    zero = np.zeros(1, int)\n"
+        "    writer.write_triples(Triples(zero, zero, zero, [], ['like']))\n"
+        "    schema = Schema(1, 1, num_relations=1)\n"
+        "    writer.finish(schema, source={}, split_rule='given')\n"
         "assert 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "d"], check=True)

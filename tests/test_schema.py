@@ -54,6 +54,12 @@ def test_a_missing_or_unknown_name_is_refused(change):
         Schema.from_json(tree)
 
 
+def test_a_schema_from_before_there_were_graphs_has_none():
+    tree = json.loads(json.dumps(SCHEMA.to_json()))
+    del tree["num_entities"], tree["num_relations"]
+    assert Schema.from_json(tree) == SCHEMA
+
+
 def test_an_unknown_kind_of_modality_is_refused():
     with pytest.raises(DatasetError, match="wanted one of text, image, audio, vector; got 'smell'"):
         ModalitySpec("smell")
@@ -74,8 +80,11 @@ def test_batch_spec():
     assert {name: (part.shape.as_list(), part.dtype.name) for name, part in spec.items()} == {
         "user": ([8], "int32"),
         "history": ([8, 20], "int32"),
+        "gap": ([8, 20], "float32"),
         "item": ([8], "int32"),
         "rating": ([8], "float32"),
         "weight": ([8], "float32"),
+        "disliked": ([8, 0], "int32"),
     }
+    assert SCHEMA.batch_spec(8, 20, 3)["disliked"].shape.as_list() == [8, 3]
     assert SCHEMA.batch_spec(None, 20)["history"].shape.as_list() == [None, 20]

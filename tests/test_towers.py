@@ -224,8 +224,11 @@ def test_a_gap_in_the_history_is_passed_over(history):
     )
 
 
-@pytest.mark.parametrize("history, ordered", [("mean", False), ("attention", False), ("gru", True)])
-def test_only_the_gru_minds_the_order(history, ordered):
+@pytest.mark.parametrize(
+    "history, ordered",
+    [("mean", False), ("attention", True), ("gru", True), ("self_attention", True)],
+)
+def test_all_but_the_mean_mind_the_order(history, ordered):
     tower = user_tower(history=history)
     backwards = users()["history"][0:1, ::-1]
     one = {"user": np.array([0], np.int32), "known": np.ones([1, 3], bool)}

@@ -12,6 +12,7 @@ import tensorflow as tf
 from mmrec_tf.config import TextConfig
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.modalities import tokenization
+from mmrec_tf.modalities.adaptation import adapt_bert
 from mmrec_tf.modalities.encoder import ModalityEncoder
 from mmrec_tf.schema import ModalitySpec
 
@@ -102,6 +103,11 @@ class Encoder(ModalityEncoder):
       pooling: "mean" over the tokens or "cls".
       trainable_layers: 0 keeps BERT frozen, n trains the last n blocks, -1 trains all with the
         embeddings.
+      adaptation: what trains in those blocks: "full", all of their weights; "lora", low-rank
+        updates of the projections to queries and values (Hu et al. 2021); "adapter", bottlenecks
+        behind attention and feed-forward (Houlsby et al. 2019). The latter two leave BERT's own
+        weights as they are.
+      adaptation_rank: of the updates, or the width of the bottlenecks.
       word_dropout: share of the words hidden in training, behind [MASK], or [UNK] where the
         vocabulary has no [MASK].
       synonyms: JSON of a dictionary from tokens that are words to lists of others; "" for none.
@@ -123,6 +129,8 @@ class Encoder(ModalityEncoder):
         max_tokens: int = 64,
         pooling: str = "mean",
         trainable_layers: int = 0,
+        adaptation: str = "full",
+        adaptation_rank: int = 8,
         word_dropout: float = 0.0,
         synonyms: str = "",
         synonym_share: float = 0.1,
@@ -136,6 +144,8 @@ class Encoder(ModalityEncoder):
         self.lower_case = lower_case
         self.max_tokens = max_tokens
         self.pooling = pooling
+        self.adaptation = adaptation
+        self.adaptation_rank = adaptation_rank
         self.word_dropout = word_dropout
         self.synonyms = synonyms
         self.synonym_share = synonym_share
@@ -159,7 +169,10 @@ class Encoder(ModalityEncoder):
         self.bert = transformers.TFBertModel(settings, add_pooling_layer=False, name="bert")
         self.bert(self.bert.dummy_inputs)
         main = self.bert.bert
-        self._freeze(main.encoder.layer, below=[main.embeddings])
+        if self.frozen or adaptation == "full":
+            self._freeze(main.encoder.layer, below=[main.embeddings])
+        else:
+            adapt_bert(main, trainable_layers, adaptation=adaptation, rank=adaptation_rank)
 
     @property
     def output_dim(self) -> int:
@@ -238,6 +251,8 @@ class Encoder(ModalityEncoder):
             "lower_case": self.lower_case,
             "max_tokens": self.max_tokens,
             "pooling": self.pooling,
+            "adaptation": self.adaptation,
+            "adaptation_rank": self.adaptation_rank,
             "word_dropout": self.word_dropout,
             "synonyms": self.synonyms,
             "synonym_share": self.synonym_share,
@@ -269,6 +284,8 @@ def build_encoder(
         "max_tokens": config.max_tokens,
         "pooling": config.pooling,
         "trainable_layers": config.trainable_layers,
+        "adaptation": config.adaptation,
+        "adaptation_rank": config.adaptation_rank,
         "word_dropout": config.word_dropout,
         "synonym_share": config.synonym_share,
     }
@@ -354,7 +371,10 @@ def _pretrained(config: TextConfig, settings: dict[str, Any]) -> Encoder:
         synonyms=_usable_synonyms(config.synonyms, vocabulary, lower_case=lower_case),
         **settings,
     )
-    encoder.bert.set_weights([value.astype("float32") for value in model.get_weights()])
+    # By name, as what trains and what does not changes the order of weights.
+    own = {weight.name.partition("/")[2]: weight for weight in encoder.bert.weights}
+    for weight in model.weights:
+        own[weight.name.partition("/")[2]].assign(tf.cast(weight, tf.float32))
     return encoder
 
 

@@ -15,6 +15,7 @@ from mmrec_tf.records.reader import (
     read_items,
     read_users,
 )
+from mmrec_tf.records.triples import Triples, read_triples
 from mmrec_tf.records.writer import DatasetWriter, versions
 
 __all__ = [
@@ -24,11 +25,13 @@ __all__ = [
     "Item",
     "PreparedItem",
     "Quarantined",
+    "Triples",
     "User",
     "read_interactions",
     "read_items",
     "read_manifest",
     "read_schema",
+    "read_triples",
     "read_users",
     "sha256",
     "verify",

@@ -12,7 +12,7 @@ from mmrec_tf.errors import DatasetError
 from mmrec_tf.records.manifest import read_manifest, write_json
 
 # What an unfinished directory holds, beside JSON files.
-_OURS = ("items", "users", "interactions", "work", "quarantine.csv")
+_OURS = ("items", "users", "interactions", "graph", "work", "quarantine.csv")
 
 
 class PartialDirectory:

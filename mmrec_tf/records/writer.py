@@ -25,6 +25,7 @@ from mmrec_tf.records.parts import (
     side_features,
 )
 from mmrec_tf.records.shards import ShardWriter
+from mmrec_tf.records.triples import FOLDERS, Triples, triple_records
 from mmrec_tf.schema import SPLITS, Schema
 
 SHARD_BYTES = 128 << 20
@@ -87,6 +88,7 @@ class DatasetWriter:
         self._files: dict[str, dict[str, Any]] = {}
         self._contents = Contents()
         self._interactions: Counter[str] = Counter({split: 0 for split in SPLITS})
+        self._graph: dict[str, int] = {}
         self._partial = PartialDirectory(directory, overwrite=overwrite, job=job)
         self.items, self.work = self._partial.items, self._partial.work
         self.reports = self._partial.reports
@@ -174,6 +176,18 @@ class DatasetWriter:
         self._folder(f"interactions/{split}", "part").write(serialize(parts))
         self._interactions[split] += len(item)
 
+    def write_triples(self, triples: Triples) -> None:
+        """Adds the knowledge graph, all of it at once.
+
+        Args:
+          triples: distinct ones; items are numbered as in the dataset.
+        """
+        self._graph = triples.counts
+        for folder, stem in FOLDERS.items():
+            self._folder(folder, stem)
+        for folder, record in triple_records(triples):
+            self._folder(folder, FOLDERS[folder]).write(record)
+
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Adds a further JSON file, such as `ceiling.json`."""
         write_json(self._partial.path / name, value)
@@ -216,6 +230,8 @@ class DatasetWriter:
         for name, written, number in (
             ("items", self._contents.num_items, schema.num_items),
             ("users", users, schema.num_users),
+            ("entities", self._graph.get("entities", 0), schema.num_entities),
+            ("relations", self._graph.get("relations", 0), schema.num_relations),
         ):
             if written != number:
                 raise DatasetError(
@@ -242,6 +258,7 @@ class DatasetWriter:
                 "users": schema.num_users,
                 "items": schema.num_items,
                 "interactions": dict(self._interactions),
+                **self._graph,
                 "present": {name: self.present(name) for name in schema.modalities},
                 "repeated_content": {
                     name: self._contents.duplicates(name) for name in schema.modalities

@@ -1,0 +1,222 @@
+"""What a model has to beat: rankings that need no neural network.
+
+score = BASELINES["ease"](dataset, None)
+score(np.array([3, 7]))  # <float32>[2, item], higher is better
+rank_by(score, dataset, users, k=10)
+"""
+
+import difflib
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+
+from mmrec_tf.dataset import Dataset
+from mmrec_tf.errors import ConfigError
+from mmrec_tf.metrics import ItemVectors, mean_metrics, retrieval_metrics, top_k
+
+# Users ranked at once: so many, or fewer, so that their scores stay below 128 MiB.
+BLOCK, SCORES = 1024, 1 << 25
+# Matrices of items against items are dense: at this many, 1.6 GB in single precision.
+MAX_ITEMS = 20_000
+EASE_L2 = 50.0
+FACTORS = 64
+IALS_ALPHA = 10.0
+# What suits a dataset differs by orders of magnitude, so the valid split has to say.
+IALS_L2 = (10.0, 30.0, 100.0)
+BPR_L2 = (0.01, 0.03, 0.1)
+CHOICE = "ndcg@10"
+
+Score = Callable[[np.ndarray], np.ndarray]
+Baseline = Callable[[Dataset, ItemVectors | None], Score]
+
+
+def train_matrix(dataset: Dataset) -> scipy.sparse.csr_matrix:
+    """The train split as <float32>[user, item] of zeros and ones."""
+    train = dataset.interactions("train")
+    shape = (dataset.schema.num_users, dataset.schema.num_items)
+    ones = np.ones(len(train.user), np.float32)
+    matrix = scipy.sparse.csr_matrix((ones, (train.user, train.item)), shape)
+    matrix.data[:] = 1  # The same pair twice was summed up.
+    return matrix
+
+
+def rank_by(score: Score, dataset: Dataset, users: np.ndarray, *, k: int) -> np.ndarray:
+    """The first k items for each user, train items left out.
+
+    Args:
+      score: <int>[n] numbers of users -> <float32>[n, item].
+      dataset: Dataset.
+      users: <int>[n].
+      k: int.
+
+    Returns:
+      <int32>[n, k], best first; -1 behind the last one where fewer are left.
+    """
+    histories = dataset.histories()
+    size = min(BLOCK, max(1, SCORES // dataset.schema.num_items))
+    blocks = [users[start : start + size] for start in range(0, len(users), size)]
+    return np.concatenate([top_k(score(some), k, exclude=histories.pairs(some)) for some in blocks])
+
+
+def popularity(dataset: Dataset, vectors: ItemVectors | None) -> Score:
+    """The same for everyone: the number of train interactions."""
+    count = dataset.catalog.train_count.astype(np.float32)
+    return lambda users: np.tile(count, (len(users), 1))
+
+
+def item_knn(dataset: Dataset, vectors: ItemVectors | None) -> Score:
+    """Items that the same users met: cosine between columns (Sarwar et al. 2001), all neighbors.
+
+    Raises:
+      ConfigError: for more than `MAX_ITEMS` items, as all others that compare items with items.
+    """
+    _require_few(dataset, "item_knn")
+    train = train_matrix(dataset)
+    norm = np.sqrt(np.maximum(np.asarray(train.sum(axis=0)).ravel(), 1))
+    similarity = (train.T @ train).toarray() / norm[:, None] / norm[None, :]
+    return _linear(train, similarity)
+
+
+def content_knn(dataset: Dataset, vectors: ItemVectors | None) -> Score:
+    """Items that are alike: cosine between the vectors of frozen encoders, the mean over the
+    modalities that both have. It reaches items that nobody has met, and knows no popularity.
+
+    Raises:
+      ConfigError: without such vectors.
+    """
+    if vectors is None:
+        raise ConfigError(
+            "content_knn: wanted vectors of frozen encoders; this model has none. Measure a run "
+            "with a modality whose trainable_layers is 0."
+        )
+    _require_few(dataset, "content_knn")
+    similarity, _ = vectors.similarity(np.arange(dataset.schema.num_items))
+    return _linear(train_matrix(dataset), similarity)
+
+
+def ease(dataset: Dataset, vectors: ItemVectors | None) -> Score:
+    """The embarrassingly shallow autoencoder (Steck 2019, eq. 8) with a penalty of `EASE_L2`."""
+    _require_few(dataset, "ease")
+    train = train_matrix(dataset)
+    gram = (train.T @ train).toarray().astype(np.float64)
+    np.fill_diagonal(gram, gram.diagonal() + EASE_L2)
+    # In place, which LAPACK does for columns that lie together only; the matrix is symmetric.
+    inverse = scipy.linalg.inv(gram.T, overwrite_a=True)
+    inverse /= -inverse.diagonal()
+    return _linear(train, inverse)
+
+
+def ials(dataset: Dataset, vectors: ItemVectors | None) -> Score:
+    """Weighted matrix factorization (Hu et al. 2008), of `implicit`.
+
+    The penalty is that of `IALS_L2` which ranks the valid split best.
+
+    Raises:
+      ConfigError: where `implicit` is not installed.
+    """
+    model = _implicit("ials").als.AlternatingLeastSquares
+    return _best(
+        dataset,
+        (
+            model(factors=FACTORS, alpha=IALS_ALPHA, regularization=l2, random_state=0)
+            for l2 in IALS_L2
+        ),
+    )
+
+
+def bpr(dataset: Dataset, vectors: ItemVectors | None) -> Score:
+    """Matrix factorization under a pairwise loss (Rendle et al. 2009), of `implicit`.
+
+    The penalty is that of `BPR_L2` which ranks the valid split best. Negatives are drawn as often
+    as items were met, so little is learned of how popular these are.
+
+    Raises:
+      ConfigError: where `implicit` is not installed.
+    """
+    model = _implicit("bpr").bpr.BayesianPersonalizedRanking
+    return _best(
+        dataset,
+        # On one thread, as several overwrite each other's steps, and no two runs are the same.
+        (model(factors=FACTORS, regularization=l2, num_threads=1, random_state=0) for l2 in BPR_L2),
+    )
+
+
+BASELINES: dict[str, Baseline] = {
+    "popularity": popularity,
+    "item_knn": item_knn,
+    "content_knn": content_knn,
+    "ease": ease,
+    "ials": ials,
+    "bpr": bpr,
+}
+
+
+def baseline_names(names: Iterable[str]) -> list[str]:
+    """Names of baselines, each once; "all" stands for all of them.
+
+    Raises:
+      ConfigError: for an unknown one.
+    """
+    found: list[str] = []
+    for name in names:
+        if name != "all" and name not in BASELINES:
+            near = difflib.get_close_matches(name, BASELINES, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(BASELINES)}."
+            raise ConfigError(f"unknown baseline {name!r}{hint}")
+        found += BASELINES if name == "all" else [name]
+    return list(dict.fromkeys(found))
+
+
+def _require_few(dataset: Dataset, name: str) -> None:
+    num_items = dataset.schema.num_items
+    if num_items > MAX_ITEMS:
+        raise ConfigError(
+            f"{name}: wanted at most {MAX_ITEMS} items, as it compares each with each in memory; "
+            f"got {num_items}. Leave it out, or compare with ials."
+        )
+
+
+def _linear(train: scipy.sparse.csr_matrix, weights: np.ndarray) -> Score:
+    """Sums an item's weights over a user's train items; no item speaks for itself."""
+    weights = weights.astype(np.float32, copy=False)
+    np.fill_diagonal(weights, 0)
+    return lambda users: np.asarray(train[users] @ weights)
+
+
+def _implicit(name: str):
+    """The package's models for the CPU: those for a GPU are others and give other figures."""
+    try:
+        import implicit.cpu.als
+        import implicit.cpu.bpr
+    except ImportError as error:
+        raise ConfigError(
+            f"{name}: wanted the package implicit; install it with pip install "
+            f'"mmrec_tf[baselines]".'
+        ) from error
+    return implicit.cpu
+
+
+def _best(dataset: Dataset, models: Iterable) -> Score:
+    """The scores of the model that ranks the valid split best; of the first where that is empty."""
+    from threadpoolctl import threadpool_limits  # implicit depends on it.
+
+    train, valid = train_matrix(dataset), dataset.interactions("valid")
+    users, count = np.unique(valid.user, return_counts=True)
+    relevant = (np.concatenate([[0], np.cumsum(count)]), valid.item)
+    found: list[tuple[float, Score]] = []
+    # implicit has threads of its own, which those of its linear algebra only get in the way of.
+    with threadpool_limits(1, user_api="blas"):
+        for model in models:
+            model.fit(train, show_progress=False)
+            score, value = _dot(model.user_factors, model.item_factors), 0.0
+            if len(users):
+                top = rank_by(score, dataset, users, k=10)
+                value = mean_metrics(retrieval_metrics(top, relevant, ks=[10]))[CHOICE]
+            found.append((value, score))
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def _dot(users: np.ndarray, items: np.ndarray) -> Score:
+    return lambda numbers: users[numbers] @ items.T

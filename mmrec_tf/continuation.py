@@ -1,0 +1,290 @@
+"""Training goes on from a finished run: its weights, put where another dataset has their ids.
+
+The weights of items and users follow their ids, those of categories their values. A row that is
+new, or that was never trained, starts at the mean of those that were: what is expected of an item
+or a user of whom nothing but the content is known. An initializer's small random row would, in a
+model of ids alone, be scaled to unit length, and point the item at some users for no reason. After
+an epoch or two of training the two are as good as each other.
+"""
+
+import functools
+import json
+import sys
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from mmrec_tf.config import Config
+from mmrec_tf.dataset import Dataset
+from mmrec_tf.errors import ConfigError, MmrecError, RunError
+from mmrec_tf.ranking import RankingModel
+from mmrec_tf.retrieval import RetrievalModel
+from mmrec_tf.runs import Run
+from mmrec_tf.schema import FeatureSpec, Schema
+
+# Settings that shape the weights, or that are spent when weights are made.
+SETTLED = (
+    "dim",
+    "text.weights",
+    "text.adaptation",
+    "text.adaptation_rank",
+    "text.vocabulary_size",
+    "text.hidden_size",
+    "text.num_layers",
+    "text.num_heads",
+    "text.synonyms",
+    "image.architecture",
+    "image.weights",
+    "audio.filters",
+    "audio.gru_units",
+    "audio.weights",
+    "alignment.kind",
+    "alignment.temperature",
+    "alignment.hidden",
+    "alignment.l2",
+    "item.id_embedding",
+    "item.id_init",
+    "item.fusion",
+    "item.missing",
+    "item.features",
+    "user.id_embedding",
+    "user.history",
+    "user.num_layers",
+    "user.num_heads",
+    "user.time_gaps",
+    "user.hidden",
+    "user.features",
+    "retrieval.temperature",
+    "ranking.num_cross_layers",
+    "ranking.projection_dim",
+    "ranking.hidden",
+)
+# Parts of a model that hold what its last batches left behind, in numbers of the old dataset, and
+# its encoders, which have a checkpoint of their own.
+LEFT = ("optimizer", "memory", "frequency", "mined", "trained_encoders")
+FEATURES = ("item_tower.features.", "user_tower.features.", "item_features.")
+
+
+class Rows(NamedTuple):
+    """What the rows of a table stand for.
+
+    Attributes:
+      name: by row, an id or a value that is the same in every dataset.
+      trained: <bool>[row], whether training could learn the row.
+    """
+
+    name: np.ndarray | list
+    trained: np.ndarray
+
+
+def check_start(start: Run, config: Config, schema: Schema) -> None:
+    """Refuses what a run's weights cannot go on as.
+
+    Args:
+      start: Run.
+      config: of the run that is to go on.
+      schema: of the dataset that it is to go on with.
+
+    Raises:
+      ConfigError: for another value of a setting that weights depend on, or for modalities or
+        profile texts that the dataset and the run do not have alike.
+      RunError: when `start` is not finished, or its dataset is not at hand.
+    """
+    if not start.finished:
+        raise RunError(f"{start.directory}: wanted a finished run to go on from; train it first.")
+
+    def differ(name: str, there, here) -> ConfigError:
+        return ConfigError(
+            f"{name}: wanted {json.dumps(there)}, as in {start.directory}, whose weights training "
+            f"goes on from; got {json.dumps(here)}. Keep that, or train without a start."
+        )
+
+    for path in SETTLED:
+        there, here = (
+            functools.reduce(getattr, path.split("."), c) for c in (start.config, config)
+        )
+        if there != here:
+            raise differ(path, there, here)
+    modalities = start.schema.select(start.config.modalities)
+    if schema.select(config.modalities) != modalities:
+        schema.select(modalities)  # Says which one the dataset lacks.
+        raise differ("modalities", modalities, schema.select(config.modalities))
+    for name in modalities:
+        known, given = start.schema.modalities[name], schema.modalities[name]
+        if (known.kind, known.dim) != (given.kind, given.dim):
+            raise ConfigError(
+                f"modalities: wanted {name!r} as {start.directory} knows it, {known}; the dataset "
+                f"has {given}. Prepare the dataset with the same, or train without a start."
+            )
+    read = start.config.user.profile and start.schema.profile
+    if read != (config.user.profile and schema.profile):
+        raise ConfigError(
+            f"user.profile: wanted profile texts {'to' if read else 'not to'} be read, as in "
+            f"{start.directory}; the dataset {'has' if schema.profile else 'lacks'} them, and "
+            f"user.profile is {json.dumps(config.user.profile)}. Change one of the two, or train "
+            "without a start."
+        )
+    try:
+        start.dataset  # noqa: B018
+    except MmrecError as error:
+        raise RunError(
+            f"{start.directory}: going on takes the ids of the dataset that it was trained on, "
+            f"which is missing or another one by now: {start.facts['dataset']}. Put it back, or "
+            "name it in Python: train_run(..., start=load_run(RUN, dataset=DIR))."
+        ) from error
+
+
+def carry_rows(old: np.ndarray, fresh: np.ndarray, *, before: Rows, after: Rows) -> np.ndarray:
+    """A table's rows, put where another dataset has their names.
+
+    Args:
+      old: <float32>[old row, dim].
+      fresh: <float32>[row, dim], which stay where `old` has no trained row to go by.
+      before: Rows of `old`.
+      after: Rows of the result; `trained` is not read.
+
+    Returns:
+      <float32>[row, dim]: `old`'s row of the same name if it was trained, else the mean of all
+      trained rows.
+    """
+    if not before.trained.any():
+        return fresh
+    place = {name: row for row, name in enumerate(before.name)}
+    source = np.fromiter((place.get(name, -1) for name in after.name), np.int64, len(after.name))
+    known = (source >= 0) & before.trained[source]
+    mean = old[before.trained].mean(axis=0, dtype=np.float64)
+    return np.where(known[:, None], old[source], mean).astype(old.dtype)
+
+
+def carry_weights(model: RetrievalModel | RankingModel, start: Run, dataset: Dataset) -> None:
+    """Gives a model the weights of a finished run, and says in a line on stderr what was known.
+
+    After `check_start`. The scores of items and users that have not changed stay what they were,
+    but for what the dataset counts anew: the popularity bias, and the mean of a numeric side
+    feature (its weight follows the standard deviation). A side feature that is new starts at
+    zeros, which change nothing until they are trained.
+
+    Args:
+      model: with weights, encoders and catalog.
+      start: Run.
+      dataset: Dataset that training goes on with.
+
+    Raises:
+      RunError: when the weights of `start` are missing or damaged.
+      ConfigError: when they do not fit, for a reason that no setting tells.
+    """
+    stage = "ranking" if isinstance(model, RankingModel) else "retrieval"
+    old = _read(start, stage)
+    new = {path: v for path, v in model.get_weight_paths().items() if _carried(path)}
+    fresh, left = _features(new.keys() - old.keys()), _features(old.keys() - new.keys())
+    odd = (old.keys() ^ new.keys()) - fresh - left
+    values = {}
+    for path in sorted(new.keys() & old.keys()):
+        values[path] = _value(path, old[path], new[path].numpy(), start.dataset, dataset)
+        if values[path].shape != new[path].shape:
+            odd.add(path)
+    if odd:
+        raise ConfigError(
+            f"{start.directory}: its {stage} weights do not fit this config and dataset; they "
+            f"differ in {', '.join(sorted(odd))}. Train without a start."
+        )
+    for path in fresh:
+        values[path] = np.zeros(new[path].shape, np.float32)
+    for path, value in values.items():
+        new[path].assign(value)
+    _say(stage, start, dataset, fresh=fresh, left=left)
+
+
+def rows_of(path: str, dataset: Dataset) -> Rows | None:
+    """What the rows of a weight stand for in a dataset; None for one without ids or categories.
+
+    Args:
+      path: of the weight in the model, as `tf.keras.Model.get_weight_paths` calls it.
+      dataset: Dataset.
+    """
+    catalog, users, schema = dataset.catalog, dataset.users, dataset.schema
+    if path == "item_tower.id_embedding.table":
+        return Rows(catalog.item_id, catalog.train_count > 0)
+    if path == "user_tower.id_embedding.table":
+        return Rows(users.user_id, np.diff(dataset.histories().offset) > 0)
+    spec = _feature(path, schema)
+    if spec is None or spec.kind != "categorical":
+        return None
+    column = (users if path.startswith("user_") else catalog).features[_feature_name(path)]
+    # A number cannot be mistaken for a word: 0 for none, then the buckets.
+    name = [*range(1 + spec.oov_buckets), *spec.vocabulary]
+    return Rows(name, np.isin(np.arange(len(name)), column[column > 0]))
+
+
+def _value(
+    path: str, old: np.ndarray, fresh: np.ndarray, before: Dataset, after: Dataset
+) -> np.ndarray:
+    """A weight of the old model as the new one has it."""
+    there, here = (_feature(path, dataset.schema) for dataset in (before, after))
+    if there is not None and here is not None:
+        if there.kind != here.kind:
+            return np.zeros_like(fresh)  # Another feature of the same name.
+        if here.kind == "numeric":
+            return old * np.float32(here.std / there.std)
+    rows = rows_of(path, before), rows_of(path, after)
+    if rows[0] is None or rows[1] is None:
+        return old
+    return carry_rows(old, fresh, before=rows[0], after=rows[1])
+
+
+def _read(start: Run, stage: str) -> dict[str, np.ndarray]:
+    """The weights of a run by their path in the model."""
+    prefix = start.directory / "weights" / stage
+    suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+    try:
+        reader = tf.train.load_checkpoint(str(prefix / "weights"))
+        found = {}
+        for key in reader.get_variable_to_shape_map():
+            # As a checkpoint writes "." and "/" within a name.
+            names = [n.replace(".S", "/").replace("..", ".") for n in key.split("/")]
+            path = ".".join(names[1:-2])
+            if key.endswith(suffix) and _carried(path):
+                found[path] = reader.get_tensor(key)
+        return found
+    except (tf.errors.OpError, ValueError, IndexError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(f"{prefix}: wanted the weights of a run; {reason}. Train again.") from error
+
+
+def _carried(path: str) -> bool:
+    part = path.partition(".")[0]
+    return part not in LEFT and not part.endswith("_tracker")
+
+
+def _feature_name(path: str) -> str:
+    return path.partition("features.")[2]
+
+
+def _feature(path: str, schema: Schema) -> FeatureSpec | None:
+    """The side feature that a weight belongs to."""
+    if not path.startswith(FEATURES):
+        return None
+    side = schema.user_features if path.startswith("user_") else schema.item_features
+    return side.get(_feature_name(path))
+
+
+def _features(paths: Iterable[str]) -> set[str]:
+    return {path for path in paths if path.startswith(FEATURES)}
+
+
+def _say(stage: str, start: Run, dataset: Dataset, *, fresh: set[str], left: set[str]) -> None:
+    parts = []
+    if stage == "retrieval":
+        for what, before, after in (
+            ("items", start.dataset.catalog.item_id, dataset.catalog.item_id),
+            ("users", start.dataset.users.user_id, dataset.users.user_id),
+        ):
+            parts.append(f"{len(set(before) & set(after))} of {len(after)} {what} known")
+    for what, paths in (("new", fresh), ("left out", left)):
+        if paths:
+            parts.append(f"{what}: {', '.join(sorted(map(_feature_name, paths)))}")
+    tail = f"; {'; '.join(parts)}" if parts else ""
+    tqdm.write(f"{stage}: goes on from {start.directory}{tail}", file=sys.stderr)

@@ -1,0 +1,102 @@
+"""New weights beside dense layers that stay as they are: large networks, adapted with few.
+
+Each layer here takes the place of a `Dense`, holds it, and is that layer as long as nothing has
+been trained.
+"""
+
+import tensorflow as tf
+
+
+class LowRank(tf.keras.layers.Layer):
+    """A dense layer plus an update of low rank: W x + b + B A x (LoRA, Hu et al. 2021, equation 3).
+
+    B starts at zero. The paper's factor alpha / rank is 1.
+
+    Args:
+      dense: the layer, built.
+      rank: rows of A.
+    """
+
+    def __init__(self, dense: tf.keras.layers.Dense, rank: int, **kwargs):
+        super().__init__(name=dense.name, **kwargs)
+        self.dense = dense
+        # As the paper's code draws A: uniform, up to 1 / sqrt(width).
+        drawn = tf.keras.initializers.VarianceScaling(1 / 3, distribution="uniform")
+        self.down = tf.keras.layers.Dense(
+            rank, use_bias=False, kernel_initializer=drawn, name="down"
+        )
+        self.up = tf.keras.layers.Dense(
+            dense.units, use_bias=False, kernel_initializer="zeros", name="up"
+        )
+
+    def build(self, input_shape):
+        self.down.build(input_shape)
+        self.up.build([*input_shape[:-1], self.down.units])
+        super().build(input_shape)
+
+    def call(self, inputs):
+        """[..., width] -> [..., units]."""
+        return self.dense(inputs) + self.up(self.down(inputs))
+
+
+class Bottleneck(tf.keras.layers.Layer):
+    """A dense layer with an adapter behind it: h + U gelu(D h + d) + u, where h = W x + b (Houlsby
+    et al. 2019, figure 2).
+
+    U and u start at zero. Norms stay as they are, which the paper trains too.
+
+    Args:
+      dense: the layer, built.
+      rank: width of the bottleneck.
+    """
+
+    def __init__(self, dense: tf.keras.layers.Dense, rank: int, **kwargs):
+        super().__init__(name=dense.name, **kwargs)
+        self.dense = dense
+        self.down = tf.keras.layers.Dense(rank, activation="gelu", name="down")
+        self.up = tf.keras.layers.Dense(dense.units, kernel_initializer="zeros", name="up")
+
+    def build(self, input_shape):
+        self.down.build([*input_shape[:-1], self.dense.units])
+        self.up.build([*input_shape[:-1], self.down.units])
+        super().build(input_shape)
+
+    def call(self, inputs):
+        """[..., width] -> [..., units]."""
+        hidden = self.dense(inputs)
+        return hidden + self.up(self.down(hidden))
+
+
+def adapt_bert(main: tf.keras.layers.Layer, num_blocks: int, *, adaptation: str, rank: int) -> None:
+    """Freezes a BERT, and gives its last blocks new weights that train.
+
+    Args:
+      main: transformers' `TFBertMainLayer`, built.
+      num_blocks: how many blocks; a negative number for all.
+      adaptation: "lora", on the projections to queries and values, or "adapter", behind attention
+        and feed-forward.
+      rank: of the updates, or the width of the bottlenecks.
+    """
+    main.embeddings.trainable = False
+    blocks = main.encoder.layer
+    for block in blocks:
+        # Not the block as a whole: Keras would count what is put into it as frozen, too.
+        for layer in block.submodules:
+            if isinstance(layer, (tf.keras.layers.Dense, tf.keras.layers.LayerNormalization)):
+                layer.trainable = False
+    first = len(blocks) - num_blocks if 0 <= num_blocks <= len(blocks) else 0
+    for block in blocks[first:]:
+        attention = block.attention
+        if adaptation == "lora":
+            _replace(LowRank, attention.self_attention, "query", rank)
+            _replace(LowRank, attention.self_attention, "value", rank)
+        else:
+            _replace(Bottleneck, attention.dense_output, "dense", rank)
+            _replace(Bottleneck, block.bert_output, "dense", rank)
+
+
+def _replace(kind: type, holder: tf.keras.layers.Layer, name: str, rank: int) -> None:
+    dense = getattr(holder, name)
+    layer = kind(dense, rank)
+    layer.build([None, None, dense.kernel.shape[0]])
+    setattr(holder, name, layer)

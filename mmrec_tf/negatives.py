@@ -1,0 +1,156 @@
+"""Where negatives of a sampled softmax come from, and how probable each was."""
+
+import tensorflow as tf
+
+# All replicas see the same gathered items, so that one of them may speak for all.
+_STATE = {
+    "trainable": False,
+    "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
+}
+
+
+class FrequencyEstimator(tf.keras.layers.Layer):
+    """A streaming estimate of how probable each item is as an example's item (Yi et al. 2019,
+    algorithm 2): the inverse of the average number of examples from one occurrence to the next.
+
+    Time is counted in examples, and an item that comes n times in one batch has come at n equal
+    gaps, so that items which stand in every batch are told apart too. An item's first gaps weigh
+    the same, later ones fade with `rate`.
+
+    Args:
+      num_items: int.
+      rate: float. Weight of a new gap, alpha in the paper.
+    """
+
+    def __init__(self, num_items: int, *, rate: float = 0.01, **kwargs):
+        super().__init__(**kwargs)
+        self.num_items = num_items
+        self.rate = rate
+        size = max(num_items, 1)
+        self.examples = self._state("examples", [], tf.int64)
+        self.last = self._state("last", [size], tf.int64)
+        self.gap = self._state("gap", [size], tf.float32)
+        self.count = self._state("count", [size], tf.int32)
+
+    def _state(self, name, shape, dtype):
+        return self.add_weight(name=name, shape=shape, dtype=dtype, initializer="zeros", **_STATE)
+
+    def get_config(self):
+        return {**super().get_config(), "num_items": self.num_items, "rate": self.rate}
+
+    def update(self, item) -> None:
+        """Takes in the items of a batch, <int32>[batch], in which an item may come repeatedly."""
+        now = self.examples + tf.cast(tf.size(item), tf.int64)
+        times = tf.math.unsorted_segment_sum(tf.ones_like(item), item, self.num_items)
+        came = tf.gather(times, item)
+        since = tf.cast(now - tf.gather(self.last, item), tf.float32)
+        gap = since / tf.cast(came, tf.float32)
+        count = tf.gather(self.count, item) + came
+        share = tf.cast(came, tf.float32) / tf.cast(count, tf.float32)
+        faded = 1.0 - (1.0 - self.rate) ** tf.cast(came, tf.float32)
+        old = tf.gather(self.gap, item)
+        fresh = old + tf.maximum(share, faded) * (gap - old)
+        # Repetitions write the same number.
+        self.gap.scatter_update(tf.IndexedSlices(fresh, item))
+        self.count.scatter_update(tf.IndexedSlices(count, item))
+        self.last.scatter_update(tf.IndexedSlices(tf.fill(tf.shape(item), now), item))
+        self.examples.assign(now)
+
+    def call(self, item):
+        """The probability of items, <int32>[n] -> <float32>[n]; an item that never came counts as
+        if the next example were to bring it."""
+        gap = tf.gather(self.gap, item)
+        unseen = tf.cast(self.examples, tf.float32) + 1.0
+        return 1.0 / tf.where(tf.gather(self.count, item) > 0, tf.maximum(gap, 1.0), unseen)
+
+
+class ItemMemory(tf.keras.layers.Layer):
+    """The candidates of the batches before, as they were then (Wang et al. 2020, section 3.2).
+
+    Args:
+      size: int. How many are kept, the oldest leave first.
+      dim: int. Width of a candidate.
+    """
+
+    def __init__(self, size: int, dim: int, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.size = size
+        self.dim = dim
+        self.items = self.add_weight(
+            name="items", shape=[size], dtype=tf.int32, initializer=_minus_one, **_STATE
+        )
+        self.vectors = self.add_weight(
+            name="vectors", shape=[size, dim], dtype=tf.float32, initializer="zeros", **_STATE
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size, "dim": self.dim}
+
+    def write(self, item, vectors) -> None:
+        """Puts a batch in front.
+
+        Args:
+          item: <int32>[batch].
+          vectors: <float32>[batch, dim].
+        """
+        self.items.assign(tf.concat([item, self.items], axis=0)[: self.size])
+        vectors = tf.concat([tf.stop_gradient(vectors), self.vectors], axis=0)
+        self.vectors.assign(vectors[: self.size])
+
+    def read(self):
+        """What is kept: <int32>[size], -1 where nothing is yet, and <float32>[size, dim]."""
+        return tf.convert_to_tensor(self.items), tf.convert_to_tensor(self.vectors)
+
+
+def _minus_one(shape, dtype=None, **kwargs):
+    del kwargs
+    return -tf.ones(shape, dtype)
+
+
+def draw_columns(table, row, count: int):
+    """Some entries of rows of a table.
+
+    Args:
+      table: <int32>[row, width], padded with -1.
+      row: <int32>[batch], -1 for a row that is not there.
+      count: int, at most `width`.
+
+    Returns:
+      <int32>[batch, count], distinct places of the row; -1 for padding.
+    """
+    entries = tf.gather(table, tf.maximum(row, 0))
+    _, place = tf.math.top_k(tf.random.uniform(tf.shape(entries)), k=count)
+    drawn = tf.gather(entries, place, batch_dims=1)
+    return tf.where(row[:, None] >= 0, drawn, -1)
+
+
+def log_expected(probability, *, num_drawn, num_uniform: int, num_items: int):
+    """The log of how often an item is expected among the shared candidates: `num_drawn` examples'
+    items and `num_uniform` of the catalog's (mixed negative sampling, Yang et al. 2020, eq. 4).
+
+    Args:
+      probability: <float32>[n], of each item as an example's item.
+      num_drawn: <int32>[].
+      num_uniform: int.
+      num_items: int, in the catalog.
+
+    Returns:
+      <float32>[n].
+    """
+    expected = probability * tf.cast(num_drawn, tf.float32) + num_uniform / num_items
+    return tf.math.log(expected)
+
+
+def gather_replicas(*values):
+    """Values of all replicas behind one another, in the order of the replicas, with gradients.
+
+    Args:
+      values: [batch, ...] each, where batch may differ among the replicas.
+
+    Returns:
+      The values [all batches, ...]; as they are where there is one replica.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return values
+    return tuple(context.all_gather(value, axis=0) for value in values)

@@ -1,0 +1,240 @@
+"""What each example's positive is compared with, and the loss of it."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+
+from mmrec_tf.config import RetrievalConfig
+from mmrec_tf.errors import RunError
+from mmrec_tf.losses import (
+    LOWEST,
+    add_to_columns,
+    batch_history_mask,
+    bpr_loss,
+    full_softmax_loss,
+    history_mask,
+    named_in,
+    sampled_softmax_loss,
+)
+from mmrec_tf.negatives import (
+    FrequencyEstimator,
+    ItemMemory,
+    draw_columns,
+    gather_replicas,
+    log_expected,
+)
+
+# Places of examples on one replica do not reach those on the next.
+REPLICA_BITS = 24
+
+
+class Objective(tf.keras.layers.Layer):
+    """The retrieval loss that a config asks for.
+
+    `numbers` and `rows` name the items of a step: "item" <int32>[batch], "history" <int32>[batch,
+    step], and what `draw` adds: "uniform" <int32>[n] for all rows, "mined" and "disliked"
+    <int32>[batch, n] for each, -1 for none. Numbers are those of the catalog; rows say where each
+    stands among the step's candidates.
+
+    Args:
+      settings: RetrievalConfig.
+      num_items: int, in the catalog.
+      dim: int. Width of a candidate.
+    """
+
+    def __init__(self, settings: RetrievalConfig, *, num_items: int, dim: int, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.settings = settings
+        self.num_items = num_items
+        self.task = tfrs.tasks.Retrieval(
+            loss=tf.keras.losses.CategoricalCrossentropy(
+                from_logits=True, reduction=tf.keras.losses.Reduction.NONE
+            ),
+            num_hard_negatives=settings.num_hard_negatives or None,
+            remove_accidental_hits=settings.remove_accidental_hits,
+        )
+        self.frequency = self.memory = None
+        if settings.softmax == "batch":
+            if settings.sampling_correction == "streaming":
+                self.frequency = FrequencyEstimator(num_items, name="frequency")
+            if settings.memory_size:
+                self.memory = ItemMemory(settings.memory_size, dim, name="memory")
+        # A weight of 0 leaves disliked items out.
+        self.log_dislike = max(np.log(max(settings.disliked_weight, 1e-30)), LOWEST)
+
+    def draw(self, inputs, mined) -> dict:
+        """Numbers of items that stand beside the batch's own, by name.
+
+        Args:
+          inputs: a batch as `Schema.batch_spec` describes.
+          mined: <int32>[user, n], what the model itself ranked highest; None where not asked for.
+
+        Raises:
+          RunError: when mined negatives are asked for and there are none.
+        """
+        settings = self.settings
+        drawn = {}
+        if settings.softmax == "batch" and settings.num_uniform_negatives:
+            drawn["uniform"] = tf.random.uniform(
+                [settings.num_uniform_negatives], maxval=self.num_items, dtype=tf.int32
+            )
+        if settings.softmax == "batch" and settings.num_mined_negatives:
+            if mined is None:
+                raise RunError(
+                    "retrieval.num_mined_negatives: nothing was mined yet. Train with "
+                    "mmrec_tf.train, or give `fit` the callback mmrec_tf.training.Mining."
+                )
+            drawn["mined"] = draw_columns(mined, inputs["user"], settings.num_mined_negatives)
+        if settings.disliked_below is not None:
+            drawn["disliked"] = inputs["disliked"]
+        return drawn
+
+    def call(self, inputs, queries, candidates, *, numbers: Mapping, rows: Mapping, tables):
+        """The loss of each example.
+
+        Args:
+          inputs: a batch.
+          queries: <float32>[batch, dim].
+          candidates: <float32>[row, dim]; of the whole catalog under the full softmax.
+          numbers, rows: see the class.
+          tables: "probability" <float32>[item], "warm" <bool>[item].
+
+        Returns:
+          <float32>[batch].
+        """
+        settings = self.settings
+        if settings.softmax == "full":
+            return self._full(inputs, queries, candidates, numbers, tables)
+        plain = settings.loss == "softmax" and not settings.label_smoothing
+        plain = plain and not settings.memory_size
+        plain = plain and not {"uniform", "mined", "disliked"} & set(numbers)
+        if plain and tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            return self._in_batch(inputs, queries, tf.gather(candidates, rows["item"]), tables)
+        return self._sampled(inputs, queries, candidates, numbers, rows, tables)
+
+    def remember(self, item, candidates) -> None:
+        """Takes a batch into the streaming estimate and the memory.
+
+        Args:
+          item: <int32>[batch].
+          candidates: <float32>[batch, dim].
+        """
+        if self.frequency is None and self.memory is None:
+            return
+        item, candidates = gather_replicas(item, candidates)
+        if self.frequency is not None:
+            self.frequency.update(item)
+        if self.memory is not None:
+            self.memory.write(item, candidates)
+
+    def _probability(self, item, tables):
+        """How probable items are as an example's item, <float32>[n]."""
+        if self.frequency is not None:
+            return self.frequency(item)
+        return tf.gather(tables["probability"], item)
+
+    def _full(self, inputs, queries, candidates, numbers, tables):
+        """Against the whole catalog."""
+        settings, item = self.settings, inputs["item"]
+        logits = tf.matmul(queries, candidates, transpose_b=True)
+        allowed = tf.ones_like(logits, tf.bool)
+        if settings.mask_history:
+            allowed = history_mask(inputs["history"], item, num_items=self.num_items)
+        if not settings.cold_negatives:
+            allowed &= tables["warm"][None, :]
+        if "disliked" in numbers:
+            logits = add_to_columns(logits, numbers["disliked"], self.log_dislike)
+        if settings.loss == "bpr":
+            positive = tf.gather(logits, item, batch_dims=1)
+            others = tf.range(self.num_items)[None, :] != item[:, None]
+            return bpr_loss(positive, logits, allowed=allowed & others)
+        return full_softmax_loss(
+            logits, item, allowed=allowed, label_smoothing=settings.label_smoothing
+        )
+
+    def _in_batch(self, inputs, queries, candidates, tables):
+        """Against the batch's items."""
+        settings, item, history = self.settings, inputs["item"], inputs["history"]
+        return self.task(
+            queries,
+            candidates,
+            candidate_sampling_probability=self._probability(item, tables)
+            if settings.sampling_correction != "none"
+            else None,
+            candidate_ids=item if settings.remove_accidental_hits else None,
+            score_mask=batch_history_mask(history, item) if settings.mask_history else None,
+            compute_metrics=False,
+        )
+
+    def _shared(self, item, own, candidates, numbers, rows):
+        """What all rows are compared with: the items of all replicas' batches, some of the catalog
+        at random, and the memory.
+
+        Returns:
+          Numbers <int32>[n], -1 where the memory is empty; candidates <float32>[n, dim]; places
+          <int32>[n] of the examples whose positives they are, -1 for none, and those of this
+          replica's, <int32>[batch]; how many of the items examples drew, <int32>[].
+        """
+        context = tf.distribute.get_replica_context()
+        replica = context.replica_id_in_sync_group if context is not None else 0
+        place = tf.range(tf.size(item)) + (replica << REPLICA_BITS)
+        shared, vectors, places = gather_replicas(item, own, place)
+        num_drawn = tf.size(shared)
+        if "uniform" in numbers:
+            shared = tf.concat([shared, numbers["uniform"]], axis=0)
+            vectors = tf.concat([vectors, tf.gather(candidates, rows["uniform"])], axis=0)
+        if self.memory is not None:
+            item_then, then = self.memory.read()
+            shared = tf.concat([shared, item_then], axis=0)
+            vectors = tf.concat([vectors, then], axis=0)
+            num_drawn += tf.reduce_sum(tf.cast(item_then >= 0, tf.int32))
+        places = tf.pad(places, [[0, tf.size(shared) - tf.size(places)]], constant_values=-1)
+        return shared, vectors, places, place, num_drawn
+
+    def _sampled(self, inputs, queries, candidates, numbers, rows, tables):
+        """Against what all rows share, and what each has for itself."""
+        settings, item, history = self.settings, inputs["item"], inputs["history"]
+        own = tf.gather(candidates, rows["item"])
+        shared, vectors, places, place, num_drawn = self._shared(
+            item, own, candidates, numbers, rows
+        )
+        positive = tf.reduce_sum(queries * own, axis=1)
+        logits = tf.matmul(queries, vectors, transpose_b=True)
+        if settings.sampling_correction != "none":
+            expected = {
+                "num_drawn": num_drawn,
+                "num_uniform": settings.num_uniform_negatives,
+                "num_items": self.num_items,
+            }
+            positive -= log_expected(self._probability(item, tables), **expected)
+            drawn = self._probability(tf.maximum(shared, 0), tables)
+            logits -= log_expected(drawn, **expected)[None, :]
+        hit = shared[None, :] == item[:, None]
+        if not settings.remove_accidental_hits:
+            # Those of the batch stay; what nobody chose now is never a negative of itself.
+            hit &= (places < 0)[None, :]
+        allowed = (shared >= 0)[None, :] & (places[None, :] != place[:, None]) & ~hit
+        if not settings.cold_negatives:
+            allowed &= tf.gather(tables["warm"], tf.maximum(shared, 0))[None, :]
+        if settings.mask_history:
+            allowed &= ~named_in(history, shared)
+        for name in ("mined", "disliked"):
+            if name not in numbers:
+                continue
+            number = numbers[name]
+            more = tf.einsum("bd,bnd->bn", queries, tf.gather(candidates, rows[name]))
+            counts = (number >= 0) & (number != item[:, None])
+            if name == "disliked":
+                more += self.log_dislike
+            elif settings.mask_history:
+                counts &= ~named_in(history, number)
+            logits = tf.concat([logits, more], axis=1)
+            allowed = tf.concat([allowed, counts], axis=1)
+        common = {"allowed": allowed, "num_hard": settings.num_hard_negatives}
+        if settings.loss == "bpr":
+            return bpr_loss(positive, logits, **common)
+        return sampled_softmax_loss(
+            positive, logits, **common, label_smoothing=settings.label_smoothing
+        )
