@@ -64,7 +64,7 @@ SETTLED = (
 )
 # Parts of a model that hold what its last batches left behind, in numbers of the old dataset, and
 # its encoders, which have a checkpoint of their own.
-LEFT = ("optimizer", "memory", "frequency", "mined", "trained_encoders")
+LEFT = ("optimizer", "objective", "trained_encoders")
 FEATURES = ("item_tower.features.", "user_tower.features.", "item_features.")
 
 
@@ -150,7 +150,7 @@ def carry_rows(old: np.ndarray, fresh: np.ndarray, *, before: Rows, after: Rows)
       <float32>[row, dim]: `old`'s row of the same name if it was trained, else the mean of all
       trained rows.
     """
-    if not before.trained.any():
+    if not before.trained.any() or not len(after.name):
         return fresh
     place = {name: row for row, name in enumerate(before.name)}
     source = np.fromiter((place.get(name, -1) for name in after.name), np.int64, len(after.name))
@@ -163,9 +163,9 @@ def carry_weights(model: RetrievalModel | RankingModel, start: Run, dataset: Dat
     """Gives a model the weights of a finished run, and says in a line on stderr what was known.
 
     After `check_start`. The scores of items and users that have not changed stay what they were,
-    but for what the dataset counts anew: the popularity bias, and the mean of a numeric side
-    feature (its weight follows the standard deviation). A side feature that is new starts at
-    zeros, which change nothing until they are trained.
+    but for what the dataset counts anew: the popularity bias, the graph of users and items, and
+    the mean of a numeric side feature (its weight follows the standard deviation). A side feature
+    that is new starts at zeros, which change nothing until they are trained.
 
     Args:
       model: with weights, encoders and catalog.
@@ -174,7 +174,7 @@ def carry_weights(model: RetrievalModel | RankingModel, start: Run, dataset: Dat
 
     Raises:
       RunError: when the weights of `start` are missing or damaged.
-      ConfigError: when they do not fit, for a reason that no setting tells.
+      ConfigError: when they do not fit, naming them and the settings that differ.
     """
     stage = "ranking" if isinstance(model, RankingModel) else "retrieval"
     old = _read(start, stage)
@@ -183,13 +183,15 @@ def carry_weights(model: RetrievalModel | RankingModel, start: Run, dataset: Dat
     odd = (old.keys() ^ new.keys()) - fresh - left
     values = {}
     for path in sorted(new.keys() & old.keys()):
-        values[path] = _value(path, old[path], new[path].numpy(), start.dataset, dataset)
+        values[path] = _value(path, old[path], new[path].numpy(), start, dataset)
         if values[path].shape != new[path].shape:
             odd.add(path)
     if odd:
+        settings = ", ".join(_differing(start.config, model.config)) or "none"
         raise ConfigError(
-            f"{start.directory}: its {stage} weights do not fit this config and dataset; they "
-            f"differ in {', '.join(sorted(odd))}. Train without a start."
+            f"{start.directory}: wanted weights like those of its {stage} model; got others in "
+            f"{', '.join(sorted(odd))}. Settings that differ: {settings}. Keep them, or train "
+            "without a start."
         )
     for path in fresh:
         values[path] = np.zeros(new[path].shape, np.float32)
@@ -198,41 +200,49 @@ def carry_weights(model: RetrievalModel | RankingModel, start: Run, dataset: Dat
     _say(stage, start, dataset, fresh=fresh, left=left)
 
 
-def rows_of(path: str, dataset: Dataset) -> Rows | None:
+def rows_of(path: str, dataset: Dataset, *, disliked_below: float | None = None) -> Rows | None:
     """What the rows of a weight stand for in a dataset; None for one without ids or categories.
 
     Args:
       path: of the weight in the model, as `tf.keras.Model.get_weight_paths` calls it.
       dataset: Dataset.
+      disliked_below: train interactions with a lower rating trained no row.
     """
     catalog, users, schema = dataset.catalog, dataset.users, dataset.schema
-    if path == "item_tower.id_embedding.table":
-        return Rows(catalog.item_id, catalog.train_count > 0)
-    if path == "user_tower.id_embedding.table":
-        return Rows(users.user_id, np.diff(dataset.histories().offset) > 0)
+    if path.endswith("tower.id_embedding.table"):
+        liked = dataset.histories(disliked_below=disliked_below)
+        if path.startswith("user_"):
+            return Rows(users.user_id, np.diff(liked.offset) > 0)
+        return Rows(catalog.item_id, np.bincount(liked.item, minlength=schema.num_items) > 0)
+    if path.startswith("translation."):
+        graph = dataset.triples
+        name = graph.entity_id if path.endswith(".entities") else graph.relation_id
+        return Rows(name, np.ones(len(name), bool))
     spec = _feature(path, schema)
     if spec is None or spec.kind != "categorical":
         return None
     column = (users if path.startswith("user_") else catalog).features[_feature_name(path)]
     # A number cannot be mistaken for a word: 0 for none, then the buckets.
-    name = [*range(1 + spec.oov_buckets), *spec.vocabulary]
-    return Rows(name, np.isin(np.arange(len(name)), column[column > 0]))
+    value = [*range(1 + spec.oov_buckets), *spec.vocabulary]
+    return Rows(value, np.isin(np.arange(len(value)), column[column > 0]))
 
 
 def _value(
-    path: str, old: np.ndarray, fresh: np.ndarray, before: Dataset, after: Dataset
+    path: str, old: np.ndarray, fresh: np.ndarray, start: Run, dataset: Dataset
 ) -> np.ndarray:
     """A weight of the old model as the new one has it."""
-    there, here = (_feature(path, dataset.schema) for dataset in (before, after))
+    there, here = _feature(path, start.schema), _feature(path, dataset.schema)
     if there is not None and here is not None:
         if there.kind != here.kind:
             return np.zeros_like(fresh)  # Another feature of the same name.
         if here.kind == "numeric":
             return old * np.float32(here.std / there.std)
-    rows = rows_of(path, before), rows_of(path, after)
-    if rows[0] is None or rows[1] is None:
+    disliked_below = start.config.retrieval.disliked_below
+    before = rows_of(path, start.dataset, disliked_below=disliked_below)
+    after = rows_of(path, dataset)
+    if before is None or after is None:
         return old
-    return carry_rows(old, fresh, before=rows[0], after=rows[1])
+    return carry_rows(old, fresh, before=before, after=after)
 
 
 def _read(start: Run, stage: str) -> dict[str, np.ndarray]:
@@ -252,6 +262,18 @@ def _read(start: Run, stage: str) -> dict[str, np.ndarray]:
     except (tf.errors.OpError, ValueError, IndexError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RunError(f"{prefix}: wanted the weights of a run; {reason}. Train again.") from error
+
+
+def _differing(there: Config, here: Config) -> list[str]:
+    """Settings with another value, but for those of how training runs."""
+    found = []
+    for name, old in there.to_json().items():
+        new = here.to_json()[name]
+        if not isinstance(old, dict):
+            found += [name] if old != new else []
+        elif name != "training":
+            found += [f"{name}.{leaf}" for leaf in old if old[leaf] != new[leaf]]
+    return found
 
 
 def _carried(path: str) -> bool:

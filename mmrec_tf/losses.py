@@ -57,23 +57,6 @@ def batch_history_mask(history, item):
     return ~named_in(history, item) | tf.eye(tf.shape(item)[0], dtype=tf.bool)
 
 
-def add_to_columns(logits, column, value: float):
-    """Adds a number to some columns of each row, such as the log of what they count.
-
-    Args:
-      logits: <float32>[batch, num_items].
-      column: <int32>[batch, n], -1 for none; one named twice is added to twice.
-      value: float.
-
-    Returns:
-      <float32>[batch, num_items].
-    """
-    batch, count = tf.shape(column)[0], tf.shape(column)[1]
-    row = tf.broadcast_to(tf.range(batch)[:, None], [batch, count])
-    place = tf.stack([row, tf.maximum(column, 0)], axis=-1)
-    return tf.tensor_scatter_nd_add(logits, place, tf.where(column >= 0, value, 0.0))
-
-
 def full_softmax_loss(logits, item, *, allowed=None, label_smoothing: float = 0.0):
     """Cross-entropy of each row's positive against the whole catalog.
 

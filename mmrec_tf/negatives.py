@@ -2,14 +2,8 @@
 
 import tensorflow as tf
 
-# All replicas see the same gathered items, so that one of them may speak for all.
-_STATE = {
-    "trainable": False,
-    "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
-}
 
-
-class FrequencyEstimator(tf.keras.layers.Layer):
+class FrequencyEstimator(tf.Module):
     """A streaming estimate of how probable each item is as an example's item (Yi et al. 2019,
     algorithm 2): the inverse of the average number of examples from one occurrence to the next.
 
@@ -22,21 +16,14 @@ class FrequencyEstimator(tf.keras.layers.Layer):
       rate: float. Weight of a new gap, alpha in the paper.
     """
 
-    def __init__(self, num_items: int, *, rate: float = 0.01, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, num_items: int, *, rate: float = 0.01, name: str | None = None):
+        super().__init__(name)
         self.num_items = num_items
         self.rate = rate
-        size = max(num_items, 1)
-        self.examples = self._state("examples", [], tf.int64)
-        self.last = self._state("last", [size], tf.int64)
-        self.gap = self._state("gap", [size], tf.float32)
-        self.count = self._state("count", [size], tf.int32)
-
-    def _state(self, name, shape, dtype):
-        return self.add_weight(name=name, shape=shape, dtype=dtype, initializer="zeros", **_STATE)
-
-    def get_config(self):
-        return {**super().get_config(), "num_items": self.num_items, "rate": self.rate}
+        self.examples = _state(tf.zeros([], tf.int64), "examples")
+        self.last = _state(tf.zeros([num_items], tf.int64), "last")
+        self.gap = _state(tf.zeros([num_items]), "gap")
+        self.count = _state(tf.zeros([num_items], tf.int32), "count")
 
     def update(self, item) -> None:
         """Takes in the items of a batch, <int32>[batch], in which an item may come repeatedly."""
@@ -56,7 +43,7 @@ class FrequencyEstimator(tf.keras.layers.Layer):
         self.last.scatter_update(tf.IndexedSlices(tf.fill(tf.shape(item), now), item))
         self.examples.assign(now)
 
-    def call(self, item):
+    def __call__(self, item):
         """The probability of items, <int32>[n] -> <float32>[n]; an item that never came counts as
         if the next example were to bring it."""
         gap = tf.gather(self.gap, item)
@@ -64,7 +51,7 @@ class FrequencyEstimator(tf.keras.layers.Layer):
         return 1.0 / tf.where(tf.gather(self.count, item) > 0, tf.maximum(gap, 1.0), unseen)
 
 
-class ItemMemory(tf.keras.layers.Layer):
+class ItemMemory(tf.Module):
     """The candidates of the batches before, as they were then (Wang et al. 2020, section 3.2).
 
     Args:
@@ -72,19 +59,11 @@ class ItemMemory(tf.keras.layers.Layer):
       dim: int. Width of a candidate.
     """
 
-    def __init__(self, size: int, dim: int, **kwargs):
-        super().__init__(autocast=False, **kwargs)
+    def __init__(self, size: int, dim: int, *, name: str | None = None):
+        super().__init__(name)
         self.size = size
-        self.dim = dim
-        self.items = self.add_weight(
-            name="items", shape=[size], dtype=tf.int32, initializer=_minus_one, **_STATE
-        )
-        self.vectors = self.add_weight(
-            name="vectors", shape=[size, dim], dtype=tf.float32, initializer="zeros", **_STATE
-        )
-
-    def get_config(self):
-        return {**super().get_config(), "size": self.size, "dim": self.dim}
+        self.items = _state(tf.fill([size], -1), "items")
+        self.vectors = _state(tf.zeros([size, dim]), "vectors")
 
     def write(self, item, vectors) -> None:
         """Puts a batch in front.
@@ -100,11 +79,6 @@ class ItemMemory(tf.keras.layers.Layer):
     def read(self):
         """What is kept: <int32>[size], -1 where nothing is yet, and <float32>[size, dim]."""
         return tf.convert_to_tensor(self.items), tf.convert_to_tensor(self.vectors)
-
-
-def _minus_one(shape, dtype=None, **kwargs):
-    del kwargs
-    return -tf.ones(shape, dtype)
 
 
 def draw_columns(table, row, count: int):
@@ -154,3 +128,27 @@ def gather_replicas(*values):
     if context is None or context.num_replicas_in_sync == 1:
         return values
     return tuple(context.all_gather(value, axis=0) for value in values)
+
+
+def mean_over_replicas(values):
+    """The mean of one value an example, so scaled that the mean of what the replicas get is the
+    mean over the examples of all, though one may have fewer than another, or none.
+
+    Args:
+      values: <float32>[batch], where batch may differ among the replicas.
+
+    Returns:
+      <float32>[].
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tf.reduce_mean(values)
+    size = context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.cast(tf.size(values), tf.float32))
+    return tf.reduce_sum(values) / size
+
+
+def _state(value, name: str) -> tf.Variable:
+    """A variable that no optimizer touches. All replicas see the same gathered items, so that one
+    of them may speak for all."""
+    aggregation = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(value, trainable=False, aggregation=aggregation, name=name)

@@ -9,8 +9,6 @@ import tensorflow_recommenders as tfrs
 from mmrec_tf.config import RetrievalConfig
 from mmrec_tf.errors import RunError
 from mmrec_tf.losses import (
-    LOWEST,
-    add_to_columns,
     batch_history_mask,
     bpr_loss,
     full_softmax_loss,
@@ -27,10 +25,10 @@ from mmrec_tf.negatives import (
 )
 
 # Places of examples on one replica do not reach those on the next.
-REPLICA_BITS = 24
+REPLICA_PLACES = 2**24
 
 
-class Objective(tf.keras.layers.Layer):
+class Objective(tf.Module):
     """The retrieval loss that a config asks for.
 
     `numbers` and `rows` name the items of a step: "item" <int32>[batch], "history" <int32>[batch,
@@ -44,8 +42,10 @@ class Objective(tf.keras.layers.Layer):
       dim: int. Width of a candidate.
     """
 
-    def __init__(self, settings: RetrievalConfig, *, num_items: int, dim: int, **kwargs):
-        super().__init__(autocast=False, **kwargs)
+    def __init__(
+        self, settings: RetrievalConfig, *, num_items: int, dim: int, name: str | None = None
+    ):
+        super().__init__(name)
         self.settings = settings
         self.num_items = num_items
         self.task = tfrs.tasks.Retrieval(
@@ -61,8 +61,8 @@ class Objective(tf.keras.layers.Layer):
                 self.frequency = FrequencyEstimator(num_items, name="frequency")
             if settings.memory_size:
                 self.memory = ItemMemory(settings.memory_size, dim, name="memory")
-        # A weight of 0 leaves disliked items out.
-        self.log_dislike = max(np.log(max(settings.disliked_weight, 1e-30)), LOWEST)
+        # A weight of 0 adds nothing, as disliked items are left out.
+        self.log_dislike = float(np.log(settings.disliked_weight or 1.0))
 
     def draw(self, inputs, mined) -> dict:
         """Numbers of items that stand beside the batch's own, by name.
@@ -91,7 +91,7 @@ class Objective(tf.keras.layers.Layer):
             drawn["disliked"] = inputs["disliked"]
         return drawn
 
-    def call(self, inputs, queries, candidates, *, numbers: Mapping, rows: Mapping, tables):
+    def __call__(self, inputs, queries, candidates, *, numbers: Mapping, rows: Mapping, tables):
         """The loss of each example.
 
         Args:
@@ -139,19 +139,21 @@ class Objective(tf.keras.layers.Layer):
         """Against the whole catalog."""
         settings, item = self.settings, inputs["item"]
         logits = tf.matmul(queries, candidates, transpose_b=True)
+        own = tf.range(self.num_items)[None, :] == item[:, None]
         allowed = tf.ones_like(logits, tf.bool)
         if settings.mask_history:
             allowed = history_mask(inputs["history"], item, num_items=self.num_items)
         if not settings.cold_negatives:
             allowed &= tables["warm"][None, :]
         if "disliked" in numbers:
-            logits = add_to_columns(logits, numbers["disliked"], self.log_dislike)
+            others = history_mask(numbers["disliked"], item, num_items=self.num_items)
+            logits = tf.where(others, logits, logits + self.log_dislike)
+            allowed &= others | (settings.disliked_weight > 0)
         if settings.loss == "bpr":
             positive = tf.gather(logits, item, batch_dims=1)
-            others = tf.range(self.num_items)[None, :] != item[:, None]
-            return bpr_loss(positive, logits, allowed=allowed & others)
+            return bpr_loss(positive, logits, allowed=allowed & ~own)
         return full_softmax_loss(
-            logits, item, allowed=allowed, label_smoothing=settings.label_smoothing
+            logits, item, allowed=allowed | own, label_smoothing=settings.label_smoothing
         )
 
     def _in_batch(self, inputs, queries, candidates, tables):
@@ -179,7 +181,7 @@ class Objective(tf.keras.layers.Layer):
         """
         context = tf.distribute.get_replica_context()
         replica = context.replica_id_in_sync_group if context is not None else 0
-        place = tf.range(tf.size(item)) + (replica << REPLICA_BITS)
+        place = tf.range(tf.size(item)) + replica * REPLICA_PLACES
         shared, vectors, places = gather_replicas(item, own, place)
         num_drawn = tf.size(shared)
         if "uniform" in numbers:
@@ -216,20 +218,23 @@ class Objective(tf.keras.layers.Layer):
             # Those of the batch stay; what nobody chose now is never a negative of itself.
             hit &= (places < 0)[None, :]
         allowed = (shared >= 0)[None, :] & (places[None, :] != place[:, None]) & ~hit
+        known = history if settings.mask_history else history[:, :0]
+        # A disliked item counts by its weight alone, wherever else it stands.
+        apart = tf.concat([known, numbers["disliked"]], axis=1) if "disliked" in numbers else known
+        allowed &= ~named_in(apart, shared)
         if not settings.cold_negatives:
             allowed &= tf.gather(tables["warm"], tf.maximum(shared, 0))[None, :]
-        if settings.mask_history:
-            allowed &= ~named_in(history, shared)
-        for name in ("mined", "disliked"):
+        for name, left_out in (("mined", apart), ("disliked", known)):
             if name not in numbers:
                 continue
             number = numbers[name]
             more = tf.einsum("bd,bnd->bn", queries, tf.gather(candidates, rows[name]))
-            counts = (number >= 0) & (number != item[:, None])
+            counts = (number >= 0) & (number != item[:, None]) & ~named_in(left_out, number)
             if name == "disliked":
                 more += self.log_dislike
-            elif settings.mask_history:
-                counts &= ~named_in(history, number)
+                counts &= settings.disliked_weight > 0
+            elif not settings.cold_negatives:
+                counts &= tf.gather(tables["warm"], tf.maximum(number, 0))
             logits = tf.concat([logits, more], axis=1)
             allowed = tf.concat([allowed, counts], axis=1)
         common = {"allowed": allowed, "num_hard": settings.num_hard_negatives}

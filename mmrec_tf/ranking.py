@@ -8,6 +8,7 @@ import tensorflow_recommenders as tfrs
 from mmrec_tf.config import Config
 from mmrec_tf.errors import RunError
 from mmrec_tf.index import LOWEST, ExactIndex
+from mmrec_tf.negatives import mean_over_replicas
 from mmrec_tf.optimization import apply_step
 from mmrec_tf.retrieval import RetrievalModel
 from mmrec_tf.towers import SideFeatures
@@ -233,7 +234,7 @@ class RankingModel(tfrs.Model):
         logits = self.score(queries, candidates, items, training=training)
         logits = tf.where(weights > 0, logits, LOWEST)
         losses = self.task(labels=labels, predictions=logits, sample_weight=inputs["weight"])
-        loss = tf.reduce_mean(losses)
+        loss = mean_over_replicas(losses)
         self.loss_tracker.update_state(loss)
         self.first_tracker.update_state(tf.argmax(logits, axis=1) == 0)
         return loss

@@ -24,6 +24,7 @@ from mmrec_tf.graph import CatalogGraph, spectral_embedding, train_graph
 from mmrec_tf.imputation import fill_from_neighbors, fill_nearest
 from mmrec_tf.losses import perturb, with_noise
 from mmrec_tf.memory import gather, held_content
+from mmrec_tf.negatives import mean_over_replicas
 from mmrec_tf.objective import Objective
 from mmrec_tf.optimization import apply_step
 from mmrec_tf.schema import ModalitySpec, Schema
@@ -193,7 +194,9 @@ class RetrievalModel(tfrs.Model):
         count = np.bincount(liked, minlength=self.schema.num_items)
         warm, log_frequency = count > 0, relative_log_frequency(count)
         if not config.retrieval.cold_negatives and warm.any():
-            log_frequency = np.where(warm, log_frequency, log_frequency[warm].mean())
+            # The mean count, not the mean of its logarithm: what an item is worth is a count.
+            average = np.log(count[warm].mean() + 1.0) - np.log(np.mean(count + 1.0))
+            log_frequency = np.where(warm, log_frequency, average)
         tables = {
             "content": {
                 name: tf.constant(content[name]) if name in held else content[name]
@@ -279,6 +282,25 @@ class RetrievalModel(tfrs.Model):
         """The tables of users: variables, as constants would swell an exported graph."""
         profile = [self.tables[PROFILE]] if PROFILE in self.tables else []
         return [*self.tables["user_features"].values(), *profile]
+
+    def parameter_counts(self) -> dict[str, int]:
+        """How many weights each part has, frozen encoders among them."""
+        tower = self.item_tower
+        layers = {
+            "alignment": getattr(tower, "alignment", None),
+            "missing": getattr(tower, "missing", None),
+            "fusion": getattr(tower, "fusion", None),
+            "item_id_embedding": tower.id_embedding,
+            "item_features": tower.features,
+            "user_tower": self.user_tower,
+            "translation": self.translation,
+            **{f"{name}_encoder": encoder for name, encoder in self.encoders.items()},
+        }
+        return {
+            name: sum(int(np.prod(weight.shape)) for weight in layer.weights)
+            for name, layer in layers.items()
+            if layer is not None
+        }
 
     def embed_items(self, item, *, training=False, content_only=False) -> TowerOutput:
         """The item tower's output for items of the catalog.
@@ -451,7 +473,7 @@ class RetrievalModel(tfrs.Model):
                 rows=rows,
                 tables=self.tables,
             )
-            return tf.reduce_mean(losses * inputs["weight"])
+            return mean_over_replicas(losses * inputs["weight"])
 
         if training and settings.adversarial:
             with tf.GradientTape() as tape:

@@ -16,8 +16,9 @@ from tqdm import tqdm
 from mmrec_tf.config import Config, TrainingConfig
 from mmrec_tf.continuation import carry_weights, check_start
 from mmrec_tf.dataset import Dataset
+from mmrec_tf.diagnostics import diagnose
 from mmrec_tf.errors import DatasetError, RunError
-from mmrec_tf.evaluation import evaluate
+from mmrec_tf.evaluation import evaluate, rank_items
 from mmrec_tf.memory import estimate
 from mmrec_tf.optimization import build_optimizer
 from mmrec_tf.ranking import RankingModel
@@ -27,6 +28,8 @@ from mmrec_tf.retrieval import RetrievalModel
 from mmrec_tf.runs import Run, load_run, load_weights, save_weights
 
 VALID_KS = (10, 20)
+# Of so many of the highest items of a user, mined negatives are drawn.
+MINED = 100
 
 
 class Validation(tf.keras.callbacks.Callback):
@@ -105,6 +108,32 @@ class Validation(tf.keras.callbacks.Callback):
             for old in self.directory.glob("best-*"):
                 if old.name != folder:
                     shutil.rmtree(old)
+
+
+class Mining(tf.keras.callbacks.Callback):
+    """Finds, every few epochs, the items that the model ranks highest for each user and that are
+    not among the user's train items: the negatives of `retrieval.num_mined_negatives`.
+
+    Args:
+      dataset: Dataset.
+    """
+
+    def __init__(self, dataset: Dataset):
+        super().__init__()
+        self.dataset = dataset
+
+    def on_epoch_begin(self, epoch, logs=None):
+        model, settings = self.model, self.model.config.retrieval
+        if model.state.mined is not None and epoch % settings.mining_epochs:
+            return
+        users = np.arange(self.dataset.schema.num_users)
+        k = max(MINED, settings.num_mined_negatives)
+        mined = rank_items(model, self.dataset, users, k=k)
+        if model.state.mined is None:
+            # A variable, as the step is traced once.
+            model.state.mined = tf.Variable(mined, trainable=False)
+        else:
+            model.state.mined.assign(mined)
 
 
 class HistoryRows(tf.keras.callbacks.Callback):
@@ -218,8 +247,13 @@ def train(
         measure_start=isinstance(model, RankingModel) or start is not None,
     )
     watched: list[tf.keras.callbacks.Callback] = [validation, Progress(name), *callbacks]
+    if isinstance(model, RetrievalModel) and model.config.retrieval.num_mined_negatives:
+        watched.append(Mining(dataset))
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
+        before = directory / "diagnostics.json"
+        if isinstance(model, RetrievalModel) and not before.exists():
+            write_json(before, modality_diagnostics(model))
         watched.append(HistoryRows(directory / "history.csv"))
         # Kept when training ends: until the caller has saved the model, a kill may still come.
         backup = str(directory / "backup")
@@ -313,7 +347,15 @@ def train_run(
         train(retrieval, dataset, config.training, directory=progress / "retrieval", start=start)
         shutil.copy(progress / "retrieval/history.csv", run.directory / "history.csv")
         run.save_retrieval(retrieval)
-    metrics = {"valid": {"retrieval": evaluate(run.retrieval, dataset, split="valid", ks=VALID_KS)}}
+    untrained = progress / "retrieval/diagnostics.json"
+    metrics: dict[str, dict] = {
+        "valid": {"retrieval": evaluate(run.retrieval, dataset, split="valid", ks=VALID_KS)},
+        "parameters": run.retrieval.parameter_counts(),
+        "modalities": {
+            "before": json.loads(untrained.read_text(encoding="utf-8")),
+            "after": modality_diagnostics(run.retrieval),
+        },
+    }
     if config.ranking.epochs:
         if run.ranking is None:
             ranking = RankingModel(config, run.retrieval)
@@ -332,6 +374,19 @@ def train_run(
     run.finish(metrics)
     shutil.rmtree(progress, ignore_errors=True)
     return run
+
+
+def modality_diagnostics(model: RetrievalModel) -> dict[str, dict[str, float]]:
+    """`mmrec_tf.diagnostics.diagnose` of a catalog's modalities, as they leave the encoders
+    ("encoded") and as alignment projects them ("aligned"); {} for a model without modalities."""
+    names = model.modalities
+    if not names:
+        return {}
+    present = model.tables["present"].numpy()
+    return {
+        "encoded": diagnose([model.encode_catalog(name) for name in names], present, names),
+        "aligned": diagnose(model.embed_catalog().modalities, present, names),
+    }
 
 
 def raise_for_empty(dataset: Dataset) -> None:

@@ -22,10 +22,10 @@ PROGRAMS = ("data", "tuning", "serving")
 # A module imports only what stands on a lower floor, or to its left on its own.
 FLOORS = [
     "errors config schema",
-    "media records examples modalities fusion alignment imputation diagnostics losses metrics "
-    "optimization",
-    "catalog encoding memory pipeline dataset towers index",
-    "baselines retrieval ranking recommender",
+    "media records examples modalities fusion alignment imputation diagnostics losses "
+    "negatives metrics optimization",
+    "catalog encoding memory pipeline dataset graph towers index",
+    "baselines objective retrieval ranking recommender",
     "runs continuation evaluation training ablation verification servables",
     "__init__ __main__",
 ]

@@ -1,22 +1,32 @@
 """The chain end to end: raw words, pictures and sounds in, recommendations over gRPC out."""
 
+import dataclasses
 import json
 import pathlib
 
 import numpy as np
 import pytest
 import small_world
+import tensorflow as tf
 
 import serving.check
 from data import prepare
 from mmrec_tf import RetrievalModel, evaluate, load_config, load_run, open_dataset, train
 from mmrec_tf.__main__ import main
+from mmrec_tf.config import ALIGNMENTS, FUSIONS
 from mmrec_tf.evaluation import rank_items
+from mmrec_tf.records import DatasetWriter, Triples
+from mmrec_tf.runs import load_weights, save_weights
 from serving.client import Client
 from serving.local_server import LocalServer
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NUM_USERS, NUM_ITEMS, K = 150, 60, 10
+# Each alignment with the default fusion, and each fusion with the default alignment.
+GRID = [
+    *({"alignment.kind": kind} for kind in ALIGNMENTS),
+    *({"item.fusion": kind} for kind in FUSIONS if kind != "gated"),
+]
 
 
 def succeed(command, *arguments):
@@ -118,6 +128,64 @@ def test_the_check_passes(work, server):
     assert_checked(work / "export", server)
 
 
+# Every way to make one vector of an item's modalities
+
+
+class WriterWithGraph(DatasetWriter):
+    """Adds a knowledge graph to the small world: every item belongs to its cluster."""
+
+    def finish(self, schema, **arguments):
+        items = np.arange(schema.num_items, dtype=np.int32)
+        clusters = small_world.NUM_CLUSTERS
+        entity_id = np.array([f"cluster{n}" for n in range(clusters)], object)
+        tail = schema.num_items + items % clusters
+        triples = Triples(items, 0 * items, tail, entity_id, np.array(["of"], object))
+        self.write_triples(triples)
+        counts = {"num_entities": clusters, "num_relations": 1}
+        return super().finish(dataclasses.replace(schema, **counts), **arguments)
+
+
+@pytest.fixture(scope="module")
+def linked(tmp_path_factory):
+    """The small world with a knowledge graph."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(small_world, "DatasetWriter", WriterWithGraph)
+        return open_dataset(small_world.write(tmp_path_factory.mktemp("linked") / "data"))
+
+
+@pytest.fixture
+def eager():
+    """A few steps of thirteen models take less time than to compile them."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.parametrize("settings", GRID, ids=lambda settings: "-".join(settings.values()))
+def test_every_alignment_and_fusion_learns_and_is_read_back(linked, eager, tmp_path, settings):
+    config = small_world.config(
+        modalities=["audio", "vector"], user__profile=False, training__batch_size=48
+    ).override(settings)
+    model = RetrievalModel(config, linked.schema)
+    history = train(model, linked).history
+    assert np.isfinite(history["loss"]).all() and history["loss"][-1] < history["loss"][0]
+    aligns = config.alignment.kind in ("contrastive", "graph")
+    assert all((loss > 0) == aligns for loss in history["alignment_loss"])
+    want = model.embed_catalog()
+    assert all(np.isfinite(part).all() for part in want)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    assert {len(np.unique(part, axis=0)) > 10 for part in want[:2]} == {True}
+
+    save_weights(tmp_path / "weights", model=model, **model.encoders)
+    other = RetrievalModel(config, linked.schema)
+    other.make_encoders(linked.catalog, linked.users)
+    other.build_weights()
+    load_weights(tmp_path / "weights", model=other, **other.encoders)
+    other.adapt(linked)
+    for one, two in zip(want, other.embed_catalog(), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+
+
 # Learning
 
 
@@ -176,6 +244,27 @@ def test_cold_items_are_found_by_their_content_only(planted, learned):
 
     assert recall("ids") < 0.02
     assert recall("all") > 0.15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", GRID, ids=lambda settings: "-".join(settings.values()))
+def test_every_alignment_and_fusion_beats_popularity_by_content_alone(planted, settings):
+    """Under frozen encoders, so that nothing else can learn what modalities say."""
+    config = load_config(ROOT / "examples/small.json").override(
+        {
+            "text.trainable_layers": 0,
+            "audio.trainable_layers": 0,
+            "item.id_embedding": False,
+            "training.epochs": 4,
+            "training.batch_size": 256,
+            **settings,
+        }
+    )
+    model = RetrievalModel(config, planted.schema)
+    loss = train(model, planted).history["loss"]
+    assert np.isfinite(loss).all() and loss[-1] < loss[0]
+    recall, popular = (evaluate(m, planted, ks=[10])["recall@10"] for m in (model, None))
+    assert recall > 1.4 * popular
 
 
 # Real data

@@ -27,7 +27,7 @@ from mmrec_tf.fusion import (
     Weighted,
 )
 from mmrec_tf.ranking import CrossNetwork
-from mmrec_tf.towers import IdEmbedding, ItemTower, SideFeatures, UserTower
+from mmrec_tf.towers import IdEmbedding, ItemTower, SelfAttention, SideFeatures, UserTower
 
 ROWS, DIM, STEPS = 5, 4, 3
 SIZES = {"genre": 5, "price": 0}
@@ -96,9 +96,18 @@ def user_inputs(rng):
         "user": np.array([0, 3, -1, -1, 3], np.int32),
         "history": normal(rng, ROWS, STEPS, DIM),
         "known": np.array([[1, 1, 1], [1, 1, 0], [1, 0, 1], [0, 0, 0], [1, 0, 0]], bool),
+        # In seconds; not known of the last history.
+        "gap": np.array([[9, 5, 0], [70, 0, -1], [4, 2, 0], [-1] * 3, [-1] * 3], np.float32),
         "profile": normal(rng, ROWS, 6) * np.array([[1], [0], [1], [0], [1]], np.float32),
         "features": feature_inputs(rng),
     }
+
+
+def history_inputs(rng):
+    known = user_inputs(rng)["known"]
+    # The last step of a row without one is known here, as such a row is of no meaning.
+    known[3, 2] = True
+    return normal(rng, ROWS, STEPS, DIM), known
 
 
 def alignment_loss(layer, outputs, inputs):
@@ -181,6 +190,14 @@ CASES = {
         lambda rng: (feature_inputs(rng),),
         half="float16",
     ),
+    "self_attention": Case(
+        SelfAttention,
+        {"num_layers": 2, "num_heads": 2, "num_steps": STEPS, "dropout": 0.5},
+        history_inputs,
+        # As in a transformer's fusion.
+        unreached=("key/bias:0",),
+        half="float16",
+    ),
     "item": item(),
     "item_mean": item(fusion="mean", id_dropout=0.5, modality_dropout=0.5, dropout=0.5),
     "item_content": item(num_items=0, fusion="attention", alignment_hidden=5),
@@ -191,6 +208,9 @@ CASES = {
     "user_mean": user(history="mean", dropout=0.5, id_dropout=0.5),
     "user_gru": user(history="gru", num_users=0),
     "user_attention": user(history="attention"),
+    "user_self_attention": user(
+        "key/bias:0", history="self_attention", num_heads=2, num_steps=STEPS, time_gaps=True
+    ),
     "user_everything": user(history="mean", hidden=5, profile=True, feature_sizes=SIZES),
     "cross": Case(
         CrossNetwork,

@@ -6,7 +6,6 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from mmrec_tf.losses import (
-    add_to_columns,
     batch_history_mask,
     bpr_loss,
     full_softmax_loss,
@@ -78,26 +77,6 @@ def test_a_history_names_its_items_and_never_padding():
     own = tf.constant([[0, -1], [0, 1], [-1, 0], [3, 1]])
     assert named_in(HISTORY, own).numpy().astype(int).tolist() == [[1, 0], [0, 1], [0, 0], [1, 1]]
     assert named_in(HISTORY, tf.zeros([0], tf.int32)).shape == (4, 0)
-
-
-@pytest.mark.parametrize("compiled", [False, True])
-def test_an_item_that_counts_three_times_is_three_items(compiled):
-    logits = normal(3, 4)
-    column = tf.constant([[2, -1], [0, 3], [-1, -1]])
-    add = tf.function(add_to_columns, jit_compile=compiled)
-    got = full_softmax_loss(add(tf.constant(logits), column, np.log(3)), ITEM[:3]).numpy()
-    for row, thrice in enumerate([[2], [0, 3], []]):
-        copies = np.concatenate([logits[row], *([logits[row, thrice]] * 2)])
-        want = np.log(np.exp(copies).sum()) - logits[row, ITEM[row]]
-        assert got[row] == pytest.approx(want, rel=1e-5)
-
-
-def test_columns_named_twice_and_not_at_all():
-    zeros = tf.zeros([2, 3])
-    added = add_to_columns(zeros, tf.constant([[1, 1], [0, -1]]), 2.0)
-    assert added.numpy().tolist() == [[0, 4, 0], [2, 0, 0]]
-    nothing = add_to_columns(zeros, tf.zeros([2, 0], tf.int32), 2.0)
-    assert nothing.numpy().tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 # The softmax over all

@@ -6,7 +6,7 @@ import pytest
 import small_world
 
 import mmrec_tf as mm
-from mmrec_tf.config import load_config
+from mmrec_tf.config import ALIGNMENTS, FUSIONS, load_config
 from mmrec_tf.errors import ConfigError, TuningError
 from tuning import search as tuning_search
 from tuning import space as spaces
@@ -258,6 +258,15 @@ def test_default_space_fits_the_default_config():
     values = spaces.hyperparameters(spaces.default_space(mm.Config()), mm.Config()).values
     assert "item.fusion" in values
     assert "item.fusion" not in spaces.default_space(mm.Config(modalities=()))
+    assert spaces.default_space(mm.Config())["item.fusion"] == {"choice": list(FUSIONS)}
+
+
+@pytest.mark.parametrize("kind", ALIGNMENTS)
+def test_the_default_space_weighs_a_loss_only_where_there_is_one(kind):
+    config = mm.Config().override({"alignment.kind": kind})
+    space = spaces.default_space(config)
+    assert ("alignment.weight" in space) == (kind in ("contrastive", "graph"))
+    spaces.hyperparameters(space, config)
 
 
 def test_bookkeeping_of_hyperband_is_no_setting():

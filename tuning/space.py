@@ -36,7 +36,9 @@ def default_space(config: Config) -> Space:
     if config.modalities != ():
         space["item.fusion"] = {"choice": list(FUSIONS)}
         space["item.id_dropout"] = {"float": [0.0, 0.5]}
-        space["alignment.weight"] = {"choice": [0.0, 0.03, 0.1, 0.3]}
+        if config.alignment.kind in ("contrastive", "graph"):
+            # The others have no loss to weigh.
+            space["alignment.weight"] = {"choice": [0.0, 0.03, 0.1, 0.3]}
     return space
 
 
