@@ -13,7 +13,6 @@ from mmrec_tf.config import Config
 from mmrec_tf.dataset import Dataset
 from mmrec_tf.errors import ConfigError, RunError
 from mmrec_tf.evaluation import evaluate_users
-from mmrec_tf.memory import gather
 from mmrec_tf.metrics import Difference, paired_bootstrap
 from mmrec_tf.records.manifest import write_json
 from mmrec_tf.retrieval import RetrievalModel
@@ -78,7 +77,10 @@ def ablate_run(
         k = int(metric.partition("@")[2])
         return evaluate_users(judged, dataset, split=split, ks=[k])[metric]
 
-    content, present = encoded_content(model), np.asarray(model.tables["present"])
+    content, present = (
+        {name: model.encode_catalog(name) for name in model.modalities},
+        np.asarray(model.tables["present"]),
+    )
     # Measured as the others are, so that nothing but the content differs.
     with replaced(model, content, present):
         whole = measure(model)
@@ -135,29 +137,6 @@ def verdict(figure: Mapping[str, float]) -> str:
     adds = Difference(*(0.0 - figure[name] for name in ("difference", "high", "low")))
     word = "helps" if adds.low > 0 else "hurts" if adds.high < 0 else "no measurable effect"
     return f"{word} ({adds.mean:+.4f}, {adds.low:.4f} to {adds.high:.4f})"
-
-
-def encoded_content(model: RetrievalModel) -> dict[str, np.ndarray]:
-    """What the item tower reads of each modality: the encoders' vectors, of all items.
-
-    Encoders that train run here once, so that what they make of content can be changed as that of
-    frozen ones can.
-
-    Returns:
-      By modality, <float32>[item, dim].
-    """
-    found = {}
-    for name in model.modalities:
-        table, encoder = model.tables["content"][name], model.encoders[name]
-        if encoder.frozen:
-            found[name] = np.asarray(table)
-            continue
-        parts = [
-            encoder(gather(table, tf.range(start, min(start + BLOCK, len(table)))), training=False)
-            for start in range(0, len(table), BLOCK)
-        ]
-        found[name] = np.concatenate([np.asarray(part, np.float32) for part in parts])
-    return found
 
 
 @contextlib.contextmanager

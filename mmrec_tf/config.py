@@ -532,6 +532,11 @@ class Config:
 
     def __post_init__(self):
         _require(self.dim >= 2, f"dim: wanted at least 2; got {self.dim}.")
+        if self.user.history == "self_attention":
+            _require(
+                self.dim % self.user.num_heads == 0,
+                f"user.num_heads: wanted a divisor of dim ({self.dim}); got {self.user.num_heads}.",
+            )
         if self.graph.layers or self.graph.content_layers:
             _require(
                 self.retrieval.softmax == "full" and not self.training.jit_compile,

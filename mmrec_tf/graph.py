@@ -5,6 +5,7 @@ user tower reads smoothed vectors where it read plain ones, and serving stays on
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -107,16 +108,22 @@ def spectral_embedding(graph: scipy.sparse.csr_matrix, dim: int) -> np.ndarray:
       the same embedding.
     """
     embedding = np.zeros([graph.shape[1], dim], np.float32)
-    count = min(dim, min(graph.shape) - 1)
+    count = min(dim, *graph.shape)
     if count < 1 or graph.nnz == 0:
         return embedding
-    start = np.random.default_rng(0).normal(size=min(graph.shape))
-    _, values, vectors = scipy.sparse.linalg.svds(graph.astype(np.float64), k=count, v0=start)
+    if count < min(graph.shape):
+        start = np.random.default_rng(0).normal(size=min(graph.shape))
+        _, values, vectors = scipy.sparse.linalg.svds(graph.astype(np.float64), k=count, v0=start)
+    else:
+        # The iterative solver never finds the last direction.
+        _, values, vectors = np.linalg.svd(graph.toarray().astype(np.float64), full_matrices=False)
     order = np.argsort(-values)
     values, vectors = np.maximum(values[order], 0), vectors[order]
     strongest = np.abs(vectors).argmax(axis=1)
     sign = np.sign(vectors[np.arange(count), strongest])
     embedding[:, :count] = (vectors * (sign * np.sqrt(values))[:, None]).T
+    # Not quite zeros where the solver stopped.
+    embedding[graph.getnnz(axis=0) == 0] = 0.0
     return embedding
 
 
@@ -126,12 +133,14 @@ def _sparse(matrix: scipy.sparse.csr_matrix) -> tf.SparseTensor:
     return tf.sparse.reorder(tf.SparseTensor(place, entries.data.astype(np.float32), entries.shape))
 
 
-def train_graph(dataset: Dataset) -> scipy.sparse.csr_matrix:
-    """`interaction_graph` of a dataset's train split."""
-    train = dataset.interactions("train")
+def train_graph(
+    dataset: Dataset, *, disliked_below: float | None = None
+) -> scipy.sparse.csr_matrix:
+    """`interaction_graph` of a dataset's train split, without what users rated lower."""
+    histories = dataset.histories(disliked_below=disliked_below)
     return interaction_graph(
-        train.user,
-        train.item,
+        np.repeat(np.arange(dataset.schema.num_users), np.diff(histories.offset)),
+        histories.item,
         num_users=dataset.schema.num_users,
         num_items=dataset.schema.num_items,
     )
@@ -164,7 +173,7 @@ class CatalogGraph:
         self.layers = layers
         self.content_layers = content_layers
         self.edge_dropout = edge_dropout
-        self.interactions = _sparse(interactions) if layers else None
+        self.interactions: Any = _sparse(interactions) if layers else None
         self.content = _sparse(content) if content_layers else None
 
     @classmethod
@@ -172,6 +181,7 @@ class CatalogGraph:
         cls,
         settings: GraphConfig,
         dataset: Dataset,
+        disliked_below: float | None,
         encoded: Sequence[np.ndarray],
         present: np.ndarray,
     ) -> "CatalogGraph | None":
@@ -180,13 +190,16 @@ class CatalogGraph:
         Args:
           settings: GraphConfig.
           dataset: Dataset.
+          disliked_below: as `train_graph`.
           encoded, present: as `content_graph`.
         """
         if not settings.layers and not settings.content_layers:
             return None
         neighbors = settings.content_neighbors
         return cls(
-            interactions=train_graph(dataset) if settings.layers else None,
+            interactions=train_graph(dataset, disliked_below=disliked_below)
+            if settings.layers
+            else None,
             layers=settings.layers,
             content=content_graph(encoded, present, num_neighbors=neighbors)
             if settings.content_layers
@@ -210,13 +223,18 @@ class CatalogGraph:
         for _ in range(self.content_layers):
             power = multiply(self.content, power)
             total += power
-        links = self.interactions
-        if training and self.edge_dropout and links is not None:
-            kept = tf.random.uniform(tf.shape(links.values)) >= self.edge_dropout
-            scale = tf.cast(kept, tf.float32) / (1.0 - self.edge_dropout)
-            links = links.with_values(links.values * scale)
         power = total
         for _ in range(self.layers):
-            power = multiply(links, multiply(links, power), adjoint_a=True)
+            # Drawn for each way, so that an item's way back to itself is no likelier to be whole.
+            to_users, to_items = self._links(training), self._links(training)
+            power = multiply(to_items, multiply(to_users, power), adjoint_a=True)
             total += power
         return total / (1.0 + self.layers)
+
+    def _links(self, training: bool) -> tf.SparseTensor:
+        links = self.interactions
+        if not training or not self.edge_dropout:
+            return links
+        kept = tf.random.uniform(tf.shape(links.values)) >= self.edge_dropout
+        scale = tf.cast(kept, tf.float32) / (1.0 - self.edge_dropout)
+        return links.with_values(links.values * scale)

@@ -102,8 +102,12 @@ def sampled_softmax_loss(
 
 
 def bpr_loss(positive, negative, *, allowed=None, num_hard: int = 0):
-    """Bayesian personalized ranking (Rendle et al. 2009, eq. 4): the mean over negatives of
+    """Bayesian personalized ranking (Rendle et al. 2009, section 4.1): the mean over negatives of
     -log sigmoid(positive - negative).
+
+    Negatives that are not drawn evenly ask for the correction of a softmax. Where a user's
+    positives come as p and negatives as q, the loss is least where the two logits differ by
+    log p / q of the one less that of the other: logits that are lowered by log q come to log p.
 
     Args:
       positive, negative, allowed, num_hard: as in `sampled_softmax_loss`.
@@ -127,7 +131,7 @@ def with_noise(vectors, deviation: float):
 
 
 def perturb(vectors, gradient, radius: float):
-    """Moves each row as far as `radius` where a loss grows fastest (He et al. 2018, eq. 8).
+    """Moves each row as far as `radius` where a loss grows fastest (He et al. 2018).
 
     Args:
       vectors: <float32>[row, dim].

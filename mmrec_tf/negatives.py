@@ -52,11 +52,11 @@ class FrequencyEstimator(tf.Module):
 
 
 class ItemMemory(tf.Module):
-    """The candidates of the batches before, as they were then (Wang et al. 2020, section 3.2).
+    """The items of the batches before, as they were then (Wang et al. 2020).
 
     Args:
       size: int. How many are kept, the oldest leave first.
-      dim: int. Width of a candidate.
+      dim: int. Width of an item.
     """
 
     def __init__(self, size: int, dim: int, *, name: str | None = None):
@@ -100,7 +100,12 @@ def draw_columns(table, row, count: int):
 
 def log_expected(probability, *, num_drawn, num_uniform: int, num_items: int):
     """The log of how often an item is expected among the shared candidates: `num_drawn` examples'
-    items and `num_uniform` of the catalog's (mixed negative sampling, Yang et al. 2020, eq. 4).
+    items and `num_uniform` of the catalog's (mixed negative sampling, Yang et al. 2020).
+
+    Each logit less this, a softmax over the candidates has on average the denominator of that over
+    the catalog. The paper's correction is the log of the share among the candidates: the same but
+    for the log of how many they are, which tells beside candidates of a row's own, that are there
+    for certain and take no correction.
 
     Args:
       probability: <float32>[n], of each item as an example's item.

@@ -39,7 +39,7 @@ class Objective(tf.Module):
     Args:
       settings: RetrievalConfig.
       num_items: int, in the catalog.
-      dim: int. Width of a candidate.
+      dim: int. Width of an item's embedding.
     """
 
     def __init__(
@@ -91,15 +91,27 @@ class Objective(tf.Module):
             drawn["disliked"] = inputs["disliked"]
         return drawn
 
-    def __call__(self, inputs, queries, candidates, *, numbers: Mapping, rows: Mapping, tables):
+    def __call__(
+        self,
+        inputs,
+        queries,
+        candidates,
+        *,
+        numbers: Mapping,
+        rows: Mapping,
+        tables,
+        remembered=None,
+    ):
         """The loss of each example.
 
         Args:
           inputs: a batch.
-          queries: <float32>[batch, dim].
-          candidates: <float32>[row, dim]; of the whole catalog under the full softmax.
+          queries: <float32>[batch, dim + 1].
+          candidates: <float32>[row, dim + 1]; of the whole catalog under the full softmax.
           numbers, rows: see the class.
           tables: "probability" <float32>[item], "warm" <bool>[item].
+          remembered: <float32>[size, dim + 1], candidates of what the memory holds; None without
+            a memory.
 
         Returns:
           <float32>[batch].
@@ -112,22 +124,22 @@ class Objective(tf.Module):
         plain = plain and not {"uniform", "mined", "disliked"} & set(numbers)
         if plain and tf.distribute.get_strategy().num_replicas_in_sync == 1:
             return self._in_batch(inputs, queries, tf.gather(candidates, rows["item"]), tables)
-        return self._sampled(inputs, queries, candidates, numbers, rows, tables)
+        return self._sampled(inputs, queries, candidates, numbers, rows, tables, remembered)
 
-    def remember(self, item, candidates) -> None:
+    def remember(self, item, embedding) -> None:
         """Takes a batch into the streaming estimate and the memory.
 
         Args:
           item: <int32>[batch].
-          candidates: <float32>[batch, dim].
+          embedding: <float32>[batch, dim].
         """
         if self.frequency is None and self.memory is None:
             return
-        item, candidates = gather_replicas(item, candidates)
+        item, embedding = gather_replicas(item, embedding)
         if self.frequency is not None:
             self.frequency.update(item)
         if self.memory is not None:
-            self.memory.write(item, candidates)
+            self.memory.write(item, embedding)
 
     def _probability(self, item, tables):
         """How probable items are as an example's item, <float32>[n]."""
@@ -170,12 +182,12 @@ class Objective(tf.Module):
             compute_metrics=False,
         )
 
-    def _shared(self, item, own, candidates, numbers, rows):
+    def _shared(self, item, own, candidates, numbers, rows, remembered):
         """What all rows are compared with: the items of all replicas' batches, some of the catalog
         at random, and the memory.
 
         Returns:
-          Numbers <int32>[n], -1 where the memory is empty; candidates <float32>[n, dim]; places
+          Numbers <int32>[n], -1 where the memory is empty; candidates <float32>[n, dim + 1]; places
           <int32>[n] of the examples whose positives they are, -1 for none, and those of this
           replica's, <int32>[batch]; how many of the items examples drew, <int32>[].
         """
@@ -188,19 +200,19 @@ class Objective(tf.Module):
             shared = tf.concat([shared, numbers["uniform"]], axis=0)
             vectors = tf.concat([vectors, tf.gather(candidates, rows["uniform"])], axis=0)
         if self.memory is not None:
-            item_then, then = self.memory.read()
+            item_then, _ = self.memory.read()
             shared = tf.concat([shared, item_then], axis=0)
-            vectors = tf.concat([vectors, then], axis=0)
+            vectors = tf.concat([vectors, remembered], axis=0)
             num_drawn += tf.reduce_sum(tf.cast(item_then >= 0, tf.int32))
         places = tf.pad(places, [[0, tf.size(shared) - tf.size(places)]], constant_values=-1)
         return shared, vectors, places, place, num_drawn
 
-    def _sampled(self, inputs, queries, candidates, numbers, rows, tables):
+    def _sampled(self, inputs, queries, candidates, numbers, rows, tables, remembered):
         """Against what all rows share, and what each has for itself."""
         settings, item, history = self.settings, inputs["item"], inputs["history"]
         own = tf.gather(candidates, rows["item"])
         shared, vectors, places, place, num_drawn = self._shared(
-            item, own, candidates, numbers, rows
+            item, own, candidates, numbers, rows, remembered
         )
         positive = tf.reduce_sum(queries * own, axis=1)
         logits = tf.matmul(queries, vectors, transpose_b=True)

@@ -89,7 +89,7 @@ class RetrievalModel(tfrs.Model):
             trainable=config.retrieval.popularity_bias,
         )
         self.objective = Objective(
-            config.retrieval, num_items=schema.num_items, dim=config.dim + 1, name="objective"
+            config.retrieval, num_items=schema.num_items, dim=config.dim, name="objective"
         )
         self.loss_tracker = tf.keras.metrics.Mean(name="loss")
         self.alignment_tracker = tf.keras.metrics.Mean(name="alignment_loss")
@@ -176,7 +176,11 @@ class RetrievalModel(tfrs.Model):
             self._require_frozen(frozen)
         vectors = [content[self.modalities[m]] for m in frozen]
         self.state.graph = CatalogGraph.from_experiment(
-            config.graph, dataset, vectors, present[:, frozen]
+            config.graph,
+            dataset,
+            config.retrieval.disliked_below,
+            vectors,
+            present[:, frozen],
         )
         if config.item.missing == "nearest" or self.translation is not None:
             filled, now = vectors, present[:, frozen]
@@ -242,7 +246,8 @@ class RetrievalModel(tfrs.Model):
         spectral = self.config.item.id_init == "spectral"
         if not fitted and not spectral:
             return
-        target = spectral_embedding(train_graph(dataset), self.config.dim)
+        below = self.config.retrieval.disliked_below
+        target = spectral_embedding(train_graph(dataset, disliked_below=below), self.config.dim)
         known = np.linalg.norm(target, axis=1) > 0
         if spectral and self.item_tower.id_embedding is not None:
             table = self.item_tower.id_embedding.table
@@ -464,6 +469,14 @@ class RetrievalModel(tfrs.Model):
         if training and settings.embedding_noise:
             user, embedding = (with_noise(x, settings.embedding_noise) for x in (user, embedding))
 
+        remembered = None
+        if self.objective.memory is not None:
+            # Embeddings as they were then, popularity as it counts now: its weight learns from all
+            # that is compared with, or popular items would be pulled up more than pushed down.
+            kept, vectors = self.objective.memory.read()
+            popularity = tf.gather(self.tables["log_frequency"], tf.maximum(kept, 0))
+            remembered = self.candidates(vectors, popularity)
+
         def loss_of(user, embedding):
             losses = self.objective(
                 inputs,
@@ -472,6 +485,7 @@ class RetrievalModel(tfrs.Model):
                 numbers=numbers,
                 rows=rows,
                 tables=self.tables,
+                remembered=remembered,
             )
             return mean_over_replicas(losses * inputs["weight"])
 
@@ -489,8 +503,7 @@ class RetrievalModel(tfrs.Model):
         else:
             loss = loss_of(user, embedding)
         if training:
-            candidates = self.candidates(output.embedding, log_frequency)
-            self.objective.remember(item, tf.gather(candidates, rows["item"]))
+            self.objective.remember(item, tf.gather(output.embedding, rows["item"]))
         self.loss_tracker.update_state(loss)
         if self.aligns:
             aligned = self._alignment_loss(output, rows, item, triples)

@@ -195,6 +195,11 @@ def train(
     What a retrieval model will hold in memory is estimated in a line on stderr before it takes in
     the catalog.
 
+    On several devices, make the model and call this inside `with strategy.scope():` of one
+    `tf.distribute.MirroredStrategy`. A batch of `training.batch_size` is then that of all replicas
+    together, and they compare with each other's items, so that the retrieval loss is that of one
+    device; contrastive alignment compares within each replica.
+
     Args:
       model: RetrievalModel; or RankingModel, whose retrieval model is trained already. One that
         has not seen a catalog takes in the dataset's.

@@ -180,7 +180,7 @@ def build_retrieval(dataset, **settings) -> RetrievalModel:
     model.adapt(dataset)
     model.build_weights()
     rng = np.random.default_rng(0)
-    for weight in model.variables:
+    for weight in model.trainable_variables:
         if weight.shape.rank:
             weight.assign(0.5 * rng.normal(size=weight.shape))
     model.popularity_weight.assign(0.7)

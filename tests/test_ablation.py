@@ -11,7 +11,6 @@ from small_world import MODALITIES, NUM_ITEMS, NUM_USERS, build_retrieval
 from mmrec_tf import ablation
 from mmrec_tf.ablation import (
     ablate_run,
-    encoded_content,
     knock_out,
     replaced,
     trained_run,
@@ -45,9 +44,13 @@ def vector_run(dataset, tmp_path_factory):
 # What is taken away
 
 
+def encoded(model):
+    return {name: model.encode_catalog(name) for name in model.modalities}
+
+
 def test_encoded_content_is_what_the_tower_reads(model):
     """So a model reads no otherwise, whether its encoders run or have run."""
-    content = encoded_content(model)
+    content = encoded(model)
     sizes = {name: model.encoders[name].output_dim for name in ("audio", "vector")}
     assert {name: values.shape for name, values in content.items()} == {
         name: (NUM_ITEMS, size) for name, size in sizes.items()
@@ -60,7 +63,7 @@ def test_encoded_content_is_what_the_tower_reads(model):
 def test_the_model_is_itself_again_even_after_an_error(model):
     tables, encoders = model.tables, model.encoders
     own = model.embed_catalog().embedding
-    content, nothing = encoded_content(model), np.zeros([NUM_ITEMS, 2], bool)
+    content, nothing = encoded(model), np.zeros([NUM_ITEMS, 2], bool)
     with pytest.raises(KeyError), replaced(model, content, nothing):
         assert np.abs(model.embed_catalog().embedding - own).max() > 0.1
         raise KeyError
@@ -70,7 +73,7 @@ def test_the_model_is_itself_again_even_after_an_error(model):
 
 def test_absent_content_says_nothing(model):
     """Whatever its vectors are; and the other modality stays what it was."""
-    content, present = encoded_content(model), np.asarray(model.tables["present"])
+    content, present = encoded(model), np.asarray(model.tables["present"])
     changed, left = knock_out(content, present, "audio", how="absent")
     assert not left[:, 0].any() and present[:, 0].any()
     np.testing.assert_array_equal(left[:, 1], present[:, 1])
@@ -86,7 +89,7 @@ def test_absent_content_says_nothing(model):
 
 
 def test_shuffled_content_is_that_of_others(model):
-    content, present = encoded_content(model), np.asarray(model.tables["present"])
+    content, present = encoded(model), np.asarray(model.tables["present"])
     before = content["vector"].copy()
     changed, left = knock_out(content, present, "vector", how="shuffled")
     has = present[:, 1]

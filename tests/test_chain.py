@@ -161,6 +161,7 @@ def eager():
     tf.config.run_functions_eagerly(False)
 
 
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config")
 @pytest.mark.parametrize("settings", GRID, ids=lambda settings: "-".join(settings.values()))
 def test_every_alignment_and_fusion_learns_and_is_read_back(linked, eager, tmp_path, settings):
     config = small_world.config(
@@ -174,14 +175,14 @@ def test_every_alignment_and_fusion_learns_and_is_read_back(linked, eager, tmp_p
     want = model.embed_catalog()
     assert all(np.isfinite(part).all() for part in want)
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
-    assert {len(np.unique(part, axis=0)) > 10 for part in want[:2]} == {True}
+    assert len(np.unique(want.embedding, axis=0)) == small_world.NUM_ITEMS
 
     save_weights(tmp_path / "weights", model=model, **model.encoders)
     other = RetrievalModel(config, linked.schema)
     other.make_encoders(linked.catalog, linked.users)
     other.build_weights()
     load_weights(tmp_path / "weights", model=other, **other.encoders)
-    other.adapt(linked)
+    other.adapt(linked, cache=linked.cache)
     for one, two in zip(want, other.embed_catalog(), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
 
