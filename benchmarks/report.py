@@ -4,7 +4,7 @@
     python -m benchmarks.report --check    says whether they are up to date (exit status 1 if not)
 
 A table stands between `<!-- results NAME PART -->` and `<!-- end -->`; the part is a split of an
-example's result, or `speed`, `memory` or `cache` of that of another benchmark.
+example's result, SPLIT_less for what it has over the others, or that of another benchmark.
 """
 
 import argparse
@@ -24,6 +24,9 @@ LABELS = {
     "popularity": "most popular",
     "item_knn": "item-kNN",
     "ease": "EASE",
+    "content_knn": "item-kNN on content",
+    "ials": "iALS",
+    "bpr": "BPR",
     "ceiling": "ceiling: the planted truth",
     "cold": "this config, on items without train interactions",
     "cold_id_only": "its twin, on items without train interactions",
@@ -82,7 +85,52 @@ def cache_table(result: dict) -> str:
     )
 
 
-PARTS = {"speed": speed_table, "memory": memory_table, "cache": cache_table}
+def parts_table(result: dict) -> str:
+    """Seeds, and the config with one part removed."""
+    monitor = result["config"]["training"]["monitor"]
+    seeds, first = result["seeds"], f"whole, seed {result['seeds'][0]}"
+    lines = [
+        f"| valid split | {' | '.join(COLUMNS)} | {monitor} less the whole's, 95 % |",
+        f"| --- |{' --- |' * (len(COLUMNS) + 1)}",
+    ]
+    for name, label in {"whole": "this config", "id_only": "its id-only twin"}.items():
+        cells = " | ".join(
+            f"{summary['mean']:.4f} ± {summary['std']:.4f}"
+            for summary in (result["summary"][name][column] for column in COLUMNS)
+        )
+        lines.append(f"| {label}: mean and standard deviation of {len(seeds)} seeds | {cells} | |")
+    for name, run in result["runs"].items():
+        if "seed" in name and name != first:
+            continue
+        cells = " | ".join(f"{run['valid'][column]:.4f}" for column in COLUMNS)
+        less = run.get(f"{monitor} less that of {first}")
+        interval = f"{less['low']:+.4f} to {less['high']:+.4f}" if less else ""
+        lines.append(f"| {name} | {cells} | {interval} |")
+    return "\n".join(lines) + "\n"
+
+
+def difference_table(result: dict, split: str) -> str:
+    """What the model has over the others, with intervals."""
+    lines = [
+        f"| {split} split: this config less | {' | '.join(COLUMNS)} |",
+        f"| --- |{' --- |' * len(COLUMNS)}",
+    ]
+    for name, values in result["differences"][split].items():
+        cells = " | ".join(
+            "{:+.4f} ({:+.4f} to {:+.4f})".format(*values[column]) for column in COLUMNS
+        )
+        lines.append(f"| {LABELS.get(name, name)} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+PARTS = {
+    "parts": parts_table,
+    "test_less": lambda result: difference_table(result, "test"),
+    "valid_less": lambda result: difference_table(result, "valid"),
+    "speed": speed_table,
+    "memory": memory_table,
+    "cache": cache_table,
+}
 
 
 def filled(text: str) -> str:
