@@ -79,6 +79,57 @@ def full_softmax_loss(logits, item, *, allowed=None, label_smoothing: float = 0.
     return (1.0 - label_smoothing) * losses + label_smoothing * everywhere
 
 
+def batch_softmax_loss(
+    queries, candidates, item, *, probability=None, history=None, remove_hits: bool = True
+):
+    """Cross-entropy of each row's positive against the items of the batch's other rows.
+
+    Each distinct item is scored once: n copies of one are that item with log n added to its logit.
+
+    Args:
+      queries: <float32>[batch, dim].
+      candidates: <float32>[batch, dim], of the rows' items; equal for equal items.
+      item: <int32>[batch], the positives.
+      probability: <float32>[batch], how likely each positive is drawn, whose log is subtracted
+        from its logit (logQ, Yi et al. 2019, eq. 5); None for no correction.
+      history: <int32>[batch, step], -1 for padding: what is no negative of a row; None for none.
+      remove_hits: whether other rows' copies of a row's positive are left out of its negatives.
+
+    Returns:
+      <float32>[batch].
+    """
+    distinct, column, copies = tf.unique_with_counts(item)
+    size, width, row = tf.size(item), tf.size(distinct), tf.range(tf.size(item))
+    first = tf.math.unsorted_segment_min(row, column, width)
+    log_copies = tf.math.log(tf.cast(copies, queries.dtype))
+    bias = log_copies
+    if probability is not None:
+        bias -= tf.math.log(tf.gather(probability, first))
+    logits = tf.matmul(queries, tf.gather(candidates, first), transpose_b=True) + bias
+    if history is not None:
+        hidden = _columns_of(history, distinct)
+        hidden = tf.where(hidden == column[:, None], width, hidden)
+        place = tf.stack([tf.broadcast_to(row[:, None], tf.shape(hidden)), hidden], axis=-1)
+        known = tf.zeros([size, width + 1], tf.bool)
+        known = tf.tensor_scatter_nd_update(known, place, tf.ones_like(hidden, tf.bool))
+        logits = tf.where(known[:, :width], LOWEST, logits)
+    others = tf.gather(log_copies, column)
+    if remove_hits:
+        logits = tf.tensor_scatter_nd_sub(logits, tf.stack([row, column], axis=1), others)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=column, logits=logits)
+    return losses if remove_hits else losses + others
+
+
+def _columns_of(values, names):
+    """Where each of `values` stands in `names`, which are distinct; their number for nowhere."""
+    order = tf.argsort(names)
+    ordered = tf.gather(names, order)
+    place = tf.searchsorted(ordered, tf.reshape(values, [-1]))
+    place = tf.reshape(tf.minimum(place, tf.size(names) - 1), tf.shape(values))
+    found = tf.equal(tf.gather(ordered, place), values)
+    return tf.where(found, tf.gather(order, place), tf.size(names))
+
+
 def sampled_softmax_loss(
     positive, negative, *, allowed=None, num_hard: int = 0, label_smoothing: float = 0.0
 ):

@@ -10,6 +10,7 @@ from mmrec_tf.config import RetrievalConfig
 from mmrec_tf.errors import RunError
 from mmrec_tf.losses import (
     batch_history_mask,
+    batch_softmax_loss,
     bpr_loss,
     full_softmax_loss,
     history_mask,
@@ -40,12 +41,20 @@ class Objective(tf.Module):
       settings: RetrievalConfig.
       num_items: int, in the catalog.
       dim: int. Width of an item's embedding.
+      static_shapes: bool. Whether XLA compiles it, so that no shape may depend on values.
     """
 
     def __init__(
-        self, settings: RetrievalConfig, *, num_items: int, dim: int, name: str | None = None
+        self,
+        settings: RetrievalConfig,
+        *,
+        num_items: int,
+        dim: int,
+        static_shapes: bool = False,
+        name: str | None = None,
     ):
         super().__init__(name)
+        self.static_shapes = static_shapes
         self.settings = settings
         self.num_items = num_items
         self.task = tfrs.tasks.Retrieval(
@@ -171,6 +180,18 @@ class Objective(tf.Module):
     def _in_batch(self, inputs, queries, candidates, tables):
         """Against the batch's items."""
         settings, item, history = self.settings, inputs["item"], inputs["history"]
+        # XLA knows no shape that depends on values, such as the number of distinct items.
+        if not settings.num_hard_negatives and not self.static_shapes:
+            return batch_softmax_loss(
+                queries,
+                candidates,
+                item,
+                probability=self._probability(item, tables)
+                if settings.sampling_correction != "none"
+                else None,
+                history=history if settings.mask_history else None,
+                remove_hits=settings.remove_accidental_hits,
+            )
         return self.task(
             queries,
             candidates,

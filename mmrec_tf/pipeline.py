@@ -160,6 +160,8 @@ def build_batches(
         batches = tf.data.Dataset.zip(batches, numbers)
     options = tf.data.Options()
     options.deterministic = deterministic
+    # Taking an iterator down waits for the tuner to wake up, for seconds on a busy machine.
+    options.autotune.enabled = False
     return finish(batches).with_options(options)
 
 

@@ -89,7 +89,11 @@ class RetrievalModel(tfrs.Model):
             trainable=config.retrieval.popularity_bias,
         )
         self.objective = Objective(
-            config.retrieval, num_items=schema.num_items, dim=config.dim, name="objective"
+            config.retrieval,
+            num_items=schema.num_items,
+            dim=config.dim,
+            static_shapes=config.training.jit_compile,
+            name="objective",
         )
         self.loss_tracker = tf.keras.metrics.Mean(name="loss")
         self.alignment_tracker = tf.keras.metrics.Mean(name="alignment_loss")
@@ -450,7 +454,10 @@ class RetrievalModel(tfrs.Model):
         triples = self._draw_triples(tf.shape(item)[0])
         numbers = {
             "item": item,
-            "history": inputs["history"],
+            # A tower without histories reads no embedding of them.
+            "history": item[:, None][:, :0]
+            if self.config.user.history == "none"
+            else inputs["history"],
             **self.objective.draw(inputs, self.state.mined),
         }
         if triples is not None:

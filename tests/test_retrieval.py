@@ -300,6 +300,7 @@ def test_compiled_by_xla_it_is_the_same_loss(dataset, history):
     """How many different items a batch holds is known only when it is there."""
     model = build(dataset, user__history=history)
     loss, found = gradients(model, REPEATED)
+    model = build(dataset, user__history=history, training__jit_compile=True)
     compiled_loss, compiled = gradients(model, REPEATED, jit_compile=True)
     assert compiled_loss == pytest.approx(loss, rel=1e-5)
     for one, two in zip(found, compiled, strict=True):
