@@ -421,6 +421,11 @@ class RetrievalConfig:
             f"retrieval.label_smoothing: wanted 0 up to 1 (exclusive); got {self.label_smoothing}.",
         )
         _require(
+            self.loss == "softmax" or not self.label_smoothing,
+            "retrieval.label_smoothing: wanted 0 with retrieval.loss bpr, which has no target to "
+            f"spread; got {self.label_smoothing}.",
+        )
+        _require(
             self.temperature > 0, f"retrieval.temperature: wanted above 0; got {self.temperature}."
         )
         _require(

@@ -215,7 +215,8 @@ def _parts(inputs, count: int) -> list[tuple]:
     size = tf.shape(tf.nest.flatten(inputs)[0])[0]
     for i in range(count):
         start, stop = size * i // count, size * (i + 1) // count
-        share = tf.cast(stop - start, tf.float32) / tf.cast(size, tf.float32)
+        # A replica may be left without any example.
+        share = tf.math.divide_no_nan(tf.cast(stop - start, tf.float32), tf.cast(size, tf.float32))
         # Where there are fewer examples than batches, one in a batch of none counts for nothing.
         rows = slice(start, tf.maximum(stop, start + 1))
         part = tf.nest.map_structure(lambda value, rows=rows: value[rows], inputs)

@@ -342,6 +342,11 @@ def test_values_out_of_range_are_refused_when_the_config_is_made(setting, value)
         ({"alignment.kind": "ridge", "alignment.hidden": 8}, "alignment.hidden: wanted 0"),
         ({"alignment.kind": "cca", "alignment.hidden": 8}, "alignment.hidden: wanted 0"),
         ({"alignment.kind": "procrustes", "alignment.hidden": 8}, "alignment.hidden: wanted 0"),
+        (
+            {"retrieval.loss": "bpr", "retrieval.label_smoothing": 0.1},
+            "retrieval.label_smoothing: wanted 0",
+        ),
+        ({"user.history": "self_attention", "user.num_heads": 3}, "user.num_heads: wanted a"),
         ({"text.adaptation": "lora"}, "text.adaptation: wanted"),
         ({"text.adaptation": "adapter"}, "Set text.trainable_layers to -1"),
     ],

@@ -200,7 +200,7 @@ CASES = {
     ),
     "item": item(),
     "item_mean": item(fusion="mean", id_dropout=0.5, modality_dropout=0.5, dropout=0.5),
-    "item_content": item(num_items=0, fusion="attention", alignment_hidden=5),
+    "item_content": item(num_items=0, fusion="attention", alignment={"hidden": 5}),
     "item_ids": item(modalities=()),
     "item_features": item(fusion="weighted", feature_sizes=SIZES),
     # Without a history, only the bias of the projection does anything.
