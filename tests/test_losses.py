@@ -7,6 +7,7 @@ import tensorflow_recommenders as tfrs
 
 from mmrec_tf.losses import (
     batch_history_mask,
+    batch_softmax_loss,
     bpr_loss,
     full_softmax_loss,
     history_mask,
@@ -235,6 +236,56 @@ def test_on_a_batch_it_is_the_task_of_tensorflow_recommenders(probability, hits,
     for variable in (queries, candidates):
         one, other = tape.gradient(got, variable), tape.gradient(want, variable)
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("probability", [None, np.array([0.3, 0.05, 0.3, 0.2, 0.01])])
+@pytest.mark.parametrize("hits", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_each_distinct_item_scored_once_is_the_task_too(probability, hits, masked):
+    """Items 4 and 7 stand twice, and 4 is what others know; losses and gradients."""
+    item = tf.constant([4, 9, 7, 2, 0, 7, 4])
+    place = tf.constant([0, 1, 2, 3, 4, 2, 0])
+    history = tf.constant([[9, 7]] * 2 + [[-1, -1]] * 2 + [[4, 4]] + [[2, 4]] + [[0, -1]])
+    queries, table = tf.Variable(normal(7, 3)), tf.Variable(normal(5, 3, seed=1))
+    share = None
+    if probability is not None:
+        share = tf.gather(tf.constant(probability, tf.float32), place)
+    task = tfrs.tasks.Retrieval(
+        loss=tf.keras.losses.CategoricalCrossentropy(
+            from_logits=True, reduction=tf.keras.losses.Reduction.NONE
+        ),
+        remove_accidental_hits=hits,
+    )
+    with tf.GradientTape(persistent=True) as tape:
+        candidates = tf.gather(table, place)
+        want = task(
+            queries,
+            candidates,
+            candidate_sampling_probability=share,
+            candidate_ids=item,
+            score_mask=batch_history_mask(history, item) if masked else None,
+            compute_metrics=False,
+        )
+        got = batch_softmax_loss(
+            queries,
+            candidates,
+            item,
+            probability=share,
+            history=history if masked else None,
+            remove_hits=hits,
+        )
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    for variable in (queries, table):
+        one, other = (tf.convert_to_tensor(tape.gradient(x, variable)) for x in (got, want))
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_batch_of_one_item():
+    same = tf.ones([3, 2])
+    item = tf.constant([5, 5, 5])
+    assert batch_softmax_loss(same, same, item).numpy() == pytest.approx([0, 0, 0], abs=1e-6)
+    losses = batch_softmax_loss(same, same, item, remove_hits=False).numpy()
+    assert losses == pytest.approx([np.log(3)] * 3)
 
 
 # Pairs
