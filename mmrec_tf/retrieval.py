@@ -393,7 +393,7 @@ class RetrievalModel(tfrs.Model):
           TowerOutput of NumPy arrays with one row an item.
         """
         # Encoders that train run here over raw content, of which few fit into memory at once.
-        block = 64 if self.trained_encoders else 1024
+        block = 64 if self.trained_encoders else 8192
         parts = [
             self.embed_items(
                 tf.range(start, min(start + block, self.schema.num_items)),
