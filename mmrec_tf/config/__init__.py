@@ -1,0 +1,68 @@
+"""All that an experiment may vary, as a tree of frozen dataclasses.
+
+A `Config` is checked when it is made, strict when it is read from JSON (an unknown name is
+refused with the nearest known one) and saved with every run. `override` is the one function
+through which the command line (`--set`) and the tuner change a setting.
+"""
+
+from mmrec_tf.config.encoders import ADAPTATIONS, POOLINGS, AudioConfig, ImageConfig, TextConfig
+from mmrec_tf.config.experiment import DECAYS, METRICS, Config, TrainingConfig, load_config
+from mmrec_tf.config.ranking import (
+    ARCHITECTURES,
+    CALIBRATIONS,
+    CONTEXTS,
+    RANKING_LOSSES,
+    SHARINGS,
+    RankingConfig,
+    RecommenderConfig,
+)
+from mmrec_tf.config.retrieval import (
+    ALIGNMENTS,
+    CORRECTIONS,
+    FUSIONS,
+    HISTORIES,
+    HISTORY_CONTEXTS,
+    ID_INITS,
+    LOSSES,
+    MISSING,
+    SOFTMAXES,
+    AlignmentConfig,
+    GraphConfig,
+    ItemConfig,
+    RetrievalConfig,
+    UserConfig,
+)
+
+__all__ = [
+    "ADAPTATIONS",
+    "ALIGNMENTS",
+    "ARCHITECTURES",
+    "CALIBRATIONS",
+    "CONTEXTS",
+    "CORRECTIONS",
+    "DECAYS",
+    "FUSIONS",
+    "HISTORIES",
+    "HISTORY_CONTEXTS",
+    "ID_INITS",
+    "LOSSES",
+    "METRICS",
+    "MISSING",
+    "POOLINGS",
+    "RANKING_LOSSES",
+    "SHARINGS",
+    "SOFTMAXES",
+    "AlignmentConfig",
+    "AudioConfig",
+    "Config",
+    "GraphConfig",
+    "ImageConfig",
+    "ItemConfig",
+    "RankingConfig",
+    "RecommenderConfig",
+    "RetrievalConfig",
+    "TextConfig",
+    "TrainingConfig",
+    "UserConfig",
+    "load_config",
+]

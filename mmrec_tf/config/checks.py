@@ -1,0 +1,39 @@
+"""What settings are checked with; each refuses with a message that says what was wanted."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mmrec_tf.errors import ConfigError
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ConfigError unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def at_least(part: object, prefix: str, bounds: Mapping[str, float]) -> None:
+    """Refuses settings below their least value; each entry of a list counts."""
+    for name, least in bounds.items():
+        value = getattr(part, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            require(number >= least, f"{prefix}{name}: wanted at least {least:g}; got {number}.")
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuses a value that is none of the choices."""
+    require(value in choices, f"{name}: wanted one of {', '.join(choices)}; got {value!r}.")
+
+
+def only_trained(part: Any, prefix: str, names: tuple[str, ...]) -> None:
+    """Refuses augmentation of a frozen encoder, which would do nothing."""
+    for name in names:
+        value, off = getattr(part, name), getattr(type(part), name)
+        require(
+            part.trainable_layers != 0 or value == off,
+            f"{prefix}{name}: wanted {json.dumps(off)} while {prefix}trainable_layers is 0, as a "
+            f"frozen encoder's vectors are computed once, from unchanged content; got "
+            f"{json.dumps(value)}. Set {prefix}trainable_layers to -1 (all) or a count, or leave "
+            f"{prefix}{name} out.",
+        )

@@ -1,0 +1,165 @@
+"""Settings of the encoders of text, image and audio."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from mmrec_tf.config.checks import at_least, one_of, only_trained, require
+
+POOLINGS = ("mean", "cls")
+ADAPTATIONS = ("full", "lora", "adapter")
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """WordPiece tokens into BERT (Devlin et al. 2019).
+
+    `weights` is a hub id or a local folder for `TFBertModel.from_pretrained`; empty for a fresh
+    BERT of the sizes below with a vocabulary learned from the catalog.
+    `trainable_layers`: 0 keeps the encoder frozen, n trains the last n blocks, -1 trains all.
+    `adaptation` says what trains in those blocks: all of their weights ("full"), low-rank updates
+    of the attention's query and value projections ("lora", Hu et al. 2021) or bottlenecks behind
+    attention and feed-forward ("adapter", Houlsby et al. 2019), both of width `adaptation_rank`.
+    Augmentation, while an encoder trains: `word_dropout` is the share of words that are hidden;
+    `synonyms` is a file of lines "word TAB synonym,synonym,...", and `synonym_share` the share of
+    its words that are replaced where they occur (0.1 as in Wei and Zou 2019).
+    """
+
+    weights: str = ""
+    trainable_layers: int = 0
+    adaptation: str = "full"
+    adaptation_rank: int = 8
+    pooling: str = "mean"
+    max_tokens: int = 64
+    vocabulary_size: int = 4000
+    hidden_size: int = 64
+    num_layers: int = 2
+    num_heads: int = 2
+    word_dropout: float = 0.0
+    synonyms: str = ""
+    synonym_share: float = 0.1
+
+    def __post_init__(self):
+        one_of("text.pooling", self.pooling, POOLINGS)
+        one_of("text.adaptation", self.adaptation, ADAPTATIONS)
+        sizes = ("adaptation_rank", "vocabulary_size", "hidden_size", "num_layers", "num_heads")
+        at_least(self, "text.", dict.fromkeys(sizes, 1))
+        require(
+            3 <= self.max_tokens <= 512, f"text.max_tokens: wanted 3 to 512; got {self.max_tokens}."
+        )
+        require(
+            self.hidden_size % self.num_heads == 0,
+            f"text.hidden_size: wanted a multiple of text.num_heads ({self.num_heads}); "
+            f"got {self.hidden_size}.",
+        )
+        require(
+            self.trainable_layers >= -1, "text.trainable_layers: wanted -1 (all), 0 or a count."
+        )
+        require(
+            0 <= self.word_dropout < 1,
+            f"text.word_dropout: wanted 0 up to 1 (exclusive); got {self.word_dropout}.",
+        )
+        require(
+            0 <= self.synonym_share <= 1,
+            f"text.synonym_share: wanted 0 to 1; got {self.synonym_share}.",
+        )
+        require(
+            self.adaptation == "full" or self.trainable_layers != 0,
+            'text.adaptation: wanted "full" while text.trainable_layers is 0, as nothing trains; '
+            f"got {json.dumps(self.adaptation)}. Set text.trainable_layers to -1 (all blocks) or a "
+            "count, or leave text.adaptation out.",
+        )
+        only_trained(self, "text.", ("word_dropout", "synonyms"))
+
+    def frozen(self) -> "TextConfig":
+        """The settings of the same encoder when it is not trained, and so not augmented."""
+        return dataclasses.replace(
+            self, trainable_layers=0, adaptation="full", word_dropout=0.0, synonyms=""
+        )
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """A network of `tf.keras.applications` without its top, averaged over space.
+
+    `weights`: empty for random ones, "imagenet" (downloads), or the path of a weights file.
+    `trainable_layers`: 0 keeps the encoder frozen, n trains the last n layers, -1 trains all.
+    Augmentation, while an encoder trains: `flip` mirrors half of the pictures; `crop` is the least
+    share of each side that is kept, 1 keeps all; `color` is how far brightness, contrast and
+    saturation may depart from 1; `blur` is the largest standard deviation of a Gaussian, in pixels.
+    """
+
+    architecture: str = "ResNet50"
+    weights: str = ""
+    trainable_layers: int = 0
+    size: int = 224
+    flip: bool = False
+    crop: float = 1.0
+    color: float = 0.0
+    blur: float = 0.0
+
+    def __post_init__(self):
+        require(32 <= self.size <= 1024, f"image.size: wanted 32 to 1024; got {self.size}.")
+        require(
+            self.trainable_layers >= -1, "image.trainable_layers: wanted -1 (all), 0 or a count."
+        )
+        require(0 < self.crop <= 1, f"image.crop: wanted above 0, up to 1; got {self.crop}.")
+        require(0 <= self.color <= 1, f"image.color: wanted 0 to 1; got {self.color}.")
+        at_least(self, "image.", {"blur": 0})
+        only_trained(self, "image.", ("flip", "crop", "color", "blur"))
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """A log-mel spectrogram into a small convolutional network, optionally a GRU over time.
+
+    `trainable_layers`: 0 keeps the encoder frozen, n trains the last n blocks, -1 trains all.
+    `mask_bins` and `mask_frames` are the widest bands that SpecAugment (Park et al. 2019) hides
+    while an encoder trains. `noise_db` is the loudest white noise added, relative to a clip's own
+    peak; -80, the floor of the spectrogram, adds none. `shift_seconds` is how far a clip may move
+    in either direction.
+    """
+
+    trainable_layers: int = -1
+    sample_rate_hz: int = 16000
+    clip_seconds: float = 3.0
+    num_mels: int = 128
+    fft_length: int = 1024
+    hop_length: int = 256
+    fmax_hz: float = 8000.0
+    filters: tuple[int, ...] = (16, 32, 64)
+    gru_units: int = 0
+    mask_bins: int = 8
+    mask_frames: int = 8
+    noise_db: float = -80.0
+    shift_seconds: float = 0.0
+    weights: str = ""
+
+    def __post_init__(self):
+        sizes = ("sample_rate_hz", "num_mels", "fft_length", "hop_length", "filters")
+        at_least(self, "audio.", dict.fromkeys(sizes, 1))
+        at_least(self, "audio.", dict.fromkeys(("gru_units", "mask_bins", "mask_frames"), 0))
+        require(
+            0 < self.fmax_hz <= self.sample_rate_hz / 2,
+            f"audio.fmax_hz: wanted at most half of audio.sample_rate_hz "
+            f"({self.sample_rate_hz / 2:g}); got {self.fmax_hz:g}.",
+        )
+        require(
+            self.clip_seconds * self.sample_rate_hz >= self.fft_length,
+            "audio.clip_seconds: wanted at least one window of audio.fft_length samples.",
+        )
+        require(len(self.filters) > 0, "audio.filters: wanted at least one block.")
+        require(
+            self.trainable_layers >= -1, "audio.trainable_layers: wanted -1 (all), 0 or a count."
+        )
+        require(
+            -80 <= self.noise_db <= 0,
+            f"audio.noise_db: wanted -80 (none) to 0; got {self.noise_db}.",
+        )
+        hop_seconds = self.hop_length / self.sample_rate_hz
+        require(
+            self.shift_seconds == 0 or hop_seconds <= self.shift_seconds < self.clip_seconds,
+            f"audio.shift_seconds: wanted 0 (none), or from one hop ({hop_seconds:g}) up to "
+            f"audio.clip_seconds ({self.clip_seconds:g}); got {self.shift_seconds}.",
+        )
+        only_trained(self, "audio.", ("noise_db", "shift_seconds"))

@@ -1,0 +1,239 @@
+"""Settings of training, the whole experiment, and how it is read and changed."""
+
+import dataclasses
+import difflib
+import json
+import math
+import pathlib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmrec_tf.config.checks import at_least, one_of, require
+from mmrec_tf.config.encoders import AudioConfig, ImageConfig, TextConfig
+from mmrec_tf.config.ranking import RankingConfig, RecommenderConfig
+from mmrec_tf.config.retrieval import (
+    AlignmentConfig,
+    GraphConfig,
+    ItemConfig,
+    RetrievalConfig,
+    UserConfig,
+)
+from mmrec_tf.errors import ConfigError
+
+DECAYS = ("none", "linear", "cosine")
+METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How `fit` runs. `patience` epochs without a better `monitor` on the valid split end it;
+    0 never does. `monitor` is a metric of `evaluate`, such as "ndcg@10" or "recall@20".
+
+    The learning rate rises over `warmup_steps`, then falls to 0 at the last step (`decay` "linear"
+    or "cosine") or stays; encoders that train take `encoder_learning_rate_factor` of it.
+    `accumulation_steps` batches make one update.
+
+    `catalog_memory_mb` is room for the items' vectors or preprocessed content, in MiB; a modality
+    that does not fit into what is left stays on disk, and a batch's items are read from there.
+    `data_service` is the address of a tf.data service dispatcher that has batches made elsewhere,
+    such as "grpc://localhost:5000"; empty to make them here.
+    """
+
+    epochs: int = 20
+    batch_size: int = 512
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    clip_norm: float = 0.0
+    warmup_steps: int = 0
+    decay: str = "none"
+    encoder_learning_rate_factor: float = 1.0
+    accumulation_steps: int = 1
+    monitor: str = "ndcg@10"
+    patience: int = 5
+    mixed_precision: bool = False
+    jit_compile: bool = False
+    catalog_memory_mb: int = 4096
+    data_service: str = ""
+    seed: int = 0
+
+    def __post_init__(self):
+        at_least(self, "training.", {"epochs": 1, "batch_size": 1, "patience": 0, "seed": 0})
+        at_least(self, "training.", {"weight_decay": 0, "clip_norm": 0, "catalog_memory_mb": 0})
+        at_least(self, "training.", {"warmup_steps": 0, "accumulation_steps": 1})
+        require(
+            self.encoder_learning_rate_factor > 0,
+            "training.encoder_learning_rate_factor: wanted above 0; got "
+            f"{self.encoder_learning_rate_factor}. To keep an encoder as it is, set its "
+            "trainable_layers to 0.",
+        )
+        one_of("training.decay", self.decay, DECAYS)
+        require(self.learning_rate > 0, "training.learning_rate: wanted above 0.")
+        metric, _, k = self.monitor.partition("@")
+        require(
+            metric in METRICS and k.isdigit() and int(k) >= 1,
+            "training.monitor: wanted a metric such as ndcg@10 or recall@20; "
+            f"got {self.monitor!r}.",
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment.
+
+    `modalities` names those of the dataset that the item tower uses, in this order everywhere;
+    None takes all that the dataset has, () makes an id-only model.
+    """
+
+    modalities: tuple[str, ...] | None = None
+    dim: int = 64
+    text: TextConfig = field(default_factory=TextConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    item: ItemConfig = field(default_factory=ItemConfig)
+    graph: GraphConfig = field(default_factory=GraphConfig)
+    user: UserConfig = field(default_factory=UserConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    ranking: RankingConfig = field(default_factory=RankingConfig)
+    recommender: RecommenderConfig = field(default_factory=RecommenderConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self):
+        require(self.dim >= 2, f"dim: wanted at least 2; got {self.dim}.")
+        if self.user.history == "self_attention":
+            require(
+                self.dim % self.user.num_heads == 0,
+                f"user.num_heads: wanted a divisor of dim ({self.dim}); got {self.user.num_heads}.",
+            )
+        if self.graph.layers or self.graph.content_layers:
+            require(
+                self.retrieval.softmax == "full" and not self.training.jit_compile,
+                "graph: wanted retrieval.softmax full and training.jit_compile false, as smoothing "
+                "needs all items in every step and sparse products; got "
+                f"{self.retrieval.softmax} and {json.dumps(self.training.jit_compile)}. Set "
+                "graph.layers and graph.content_layers to 0, or change those.",
+            )
+        if self.modalities is not None:
+            require(
+                len(set(self.modalities)) == len(self.modalities),
+                f"modalities: each at most once; got {', '.join(self.modalities)}.",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The config as plain dictionaries, lists and scalars."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Config":
+        """Reads what `to_json` wrote; missing settings take their defaults.
+
+        Raises:
+          ConfigError: for an unknown name, a value of the wrong type or out of range.
+        """
+        return _build(cls, value, "")
+
+    def override(self, settings: Mapping[str, Any]) -> "Config":
+        """A copy with settings changed, such as `{"training.epochs": 5}`.
+
+        Values may be strings as typed on a command line: they are read as JSON where the field is
+        not itself a string.
+        """
+        tree = self.to_json()
+        for path, value in settings.items():
+            node, kind = tree, type(self)
+            *parents, last = path.split(".")
+            for i, name in enumerate(parents):
+                kind = _field_type(kind, name, ".".join(parents[: i + 1]))
+                if not dataclasses.is_dataclass(kind):
+                    raise ConfigError(
+                        f"unknown setting {path}: {'.'.join(parents[: i + 1])} has no parts."
+                    )
+                node = node[name]
+            node[last] = _typed(_field_type(kind, last, path), value, path)
+        return Config.from_json(tree)
+
+    def id_only(self) -> "Config":
+        """The twin of this experiment that knows ids and nothing else."""
+        return dataclasses.replace(
+            self,
+            modalities=(),
+            alignment=AlignmentConfig(kind="none", weight=0.0),
+            item=dataclasses.replace(self.item, id_embedding=True, id_dropout=0.0, features=False),
+            graph=dataclasses.replace(self.graph, content_layers=0),
+            user=dataclasses.replace(self.user, profile=False, features=False),
+        )
+
+
+def load_config(path: str | pathlib.Path) -> Config:
+    """Reads a config from a JSON file.
+
+    Raises:
+      ConfigError: when the file is missing, is not JSON, or holds an unusable setting.
+    """
+    try:
+        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: wanted a config file; {error.strerror}.") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: wanted JSON; {error}.") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: wanted a JSON object; got {type(value).__name__}.")
+    try:
+        return Config.from_json(value)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _field_type(cls, name: str, path: str):
+    hints = typing.get_type_hints(cls)
+    if name not in hints:
+        near = difflib.get_close_matches(name, hints, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(hints)}."
+        raise ConfigError(f"unknown setting {path}{hint}")
+    return hints[name]
+
+
+def _build(cls, value: Any, path: str):
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{path or 'config'}: wanted a JSON object; got {value!r}.")
+    arguments = {}
+    for name, part in value.items():
+        at = f"{path}.{name}" if path else name
+        kind = _field_type(cls, name, at)
+        if dataclasses.is_dataclass(kind):
+            arguments[name] = _build(kind, part, at)
+        else:
+            arguments[name] = _typed(kind, part, at)
+    return cls(**arguments)
+
+
+def _typed(kind, value: Any, path: str):
+    """`value` as the type of a field; strings from a command line are read as JSON."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(value, str) and kind is not str:
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = (
+                value.split(",") if tuple in (origin, *map(typing.get_origin, arguments)) else value
+            )
+    if origin is types.UnionType:
+        if value is None and type(None) in arguments:
+            return None
+        return _typed(next(a for a in arguments if a is not type(None)), value, path)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{path}: wanted a list; got {value!r}.")
+        return tuple(_typed(arguments[0], part, path) for part in value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = number and math.isfinite(value)
+    if kind is float and number:
+        return float(value)
+    if kind is int and number and value == int(value):
+        return int(value)
+    if kind in (bool, str) and isinstance(value, kind):
+        return value
+    raise ConfigError(f"{path}: wanted {getattr(kind, '__name__', kind)}; got {value!r}.")

@@ -1,0 +1,229 @@
+"""Settings of the retrieval model: alignment, towers, graph and loss."""
+
+from dataclasses import dataclass
+
+from mmrec_tf.config.checks import at_least, one_of, require
+
+ALIGNMENTS = ("none", "contrastive", "ridge", "cca", "procrustes", "graph")
+FUSIONS = (
+    "mean",
+    "weighted",
+    "gated",
+    "attention",
+    "concat",
+    "transformer",
+    "recurrent",
+    "bilinear",
+)
+MISSING = ("skip", "token", "mean", "nearest")
+ID_INITS = ("random", "spectral")
+HISTORIES = ("none", "mean", "gru", "attention", "self_attention")
+HISTORY_CONTEXTS = ("auto", "past", "others")
+LOSSES = ("softmax", "bpr")
+SOFTMAXES = ("batch", "full")
+CORRECTIONS = ("none", "counts", "streaming")
+
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    """Projection of an item's modalities to one space, and what pulls them together there.
+
+    `kind`:
+      "none": the projections alone, trained by the retrieval loss.
+      "contrastive": InfoNCE (van den Oord et al. 2018) among the modalities that an item has, and,
+        `collaborative` times as strong, between each modality and the item's id embedding.
+      "ridge", "cca", "procrustes": each projection is fitted in closed form, from a modality to the
+        items' spectral embedding of the train interactions; then it trains on, or stays as it is
+        (`trainable`). `l2` is the ridge penalty, relative to the features' variance.
+      "graph": a translation loss over the dataset's knowledge graph (TransE, Bordes et al. 2013)
+        with `margin`; a missing modality is filled from the item's neighbours in the graph.
+    `weight` scales the loss in the total; 0 turns it off. `temperature` is the initial value of a
+    learnable scalar. `hidden` is the width of a hidden layer of each projection, 0 for none.
+    """
+
+    kind: str = "contrastive"
+    weight: float = 0.1
+    collaborative: float = 0.0
+    temperature: float = 0.1
+    hidden: int = 0
+    trainable: bool = True
+    l2: float = 1.0
+    margin: float = 1.0
+
+    def __post_init__(self):
+        one_of("alignment.kind", self.kind, ALIGNMENTS)
+        at_least(self, "alignment.", {"weight": 0, "hidden": 0, "collaborative": 0})
+        at_least(self, "alignment.", {"l2": 0, "margin": 0})
+        fitted = self.kind in ("ridge", "cca", "procrustes")
+        require(
+            self.trainable or fitted,
+            f"alignment.trainable: wanted true with alignment.kind {self.kind!r}, whose "
+            "projections are learned; got false. Set it to true, or choose ridge, cca or "
+            "procrustes.",
+        )
+        if fitted:
+            require(
+                self.hidden == 0,
+                f"alignment.hidden: wanted 0 with alignment.kind {self.kind!r}, whose projections "
+                f"are linear; got {self.hidden}.",
+            )
+        require(
+            self.temperature > 0, f"alignment.temperature: wanted above 0; got {self.temperature}."
+        )
+
+
+@dataclass(frozen=True)
+class ItemConfig:
+    """The item tower. `id_dropout` hides the id of that share of items in each training step,
+    so that content has to stand alone; `modality_dropout` does the same to each modality.
+    `id_init`: where id embeddings start: at random, or at the items' spectral embedding of the
+    train interactions. `missing`: what fusion sees in place of a modality that an item lacks:
+    nothing ("skip"), a learned vector ("token"), the mean of the items that have it ("mean"), or
+    the modality of the item that is nearest in the modalities that both have ("nearest")."""
+
+    id_embedding: bool = True
+    id_init: str = "random"
+    id_dropout: float = 0.1
+    modality_dropout: float = 0.0
+    fusion: str = "gated"
+    missing: str = "skip"
+    features: bool = True
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        one_of("item.fusion", self.fusion, FUSIONS)
+        one_of("item.missing", self.missing, MISSING)
+        one_of("item.id_init", self.id_init, ID_INITS)
+        for name in ("id_dropout", "modality_dropout", "dropout"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"item.{name}: wanted 0 up to 1 (exclusive); got {value}.")
+
+
+@dataclass(frozen=True)
+class GraphConfig:
+    """Smoothing of the item embeddings over the catalog's graph, in training and in the index.
+
+    `layers` over the user-item graph (LightGCN, He et al. 2020), `content_layers` over each item's
+    `content_neighbors` most alike items by the content of frozen encoders; 0 for none.
+    `edge_dropout` is the share of user-item links that a training step leaves out.
+    """
+
+    layers: int = 0
+    edge_dropout: float = 0.0
+    content_layers: int = 0
+    content_neighbors: int = 10
+
+    def __post_init__(self):
+        at_least(self, "graph.", {"layers": 0, "content_layers": 0, "content_neighbors": 1})
+        require(
+            0 <= self.edge_dropout < 1,
+            f"graph.edge_dropout: wanted 0 up to 1 (exclusive); got {self.edge_dropout}.",
+        )
+
+
+@dataclass(frozen=True)
+class UserConfig:
+    """The user tower. `history`: how the items of a history become one vector; "self_attention" is
+    causal (SASRec, Kang and McAuley 2018), with `num_layers` blocks of `num_heads` heads.
+    `time_gaps` tells the tower how long before the newest item of a history each one lies.
+    `hidden` is the width of a hidden layer over the pooled history, beside the
+    linear one; 0 for none. `history_context` says which of a user's train interactions surround a
+    training example: those before it ("past"), all others ("others"), or "auto": past where the
+    dataset's split follows time, others where it does not."""
+
+    id_embedding: bool = False
+    id_dropout: float = 0.1
+    history: str = "mean"
+    history_length: int = 50
+    history_context: str = "auto"
+    num_layers: int = 1
+    num_heads: int = 1
+    time_gaps: bool = False
+    hidden: int = 0
+    profile: bool = True
+    features: bool = True
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        one_of("user.history", self.history, HISTORIES)
+        one_of("user.history_context", self.history_context, HISTORY_CONTEXTS)
+        at_least(self, "user.", {"history_length": 1, "hidden": 0})
+        at_least(self, "user.", {"num_layers": 1, "num_heads": 1})
+        for name in ("id_dropout", "dropout"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"user.{name}: wanted 0 up to 1 (exclusive); got {value}.")
+
+
+@dataclass(frozen=True)
+class RetrievalConfig:
+    """The retrieval loss.
+
+    `loss`: "softmax", or "bpr" (Rendle et al. 2009), each positive against each negative.
+    `softmax`: "batch" compares with the batch's other items (sampled softmax), "full" with the
+    whole catalog. In-batch only:
+      `sampling_correction` subtracts the log of the sampling probability from the logits (logQ, Yi
+      et al. 2019): from exact counts, from the streaming estimate of its algorithm 2, or not;
+      `num_uniform_negatives` items drawn from the whole catalog stand beside the batch's (mixed
+      negative sampling, Yang et al. 2020);
+      `memory_size` items of the batches before, as they were then (Wang et al. 2020);
+      `num_mined_negatives` for each example, from what the model itself ranked highest for the
+      user at the last refresh, every `mining_epochs` epochs;
+      `num_hard_negatives` keeps that many of the highest negatives (0: all).
+    `mask_history` leaves the items of the example's history out of the negatives.
+    `disliked_below`: train interactions with a lower rating are no positives; they are negatives
+    that count `disliked_weight` times; null for none. `label_smoothing` is the share of the target
+    that is spread over all candidates. `embedding_noise` is the standard deviation of noise on
+    each coordinate of user and item, relative to 1 / sqrt(dim). `adversarial` adds the loss under
+    the worst perturbation of that length (He et al. 2018). `popularity_bias` adds a learned
+    multiple of the log train frequency to a score.
+    `cold_negatives` says what an item without any train interaction means: True, nobody wants it;
+    False, nobody could have it yet, so it is no negative and counts as averagely popular.
+    `item_balance` draws a training example with probability proportional to
+    count(item) ** -item_balance: 0 takes each example once an epoch, 1 all items equally often.
+    """
+
+    loss: str = "softmax"
+    softmax: str = "batch"
+    temperature: float = 0.1
+    learn_temperature: bool = True
+    sampling_correction: str = "counts"
+    remove_accidental_hits: bool = True
+    num_hard_negatives: int = 0
+    num_uniform_negatives: int = 0
+    num_mined_negatives: int = 0
+    mining_epochs: int = 1
+    memory_size: int = 0
+    mask_history: bool = True
+    disliked_below: float | None = None
+    disliked_weight: float = 1.0
+    label_smoothing: float = 0.0
+    embedding_noise: float = 0.0
+    adversarial: float = 0.0
+    popularity_bias: bool = True
+    cold_negatives: bool = True
+    item_balance: float = 0.0
+
+    def __post_init__(self):
+        one_of("retrieval.loss", self.loss, LOSSES)
+        one_of("retrieval.softmax", self.softmax, SOFTMAXES)
+        one_of("retrieval.sampling_correction", self.sampling_correction, CORRECTIONS)
+        counts = ("num_hard_negatives", "num_uniform_negatives", "num_mined_negatives")
+        at_least(self, "retrieval.", dict.fromkeys((*counts, "memory_size"), 0))
+        at_least(self, "retrieval.", {"mining_epochs": 1, "disliked_weight": 0})
+        at_least(self, "retrieval.", {"embedding_noise": 0, "adversarial": 0})
+        require(
+            0 <= self.label_smoothing < 1,
+            f"retrieval.label_smoothing: wanted 0 up to 1 (exclusive); got {self.label_smoothing}.",
+        )
+        require(
+            self.loss == "softmax" or not self.label_smoothing,
+            "retrieval.label_smoothing: wanted 0 with retrieval.loss bpr, which has no target to "
+            f"spread; got {self.label_smoothing}.",
+        )
+        require(
+            self.temperature > 0, f"retrieval.temperature: wanted above 0; got {self.temperature}."
+        )
+        require(
+            0 <= self.item_balance <= 1,
+            f"retrieval.item_balance: wanted 0 to 1; got {self.item_balance}.",
+        )
