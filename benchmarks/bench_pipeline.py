@@ -200,7 +200,7 @@ def measure(dataset_path: str, config: mm.Config, steps: int) -> dict[str, Any]:
     opened = time.perf_counter() - opened
     tf.keras.utils.set_random_seed(config.training.seed)
     model = mm.RetrievalModel(config, dataset.schema)
-    model.make_encoders(dataset.catalog, dataset.users)
+    model.make_encoders(dataset)
     if model.trained_encoders:
         raise SystemExit(f"{', '.join(model.trained_encoders)}: wanted frozen encoders only.")
     model.build_weights()

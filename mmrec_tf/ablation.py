@@ -21,7 +21,6 @@ from mmrec_tf.training import train_run
 
 REMOVED = (0.0, 0.25, 0.5, 0.75, 1.0)
 SEED = 0
-BLOCK = 64
 
 
 def ablate_run(
@@ -77,10 +76,8 @@ def ablate_run(
         k = int(metric.partition("@")[2])
         return evaluate_users(judged, dataset, split=split, ks=[k])[metric]
 
-    content, present = (
-        {name: model.encode_catalog(name) for name in model.modalities},
-        np.asarray(model.tables["present"]),
-    )
+    content = {name: model.encode_catalog(name) for name in model.modalities}
+    present = np.asarray(model.tables["present"])
     # Measured as the others are, so that nothing but the content differs.
     with replaced(model, content, present):
         whole = measure(model)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from mmrec_tf.baselines import BASELINES, baseline_names, rank_by
+from mmrec_tf.baselines import BASELINES, BLOCK, SCORES, baseline_names, rank_by
 from mmrec_tf.dataset import Dataset
 from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.metrics import (
@@ -26,9 +26,8 @@ from mmrec_tf.recommender import Recommender
 from mmrec_tf.retrieval import RetrievalModel
 from mmrec_tf.runs import Run
 
-# Users ranked at once: so many, or fewer, so that their scores stay below 128 MiB; but not so few
-# that multiplying matrices turns slow.
-BLOCK, SCORES, FEWEST = 1024, 1 << 25, 128
+# Fewer users at once than these, and multiplying matrices turns slow.
+FEWEST = 128
 # Of each slice these two are told, of everything else all metrics.
 SLICE_METRICS = ("recall", "ndcg")
 

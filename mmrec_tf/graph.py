@@ -96,7 +96,7 @@ def content_graph(
 
 def spectral_embedding(graph: scipy.sparse.csr_matrix, dim: int) -> np.ndarray:
     """Where items stand in the interaction graph: its right singular vectors, each times the root
-    of its singular value, as the low-pass filter of GF-CF weighs them (Shen et al. 2021, eq. 9).
+    of its singular value: the truncated SVD in which both sides share the values' weight.
 
     Args:
       graph: as `interaction_graph`.
@@ -150,7 +150,7 @@ class CatalogGraph:
     """Smooths the embeddings of all items.
 
     First over alike content, E' = sum over l of C^l E, then over shared users, E' = mean over l of
-    (R^T R)^l E with R as `interaction_graph` (LightGCN, He et al. 2020, eq. 4 and 5, two of its
+    (R^T R)^l E with R as `interaction_graph` (LightGCN, He et al. 2020, eq. 3 and 4, two of its
     layers at a time, so that from items one comes to items). Rows are left unscaled.
 
     Args:

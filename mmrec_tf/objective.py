@@ -119,8 +119,8 @@ class Objective(tf.Module):
           candidates: <float32>[row, dim + 1]; of the whole catalog under the full softmax.
           numbers, rows: see the class.
           tables: "probability" <float32>[item], "warm" <bool>[item].
-          remembered: <float32>[size, dim + 1], candidates of what the memory holds; None without
-            a memory.
+          remembered: what the memory holds: numbers <int32>[size], -1 where there is nothing yet,
+            and candidates <float32>[size, dim + 1]; None without a memory.
 
         Returns:
           <float32>[batch].
@@ -221,9 +221,9 @@ class Objective(tf.Module):
             shared = tf.concat([shared, numbers["uniform"]], axis=0)
             vectors = tf.concat([vectors, tf.gather(candidates, rows["uniform"])], axis=0)
         if self.memory is not None:
-            item_then, _ = self.memory.read()
+            item_then, vectors_then = remembered
             shared = tf.concat([shared, item_then], axis=0)
-            vectors = tf.concat([vectors, remembered], axis=0)
+            vectors = tf.concat([vectors, vectors_then], axis=0)
             num_drawn += tf.reduce_sum(tf.cast(item_then >= 0, tf.int32))
         places = tf.pad(places, [[0, tf.size(shared) - tf.size(places)]], constant_values=-1)
         return shared, vectors, places, place, num_drawn

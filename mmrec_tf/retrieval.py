@@ -9,28 +9,24 @@ import tensorflow_recommenders as tfrs
 
 from mmrec_tf.alignment import TranslationLoss
 from mmrec_tf.alignment.closed_form import CLOSED_FORMS
-from mmrec_tf.catalog import (
-    Catalog,
-    Content,
-    draw_probability,
-    empty_features,
-    relative_log_frequency,
-)
+from mmrec_tf.catalog import Content, empty_features
 from mmrec_tf.config import Config
-from mmrec_tf.dataset import Dataset, Users
-from mmrec_tf.encoding import build_encoders, encode, encoded_bytes
-from mmrec_tf.errors import ConfigError, RunError
-from mmrec_tf.graph import CatalogGraph, spectral_embedding, train_graph
-from mmrec_tf.imputation import fill_from_neighbors, fill_nearest
+from mmrec_tf.dataset import Dataset
+from mmrec_tf.encoding import build_encoders
+from mmrec_tf.errors import RunError
+from mmrec_tf.graph import spectral_embedding, train_graph
 from mmrec_tf.losses import perturb, with_noise
-from mmrec_tf.memory import gather, held_content
+from mmrec_tf.memory import gather
 from mmrec_tf.negatives import mean_over_replicas
 from mmrec_tf.objective import Objective
 from mmrec_tf.optimization import apply_step
 from mmrec_tf.schema import ModalitySpec, Schema
+from mmrec_tf.tables import PROFILE, build_tables
 from mmrec_tf.towers import ItemTower, TowerOutput, UserTower, unit
 
-PROFILE = "profile"
+# Items that are embedded at a time: of the raw content that encoders which train read, few fit into
+# memory.
+FEW, MANY = 64, 8192
 
 
 class RetrievalModel(tfrs.Model):
@@ -106,21 +102,18 @@ class RetrievalModel(tfrs.Model):
         """The encoders by modality; "profile" encodes the users' profile texts."""
         return self.state.encoders
 
-    def raw_content(self, catalog: Catalog, users: Users | None) -> dict[str, np.ndarray | Content]:
+    def raw_content(self, dataset: Dataset) -> dict[str, np.ndarray | Content]:
         """The raw values that each encoder reads, by encoder."""
-        values = {name: catalog.content[name] for name in self.modalities}
+        values = {name: dataset.catalog.content[name] for name in self.modalities}
         if self.user_tower.profile is not None:
-            if users is None:
-                raise RunError("adapt: this model reads profile texts; pass the dataset's users.")
-            values[PROFILE] = users.profile
+            values[PROFILE] = dataset.users.profile
         return values
 
-    def make_encoders(self, catalog: Catalog, users: Users | None = None, *, assets=None) -> None:
+    def make_encoders(self, dataset: Dataset, *, assets=None) -> None:
         """Builds the encoders, with the weights that the config names or random ones.
 
         Args:
-          catalog: Catalog, from whose texts a vocabulary may be learned.
-          users: Users; None for a dataset without profiles.
+          dataset: Dataset, from whose texts a vocabulary may be learned.
           assets: by encoder, what its `assets()` returned, to rebuild those of a trained model
             without its pretrained weights at hand; None to make them as the config says.
         """
@@ -128,20 +121,19 @@ class RetrievalModel(tfrs.Model):
         if self.user_tower.profile is not None:
             specs[PROFILE] = ModalitySpec("text")
         values: dict[str, Iterable] = {}
-        for name, value in self.raw_content(catalog, users).items():
+        for name, value in self.raw_content(dataset).items():
             if isinstance(value, Content):
                 values[name] = value.present_values()
             elif name == PROFILE:
                 values[name] = value
             else:
                 column = list(self.schema.modalities).index(name)
-                values[name] = value[catalog.present[:, column]]
+                values[name] = value[dataset.catalog.present[:, column]]
         self.state.encoders = build_encoders(self.config, specs, values, assets=assets)
         self.trained_encoders = {n: e for n, e in self.encoders.items() if not e.frozen}
 
     def adapt(self, dataset: Dataset, *, cache=None) -> None:
-        """Takes in a dataset: makes the encoders unless there are some, runs the frozen ones over
-        the catalog, fills the tables and builds the graph.
+        """Takes in a dataset: makes the encoders unless there are some, then `build_tables`.
 
         Args:
           dataset: Dataset.
@@ -152,92 +144,16 @@ class RetrievalModel(tfrs.Model):
           ConfigError: when a table does not fit into `training.catalog_memory_mb` and the config
             cannot do without, or when the config asks for what the dataset does not have.
         """
-        catalog, users, config = dataset.catalog, dataset.users, self.config
-        if self.translation is not None and not self.schema.num_relations:
-            raise ConfigError(
-                "alignment.kind: graph wants a dataset with a knowledge graph; "
-                f'{dataset.directory} has none. Prepare it with "--triples FILE", or choose '
-                "another kind."
-            )
         if not self.encoders:
-            self.make_encoders(catalog, users)
-        sizes = {n: encoded_bytes(self.encoders[n], self.schema.num_items) for n in self.modalities}
-        held = held_content(config, sizes)
-        content = {}
-        for name, value in self.raw_content(catalog, users).items():
-            content[name] = encode(
-                self.encoders[name],
-                value,
-                name=name,
-                cache=cache,
-                sha256=catalog.content_sha256.get(name),
-                mapped=name in self.modalities and name not in held,
-            )
-        columns = [list(self.schema.modalities).index(name) for name in self.modalities]
-        present = catalog.present[:, columns]
-        frozen = [m for m, name in enumerate(self.modalities) if self.encoders[name].frozen]
-        if config.graph.content_layers or config.item.missing == "nearest":
-            self._require_frozen(frozen)
-        vectors = [content[self.modalities[m]] for m in frozen]
-        self.state.graph = CatalogGraph.from_experiment(
-            config.graph,
+            self.make_encoders(dataset)
+        self.state.tables, self.state.graph = build_tables(
             dataset,
-            config.retrieval.disliked_below,
-            vectors,
-            present[:, frozen],
+            self.config,
+            raw=self.raw_content(dataset),
+            encoders=self.encoders,
+            user_features=self.user_tower.features is not None,
+            cache=cache,
         )
-        if config.item.missing == "nearest" or self.translation is not None:
-            filled, now = vectors, present[:, frozen]
-            if config.item.missing == "nearest":
-                filled, now = fill_nearest(filled, now)
-            if self.translation is not None:
-                head, _, tail = dataset.triples[:3]
-                filled, now = fill_from_neighbors(filled, now, head, tail, self.schema.num_items)
-            present = present.copy()
-            present[:, frozen] = now
-            # What was filled is in memory by now, whatever there is room for.
-            held = held | {self.modalities[m] for m in frozen}
-            content.update({self.modalities[m]: v for m, v in zip(frozen, filled, strict=True)})
-        liked = dataset.histories(disliked_below=config.retrieval.disliked_below).item
-        count = np.bincount(liked, minlength=self.schema.num_items)
-        warm, log_frequency = count > 0, relative_log_frequency(count)
-        if not config.retrieval.cold_negatives and warm.any():
-            # The mean count, not the mean of its logarithm: what an item is worth is a count.
-            average = np.log(count[warm].mean() + 1.0) - np.log(np.mean(count + 1.0))
-            log_frequency = np.where(warm, log_frequency, average)
-        tables = {
-            "content": {
-                name: tf.constant(content[name]) if name in held else content[name]
-                for name in self.modalities
-            },
-            "present": tf.constant(present),
-            "log_frequency": tf.constant(log_frequency, tf.float32),
-            "probability": tf.constant(
-                draw_probability(count, balance=config.retrieval.item_balance)
-            ),
-            "warm": tf.constant(warm),
-            "item_features": {n: tf.constant(v) for n, v in catalog.features.items()},
-            "user_features": {},
-        }
-        if self.user_tower.features is not None:
-            tables["user_features"] = {
-                n: tf.Variable(v, trainable=False) for n, v in users.features.items()
-            }
-        if self.user_tower.profile is not None:
-            tables[PROFILE] = tf.Variable(content[PROFILE], trainable=False)
-        if self.translation is not None:
-            head, relation, tail = dataset.triples[:3]
-            tables["triples"] = tf.constant(np.stack([head, relation, tail], axis=1), tf.int32)
-        self.state.tables = tables
-
-    def _require_frozen(self, frozen: list[int]) -> None:
-        if not frozen:
-            raise ConfigError(
-                "graph.content_layers, item.missing: wanted a modality with a frozen encoder, "
-                "whose vectors are known before training; got "
-                f"{', '.join(self.modalities) or 'no modality'}. Freeze one, or leave the "
-                "setting out."
-            )
 
     def initialize(self, dataset: Dataset) -> None:
         """Sets the weights that a new model does not start at random: id embeddings with
@@ -270,8 +186,8 @@ class RetrievalModel(tfrs.Model):
         if encoder.frozen:
             return np.asarray(table)
         rows = (
-            gather(table, tf.range(start, min(start + 64, self.schema.num_items)))
-            for start in range(0, self.schema.num_items, 64)
+            gather(table, tf.range(start, min(start + FEW, self.schema.num_items)))
+            for start in range(0, self.schema.num_items, FEW)
         )
         return np.concatenate([encoder(value, training=False).numpy() for value in rows])
 
@@ -283,7 +199,7 @@ class RetrievalModel(tfrs.Model):
           RunError: when the model has not seen a catalog yet.
         """
         if self.state.tables is None:
-            raise RunError("the model has no catalog yet: call adapt(dataset.catalog) first.")
+            raise RunError("the model has no catalog yet: call adapt(dataset) first.")
         return self.state.tables
 
     @property
@@ -392,8 +308,7 @@ class RetrievalModel(tfrs.Model):
         Returns:
           TowerOutput of NumPy arrays with one row an item.
         """
-        # Encoders that train run here over raw content, of which few fit into memory at once.
-        block = 64 if self.trained_encoders else 8192
+        block = FEW if self.trained_encoders else MANY
         parts = [
             self.embed_items(
                 tf.range(start, min(start + block, self.schema.num_items)),
@@ -482,7 +397,7 @@ class RetrievalModel(tfrs.Model):
             # that is compared with, or popular items would be pulled up more than pushed down.
             kept, vectors = self.objective.memory.read()
             popularity = tf.gather(self.tables["log_frequency"], tf.maximum(kept, 0))
-            remembered = self.candidates(vectors, popularity)
+            remembered = kept, self.candidates(vectors, popularity)
 
         def loss_of(user, embedding):
             losses = self.objective(

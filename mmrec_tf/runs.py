@@ -261,7 +261,7 @@ class Run:
         """
         assets = _read_assets(self.directory / "assets")
         dataset = dataset or self.dataset
-        model.make_encoders(dataset.catalog, dataset.users, assets=assets)
+        model.make_encoders(dataset, assets=assets)
         load_weights(self.directory / "weights/encoders", **model.encoders)
 
     def save_retrieval(self, model: RetrievalModel) -> None:

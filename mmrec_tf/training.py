@@ -232,7 +232,7 @@ def train(
         if not model.encoders and start is not None:
             start.load_encoders(model, dataset)
         elif not model.encoders:
-            model.make_encoders(dataset.catalog, dataset.users)
+            model.make_encoders(dataset)
     # Anew, as encoders that are made here may have drawn numbers and those of a run did not.
     tf.keras.utils.set_random_seed(training.seed)
     model.build_weights()
@@ -345,7 +345,7 @@ def train_run(
             run.load_encoders(retrieval)
         else:
             if start is None:
-                retrieval.make_encoders(dataset.catalog, dataset.users)
+                retrieval.make_encoders(dataset)
             else:
                 start.load_encoders(retrieval, dataset)
             run.save_encoders(retrieval)

@@ -24,7 +24,7 @@ FLOORS = [
     "errors config schema",
     "media records examples modalities fusion alignment imputation diagnostics losses "
     "negatives metrics optimization",
-    "catalog encoding memory pipeline dataset graph towers index",
+    "catalog encoding memory pipeline dataset graph tables towers index",
     "baselines objective retrieval ranking recommender",
     "runs continuation evaluation training ablation verification servables",
     "__init__ __main__",

@@ -179,7 +179,7 @@ def test_every_alignment_and_fusion_learns_and_is_read_back(linked, eager, tmp_p
 
     save_weights(tmp_path / "weights", model=model, **model.encoders)
     other = RetrievalModel(config, linked.schema)
-    other.make_encoders(linked.catalog, linked.users)
+    other.make_encoders(linked)
     other.build_weights()
     load_weights(tmp_path / "weights", model=other, **other.encoders)
     other.adapt(linked, cache=linked.cache)

@@ -282,7 +282,7 @@ def test_encoders_keep_their_words_and_weights(dataset, grown, tmp_path):
     config = small_world.config(**settings, user__profile=False)
     before = Run.create(tmp_path / "run", config, dataset)
     trained = RetrievalModel(config, dataset.schema)
-    trained.make_encoders(dataset.catalog, dataset.users)
+    trained.make_encoders(dataset)
     trained.build_weights()
     trained.adapt(dataset)
     trained.encoders["text"].weights[0].assign_add(
@@ -295,7 +295,7 @@ def test_encoders_keep_their_words_and_weights(dataset, grown, tmp_path):
         assert model.encoders[name].fingerprint() == encoder.fingerprint()
         assert model.encoders[name].assets() == encoder.assets()
     fresh = RetrievalModel(before.config, grown.schema)
-    fresh.make_encoders(grown.catalog, grown.users)
+    fresh.make_encoders(grown)
     assert fresh.encoders["text"].assets() != model.encoders["text"].assets()
     assert fresh.encoders["vector"].fingerprint() != model.encoders["vector"].fingerprint()
     want = scores(before.retrieval, dataset, USERS, ["i6", "i1"], ITEMS)

@@ -138,7 +138,7 @@ def test_the_estimate_is_what_there_is_afterwards(dataset, tmp_path, monkeypatch
     settings = {"audio__trainable_layers": -1, "modalities": ["text", "audio", "vector"]}
     monkeypatch.setattr(type(dataset), "cache", property(lambda _: tmp_path))
     model = RetrievalModel(small_world.config(**{**EXACT, **settings}), dataset.schema)
-    model.make_encoders(dataset.catalog, dataset.users)
+    model.make_encoders(dataset)
     model.build_weights()
     memory, disk = estimate(model, dataset)
     train(model, dataset)
@@ -169,7 +169,7 @@ def test_the_estimate_is_what_there_is_afterwards(dataset, tmp_path, monkeypatch
 def test_what_is_left_on_disk_is_said_apart(dataset, tmp_path, monkeypatch):
     settings = {"audio__trainable_layers": -1, **ON_DISK}
     model = RetrievalModel(small_world.config(**EXACT, **settings), dataset.schema)
-    model.make_encoders(dataset.catalog, dataset.users)
+    model.make_encoders(dataset)
     model.build_weights()
     found = estimate(model, dataset)
     model.adapt(dataset, cache=tmp_path)

@@ -368,9 +368,3 @@ def test_a_model_without_a_catalog_says_so(dataset):
     model = RetrievalModel(config, dataset.schema)
     with pytest.raises(RunError, match="call adapt"):
         model.compute_loss(REPEATED)
-
-
-def test_profiles_need_users(dataset):
-    config = small_world.config(modalities=["vector"])
-    with pytest.raises(RunError, match="pass the dataset's users"):
-        RetrievalModel(config, dataset.schema).make_encoders(dataset.catalog)

@@ -33,7 +33,7 @@ def steps_from_newest(known):
 @tf.keras.utils.register_keras_serializable("mmrec_tf")
 class SelfAttention(tf.keras.layers.Layer):
     """Causal self-attention over a history; the newest step's output (SASRec, Kang and McAuley
-    2018, eq. 1 to 6). Norms stand before the sublayers (Xiong et al. 2020), and places are
+    2018). Norms stand before the sublayers (Xiong et al. 2020), and places are
     counted from the newest step, so that a short history reads like the end of a long one.
 
     Args:

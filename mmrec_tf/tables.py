@@ -1,0 +1,131 @@
+"""What a retrieval model holds of a dataset: content, popularity, side features, the graph."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from mmrec_tf.catalog import Content, draw_probability, relative_log_frequency
+from mmrec_tf.config import Config
+from mmrec_tf.dataset import Dataset
+from mmrec_tf.encoding import encode, encoded_bytes
+from mmrec_tf.errors import ConfigError
+from mmrec_tf.graph import CatalogGraph
+from mmrec_tf.imputation import fill_from_neighbors, fill_nearest
+from mmrec_tf.memory import held_content
+
+PROFILE = "profile"
+
+
+def build_tables(
+    dataset: Dataset,
+    config: Config,
+    *,
+    raw: Mapping[str, np.ndarray | Content],
+    encoders: Mapping,
+    user_features: bool,
+    cache=None,
+) -> tuple[dict, CatalogGraph | None]:
+    """Runs the frozen encoders over the catalog, fills the tables and builds the graph.
+
+    Args:
+      dataset: Dataset.
+      config: Config.
+      raw: by encoder, the raw values that it reads; those of the items' modalities in the order of
+        the columns of "present", and "profile" where the user tower reads profile texts.
+      encoders: by the same names.
+      user_features: whether the user tower reads side features.
+      cache: folder for the frozen encoders' vectors, and for tables that do not fit into memory;
+        None encodes anew, into memory.
+
+    Returns:
+      The tables, one row an item or a user, and the graph; None where nothing is smoothed.
+
+    Raises:
+      ConfigError: when a table does not fit into `training.catalog_memory_mb` and the config
+        cannot do without, or when the config asks for what the dataset does not have.
+    """
+    catalog, schema = dataset.catalog, dataset.schema
+    modalities = [name for name in raw if name != PROFILE]
+    by_graph = config.alignment.kind == "graph"
+    if by_graph and not schema.num_relations:
+        raise ConfigError(
+            "alignment.kind: graph wants a dataset with a knowledge graph; "
+            f'{dataset.directory} has none. Prepare it with "--triples FILE", or choose '
+            "another kind."
+        )
+    sizes = {name: encoded_bytes(encoders[name], schema.num_items) for name in modalities}
+    held = held_content(config, sizes)
+    content = {
+        name: encode(
+            encoders[name],
+            value,
+            name=name,
+            cache=cache,
+            sha256=catalog.content_sha256.get(name),
+            mapped=name in modalities and name not in held,
+        )
+        for name, value in raw.items()
+    }
+    present = catalog.present[:, [list(schema.modalities).index(name) for name in modalities]]
+    frozen = [m for m, name in enumerate(modalities) if encoders[name].frozen]
+    if not frozen and (config.graph.content_layers or config.item.missing == "nearest"):
+        raise ConfigError(
+            "graph.content_layers, item.missing: wanted a modality with a frozen encoder, "
+            f"whose vectors are known before training; got {', '.join(modalities) or 'no modality'}"
+            ". Freeze one, or leave the setting out."
+        )
+    vectors = [content[modalities[m]] for m in frozen]
+    graph = CatalogGraph.from_experiment(
+        config.graph, dataset, config.retrieval.disliked_below, vectors, present[:, frozen]
+    )
+    if config.item.missing == "nearest" or by_graph:
+        filled, now = vectors, present[:, frozen]
+        if config.item.missing == "nearest":
+            filled, now = fill_nearest(filled, now)
+        if by_graph:
+            head, _, tail = dataset.triples[:3]
+            filled, now = fill_from_neighbors(filled, now, head, tail, schema.num_items)
+        present = present.copy()
+        present[:, frozen] = now
+        # What was filled is in memory by now, whatever there is room for.
+        held = held | {modalities[m] for m in frozen}
+        content.update({modalities[m]: v for m, v in zip(frozen, filled, strict=True)})
+    tables = {
+        "content": {
+            name: tf.constant(content[name]) if name in held else content[name]
+            for name in modalities
+        },
+        "present": tf.constant(present),
+        **_counted(dataset, config),
+        "item_features": {n: tf.constant(v) for n, v in catalog.features.items()},
+        "user_features": {},
+    }
+    if user_features:
+        tables["user_features"] = {
+            n: tf.Variable(v, trainable=False) for n, v in dataset.users.features.items()
+        }
+    if PROFILE in content:
+        tables[PROFILE] = tf.Variable(content[PROFILE], trainable=False)
+    if by_graph:
+        head, relation, tail = dataset.triples[:3]
+        tables["triples"] = tf.constant(np.stack([head, relation, tail], axis=1), tf.int32)
+    return tables, graph
+
+
+def _counted(dataset: Dataset, config: Config) -> dict:
+    """What follows from how often train met each item."""
+    settings = config.retrieval
+    liked = dataset.histories(disliked_below=settings.disliked_below).item
+    count = np.bincount(liked, minlength=dataset.schema.num_items)
+    warm, log_frequency = count > 0, relative_log_frequency(count)
+    if not settings.cold_negatives and warm.any():
+        # The mean count, not the mean of its logarithm: what an item is worth is a count.
+        average = np.log(count[warm].mean() + 1.0) - np.log(np.mean(count + 1.0))
+        log_frequency = np.where(warm, log_frequency, average)
+    probability = draw_probability(count, balance=settings.item_balance)
+    return {
+        "log_frequency": tf.constant(log_frequency, tf.float32),
+        "probability": tf.constant(probability),
+        "warm": tf.constant(warm),
+    }
