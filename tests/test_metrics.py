@@ -3,10 +3,10 @@ import math
 import numba
 import numpy as np
 import pytest
-import sklearn.metrics
 
 from mmrec_tf import metrics
 from mmrec_tf.errors import RunError
+from mmrec_tf.metrics import beyond_accuracy, bootstrap
 
 # Users rank five items; user 0 chose {3, 7}, user 1 chose {1}, user 2 chose {8, 9, 0}.
 TOP = np.array([[3, 1, 7, 2, 0], [0, 2, 1, 3, 4], [4, 5, 6, 7, 1]], np.int32)
@@ -184,55 +184,6 @@ def test_refusals():
         metrics.mean_metrics({"recall@1": np.zeros(0)})
 
 
-@pytest.mark.parametrize("ties", [False, True])
-def test_auc_agrees_with_scikit_learn(ties):
-    random = np.random.default_rng(1)
-    labels = random.integers(0, 2, 500)
-    scores = random.integers(0, 8, 500) if ties else random.normal(size=500)
-    assert metrics.auc(labels, scores) == pytest.approx(
-        sklearn.metrics.roc_auc_score(labels, scores), abs=1e-12
-    )
-
-
-def test_auc_by_hand():
-    # Pairs (positive, negative): 0.8 > 0.5 wins, 0.5 = 0.5 half, 0.8 and 0.5 > 0.1 win: 3.5 / 4.
-    assert metrics.auc(np.array([1, 1, 0, 0]), np.array([0.8, 0.5, 0.5, 0.1])) == 3.5 / 4
-    with pytest.raises(ValueError, match="both"):
-        metrics.auc(np.ones(3), np.arange(3))
-
-
-def test_gauc_agrees_with_scikit_learn_group_by_group():
-    random = np.random.default_rng(2)
-    groups = random.integers(0, 40, 300) * 7
-    labels = random.integers(0, 2, 300)
-    scores = random.integers(0, 10, 300)
-    areas, sizes = [], []
-    for group in np.unique(groups):
-        own = groups == group
-        if 0 < labels[own].sum() < own.sum():
-            areas.append(sklearn.metrics.roc_auc_score(labels[own], scores[own]))
-            sizes.append(own.sum())
-    assert metrics.gauc(labels, scores, groups=groups) == pytest.approx(
-        np.average(areas, weights=sizes), abs=1e-12
-    )
-    with pytest.raises(ValueError, match="groups"):
-        metrics.gauc(np.array([0, 1]), np.array([1, 2]), groups=np.array([0, 1]))
-
-
-def test_log_loss_and_rmse_agree_with_scikit_learn():
-    random = np.random.default_rng(3)
-    labels = random.integers(0, 2, 200)
-    probabilities = random.uniform(0.01, 0.99, 200)
-    assert metrics.log_loss(labels, probabilities) == pytest.approx(
-        sklearn.metrics.log_loss(labels, probabilities), abs=1e-12
-    )
-    assert np.isfinite(metrics.log_loss(np.array([1, 0]), np.array([0.0, 1.0])))
-    ratings, predictions = random.normal(size=50), random.normal(size=50)
-    assert metrics.rmse(ratings, predictions) == pytest.approx(
-        sklearn.metrics.root_mean_squared_error(ratings, predictions), abs=1e-12
-    )
-
-
 # Differences
 
 
@@ -282,7 +233,7 @@ def test_pairs_matter():
 def test_a_seed_gives_one_interval_whatever_the_block(monkeypatch):
     a, b = np.random.default_rng(0).random([2, 60])
     whole = metrics.paired_bootstrap(a, b, seed=3)
-    monkeypatch.setattr(metrics, "RESAMPLED", 200)
+    monkeypatch.setattr(bootstrap, "RESAMPLED", 200)
     assert metrics.paired_bootstrap(a, b, seed=3) == pytest.approx(whole)
     assert metrics.paired_bootstrap(a, b, seed=4) != pytest.approx(whole)
     # A user's number does not matter, only what belongs to the same one.
@@ -375,7 +326,7 @@ def test_diversity_is_a_mean_over_pairs_then_users(dtype, monkeypatch):
         means.append(np.mean([1 - cosine for cosine, shared in pairs if shared]))
     want = pytest.approx(np.mean(means), rel=1e-5 if dtype == np.float32 else 1e-2)
     assert metrics.diversity(top, vectors=vectors) == want
-    monkeypatch.setattr(metrics, "COMPARED", 3)
+    monkeypatch.setattr(beyond_accuracy, "COMPARED", 3)
     assert metrics.diversity(top, vectors=vectors) == want
 
 
