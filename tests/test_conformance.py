@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import mmrec_tf
 from mmrec_tf.alignment import Alignment, TranslationLoss
+from mmrec_tf.experts import PLE, MMoE, SharedBottom, UncertaintyWeights
 from mmrec_tf.fusion import (
     Attention,
     Bilinear,
@@ -26,7 +27,14 @@ from mmrec_tf.fusion import (
     Transformer,
     Weighted,
 )
-from mmrec_tf.ranking import CrossNetwork
+from mmrec_tf.interaction import (
+    BilinearProduct,
+    Cross,
+    DotInteraction,
+    FactorizationMachine,
+    Flattened,
+    TargetAttention,
+)
 from mmrec_tf.towers import IdEmbedding, ItemTower, SelfAttention, SideFeatures, UserTower
 
 ROWS, DIM, STEPS = 5, 4, 3
@@ -110,6 +118,21 @@ def history_inputs(rng):
     return normal(rng, ROWS, STEPS, DIM), known
 
 
+def pair_inputs(rng):
+    """Fields and numbers."""
+    return ((normal(rng, ROWS, 3, DIM), normal(rng, ROWS, 2)),)
+
+
+def target_inputs(rng):
+    """Candidates, a history that lacks steps or all of them, and which are known."""
+    made = user_inputs(rng)
+    return ((normal(rng, ROWS, 2, DIM), made["history"], made["known"]),)
+
+
+def every_output(layer, outputs, inputs):
+    return tf.add_n([tf.reduce_sum(tf.sin(part)) for part in outputs])
+
+
 def alignment_loss(layer, outputs, inputs):
     return layer.loss(outputs[0], inputs[1])
 
@@ -130,6 +153,20 @@ def fusion(layer, *unreached):
 
 def missing(kind):
     return Case(MissingModality, {"kind": kind}, missing_inputs, half="float16")
+
+
+def interaction(layer, **settings):
+    return Case(layer, settings, pair_inputs, loss=every_output, exact=True)
+
+
+def experts(layer, **settings):
+    return Case(
+        layer,
+        {"num_tasks": 2, "dropout": 0.5, **settings},
+        lambda rng: (normal(rng, ROWS, DIM),),
+        loss=every_output,
+        exact=True,
+    )
 
 
 def item(**settings):
@@ -212,16 +249,24 @@ CASES = {
         "key/bias:0", history="self_attention", num_heads=2, num_steps=STEPS, time_gaps=True
     ),
     "user_everything": user(history="mean", hidden=5, profile=True, feature_sizes=SIZES),
-    "cross": Case(
-        CrossNetwork,
-        {"num_cross_layers": 2, "hidden": (5, 3), "dropout": 0.5},
-        lambda rng: (normal(rng, ROWS, DIM),),
-        exact=True,
+    "interaction_dcn": interaction(Cross, num_cross_layers=2),
+    "interaction_dcn_low_rank": interaction(Cross, num_cross_layers=1, projection_dim=2),
+    "interaction_dlrm": interaction(DotInteraction),
+    "interaction_deepfm": interaction(FactorizationMachine),
+    "interaction_mlp": interaction(Flattened),
+    "interaction_bilinear": interaction(BilinearProduct),
+    "target_attention": Case(TargetAttention, {"hidden": 5}, target_inputs, exact=True),
+    "target_attention_sum": Case(
+        TargetAttention, {"hidden": 5, "normalize": False}, target_inputs, exact=True
     ),
-    "cross_low_rank": Case(
-        CrossNetwork,
-        {"num_cross_layers": 1, "projection_dim": 2, "hidden": ()},
-        lambda rng: (normal(rng, ROWS, DIM),),
+    "shared_bottom": experts(SharedBottom, hidden=(5, 3)),
+    "shared_bottom_none": experts(SharedBottom, hidden=()),
+    "mmoe": experts(MMoE, hidden=(5, 3), num_experts=3),
+    "ple": experts(PLE, hidden=(5, 3), num_experts=2, num_shared=1),
+    "uncertainty": Case(
+        UncertaintyWeights,
+        {"kinds": ("binary", "regression")},
+        lambda rng: ([normal(rng, ROWS), normal(rng, ROWS)],),
         exact=True,
     ),
 }
