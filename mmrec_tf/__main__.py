@@ -44,6 +44,12 @@ def _evaluate(arguments) -> None:
         baselines=() if arguments.baselines is None else arguments.baselines.split(","),
         slices=arguments.slices,
     )
+    if arguments.stage == "recommender":
+        from mmrec_tf.funnel import evaluate_ranking
+
+        result["ranking"] = evaluate_ranking(
+            run.recommender(), run.dataset, split=arguments.split, ks=_numbers(arguments.k)
+        )
     if arguments.json:
         print(json.dumps(result))
         return
@@ -59,6 +65,8 @@ def _evaluate(arguments) -> None:
         for name, values in result["differences"].items()
     }
     _print_table("\nthe model minus each, with 95% intervals", differences, width=28)
+    if "ranking" in result:
+        _print_ranking(result["ranking"])
     title = f"beyond accuracy; diversity of {result['diversity_of']}"
     _print_table(f"\n{title}", result["beyond_accuracy"])
     if arguments.slices:
@@ -71,6 +79,29 @@ def _evaluate(arguments) -> None:
         empty = len(result["slices"]) - len(slices)
         title = f"recall@{at} by slice of items ({empty} slices that no user asks for left out)"
         _print_table(f"\n{title}", slices)
+
+
+def _print_ranking(result: Mapping) -> None:
+    num = result["num_candidates"]
+    found = result["candidates"]
+    title = f"{found['examples']} candidates, {num} a user, {found['positives']} of them chosen"
+    rows = {name: found[name] for name in ("ranking", "retrieval")}
+    _print_table(f"\n{title}", rows, width=max(map(len, rows["ranking"])) + 1)
+    for name, figures in result["shown"].items():
+        _print_table(f"\n{name}: the split's own interactions", {name: figures}, width=17)
+    recall = result["funnel"]["retrieved"][f"recall@{num}"]
+    rows = {name: result["funnel"][name] for name in ("retrieval", "ranking", "recommended")}
+    _print_table(f"\nthe funnel: {recall:.4f} of what was chosen is among the {num}", rows)
+    differences = {
+        f"{name} - retrieval": {m: _interval(*v) for m, v in values.items() if "@" in m}
+        for name, values in result["differences"].items()
+    }
+    shown = [name for name in rows["ranking"] if name.startswith(("recall@", "ndcg@"))]
+    _print_table(
+        "\nwith 95% intervals",
+        {name: {m: values[m] for m in shown} for name, values in differences.items()},
+        width=28,
+    )
 
 
 def _ablate(arguments) -> None:
@@ -106,25 +137,54 @@ def _ablate(arguments) -> None:
 
 def _recommend(arguments) -> None:
     run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
-    history = [arguments.history.split(",")] * len(arguments.user) if arguments.history else None
-    answer = run.recommender().recommend(arguments.user, history=history, k=arguments.k)
-    if arguments.json:
-        users = [
-            {"user": user, "item_id": list(ids), "score": [float(value) for value in scores]}
-            for user, ids, scores in zip(arguments.user, *answer, strict=True)
+    lists = {name: getattr(arguments, name) for name in ("history", "exclude", "allow", "deny")}
+    given = {n: [v.split(",")] * len(arguments.user) for n, v in lists.items() if v}
+    time = [arguments.time] * len(arguments.user) if arguments.time else None
+    recommender = run.recommender(unavailable=_lines_of(arguments.unavailable))
+    answer = recommender.recommend(arguments.user, **given, time=time, k=arguments.k)
+    _print_answers("user", arguments.user, answer._asdict(), as_json=arguments.json)
+
+
+def _similar(arguments) -> None:
+    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
+    recommender = run.recommender(unavailable=_lines_of(arguments.unavailable))
+    unknown = set(arguments.item) - set(run.dataset.catalog.item_id)
+    if unknown:
+        raise ConfigError(f"--item: wanted ids of items of the dataset; got {min(unknown)!r}.")
+    answer = recommender.similar_items(arguments.item, k=arguments.k)
+    _print_answers("item", arguments.item, answer._asdict(), as_json=arguments.json)
+
+
+def _print_answers(asked: str, ids: Sequence[str], answer: Mapping, *, as_json: bool) -> None:
+    """One line an item, TAB between what is said of it; or one JSON object."""
+    if as_json:
+        columns = {name: values.tolist() for name, values in answer.items()}
+        rows = [
+            {asked: name, **{column: values[row] for column, values in columns.items()}}
+            for row, name in enumerate(ids)
         ]
-        print(json.dumps({"users": users}))
+        print(json.dumps({f"{asked}s": rows}))
         return
-    for user, ids, scores in zip(arguments.user, *answer, strict=True):
-        for rank, (item, score) in enumerate(zip(ids, scores, strict=True), start=1):
-            if item:  # Fewer than k were left.
-                print(f"{user}\t{rank}\t{item}\t{score:.4f}")
+    for row, name in enumerate(ids):
+        for rank, cells in enumerate(zip(*(v[row] for v in answer.values()), strict=True), start=1):
+            if cells[0]:  # Fewer than k were left.
+                said = (cell if isinstance(cell, str) else f"{cell:.4f}" for cell in cells)
+                print(name, rank, *said, sep="\t")
+
+
+def _lines_of(path: str | None) -> list[str]:
+    """The ids of a file with one a line."""
+    if not path:
+        return []
+    with open(path, encoding="utf-8") as file:
+        return [line.strip() for line in file if line.strip()]
 
 
 def _export(arguments) -> None:
     run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
+    recommender = run.recommender(unavailable=_lines_of(arguments.unavailable))
     for path in mmrec_tf.export(
-        run.recommender(), arguments.out, version=arguments.version, k=arguments.k
+        recommender, arguments.out, version=arguments.version, k=arguments.k
     ):
         print(path)
 
@@ -163,7 +223,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--stage",
         choices=("retrieval", "recommender"),
         default="retrieval",
-        help="recommender: what is left after ranking too",
+        help="recommender: what is left after ranking too, and what each stage does",
     )
     command.add_argument(
         "--baselines", metavar="NAMES", help='such as item_knn,ease; or "all" (docs/evaluation.md)'
@@ -186,14 +246,29 @@ def build_parser() -> argparse.ArgumentParser:
     command = _run_command(commands, "recommend", "recommend items to users")
     command.add_argument("--user", required=True, action="append", metavar="ID")
     command.add_argument("--history", metavar="ID,ID", help="items, oldest first")
-    command.add_argument("--k", type=int, default=10)
-    command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    command.add_argument("--exclude", metavar="ID,ID", help="further items not to show")
+    command.add_argument(
+        "--allow", metavar="NAME=VALUE,...", help="categories of which an item has to have one"
+    )
+    command.add_argument(
+        "--deny", metavar="NAME=VALUE,...", help="categories of which it must have none"
+    )
+    command.add_argument(
+        "--time", type=int, metavar="SECONDS", help="of the request, since 1970 UTC"
+    )
+    _add_answer(command)
     command.set_defaults(call=_recommend)
+
+    command = _run_command(commands, "similar", "items that are most alike")
+    command.add_argument("--item", required=True, action="append", metavar="ID")
+    _add_answer(command)
+    command.set_defaults(call=_similar)
 
     command = _run_command(commands, "export", "write SavedModels for TensorFlow Serving")
     command.add_argument("--out", required=True, metavar="EXPORT")
     command.add_argument("--version", type=int, required=True, metavar="N")
     command.add_argument("--k", type=int, default=50, help="items an answer holds")
+    _add_unavailable(command)
     command.set_defaults(call=_export)
     return parser
 
@@ -204,6 +279,18 @@ def _run_command(commands, name: str, description: str) -> argparse.ArgumentPars
     command.add_argument("--dataset", metavar="DIR", help="where the dataset has moved")
     _add_verify(command)
     return command
+
+
+def _add_answer(command) -> None:
+    command.add_argument("--k", type=int, default=10)
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    _add_unavailable(command)
+
+
+def _add_unavailable(command) -> None:
+    command.add_argument(
+        "--unavailable", metavar="FILE", help="ids of items that are never shown, one a line"
+    )
 
 
 def _add_verify(command) -> None:

@@ -96,12 +96,16 @@ class Dataset:
         return self._interactions[split]
 
     def ceiling(self, split: str) -> dict[str, float] | None:
-        """The best that the truth behind a planted world allows, by metric; None for real data."""
+        """The best that the truth behind a planted world allows, by metric; None for real data.
+
+        Beside the metrics of a ranking, `auc` and `log_loss` of telling liked interactions from
+        others where the world has ratings.
+        """
         path = self.directory / "ceiling.json"
         if not path.exists():
             return None
         values = json.loads(path.read_text(encoding="utf-8"))[split]
-        return {name: value for name, value in values.items() if "@" in name}
+        return {name: value for name, value in values.items() if name != "users"}
 
     @functools.cached_property
     def triples(self) -> Triples:
@@ -123,8 +127,8 @@ class Dataset:
         Raises:
           ConfigError: for `disliked_below` where there are no ratings, or all are lower.
         """
-        liked, _ = self._told_apart(disliked_below)
-        return self._by_user(liked)
+        low = self._rated_low(disliked_below)
+        return self._by_user(_taken(self.interactions("train"), ~low))
 
     def batches(
         self,
@@ -138,6 +142,8 @@ class Dataset:
         drop_remainder: bool = False,
         deterministic: bool = True,
         data_service: str = "",
+        keep_disliked: bool = False,
+        unclicked_below: float | None = None,
     ) -> tf.data.Dataset:
         """Batches of a split's interactions, each with a history from the train split.
 
@@ -167,6 +173,11 @@ class Dataset:
             such as "grpc://localhost:5000"; "" makes them in this process. Each example comes once
             an epoch; when a worker fails, and batches with it, the epoch ends in TensorFlow's
             InvalidArgumentError. Batches come in the order in which workers finish them.
+          keep_disliked: under `disliked_below`, whether train interactions with a lower rating are
+            examples, too; in no history they stand all the same, so that such an example's holds
+            what the user likes: before it, or all of it. It may be among its own `disliked`.
+          unclicked_below: which train interactions go with examples as `disliked`, where that is
+            not `disliked_below`, which goes on to say what a history holds.
 
         Returns:
           tf.data.Dataset with elements as `Schema.batch_spec`.
@@ -183,17 +194,21 @@ class Dataset:
         data = self.interactions(split)
         if not len(data.user):
             raise DatasetError(f"{self.directory}: the {split} split has no interactions.")
-        liked, low = self._told_apart(retrieval.disliked_below)
+        train = self.interactions("train")
+        low = self._rated_low(retrieval.disliked_below)
+        liked = _taken(train, ~low)
         disliked, num_disliked = None, 0
-        if retrieval.disliked_below is not None:
-            disliked = self._by_user(low)
+        if unclicked_below is not None or retrieval.disliked_below is not None:
+            apart = low if unclicked_below is None else self._rated_low(unclicked_below)
+            disliked = self._by_user(_taken(train, apart))
             num_disliked = min(int(np.diff(disliked.offset).max(initial=0)), MOST_DISLIKED)
         batches = build_batches(
-            liked if split == "train" else data,
+            data if split != "train" or keep_disliked else liked,
             self._by_user(liked),
             batch_size=batch_size,
             length=user.history_length,
             context=context if split == "train" else "last",
+            among=~low if split == "train" and keep_disliked else None,
             shuffle=shuffle,
             seed=seed,
             drop_remainder=drop_remainder,
@@ -210,24 +225,23 @@ class Dataset:
             raise DatasetError(f"batches: wanted {spec}; made {batches.element_spec}.")
         return batches
 
-    def _told_apart(self, disliked_below: float | None) -> tuple[Interactions, Interactions]:
-        """The train interactions that a user likes, and those rated lower."""
-        train = self.interactions("train")
+    def _rated_low(self, disliked_below: float | None) -> np.ndarray:
+        """Which train interactions a user dislikes, <bool>[interaction]."""
+        rating = self.interactions("train").rating
         if disliked_below is None:
-            return train, Interactions(*(column[:0] for column in train))
+            return np.zeros(len(rating), bool)
         if not self.schema.ratings:
             raise ConfigError(
                 f"retrieval.disliked_below: wanted a dataset with ratings; {self.directory} has "
                 "none. Set it to null, or write the dataset from interactions with ratings."
             )
-        low = train.rating < disliked_below
+        low = rating < disliked_below
         if low.all():
             raise ConfigError(
                 f"retrieval.disliked_below: wanted train interactions rated {disliked_below:g} or "
                 f"higher; got none of {len(low)}. Set it lower."
             )
-        liked, disliked = (Interactions(*(c[part] for c in train)) for part in (~low, low))
-        return liked, disliked
+        return low
 
     def _by_user(self, data: Interactions) -> Histories:
         """Interactions of the train split as histories."""
@@ -248,6 +262,11 @@ class Dataset:
                 profile[row] = user.profile.encode()
             fill_features(features, schema.user_features, row, values=user.features)
         return Users(user_id, profile, features)
+
+
+def _taken(data: Interactions, where: np.ndarray) -> Interactions:
+    """The interactions where a mask is True, as they are where that is everywhere."""
+    return data if where.all() else Interactions(*(column[where] for column in data))
 
 
 def open_dataset(

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from mmrec_tf.baselines import BASELINES, BLOCK, SCORES, baseline_names, rank_by
 from mmrec_tf.dataset import Dataset
 from mmrec_tf.errors import ConfigError, DatasetError
+from mmrec_tf.index import LOWEST
 from mmrec_tf.metrics import (
     ItemVectors,
     coverage,
@@ -32,8 +33,15 @@ FEWEST = 128
 SLICE_METRICS = ("recall", "ndcg")
 
 
-def relevant_items(dataset: Dataset, split: str) -> tuple[np.ndarray, tuple]:
+def relevant_items(
+    dataset: Dataset, split: str, *, min_rating: float | None = None
+) -> tuple[np.ndarray, tuple]:
     """Who is evaluated on a split, and on what.
+
+    Args:
+      dataset: Dataset.
+      split: "train", "valid" or "test".
+      min_rating: interactions with a lower rating do not count; None counts all.
 
     Returns:
       The users with at least one interaction in the split <int64>[n], and their items as
@@ -43,14 +51,25 @@ def relevant_items(dataset: Dataset, split: str) -> tuple[np.ndarray, tuple]:
       DatasetError: for a split without interactions.
     """
     data = dataset.interactions(split)
-    if not len(data.user):
-        raise DatasetError(f"{dataset.directory}: the {split} split has no interactions.")
-    users, count = np.unique(data.user, return_counts=True)
-    return users, (np.concatenate([[0], np.cumsum(count)]), data.item)
+    user, item = data.user, data.item
+    if min_rating is not None:
+        user, item = user[data.rating >= min_rating], item[data.rating >= min_rating]
+    if not len(user):
+        rated = "" if min_rating is None else f" rated {min_rating:g} or higher"
+        raise DatasetError(f"{dataset.directory}: the {split} split has no interactions{rated}.")
+    users, count = np.unique(user, return_counts=True)
+    return users, (np.concatenate([[0], np.cumsum(count)]), item)
 
 
-def _blocks(num_users: int, num_items: int) -> Iterator[slice]:
-    size = min(BLOCK, max(FEWEST, SCORES // num_items))
+def blocks(num_users: int, num_items: int, *, most: int = BLOCK) -> Iterator[slice]:
+    """Ranges of users to rank at once, with progress on stderr.
+
+    Args:
+      num_users: int.
+      num_items: that each is compared with.
+      most: users in a range.
+    """
+    size = min(most, max(FEWEST, SCORES // num_items))
     with tqdm(total=num_users, desc="rank", unit="user", disable=None, leave=False) as progress:
         for start in range(0, num_users, size):
             block = slice(start, min(start + size, num_users))
@@ -72,40 +91,48 @@ def rank_items(
     Returns:
       <int32>[n, k], best first; -1 behind the last one where fewer are left.
     """
-    two_stage = isinstance(model, Recommender)
-    retrieval = model.retrieval if two_stage else model
+    if isinstance(model, Recommender):
+        return _recommend_items(model, dataset, users, k=k)
     histories = dataset.histories()
-    liked = dataset.histories(disliked_below=retrieval.config.retrieval.disliked_below)
-    length = retrieval.config.user.history_length
-    if not two_stage:
-        embedding = tf.constant(retrieval.embed_catalog().embedding)
-        vectors = retrieval.candidates(embedding, retrieval.tables["log_frequency"])
-
-    def score(user, history, gap):
-        rows = tf.gather(embedding, tf.maximum(history, 0))
-        queries = retrieval.queries(retrieval.embed_users(user, rows, history >= 0, gap=gap))
-        return tf.matmul(queries, vectors, transpose_b=True)
-
+    liked = dataset.histories(disliked_below=model.config.retrieval.disliked_below)
+    length = model.config.user.history_length
+    embedding = tf.constant(model.embed_catalog().embedding)
+    vectors = model.candidates(embedding, model.tables["log_frequency"])
     tops: list[concurrent.futures.Future] = []
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        for block in _blocks(len(users), dataset.schema.num_items):
+        for block in blocks(len(users), dataset.schema.num_items):
             some = users[block]
-            user = tf.constant(some, tf.int32)
             history = tf.constant(liked.last(some, length))
             gap = tf.constant(liked.gaps(some, length))
-            if two_stage:
-                widest = int((histories.offset[some + 1] - histories.offset[some]).max())
-                exclude = tf.constant(histories.last(some, max(widest, 1)))
-                top = model.recommend_items(user, history, gap, exclude, k=k)[0].numpy()
-                padding = ((0, 0), (0, k - top.shape[1]))
-                tops.append(pool.submit(np.pad, top, padding, constant_values=-1))
-            else:
-                scores = score(user, history, gap).numpy()  # A copy, so it may be written to.
-                scores[histories.pairs(some)] = -np.inf
-                # One block is sorted while the next one is scored; no more of them stay in memory.
-                concurrent.futures.wait(tops[-1:])
-                tops.append(pool.submit(top_k, scores, k))
+            rows = tf.gather(embedding, tf.maximum(history, 0))
+            user = tf.constant(some, tf.int32)
+            queries = model.queries(model.embed_users(user, rows, history >= 0, gap=gap))
+            # A copy, so it may be written to.
+            scores = tf.matmul(queries, vectors, transpose_b=True).numpy()
+            scores[histories.pairs(some)] = -np.inf
+            # One block is sorted while the next one is scored; no more of them stay in memory.
+            concurrent.futures.wait(tops[-1:])
+            tops.append(pool.submit(top_k, scores, k))
     return np.concatenate([top.result() for top in tops])
+
+
+def _recommend_items(
+    recommender: Recommender, dataset: Dataset, users: np.ndarray, *, k: int
+) -> np.ndarray:
+    """`rank_items` of both stages."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
+    def recommend(user):
+        history, gap, met = recommender.read_history(user, tf.fill([tf.shape(user)[0], 0], ""))
+        shown = recommender.recommend_items(user, history, gap, met, k=k)
+        return tf.where(shown.score > LOWEST, shown.item, -1)
+
+    tops = [
+        recommend(tf.constant(users[block], tf.int32)).numpy()
+        for block in blocks(len(users), dataset.schema.num_items)
+    ]
+    top = np.concatenate(tops)
+    return np.pad(top, ((0, 0), (0, k - top.shape[1])), constant_values=-1)
 
 
 def evaluate_users(
@@ -114,10 +141,11 @@ def evaluate_users(
     *,
     split: str = "test",
     ks: Iterable[int] = (10, 20),
+    min_rating: float | None = None,
 ) -> dict[str, np.ndarray]:
     """`evaluate` before the mean: each metric of each user of the split, <float64>[user]."""
     ks = sorted(set(ks))
-    users, relevant = relevant_items(dataset, split)
+    users, relevant = relevant_items(dataset, split, min_rating=min_rating)
     if model is None:
         top = rank_by_popularity(dataset, users, k=ks[-1])
     else:
@@ -131,6 +159,7 @@ def evaluate(
     *,
     split: str = "test",
     ks: Iterable[int] = (10, 20),
+    min_rating: float | None = None,
 ) -> dict[str, float]:
     """Ranks every item for each user with an interaction in a split, and compares.
 
@@ -142,6 +171,7 @@ def evaluate(
       dataset: Dataset.
       split: "valid" or "test".
       ks: cut-offs.
+      min_rating: interactions with a lower rating do not count; None counts all.
 
     Returns:
       By name such as "recall@10", the mean over users; see `mmrec_tf.metrics.retrieval_metrics`.
@@ -149,7 +179,8 @@ def evaluate(
     Raises:
       DatasetError: for a split without interactions.
     """
-    return mean_metrics(evaluate_users(model, dataset, split=split, ks=ks))
+    per_user = evaluate_users(model, dataset, split=split, ks=ks, min_rating=min_rating)
+    return mean_metrics(per_user)
 
 
 def rank_by_popularity(dataset: Dataset, users: np.ndarray, *, k: int) -> np.ndarray:

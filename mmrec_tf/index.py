@@ -17,18 +17,19 @@ class ExactIndex(tf.Module):
         super().__init__(name=name)
         self.vectors = tf.Variable(vectors, trainable=False, name="vectors", dtype=tf.float32)
 
-    def search(self, queries, k: int, *, exclude=None):
+    def search(self, queries, k: int, *, exclude=None, allowed=None):
         """The items with the highest dot product.
 
         Args:
           queries: <float32>[batch, dim].
           k: int. Cut to the number of items.
           exclude: <int32>[batch, any], items that must not be found; -1 for none.
+          allowed: <bool>[batch or 1, item], items that may be found; None for all.
 
         Returns:
           Scores <float32>[batch, k] from high to low and items <int32>[batch, k]; of equal scores
-          the lower item number comes first. An excluded item that comes up all the same, because
-          nothing else is left, has the score `LOWEST`.
+          the lower item number comes first. What must not be found and comes up all the same,
+          because nothing else is left, has the score `LOWEST`.
         """
         num_items = self.vectors.shape[0]
         scores = tf.matmul(queries, self.vectors, transpose_b=True)
@@ -41,4 +42,6 @@ class ExactIndex(tf.Module):
                 tf.stack([row, column], axis=-1), tf.ones(shape), [shape[0], num_items + 1]
             )[:, :num_items]
             scores = tf.where(excluded > 0, LOWEST, scores)
+        if allowed is not None:
+            scores = tf.where(allowed, scores, LOWEST)
         return tf.math.top_k(scores, k=min(k, num_items))

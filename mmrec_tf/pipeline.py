@@ -83,6 +83,7 @@ def build_batches(
     batch_size: int,
     length: int,
     context: str,
+    among: np.ndarray | None = None,
     shuffle: bool = False,
     seed: int = 0,
     drop_remainder: bool = False,
@@ -99,8 +100,10 @@ def build_batches(
       histories: of the train split.
       length: of the history that a batch carries.
       context: "last", the end of the user's history; "past", what lies before the example;
-        "others", all but the example itself. The latter two are for examples that are those of
-        `histories`, one for one.
+        "others", all but the example itself. The latter two are for examples in the order of
+        `histories`, by user and oldest first.
+      among: <bool>[example], whether it stands in `histories`, which then hold these and no
+        others; None where all do. Under "last" it makes no difference.
       disliked: the train items that each user rated low; None where that is not asked.
       num_disliked: of those, how many a row of a batch carries.
 
@@ -115,10 +118,13 @@ def build_batches(
     columns = {
         "user": interactions.user,
         "item": interactions.item,
+        "time": interactions.timestamp,
         "rating": interactions.rating,
         "weight": interactions.weight,
+        "events": interactions.events,
+        "position": interactions.position,
     }
-    around = _surround(histories, length=length, context=context, seed=seed)
+    around = _surround(histories, length=length, context=context, among=among, seed=seed)
     dislikes = _dislikes(disliked, length=num_disliked, seed=seed)
 
     def surround(batch, number):
@@ -165,13 +171,16 @@ def build_batches(
     return finish(batches).with_options(options)
 
 
-def _surround(histories: Histories, *, length: int, context: str, seed: int) -> Callable:
+def _surround(
+    histories: Histories, *, length: int, context: str, among: np.ndarray | None, seed: int
+) -> Callable:
     """The function that gives a batch of columns, with its number, its histories."""
     items = tf.constant(np.append(histories.item, np.int32(-1)))
     offset = tf.constant(histories.offset)
     # What stands for padding is older than anything, so that it is nowhere the newest.
     oldest = np.iinfo(np.int64).min
     times = None if histories.time is None else tf.constant(np.append(histories.time, oldest))
+    place = _places(among)
 
     def gaps(row, known):
         if times is None:
@@ -184,27 +193,45 @@ def _surround(histories: Histories, *, length: int, context: str, seed: int) -> 
         start = tf.gather(offset, batch["user"])
         count = tf.gather(offset, batch["user"] + 1) - start
         step = tf.range(length, dtype=tf.int64)[None, :]
-        own = (batch["at"] - start)[:, None]
         if context == "last":
             first = tf.maximum(count - length, 0)[:, None]
             position, known = first + step, first + step < count[:, None]
         elif context == "past":
+            own = (place(batch["at"])[0] - start)[:, None]
             first = tf.maximum(own - length, 0)
             position, known = first + step, first + step < own
         else:
-            position, known = _window(count - 1, length, [seed, number])
-            position += tf.cast(position >= own, tf.int64)
+            own, itself = place(batch["at"])
+            position, known = _window(count - itself, length, [seed, number])
+            behind = tf.cast(position >= (own - start)[:, None], tf.int64)
+            position += behind * itself[:, None]
         row = tf.where(known, start[:, None] + position, len(histories.item))
         return {
             "user": batch["user"],
             "history": tf.ensure_shape(tf.gather(items, row), [None, length]),
             "gap": tf.ensure_shape(gaps(row, known), [None, length]),
             "item": batch["item"],
+            "time": batch["time"],
             "rating": batch["rating"],
             "weight": batch["weight"],
+            "events": tf.cast(batch["events"], tf.float32),
+            "position": batch["position"],
         }
 
     return surround
+
+
+def _places(among: np.ndarray | None) -> Callable:
+    """The function from examples, by number, to where each stands in the histories.
+
+    It returns <int64>[batch], of one that does not stand there the place of the next that does,
+    and <int64>[batch], 1 for one that does, else 0.
+    """
+    if among is None:
+        return lambda at: (at, tf.ones_like(at))
+    itself = tf.constant(among.astype(np.int8))
+    before = tf.constant(np.cumsum(among) - among)
+    return lambda at: (tf.gather(before, at), tf.cast(tf.gather(itself, at), tf.int64))
 
 
 def _dislikes(disliked: Histories | None, *, length: int, seed: int) -> Callable:

@@ -1,125 +1,202 @@
 """The ranking model: orders the few candidates that retrieval found."""
 
+import dataclasses
 import types
+from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
+from mmrec_tf.calibration import downsampling_shift
 from mmrec_tf.config import Config
-from mmrec_tf.errors import RunError
-from mmrec_tf.index import LOWEST, ExactIndex
+from mmrec_tf.dataset import Dataset
+from mmrec_tf.errors import ConfigError, RunError
+from mmrec_tf.experts import SHARINGS, UncertaintyWeights
+from mmrec_tf.histories import StoredHistories
+from mmrec_tf.index import ExactIndex
+from mmrec_tf.interaction import INTERACTIONS, TargetAttention
 from mmrec_tf.negatives import mean_over_replicas
 from mmrec_tf.optimization import apply_step
+from mmrec_tf.ranking_losses import (
+    binary_loss,
+    listwise_softmax_loss,
+    pairwise_logistic_loss,
+    squared_loss,
+)
 from mmrec_tf.retrieval import RetrievalModel
-from mmrec_tf.towers import SideFeatures
+from mmrec_tf.schema import Schema
+from mmrec_tf.towers import IdEmbedding, SideFeatures, UserTower
+from mmrec_tf.towers.features import keep, unit
 
 # Dot products of a retrieval model run to a few tens; the network likes inputs of order 1.
 SCORE_SCALE = 0.1
+# Of so many training examples the time is hidden, so that a request without one is answered well.
+CONTEXT_DROPOUT = 0.1
+HOURS, DAYS = 24, 7
+_HOUR_SECONDS = 3600
 
 
-@tf.keras.utils.register_keras_serializable("mmrec_tf")
-class CrossNetwork(tf.keras.layers.Layer):
-    """Deep and cross network, version 2, stacked (Wang et al. 2021, figure 1a), to one logit.
+class Request(NamedTuple):
+    """Whom candidates are ranked for.
 
-    It computes in float32 under any policy: it is small, and `Cross` cannot mix precisions.
-
-    Args:
-      num_cross_layers: int.
-      projection_dim: int. Rank of the cross layers' weights; 0 for full rank.
-      hidden: tuple of int. Units of the dense layers on top.
-      dropout: float. Rate between the dense layers.
+    Attributes:
+      queries: <float32>[batch, dim + 1], what `RetrievalModel.queries` returned.
+      user: <int32>[batch], -1 for an unknown user.
+      history: <int32>[batch, step], -1 for padding.
+      gap: <float32>[batch, step], as in `Schema.batch_spec`.
+      time: <int64>[batch], seconds since 1970 UTC; 0 where it is not known.
     """
 
-    def __init__(
-        self, *, num_cross_layers=2, projection_dim=0, hidden=(64,), dropout=0.0, **kwargs
-    ):
-        super().__init__(autocast=False, **kwargs)
-        policy = {"dtype": "float32"}
-        self.settings = {
-            "num_cross_layers": num_cross_layers,
-            "projection_dim": projection_dim,
-            "hidden": tuple(hidden),
-            "dropout": dropout,
-        }
-        self.crosses = [
-            tfrs.layers.dcn.Cross(
-                projection_dim=projection_dim or None, name=f"cross_{i}", **policy
-            )
-            for i in range(num_cross_layers)
-        ]
-        layers = []
-        for units in hidden:
-            layers.append(tf.keras.layers.Dense(units, activation="relu", **policy))
-            layers.append(tf.keras.layers.Dropout(dropout, **policy))
-        # Zeros: before training the order is the retrieval model's. No bias: it would add the same
-        # to every candidate.
-        last = {"use_bias": False, "kernel_initializer": "zeros"}
-        layers.append(tf.keras.layers.Dense(1, **last, **policy))
-        self.deep = tf.keras.Sequential(layers, name="deep")
+    queries: tf.Tensor
+    user: tf.Tensor
+    history: tf.Tensor
+    gap: tf.Tensor
+    time: tf.Tensor
 
-    def get_config(self):
-        return {**super().get_config(), **self.settings}
 
-    def call(self, inputs, training=False):
-        """<float32>[batch, features] -> <float32>[batch]."""
-        crossed = inputs
-        for cross in self.crosses:
-            crossed = cross(inputs, crossed)
-        return self.deep(crossed, training=training)[:, 0]
+class Ranked(NamedTuple):
+    """What is said of candidates.
+
+    Attributes:
+      score: <float32>[batch, candidate], what orders them.
+      logits: by task, <float32>[batch, candidate]; of "rating" the rating itself.
+      attention: <float32>[batch, candidate, step], how much each step of the history weighs; None
+        for a model without target attention.
+    """
+
+    score: tf.Tensor
+    logits: dict
+    attention: tf.Tensor | None
 
 
 class RankingModel(tfrs.Model):
-    """Scores (user, candidate) pairs on embeddings, content, side features and retrieval score.
+    """Scores (user, candidate) pairs on embeddings, content, side features, context and retrieval
+    score.
 
-    The logit is the retrieval score times a learned factor plus what the network adds, so that
-    ranking starts from retrieval's order. Embeddings come from a trained retrieval model, which
-    stays as it is.
+    The logit of a click or an event is the retrieval score times a learned factor plus what the
+    network adds, so that ranking starts from retrieval's order. Embeddings come from a trained
+    retrieval model, which stays as it is.
 
     Args:
       config: Config.
       retrieval: RetrievalModel, trained, with its catalog.
+
+    Raises:
+      ConfigError: for a task, a rating or a position that the dataset does not have.
     """
 
     def __init__(self, config: Config, retrieval: RetrievalModel, **kwargs):
         super().__init__(**kwargs)
-        settings = config.ranking
+        settings, schema, dim = config.ranking, retrieval.schema, config.dim
+        _require_labels(config, schema)
         self.config = config
         # A namespace hides the retrieval model from Keras, which would train and save it again.
-        self.state = types.SimpleNamespace(retrieval=retrieval, items=None, index=None)
-        self.network = CrossNetwork(
+        self.state = types.SimpleNamespace(retrieval=retrieval, items=None, index=None, seen=None)
+        self.tasks = settings.tasks
+        # Of a rating nothing is known by the retrieval score.
+        self.binary = [name for name in self.tasks if name != "rating"]
+        self.interaction = INTERACTIONS[settings.architecture](
             num_cross_layers=settings.num_cross_layers,
             projection_dim=settings.projection_dim,
-            hidden=settings.hidden,
-            dropout=settings.dropout,
-            name="network",
+            name="interaction",
         )
-        schema, width = retrieval.schema, max(4, config.dim // 4)
-        self.item_features = (
-            SideFeatures(SideFeatures.sizes_of(schema.item_features), width, name="item_features")
-            if schema.item_features and config.item.features
+        hidden = () if settings.architecture == "bilinear" else settings.hidden
+        self.experts = SHARINGS[settings.sharing](
+            num_tasks=len(self.tasks),
+            num_experts=settings.num_experts,
+            hidden=hidden,
+            dropout=settings.dropout,
+            name="experts",
+        )
+        # Zeros: before training the order is the retrieval model's. A bias adds the same to every
+        # candidate, which tells where each stands alone.
+        self.heads = [
+            tf.keras.layers.Dense(
+                1,
+                use_bias=name == "rating" or settings.loss == "binary",
+                kernel_initializer="zeros",
+                dtype="float32",
+                name=f"{name}_head",
+            )
+            for name in self.tasks
+        ]
+        self.factor = self.add_weight(name="factor", shape=[len(self.binary)], initializer="ones")
+        self.rating_scale = self.add_weight(
+            name="rating_scale",
+            shape=[2],
+            initializer=tf.keras.initializers.Constant([0.0, 1.0]),
+            trainable=False,
+        )
+        self.item_features = self.user_features = None
+        if settings.features and config.item.features and schema.item_features:
+            sizes = SideFeatures.sizes_of(schema.item_features)
+            self.item_features = SideFeatures(sizes, dim, name="item_features")
+        if settings.features and config.user.features and schema.user_features:
+            sizes = SideFeatures.sizes_of(schema.user_features)
+            self.user_features = SideFeatures(sizes, dim, name="user_features")
+        self.attention = TargetAttention(name="attention") if settings.target_attention else None
+        self.hour = IdEmbedding(HOURS, dim, name="hour") if "hour" in settings.context else None
+        self.weekday = (
+            IdEmbedding(DAYS, dim, name="weekday") if "weekday" in settings.context else None
+        )
+        self.position = (
+            IdEmbedding(schema.num_positions, 1, name="position")
+            if settings.position_bias
             else None
         )
-        self.factor = self.add_weight(name="factor", shape=[], initializer="ones")
-        self.task = tfrs.tasks.Ranking(
-            loss=tf.keras.losses.CategoricalCrossentropy(
-                from_logits=True, reduction=tf.keras.losses.Reduction.NONE
+        self.user_tower = self.item_shift = None
+        if settings.fine_tune:
+            self.user_tower = UserTower.from_experiment(config, schema, name="user_tower")
+            # What training adds to an item's embedding: nothing to one that it never met.
+            self.item_shift = self.add_weight(
+                name="item_shift", shape=[schema.num_items, dim], initializer="zeros"
             )
+        self.weigh = (
+            UncertaintyWeights(
+                ["regression" if name == "rating" else "binary" for name in self.tasks],
+                name="uncertainty",
+            )
+            if settings.uncertainty
+            else None
         )
         self.loss_tracker = tf.keras.metrics.Mean(name="loss")
         self.first_tracker = tf.keras.metrics.Mean(name="positive_first")
+        self.task_trackers = (
+            [tf.keras.metrics.Mean(name=f"{name}_loss") for name in self.tasks]
+            if len(self.tasks) > 1
+            else []
+        )
 
     @property
     def retrieval(self) -> RetrievalModel:
         """The model that finds what this one orders."""
         return self.state.retrieval
 
-    def adapt(self) -> None:
-        """Takes in the retrieval model's catalog: embeds all items once."""
+    @property
+    def click_shift(self) -> float:
+        """What to add to the logit of a click where negatives were drawn for training: the log of
+        the share of a user's candidates that were, see `downsampling_shift`."""
+        settings, num_items = self.config.ranking, self.retrieval.schema.num_items
+        if settings.loss != "binary" or not settings.num_negatives:
+            return 0.0
+        found = round(settings.candidate_share * settings.num_negatives)
+        drawn = found / min(settings.num_candidates, num_items)
+        drawn += (settings.num_negatives - found) / num_items
+        return downsampling_shift(min(drawn, 1.0))
+
+    def adapt(self, dataset: Dataset) -> None:
+        """Takes in the retrieval model's catalog, embedded once, and who met what.
+
+        Args:
+          dataset: Dataset.
+        """
         retrieval = self.retrieval
         output = retrieval.embed_catalog()
         log_frequency = retrieval.tables["log_frequency"]
         vectors = retrieval.candidates(tf.constant(output.embedding), log_frequency)
         self.state.index = ExactIndex(vectors)
+        self.state.seen = StoredHistories(dataset.histories(), times=False)
         self.state.items = {
             "vector": self.state.index.vectors,
             "modalities": tf.constant(output.modalities),
@@ -127,6 +204,50 @@ class RankingModel(tfrs.Model):
             "weights": tf.constant(output.weights),
             "features": retrieval.tables["item_features"],
         }
+        if self.user_tower is not None:
+            self._embed_users(self._blank_request(), self.items)
+            self.user_tower.set_weights(retrieval.user_tower.get_weights())
+
+    def initialize(self, dataset: Dataset) -> None:
+        """Sets what a new model does not start at random: where ratings lie, and the level of the
+        logits, so that on average they say how often a candidate is chosen. Needs `adapt`.
+
+        Args:
+          dataset: Dataset.
+        """
+        train = dataset.interactions("train")
+        if "rating" in self.tasks:
+            rating = train.rating
+            self.rating_scale.assign([rating.mean(), max(float(rating.std()), 1e-6)])
+        if self.config.ranking.loss != "binary":
+            return
+        batches = self.batches(dataset, batch_size=1024, seed=self.config.training.seed)
+        lists = self._lists(next(iter(batches)), training=False)
+        for place, name in enumerate(self.tasks):
+            if name in self.binary:
+                score, label, weight = (
+                    part.numpy().ravel()
+                    for part in (lists.retrieved, lists.labels[name], lists.weight)
+                )
+                level = _level(score[weight > 0], label[weight > 0].mean())
+                self.heads[place].bias.assign([level])
+
+    def batches(self, dataset: Dataset, batch_size: int, *, seed: int, data_service: str = ""):
+        """The train split as this model learns from it; see `Dataset.batches`."""
+        # Ranking learns from a user's own candidates, popular ones too.
+        retrieval = dataclasses.replace(self.config.retrieval, item_balance=0.0)
+        click_rating = self.config.ranking.click_rating
+        return dataset.batches(
+            "train",
+            batch_size,
+            user=self.config.user,
+            retrieval=retrieval,
+            keep_disliked=click_rating is not None,
+            unclicked_below=click_rating,
+            shuffle=True,
+            seed=seed,
+            data_service=data_service,
+        )
 
     @property
     def items(self) -> dict:
@@ -136,56 +257,122 @@ class RankingModel(tfrs.Model):
           RunError: when it was not called.
         """
         if self.state.items is None:
-            raise RunError("the ranking model has no catalog yet: call adapt() first.")
+            raise RunError("the ranking model has no catalog yet: call adapt(dataset) first.")
         return self.state.items
 
-    def score(self, queries, item, items, *, training=False):
-        """Logits of candidates.
+    def _embed_items(self, item, items):
+        """<int32>[...] -> <float32>[..., dim]."""
+        vector = tf.gather(items["vector"], item)[..., : self.config.dim]
+        if self.item_shift is None:
+            return vector
+        return unit(vector + tf.gather(self.item_shift, item))
 
-        Args:
-          queries: <float32>[batch, dim + 1], what `RetrievalModel.queries` returned.
-          item: <int32>[batch, candidate], numbers of items.
-          items: what `items` holds, tables with one row an item.
+    def _embed_users(self, request: Request, items, training=False):
+        """<float32>[batch, dim], unit vectors."""
+        if self.user_tower is None:
+            return unit(request.queries[:, : self.config.dim])
+        return self.retrieval.embed_users(
+            request.user,
+            self._embed_items(tf.maximum(request.history, 0), items),
+            request.history >= 0,
+            gap=request.gap,
+            training=training,
+            tower=self.user_tower,
+        )
 
-        Returns:
-          <float32>[batch, candidate].
-        """
-        shape = tf.shape(item)
+    def _fields(self, request: Request, item, items, score, training):
+        """What is known of pairs: <float32>[batch * candidate, field, dim], <float32>[batch *
+        candidate, n] and the attention of `Ranked`."""
+        shape, dim = tf.shape(item), self.config.dim
         flat = tf.reshape(item, [-1])
-        dim = self.config.dim
-        vector = tf.gather(items["vector"], flat)
-        query = tf.repeat(queries, shape[1], axis=0)
-        score = tf.reduce_sum(query * vector, axis=-1)
-        user = tf.math.l2_normalize(query[:, :dim], axis=-1, epsilon=1e-8)
-        modalities = tf.gather(items["modalities"], flat)
-        inputs = [
-            user,
-            vector[:, :dim],
-            user * vector[:, :dim],
-            vector[:, dim:],
-            score[:, None] * SCORE_SCALE,
-            tf.reshape(modalities, [shape[0] * shape[1], modalities.shape[1] * dim]),
-            tf.einsum("bd,bmd->bm", user, modalities),
-            tf.cast(tf.gather(items["present"], flat), tf.float32),
-            tf.gather(items["weights"], flat),
-        ]
+        vector = self._embed_items(flat, items)
+        user = self._embed_users(request, items, training)
+
+        def repeated(value):
+            return tf.repeat(value, shape[1], axis=0)
+
+        fields = [repeated(user), vector]
+        bias = tf.gather(items["vector"], flat)[:, dim : dim + 1]
+        dense = [tf.reshape(score, [-1, 1]) * SCORE_SCALE, bias]
+        if self.config.ranking.content and items["modalities"].shape[1]:
+            modalities = tf.gather(items["modalities"], flat)
+            fields += tf.unstack(modalities, axis=1)
+            dense += [
+                tf.einsum("bd,bmd->bm", fields[0], modalities),
+                tf.cast(tf.gather(items["present"], flat), tf.float32),
+                tf.gather(items["weights"], flat),
+            ]
         if self.item_features is not None:
             features = {n: tf.gather(v, flat) for n, v in items["features"].items()}
-            inputs.append(self.item_features(features))
-        logits = self.network(tf.concat(inputs, axis=-1), training=training)
-        return tf.reshape(self.factor * score + logits, shape)
+            fields.append(self.item_features(features))
+        if self.user_features is not None:
+            fields.append(repeated(self.user_features(self.retrieval.features_of(request.user))))
+        attention = None
+        if self.attention is not None:
+            history = self._embed_items(tf.maximum(request.history, 0), items)
+            candidate = tf.reshape(vector, [shape[0], shape[1], dim])
+            pooled, attention = self.attention(
+                (candidate, history, request.history >= 0), training=training
+            )
+            fields.append(tf.reshape(pooled, [-1, dim]))
+            dense.append(tf.reduce_sum(fields[-1] * vector, axis=1, keepdims=True))
+        known = request.time > 0
+        if training:
+            known &= keep(tf.shape(known), CONTEXT_DROPOUT, training)
+        hours = request.time // _HOUR_SECONDS
+        for layer, number in (
+            (self.hour, hours % HOURS),
+            # 1970 began on a Thursday; Monday is 0.
+            (self.weekday, (hours // HOURS + 3) % DAYS),
+        ):
+            if layer is not None:
+                fields.append(repeated(layer(tf.where(known, tf.cast(number, tf.int32), -1))))
+        return tf.stack(fields, axis=1), tf.concat(dense, axis=1), attention
 
-    def draw_negatives(self, queries, item, history):
+    def rank(self, request: Request, item, items, score, *, training=False) -> Ranked:
+        """What the model says of candidates.
+
+        Args:
+          request: Request.
+          item: <int32>[batch, candidate], numbers of items.
+          items: what `items` holds, tables with one row an item.
+          score: <float32>[batch, candidate], the retrieval model's.
+          training: whether dropout is on.
+
+        Returns:
+          Ranked.
+        """
+        fields, dense, attention = self._fields(request, item, items, score, training)
+        deep, wide = self.interaction((fields, dense), training=training)
+        logits, shape = {}, tf.shape(item)
+        parts = self.experts(deep, training=training)
+        for name, head, part in zip(self.tasks, self.heads, parts, strict=True):
+            out = tf.reshape(head(tf.concat([part, wide], axis=1)), shape)
+            if name == "rating":
+                logits[name] = self.rating_scale[0] + self.rating_scale[1] * out
+            else:
+                logits[name] = self.factor[self.binary.index(name)] * score + out
+        weights = self.config.ranking.score_weights
+        if not weights:
+            return Ranked(logits[self.tasks[0]], logits, attention)
+        total = tf.zeros_like(score)
+        for name, weight in zip(self.tasks, weights, strict=True):
+            value = logits[name]
+            if name == "rating":
+                value = (value - self.rating_scale[0]) / self.rating_scale[1]
+            total += weight * value
+        return Ranked(total, logits, attention)
+
+    def draw_negatives(self, request: Request, item):
         """Items to tell the positive from: some that retrieval ranks highest, some at random.
 
         Args:
-          queries: <float32>[batch, dim + 1].
+          request: Request.
           item: <int32>[batch], the positives.
-          history: <int32>[batch, step], -1 for padding.
 
         Returns:
           <int32>[batch, negative] and their weights <float32>[batch, negative], 0 where a draw hit
-          the positive or the history.
+          the positive or another train item of the user.
         """
         settings = self.config.ranking
         num_items = self.state.index.vectors.shape[0]
@@ -196,20 +383,58 @@ class RankingModel(tfrs.Model):
         )
         num_random = settings.num_negatives - num_found
         batch = tf.shape(item)[0]
-        known = tf.concat([item[:, None], history], axis=1)
+        known = tf.concat([item[:, None], self.state.seen.read(request.user)[0]], axis=1)
         drawn = [tf.random.uniform([batch, num_random], maxval=num_items, dtype=tf.int32)]
         if num_found:
-            _, top = self.state.index.search(queries, settings.num_candidates, exclude=known)
+            _, top = self.state.index.search(
+                request.queries, settings.num_candidates, exclude=known
+            )
             _, place = tf.math.top_k(tf.random.uniform(tf.shape(top)), k=num_found)
             drawn.append(tf.gather(top, place, batch_dims=1))
         negative = tf.concat(drawn, axis=1)
         hit = tf.reduce_any(tf.equal(negative[:, :, None], known[:, None, :]), axis=2)
         return negative, tf.cast(~hit, tf.float32)
 
+    def _lists(self, inputs, training: bool) -> "Lists":
+        """The candidates of each example with their labels."""
+        items, item, history = self.items, inputs["item"], inputs["history"]
+        settings, retrieval, dim = self.config.ranking, self.retrieval, self.config.dim
+        user = retrieval.embed_users(
+            inputs["user"],
+            tf.gather(items["vector"], tf.maximum(history, 0))[..., :dim],
+            history >= 0,
+            gap=inputs["gap"],
+        )
+        queries = tf.stop_gradient(retrieval.queries(user))
+        request = Request(queries, inputs["user"], history, inputs["gap"], inputs["time"])
+        click = tf.ones_like(inputs["rating"])
+        if settings.click_rating is not None:
+            click = tf.cast(inputs["rating"] >= settings.click_rating, tf.float32)
+        negative, weight = self.draw_negatives(request, item)
+        # A list is of a click; one without makes an example of its own item alone.
+        weight *= click[:, None]
+        if settings.loss != "binary":
+            disliked = inputs["disliked"]
+            negative = tf.concat([negative, tf.maximum(disliked, 0)], axis=1)
+            counts = (disliked >= 0) & (disliked != item[:, None])
+            weight = tf.concat([weight, tf.cast(counts, tf.float32)], axis=1)
+        candidates = tf.concat([item[:, None], negative], axis=1)
+        blank = tf.zeros_like(weight)
+        labels = {
+            name: tf.concat([value[:, None], blank], axis=1)
+            for name, value in (
+                ("click", click),
+                ("rating", inputs["rating"]),
+                *zip(retrieval.schema.events, tf.unstack(inputs["events"], axis=1), strict=True),
+            )
+            if name in self.tasks
+        }
+        retrieved = tf.einsum("bd,bcd->bc", queries, tf.gather(items["vector"], candidates))
+        weight = tf.concat([tf.ones_like(click)[:, None], weight], axis=1)
+        return Lists(request, candidates, retrieved, weight, labels)
+
     def compute_loss(self, inputs, training: bool = False):
-        """Softmax cross-entropy of each positive against its drawn negatives (ListNet with one
-        relevant item, Cao et al. 2007), which keeps to what ranking is for: the order within one
-        user's candidates.
+        """The loss of each positive against its drawn negatives, summed over the tasks.
 
         Args:
           inputs: a batch as `Schema.batch_spec` describes.
@@ -217,27 +442,50 @@ class RankingModel(tfrs.Model):
         Returns:
           <float32>[], the mean over the batch's examples.
         """
-        items, item, history = self.items, inputs["item"], inputs["history"]
-        retrieval = self.retrieval
-        embedding = items["vector"][:, : self.config.dim]
-        user = retrieval.embed_users(
-            inputs["user"],
-            tf.gather(embedding, tf.maximum(history, 0)),
-            history >= 0,
-            gap=inputs["gap"],
+        settings = self.config.ranking
+        lists = self._lists(inputs, training)
+        ranked = self.rank(
+            lists.request, lists.item, self.items, lists.retrieved, training=training
         )
-        queries = tf.stop_gradient(retrieval.queries(user))
-        negative, known = self.draw_negatives(queries, item, history)
-        candidates = tf.concat([item[:, None], negative], axis=1)
-        labels = tf.concat([tf.ones_like(known[:, :1]), tf.zeros_like(known)], axis=1)
-        weights = tf.concat([tf.ones_like(known[:, :1]), known], axis=1)
-        logits = self.score(queries, candidates, items, training=training)
-        logits = tf.where(weights > 0, logits, LOWEST)
-        losses = self.task(labels=labels, predictions=logits, sample_weight=inputs["weight"])
-        loss = mean_over_replicas(losses)
+        losses = []
+        for name in self.tasks:
+            logits, labels, weight = ranked.logits[name], lists.labels[name], lists.weight
+            if name == "rating":
+                # Nobody rated what was drawn.
+                scaled = (x[:, :1] - self.rating_scale[0] for x in (logits, labels))
+                first, second = (x / self.rating_scale[1] for x in scaled)
+                each = squared_loss(first, second, tf.ones_like(first))
+            else:
+                if self.position is not None and training:
+                    # All candidates as if shown where the example's item was.
+                    logits += self.position(inputs["position"])
+                each = self._binary_task(logits, labels, weight)
+            losses.append(mean_over_replicas(each * inputs["weight"]))
+        for tracker, loss in zip(self.task_trackers, losses, strict=False):
+            tracker.update_state(loss)
+        if self.weigh is not None:
+            loss = self.weigh(losses)
+        else:
+            weights = settings.task_weights or (1.0,) * len(losses)
+            loss = tf.add_n([w * each for w, each in zip(weights, losses, strict=True)])
         self.loss_tracker.update_state(loss)
-        self.first_tracker.update_state(tf.argmax(logits, axis=1) == 0)
+        shown = tf.where(lists.weight > 0, ranked.score, ranked.score.dtype.min)
+        self.first_tracker.update_state(tf.argmax(shown, axis=1) == 0)
         return loss
+
+    def _binary_task(self, logits, labels, weight):
+        settings = self.config.ranking
+        if settings.loss == "listwise":
+            return listwise_softmax_loss(logits, labels, weight)
+        if settings.loss == "pairwise":
+            return pairwise_logistic_loss(logits, labels, weight)
+        return binary_loss(
+            logits,
+            labels,
+            weight,
+            positive_weight=settings.positive_weight,
+            focal_gamma=settings.focal_gamma,
+        )
 
     def train_step(self, inputs):
         """One step, see `apply_step`."""
@@ -248,6 +496,70 @@ class RankingModel(tfrs.Model):
         self.compute_loss(inputs, training=False)
         return {metric.name: metric.result() for metric in self.metrics}
 
+    def _blank_request(self) -> Request:
+        steps = self.config.user.history_length
+        return Request(
+            tf.zeros([1, self.config.dim + 1]),
+            tf.constant([-1]),
+            tf.fill([1, steps], -1),
+            tf.fill([1, steps], -1.0),
+            tf.zeros([1], tf.int64),
+        )
+
     def build_weights(self) -> None:
         """Creates all weights, as loading them from a file needs them to exist."""
-        self.score(tf.zeros([1, self.config.dim + 1]), tf.zeros([1, 1], tf.int32), self.items)
+        self.rank(self._blank_request(), tf.zeros([1, 1], tf.int32), self.items, tf.zeros([1, 1]))
+        if self.position is not None:
+            self.position(tf.constant([-1]))
+        if self.weigh is not None:
+            self.weigh([tf.zeros([])] * len(self.tasks))
+
+
+class Lists(NamedTuple):
+    """Training examples as lists of candidates, the example's own item first.
+
+    Attributes:
+      request: Request.
+      item: <int32>[batch, candidate].
+      retrieved: <float32>[batch, candidate], the retrieval model's scores.
+      weight: <float32>[batch, candidate], 0 for what does not count.
+      labels: by task, <float32>[batch, candidate].
+    """
+
+    request: Request
+    item: tf.Tensor
+    retrieved: tf.Tensor
+    weight: tf.Tensor
+    labels: dict
+
+
+def _level(scores: np.ndarray, share: float) -> float:
+    """What to add to logits, <float32>[n], so that their probabilities' mean is `share`."""
+    low, high = -1e3, 1e3
+    for _ in range(60):
+        middle = (low + high) / 2
+        mean = np.mean(1 / (1 + np.exp(-np.clip(scores + middle, -60, 60))))
+        low, high = (middle, high) if mean < share else (low, middle)
+    return middle
+
+
+def _require_labels(config: Config, schema: Schema) -> None:
+    """Refuses settings that need what the dataset does not have."""
+    settings = config.ranking
+    known = ["click", *(["rating"] if schema.ratings else []), *schema.events]
+    for name in settings.tasks:
+        if name not in known:
+            raise ConfigError(
+                f"ranking.tasks: wanted some of {', '.join(known)}, which the dataset has; got "
+                f"{name!r}. Leave it out, or prepare the dataset with ratings or types of event."
+            )
+    if settings.click_rating is not None and not schema.ratings:
+        raise ConfigError(
+            f"ranking.click_rating: wanted null, as the dataset has no ratings; got "
+            f"{settings.click_rating:g}."
+        )
+    if settings.position_bias and not schema.num_positions:
+        raise ConfigError(
+            "ranking.position_bias: wanted false, as the dataset does not say at which positions "
+            "items were shown; got true."
+        )

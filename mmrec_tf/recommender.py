@@ -1,5 +1,6 @@
-"""Retrieve, drop what the user has seen, rank: one graph, in Python and in the export."""
+"""Retrieve, drop what must not be shown, rank, diversify: one graph, here and in the export."""
 
+import functools
 import types
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,11 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from mmrec_tf.calibration import Calibration
 from mmrec_tf.dataset import Dataset
 from mmrec_tf.errors import ConfigError
+from mmrec_tf.filters import CategoryFilter, number_of
+from mmrec_tf.histories import StoredHistories
 from mmrec_tf.index import LOWEST, ExactIndex
-from mmrec_tf.pipeline import Histories
-from mmrec_tf.ranking import RankingModel
+from mmrec_tf.ranking import RankingModel, Request
+from mmrec_tf.reranking import diversify
 from mmrec_tf.retrieval import RetrievalModel
 
 
@@ -19,59 +23,132 @@ class Recommendations(NamedTuple):
     """What to show.
 
     Attributes:
-      item_id: object[batch, k] of str, best first; "" behind the last one where fewer are left.
-      score: <float32>[batch, k], higher is better; comparable within a row.
+      item_id: object[batch, k] of str, in the order to show them; "" behind the last one where
+        fewer are left.
+      score: <float32>[batch, k], what ordered them, higher is better; comparable within a row. It
+        falls along the row unless the config diversifies.
+      probability: <float32>[batch, k], of a click, calibrated; 0 for none.
+      modality: object[batch, k] of str, the modality that drew user and item together most; ""
+        where the item has none, or nothing is known of the user.
+      history_item: object[batch, k] of str, the item of the history that weighed most; "" without
+        a history.
+    """
+
+    item_id: np.ndarray
+    score: np.ndarray
+    probability: np.ndarray
+    modality: np.ndarray
+    history_item: np.ndarray
+
+
+class SimilarItems(NamedTuple):
+    """Items near to others.
+
+    Attributes:
+      item_id: object[batch, k] of str, the most alike first; "" for none.
+      score: <float32>[batch, k], the cosine of their embeddings.
     """
 
     item_id: np.ndarray
     score: np.ndarray
 
 
+class Candidates(NamedTuple):
+    """What retrieval found and ranking says of it, in retrieval's order.
+
+    Attributes:
+      item: <int32>[batch, candidate].
+      retrieved: <float32>[batch, candidate], retrieval's scores; `LOWEST` for what must not be
+        shown, and came up because nothing else was left.
+      score: <float32>[batch, candidate], what orders them; `LOWEST` stays.
+      logit: <float32>[batch, candidate], of a click, not calibrated.
+      rating: <float32>[batch, candidate], predicted; None for a model that predicts none.
+      attention: as in `Ranked`.
+      user: <float32>[batch, dim], the user's embedding.
+      nobody: <bool>[batch], whether nothing is known of the user.
+    """
+
+    item: tf.Tensor
+    retrieved: tf.Tensor
+    score: tf.Tensor
+    logit: tf.Tensor
+    rating: tf.Tensor | None
+    attention: tf.Tensor | None
+    user: tf.Tensor
+    nobody: tf.Tensor
+
+
 class Recommender(tf.Module):
     """Users to items, by id.
 
     A request may bring a history; one without takes the user's train interactions. What the
-    history holds and what the user met in training is never recommended. An unknown user without
-    a history gets what the model gives a user of whom nothing is known.
+    history holds and what the user met in training is never recommended, nor what is withdrawn or
+    what the request leaves out. An unknown user with a history is served by it. One of whom
+    nothing is known, neither a history nor a profile or side features that the model reads, is
+    shown what is popular, diversified.
 
     Args:
       retrieval: RetrievalModel, trained.
       ranking: RankingModel, trained; None recommends in the order of retrieval.
       dataset: Dataset, for ids and histories.
+      calibration: Calibration of the logit of a click; None leaves it as it is.
+      unavailable: ids of items that are never recommended.
+
+    Raises:
+      ConfigError: for an id of `unavailable` that the dataset does not have.
     """
 
-    def __init__(self, retrieval: RetrievalModel, ranking: RankingModel | None, dataset: Dataset):
+    def __init__(
+        self,
+        retrieval: RetrievalModel,
+        ranking: RankingModel | None,
+        dataset: Dataset,
+        *,
+        calibration: Calibration | None = None,
+        unavailable: Sequence[str] = (),
+    ):
         super().__init__(name="recommender")
         # A namespace hides the models from tf.Module: what is exported must not carry the weights
         # of item tower and encoders.
-        self.state = types.SimpleNamespace(retrieval=retrieval, ranking=ranking)
+        self.state = types.SimpleNamespace(
+            retrieval=retrieval, ranking=ranking, calibration=calibration or Calibration()
+        )
         self.dataset = dataset
-        config = retrieval.config
+        config = retrieval.config if ranking is None else ranking.config
+        self.config = config
         self.history_length = config.user.history_length
         self.num_candidates = config.ranking.num_candidates
         output = retrieval.embed_catalog()
+        log_frequency = tf.constant(dataset.catalog.log_frequency)
         vectors = retrieval.candidates(
             tf.constant(output.embedding), retrieval.tables["log_frequency"]
         )
-        self.index = ExactIndex(vectors, name="index")
+        # One more column: what is popular is found by the same dot product.
+        self.index = ExactIndex(tf.concat([vectors, log_frequency[:, None]], axis=1), name="index")
         fixed = {"trainable": False}
-        self.embedding = tf.Variable(output.embedding, name="embedding", **fixed)
-        self.items = {"vector": self.index.vectors}
+        self.items = {
+            "vector": self.index.vectors,
+            "modalities": tf.Variable(output.modalities, **fixed),
+            "present": tf.Variable(output.present, **fixed),
+            "weights": tf.Variable(output.weights, **fixed),
+            "features": {},
+        }
         if ranking is not None:
-            self.items["modalities"] = tf.Variable(output.modalities, **fixed)
-            self.items["present"] = tf.Variable(output.present, **fixed)
-            self.items["weights"] = tf.Variable(output.weights, **fixed)
             self.items["features"] = {
                 n: tf.Variable(v, **fixed) for n, v in retrieval.tables["item_features"].items()
             }
+        self.modality_name = tf.Variable([*retrieval.modalities, ""], **fixed)
         self.item_id = tf.Variable(dataset.catalog.item_id.tolist(), name="item_id", **fixed)
-        self.item_table = _number_of(dataset.catalog.item_id)
-        self.user_table = _number_of(dataset.users.user_id)
+        self.item_table = number_of(dataset.catalog.item_id)
+        self.user_table = number_of(dataset.users.user_id)
+        self.available = tf.Variable(self._available(unavailable), name="available", **fixed)
+        self.filter = CategoryFilter(dataset.schema.item_features, dataset.catalog.features)
         self.seen_items = StoredHistories(dataset.histories(), times=False)
         self.liked_items = self.seen_items
         if config.user.time_gaps or config.retrieval.disliked_below is not None:
             liked = dataset.histories(disliked_below=config.retrieval.disliked_below)
             self.liked_items = StoredHistories(liked, times=config.user.time_gaps)
+        self.answers: dict[int, tf.types.experimental.PolymorphicFunction] = {}
 
     @property
     def retrieval(self) -> RetrievalModel:
@@ -82,6 +159,24 @@ class Recommender(tf.Module):
     def ranking(self) -> RankingModel | None:
         """The model that orders them; None keeps retrieval's order."""
         return self.state.ranking
+
+    @property
+    def calibration(self) -> Calibration:
+        """What makes a probability of the logit of a click."""
+        return self.state.calibration
+
+    def _available(self, unavailable: Sequence[str]) -> np.ndarray:
+        """<bool>[item]."""
+        number = {name: row for row, name in enumerate(self.dataset.catalog.item_id)}
+        unknown = [name for name in unavailable if name not in number]
+        if unknown:
+            raise ConfigError(
+                f"unavailable: wanted ids of items of {self.dataset.directory}; got "
+                f"{len(unknown)} that are none, such as {unknown[0]!r}."
+            )
+        available = np.ones([len(number)], bool)
+        available[[number[name] for name in unavailable]] = False
+        return available
 
     def read_history(self, user, history):
         """What the user tower reads, and what must not be recommended.
@@ -115,32 +210,90 @@ class Recommender(tf.Module):
         read, gap = tf.where(some, last, stored), tf.where(some, -1.0, gap)
         return read, gap, tf.concat([given, self.seen_items.read(user)[0]], axis=1)
 
-    def query(self, user, history, gap):
-        """<int32>[batch], two of [batch, step], <int32> and <float32> -> <float32>[batch, dim + 1],
-        see `read_history`."""
-        embedding = tf.gather(self.embedding, tf.maximum(history, 0))
-        return self.retrieval.queries(
-            self.retrieval.embed_users(user, embedding, history >= 0, gap=gap)
+    def request(self, user, history, gap, time) -> Request:
+        """Whom candidates are for; see `read_history` and `Request`."""
+        embedding = tf.gather(self.index.vectors, tf.maximum(history, 0))
+        embedded = self.retrieval.embed_users(
+            user, embedding[..., : self.config.dim], history >= 0, gap=gap
         )
+        return Request(self.retrieval.queries(embedded), user, history, gap, time)
 
-    def order(self, queries, item, score):
-        """The ranking model's scores of candidates; retrieval's own where there is none.
+    def _nobody(self, request: Request):
+        """<bool>[batch], whether nothing is known of a user."""
+        nobody = tf.reduce_all(request.history < 0, axis=1)
+        tower = self.retrieval.user_tower
+        if tower.profile is None and tower.features is None:
+            return nobody
+        return nobody & (request.user < 0)
+
+    def _queries(self, request: Request, nobody):
+        """<float32>[batch, dim + 2], for the index."""
+        queries = tf.pad(request.queries, [[0, 0], [0, 1]])
+        popular = tf.one_hot(self.config.dim + 1, self.config.dim + 2)
+        return tf.where(nobody[:, None], popular[None, :], queries)
+
+    def rank(self, request: Request, nobody, item, retrieved) -> Candidates:
+        """What ranking says of candidates; retrieval's own scores where there is none.
 
         Args:
-          queries: <float32>[batch, dim + 1].
+          request: Request.
+          nobody: <bool>[batch].
           item: <int32>[batch, candidate].
-          score: <float32>[batch, candidate], retrieval's.
-
-        Returns:
-          <float32>[batch, candidate]; `LOWEST` stays.
+          retrieved: <float32>[batch, candidate].
         """
-        if self.ranking is None:
-            return score
-        ranked = self.ranking.score(queries, item, self.items)
-        return tf.where(score > LOWEST, ranked, LOWEST)
+        score, logit, rating, attention = retrieved, retrieved, None, None
+        if self.ranking is not None:
+            ranked = self.ranking.rank(request, item, self.items, retrieved)
+            # Those of whom nothing is known are shown what is popular, in this order.
+            score = tf.where(nobody[:, None], retrieved, ranked.score)
+            binary = [name for name in self.ranking.binary if name == "click"]
+            names = binary or self.ranking.binary
+            logit = ranked.logits[names[0]] if names else ranked.score
+            logit += self.ranking.click_shift
+            rating, attention = ranked.logits.get("rating"), ranked.attention
+        if self.config.recommender.popularity_dampening:
+            log_frequency = tf.gather(self.index.vectors, item)[..., -1]
+            less = self.config.recommender.popularity_dampening * log_frequency
+            score = tf.where(nobody[:, None], score, score - less)
+        score = tf.where(retrieved > LOWEST, score, LOWEST)
+        user = request.queries[:, : self.config.dim]
+        return Candidates(item, retrieved, score, logit, rating, attention, user, nobody)
 
-    def recommend_items(self, user, history, gap, exclude, *, k: int):
-        """Item numbers <int32>[batch, k] (-1 for none) and scores <float32>[batch, k].
+    def candidates(self, request: Request, exclude, allowed, *, num: int) -> Candidates:
+        """Retrieves and ranks.
+
+        Args:
+          request: Request.
+          exclude: <int32>[batch, any], items that must not be found; -1 for none.
+          allowed: <bool>[batch or 1, item], items that may be.
+          num: int. How many, cut to the number of items.
+        """
+        nobody = self._nobody(request)
+        retrieved, item = self.index.search(
+            self._queries(request, nobody), num, exclude=exclude, allowed=allowed
+        )
+        return self.rank(request, nobody, item, retrieved)
+
+    def order(self, candidates: Candidates, k: int):
+        """The places <int32>[batch, k] of candidates in the order in which they are shown; of
+        equal scores that which retrieval found first."""
+        score, place = tf.math.top_k(candidates.score, k=candidates.score.shape[1])
+        settings = self.config.recommender
+        if not settings.diversity and not settings.popular_diversity:
+            return place[:, :k]
+        strength = tf.where(
+            candidates.nobody, settings.popular_diversity, float(settings.diversity)
+        )
+
+        def diversified():
+            item = tf.gather(candidates.item, place, batch_dims=1)
+            vectors = tf.gather(self.index.vectors, item)[..., : self.config.dim]
+            return tf.gather(place, diversify(score, vectors, strength, k), batch_dims=1)
+
+        return tf.cond(tf.reduce_any(strength > 0), diversified, lambda: place[:, :k])
+
+    def recommend_items(self, user, history, gap, exclude, *, k: int, time=None, allowed=None):
+        """Items for users, by number.
 
         Args:
           user: <int32>[batch].
@@ -148,55 +301,139 @@ class Recommender(tf.Module):
           gap: <float32>[batch, step], as in `read_history`.
           exclude: <int32>[batch, any].
           k: int. Cut to the number of items.
-        """
-        queries = self.query(user, history, gap)
-        found, item = self.index.search(queries, max(self.num_candidates, k), exclude=exclude)
-        # Equal scores stay in retrieval's order: top_k returns the lower place first.
-        score, place = tf.math.top_k(self.order(queries, item, found), k=min(k, item.shape[1]))
-        item = tf.gather(item, place, batch_dims=1)
-        return tf.where(score > LOWEST, item, -1), score
+          time: <int64>[batch], as in `Request`; None where it is not known.
+          allowed: <bool>[batch or 1, item]; None for all that are available.
 
-    def recommend_ids(self, user_id, history, *, k: int):
+        Returns:
+          Candidates, cut to the k that are shown, in their order.
+        """
+        time = tf.zeros_like(user, tf.int64) if time is None else time
+        allowed = self.available[None, :] if allowed is None else allowed
+        request = self.request(user, history, gap, time)
+        found = self.candidates(request, exclude, allowed, num=max(self.num_candidates, k))
+        place = self.order(found, min(k, found.item.shape[1]))
+        parts = {
+            name: tf.gather(part, place, batch_dims=1)
+            for name, part in found._asdict().items()
+            if name not in ("user", "nobody") and part is not None
+        }
+        return found._replace(**parts)
+
+    def explain(self, shown: Candidates, history):
+        """What weighed most for each of some candidates.
+
+        Args:
+          shown: Candidates.
+          history: <int32>[batch, step], -1 for padding.
+
+        Returns:
+          The modality's place <int32>[batch, candidate], behind the last one where there is none:
+          that with the highest product of its weight in the item's fusion and its dot product with
+          the user. And the history's item <int32>[batch, candidate], -1 for none: that with the
+          highest target attention, or without such, the one that is most alike.
+        """
+        item = shown.item
+        modalities = tf.gather(self.items["modalities"], item)
+        share = tf.einsum("bd,bcmd->bcm", shown.user, modalities)
+        share *= tf.gather(self.items["weights"], item)
+        present = tf.gather(self.items["present"], item) & ~shown.nobody[:, None, None]
+        share = tf.where(present, share, LOWEST)
+        # Where the highest is none that is present, it is this one.
+        share = tf.concat([share, tf.fill(tf.shape(share[..., :1]), 0.5 * LOWEST)], axis=2)
+        known = history >= 0
+        weight = shown.attention
+        if weight is None:
+            dim = self.config.dim
+            read = tf.gather(self.index.vectors, tf.maximum(history, 0))[..., :dim]
+            weight = tf.einsum("bcd,bsd->bcs", tf.gather(self.index.vectors, item)[..., :dim], read)
+        step = tf.argmax(tf.where(known[:, None, :], weight, LOWEST), axis=2)
+        because = tf.gather(history, step, batch_dims=1)
+        return tf.argmax(share, axis=2, output_type=tf.int32), because
+
+    def recommend_ids(self, user_id, history, exclude, allow, deny, time, *, k: int) -> dict:
         """The graph behind `recommend`, on ids.
 
         Args:
           user_id: <string>[batch].
-          history: <string>[batch, step].
+          history: <string>[batch, step]; the user's train items where none of them is known.
+          exclude: <string>[batch, any], further items that must not be shown.
+          allow, deny: <string>[batch, any], see `CategoryFilter`.
+          time: <int64>[batch], seconds since 1970 UTC; 0 where it is not known.
           k: int.
 
         Returns:
-          Ids <string>[batch, k] ("" for none) and scores <float32>[batch, k].
+          By the names of `Recommendations`, ids as <string>[batch, k].
         """
         user = self.user_table.lookup(user_id)
-        read, gap, exclude = self.read_history(user, history)
-        item, score = self.recommend_items(user, read, gap, exclude, k=k)
-        ids = tf.gather(self.item_id, tf.maximum(item, 0))
-        return tf.where(item >= 0, ids, ""), score
+        read, gap, met = self.read_history(user, history)
+        met = tf.concat([met, self.item_table.lookup(exclude)], axis=1)
+        allowed = self.filter(allow, deny, tf.convert_to_tensor(self.available))
+        shown = self.recommend_items(user, read, gap, met, k=k, time=time, allowed=allowed)
+        modality, because = self.explain(shown, read)
+        real = shown.score > LOWEST
+        blank = tf.fill(tf.shape(real), "")
+        names = tf.gather(self.item_id, tf.maximum(because, 0))
+        probability = self.calibration(shown.logit)
+        return {
+            "item_id": tf.where(real, tf.gather(self.item_id, shown.item), blank),
+            "score": shown.score,
+            "probability": tf.where(real, probability, tf.zeros_like(probability)),
+            "modality": tf.where(real, tf.gather(self.modality_name, modality), blank),
+            "history_item": tf.where(real & (because >= 0), names, blank),
+        }
 
-    def rank_ids(self, user_id, history, item_id):
-        """The ranking model's scores of items that the caller names.
+    def rank_ids(self, user_id, history, item_id, time) -> dict:
+        """What is said of items that the caller names, withdrawn and seen ones too.
 
         Args:
           user_id: <string>[batch].
           history: <string>[batch, step].
           item_id: <string>[batch, candidate].
+          time: <int64>[batch], as in `recommend_ids`.
 
         Returns:
-          <float32>[batch, candidate]; `LOWEST` for an unknown item.
+          "score" and "probability", <float32>[batch, candidate]; `LOWEST` and 0 for an unknown
+          item.
         """
         user = self.user_table.lookup(user_id)
         read, gap, _ = self.read_history(user, history)
+        request = self.request(user, read, gap, time)
         item = self.item_table.lookup(item_id)
-        row = tf.maximum(item, 0)
-        queries = self.query(user, read, gap)
-        score = tf.einsum("bd,bcd->bc", queries, tf.gather(self.index.vectors, row))
-        return tf.where(item >= 0, self.order(queries, row, score), LOWEST)
+        row, nobody = tf.maximum(item, 0), self._nobody(request)
+        queries, vectors = self._queries(request, nobody), tf.gather(self.index.vectors, row)
+        ranked = self.rank(request, nobody, row, tf.einsum("bd,bcd->bc", queries, vectors))
+        probability = self.calibration(ranked.logit)
+        return {
+            "score": tf.where(item >= 0, ranked.score, LOWEST),
+            "probability": tf.where(item >= 0, probability, tf.zeros_like(probability)),
+        }
+
+    def similar_ids(self, item_id, *, k: int) -> dict:
+        """The graph behind `similar_items`: <string>[batch] -> "item_id" <string>[batch, k] and
+        "score" <float32>[batch, k]."""
+        item = self.item_table.lookup(item_id)
+        embedding = tf.gather(self.index.vectors, tf.maximum(item, 0))[:, : self.config.dim]
+        score, near = self.index.search(
+            tf.pad(embedding, [[0, 0], [0, 2]]),
+            k,
+            exclude=item[:, None],
+            allowed=self.available[None, :],
+        )
+        real = (score > LOWEST) & (item >= 0)[:, None]
+        return {
+            "item_id": tf.where(real, tf.gather(self.item_id, near), ""),
+            "score": tf.where(real, score, LOWEST),
+        }
 
     def recommend(
         self,
         user_id: Sequence[str],
         *,
         history: Sequence[Sequence[str]] | None = None,
+        exclude: Sequence[Sequence[str]] | None = None,
+        allow: Sequence[Sequence[str]] | None = None,
+        deny: Sequence[Sequence[str]] | None = None,
+        time: Sequence[int] | None = None,
         k: int = 10,
     ) -> Recommendations:
         """Recommends items to users.
@@ -205,80 +442,80 @@ class Recommender(tf.Module):
           user_id: ids; an unknown one is answered too.
           history: for each user the ids of items, oldest first; None or an empty one takes the
             user's train interactions.
+          exclude: for each user ids of further items that must not be shown; unknown ones are
+            passed over.
+          allow: for each user categories such as "genre=comedy", of which an item has to have one;
+            None or an empty list for any.
+          deny: likewise, categories of which it must have none.
+          time: for each user the time of the request, seconds since 1970 UTC, for a model that
+            reads it; 0 or None where it is not known.
           k: how many.
 
         Raises:
-          ConfigError: when k is below 1 or a history is missing for a user.
+          ConfigError: when k is below 1, something is missing for a user, or no item can have a
+            category.
         """
-        if k < 1:
-            raise ConfigError(f"k: wanted at least 1; got {k}.")
-        if history is not None and len(history) != len(user_id):
+        _require_k(k)
+        named = {"history": history, "exclude": exclude, "allow": allow, "deny": deny}
+        inputs = {name: _padded(name, rows, len(user_id)) for name, rows in named.items()}
+        for rows in (*(allow or ()), *(deny or ())):
+            self.filter.require(rows)
+        if time is not None and len(time) != len(user_id):
             raise ConfigError(
-                f"history: wanted one for each of {len(user_id)} users; got {len(history)}."
+                f"time: wanted one for each of {len(user_id)} users; got {len(time)}."
             )
-        rows = [list(row) for row in history] if history else [[] for _ in user_id]
-        widest = max((len(row) for row in rows), default=0)
-        padded = [row + [""] * (widest - len(row)) for row in rows]
-        ids, score = self.recommend_ids(
-            tf.constant(list(user_id), tf.string, shape=[len(user_id)]),
-            tf.constant(padded, tf.string, shape=[len(user_id), widest]),
-            k=k,
-        )
-        decoded = [[value.decode() for value in row] for row in ids.numpy()]
-        return Recommendations(np.array(decoded, object).reshape(ids.shape), score.numpy())
+        when = tf.constant(list(time or [0] * len(user_id)), tf.int64, shape=[len(user_id)])
+        users = tf.constant(list(user_id), tf.string, shape=[len(user_id)])
+        if k not in self.answers:
+            # The graph that is exported, so that both give the same answers to the last bit.
+            self.answers[k] = tf.function(
+                functools.partial(self.recommend_ids, k=k), input_signature=RECOMMEND_INPUTS
+            )
+        answer = self.answers[k](users, *inputs.values(), when)
+        return Recommendations(**{name: _decoded(value) for name, value in answer.items()})
 
-
-class StoredHistories(tf.Module):
-    """Each user's train items, in a graph.
-
-    Args:
-      histories: Histories.
-      times: whether `read` tells the gaps.
-    """
-
-    def __init__(self, histories: Histories, *, times: bool):
-        super().__init__()
-        fixed = {"trainable": False}
-        self.item = tf.Variable(np.append(histories.item, np.int32(-1)), name="item", **fixed)
-        # One more user, with nothing, stands for all unknown ones.
-        offset = np.append(histories.offset, histories.offset[-1])
-        self.offset = tf.Variable(offset, name="offset", **fixed)
-        self.time = None
-        if times and histories.time is not None:
-            # What stands for padding is older than anything, so that it is nowhere the newest.
-            time = np.append(histories.time, np.iinfo(np.int64).min)
-            self.time = tf.Variable(time, name="time", **fixed)
-
-    def read(self, user, *, length: int | None = None):
-        """Items of users, with the gaps of `Schema.batch_spec`.
+    def similar_items(self, item_id: Sequence[str], *, k: int = 10) -> SimilarItems:
+        """Items whose embeddings are nearest to those of others.
 
         Args:
-          user: <int32>[batch], -1 for an unknown user.
-          length: only the last so many; None for all.
+          item_id: ids; to an unknown one nothing is similar.
+          k: how many.
 
-        Returns:
-          <int32>[batch, any or length], oldest first, padded with -1 behind, and
-          <float32>[batch, any or length]; -1 for gaps where they are not told.
+        Raises:
+          ConfigError: when k is below 1.
         """
-        row = tf.where(user >= 0, user, self.offset.shape[0] - 2)
-        start, end = tf.gather(self.offset, row), tf.gather(self.offset, row + 1)
-        if length is None:
-            width = tf.reduce_max(tf.concat([end - start, [0]], axis=0))
-        else:
-            width = tf.constant(length, tf.int64)
-            start = tf.maximum(start, end - width)
-        at = start[:, None] + tf.range(width)[None, :]
-        at = tf.where(at < end[:, None], at, self.item.shape[0] - 1)
-        item = tf.gather(self.item, at)
-        if self.time is None:
-            return item, tf.fill(tf.shape(item), -1.0)
-        time = tf.gather(self.time, at)
-        newest = tf.reduce_max(time, axis=1, keepdims=True)
-        return item, tf.where(item >= 0, tf.cast(newest - time, tf.float32), -1.0)
+        _require_k(k)
+        ids = tf.constant(list(item_id), tf.string, shape=[len(item_id)])
+        answer = self.similar_ids(ids, k=k)
+        return SimilarItems(**{name: _decoded(value) for name, value in answer.items()})
 
 
-def _number_of(ids: np.ndarray) -> tf.lookup.StaticHashTable:
-    """A table from an id to its number; -1 for an unknown one and for ""."""
-    keys = tf.constant(ids.tolist(), tf.string, shape=[len(ids)])
-    initializer = tf.lookup.KeyValueTensorInitializer(keys, tf.range(len(ids)))
-    return tf.lookup.StaticHashTable(initializer, default_value=-1)
+_LISTS = ("history", "exclude", "allow", "deny")
+RECOMMEND_INPUTS = [
+    tf.TensorSpec([None], tf.string, name="user_id"),
+    *(tf.TensorSpec([None, None], tf.string, name=name) for name in _LISTS),
+    tf.TensorSpec([None], tf.int64, name="time"),
+]
+
+
+def _require_k(k: int) -> None:
+    if k < 1:
+        raise ConfigError(f"k: wanted at least 1; got {k}.")
+
+
+def _padded(name: str, rows: Sequence[Sequence[str]] | None, num_users: int) -> tf.Tensor:
+    """<string>[user, any]."""
+    if rows is not None and len(rows) != num_users:
+        raise ConfigError(f"{name}: wanted one for each of {num_users} users; got {len(rows)}.")
+    lists = [list(row) for row in rows] if rows else [[] for _ in range(num_users)]
+    widest = max((len(row) for row in lists), default=0)
+    padded = [row + [""] * (widest - len(row)) for row in lists]
+    return tf.constant(padded, tf.string, shape=[num_users, widest])
+
+
+def _decoded(value: tf.Tensor) -> np.ndarray:
+    """A tensor as NumPy has it, of text as str."""
+    if value.dtype != tf.string:
+        return value.numpy()
+    decoded = [[cell.decode() for cell in row] for row in value.numpy()]
+    return np.array(decoded, object).reshape(value.shape)

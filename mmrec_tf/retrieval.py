@@ -256,7 +256,17 @@ class RetrievalModel(tfrs.Model):
             training=training,
         )
 
-    def embed_users(self, user, history, known, *, gap=None, training=False):
+    def features_of(self, user):
+        """Side features of users, <int32>[batch], -1 for an unknown one: by name as in
+        `SideFeatures.call`, zeros where nothing is known."""
+        row, known = tf.maximum(user, 0), (user >= 0)[:, None]
+        found = {}
+        for name, table in self.tables["user_features"].items():
+            value = tf.gather(table, row)
+            found[name] = tf.where(known, value, tf.zeros_like(value))
+        return found
+
+    def embed_users(self, user, history, known, *, gap=None, training=False, tower=None):
         """The user tower's output.
 
         Args:
@@ -264,6 +274,8 @@ class RetrievalModel(tfrs.Model):
           history: <float32>[batch, step, dim], embeddings of the history's items.
           known: <bool>[batch, step].
           gap: <float32>[batch, step], as in `Schema.batch_spec`; None where it is not known.
+          training: whether dropout is on.
+          tower: a UserTower of this config; None for the model's own.
 
         Returns:
           <float32>[batch, dim].
@@ -271,16 +283,13 @@ class RetrievalModel(tfrs.Model):
         if gap is None:
             gap = tf.fill(tf.shape(known), -1.0)
         inputs = {"user": user, "history": history, "known": known, "gap": gap}
-        row, is_known = tf.maximum(user, 0), user >= 0
-        if self.user_tower.profile is not None:
-            profile = tf.gather(self.tables[PROFILE], row)
-            inputs["profile"] = tf.where(is_known[:, None], profile, tf.zeros_like(profile))
-        if self.user_tower.features is not None:
-            inputs["features"] = {}
-            for name, table in self.tables["user_features"].items():
-                value = tf.gather(table, row)
-                inputs["features"][name] = tf.where(is_known[:, None], value, tf.zeros_like(value))
-        return self.user_tower(inputs, training=training)
+        tower = tower or self.user_tower
+        if tower.profile is not None:
+            profile = tf.gather(self.tables[PROFILE], tf.maximum(user, 0))
+            inputs["profile"] = tf.where((user >= 0)[:, None], profile, tf.zeros_like(profile))
+        if tower.features is not None:
+            inputs["features"] = self.features_of(user)
+        return tower(inputs, training=training)
 
     def queries(self, user_embedding):
         """<float32>[batch, dim] -> <float32>[batch, dim + 1], ready for a dot product."""

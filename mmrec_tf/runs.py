@@ -7,6 +7,7 @@ RUN/
   schema.json       the dataset's
   assets/NAME/      vocabulary and architecture of each encoder
   weights/          checkpoints: encoders, retrieval, ranking
+  calibration.json  what makes a probability of a logit, fitted on the valid split
   history.csv       one row an epoch of the retrieval model; ranking_history.csv likewise
   metrics.json      what `evaluate` measured on the valid split when training had finished
   twin/             the id-only twin, a run directory like this one
@@ -17,11 +18,12 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from mmrec_tf.calibration import Calibration
 from mmrec_tf.config import Config, load_config
 from mmrec_tf.dataset import Dataset, open_dataset
 from mmrec_tf.errors import RunError
@@ -221,7 +223,7 @@ class Run:
         """The ranking model; None for a run without one."""
         if self._ranking is None and self.ranks:
             model = RankingModel(self.config, self.retrieval)
-            model.adapt()
+            model.adapt(self.dataset)
             model.build_weights()
             load_weights(self.directory / "weights/ranking", model=model)
             self._ranking = model
@@ -237,9 +239,38 @@ class Run:
         twin._dataset = self._dataset
         return twin
 
-    def recommender(self) -> Recommender:
-        """Both stages together."""
-        return Recommender(self.retrieval, self.ranking, self.dataset)
+    @property
+    def calibration(self) -> Calibration:
+        """What makes a probability of a logit; of an untouched logit where none was fitted.
+
+        Raises:
+          RunError: when the file is damaged.
+        """
+        path = self.directory / "calibration.json"
+        if not path.exists():
+            return Calibration()
+        try:
+            return Calibration.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise RunError(f"{path}: wanted JSON; {error}. Train again.") from error
+
+    def recommender(self, *, unavailable: Sequence[str] = ()) -> Recommender:
+        """Both stages together.
+
+        Args:
+          unavailable: ids of items that are never recommended.
+        """
+        return Recommender(
+            self.retrieval,
+            self.ranking,
+            self.dataset,
+            calibration=self.calibration,
+            unavailable=unavailable,
+        )
+
+    def save_calibration(self, calibration: Calibration) -> None:
+        """Writes what makes a probability of a logit."""
+        write_json(self.directory / "calibration.json", calibration.to_json())
 
     def save_encoders(self, model: RetrievalModel) -> None:
         """Writes the encoders' vocabulary, architecture and weights."""

@@ -9,6 +9,8 @@ from mmrec_tf.errors import ConfigError, DatasetError
 
 MODALITY_KINDS = ("text", "image", "audio", "vector")
 SPLITS = ("train", "valid", "test")
+# A record holds an interaction's types as the bits of one integer.
+MOST_EVENTS = 62
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,13 @@ class Schema:
       ratings: whether interactions carry ratings.
       num_entities: nodes of the knowledge graph that are no items; see `records.Triples`.
       num_relations: kinds of its triples; 0 where there is no knowledge graph.
+      events: names of the types that interactions may be of, such as "view" and "purchase"; at
+        most 62, none where types are unknown.
+      num_positions: positions in the list that an item was shown in are numbered 0 to
+        num_positions - 1; 0 where they are unknown.
+
+    Raises:
+      ConfigError: for more types of events than a record can hold.
     """
 
     num_users: int
@@ -79,10 +88,24 @@ class Schema:
     ratings: bool = False
     num_entities: int = 0
     num_relations: int = 0
+    events: tuple[str, ...] = ()
+    num_positions: int = 0
+
+    def __post_init__(self):
+        if len(self.events) > MOST_EVENTS:
+            raise ConfigError(
+                f"events: wanted at most {MOST_EVENTS} types; got {len(self.events)}. Leave rare "
+                "ones out."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The schema as plain dictionaries, lists and scalars."""
-        return dataclasses.asdict(self)
+        parts = dataclasses.asdict(self)
+        # A dataset without either has the bytes that it had before there were such.
+        for name in ("events", "num_positions"):
+            if not parts[name]:
+                del parts[name]
+        return parts
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Schema":
@@ -99,6 +122,7 @@ class Schema:
                     n: FeatureSpec(**{**v, "vocabulary": tuple(v["vocabulary"])})
                     for n, v in parts[side].items()
                 }
+            parts["events"] = tuple(parts.get("events", ()))
             return cls(**parts)
         except (KeyError, TypeError) as error:
             raise DatasetError(
@@ -129,9 +153,12 @@ class Schema:
           dict of tf.TensorSpec: `user` <int32>[batch] (-1 unknown), `history`
           <int32>[batch, step] (oldest first, padded with -1 behind), `gap` <float32>[batch, step]
           (seconds from that item of the history to the newest one in it, so 0 for the newest; -1
-          for padding, and where times are unknown), `item` <int32>[batch], `rating`
-          <float32>[batch] (1 where there are none), `weight` <float32>[batch], `disliked`
-          <int32>[batch, num_disliked] (train items that the user rated low, padded with -1 behind).
+          for padding, and where times are unknown), `item` <int32>[batch], `time` <int64>[batch]
+          (seconds since 1970 UTC, 0 where unknown), `rating` <float32>[batch] (1 where there are
+          none), `weight` <float32>[batch], `events` <float32>[batch, event] (1 for each type that
+          the interaction was of, in the order of the schema's `events`), `position` <int32>[batch]
+          (in the list that the item was shown in; -1 unknown), `disliked` <int32>[batch,
+          num_disliked] (train items that the user rated low, padded with -1 behind).
         """
         import tensorflow as tf
 
@@ -140,7 +167,10 @@ class Schema:
             "history": tf.TensorSpec([batch_size, history_length], tf.int32),
             "gap": tf.TensorSpec([batch_size, history_length], tf.float32),
             "item": tf.TensorSpec([batch_size], tf.int32),
+            "time": tf.TensorSpec([batch_size], tf.int64),
             "rating": tf.TensorSpec([batch_size], tf.float32),
             "weight": tf.TensorSpec([batch_size], tf.float32),
+            "events": tf.TensorSpec([batch_size, len(self.events)], tf.float32),
+            "position": tf.TensorSpec([batch_size], tf.int32),
             "disliked": tf.TensorSpec([batch_size, num_disliked], tf.int32),
         }

@@ -20,11 +20,13 @@ from mmrec_tf.catalog import Content
 from mmrec_tf.errors import ConfigError, ExportError
 from mmrec_tf.examples import Example, examples_path, write_examples
 from mmrec_tf.index import LOWEST, ExactIndex
-from mmrec_tf.recommender import Recommender
+from mmrec_tf.recommender import RECOMMEND_INPUTS, Recommender
 from mmrec_tf.retrieval import RetrievalModel
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 NUM_EXAMPLES = 4
+# So many users and items are looked through for them.
+NUM_TRIED = 256
 # Scores closer than this may change places with the size of a batch: no example is built on them.
 NEAR = 1e-4
 
@@ -34,7 +36,7 @@ NEAR = 1e-4
 
 
 class RecommenderServable(tf.Module):
-    """`recommend` and `rank`, in core TensorFlow ops.
+    """`recommend`, `rank` and `similar_items`, in core TensorFlow ops.
 
     Args:
       recommender: Recommender.
@@ -54,30 +56,33 @@ class RecommenderServable(tf.Module):
             *(recommender.ranking.variables if recommender.ranking else []),
             recommender.item_table,
             recommender.user_table,
+            recommender.filter.table,
         ]
         self.k = min(k, recommender.index.vectors.shape[0])
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None], tf.string, name="user_id"),
-            tf.TensorSpec([None, None], tf.string, name="history"),
-        ]
-    )
-    def recommend(self, user_id, history):
-        """item_id <string>[batch, k], "" behind the last one, and score <float32>[batch, k]."""
-        item_id, score = self.state.recommender.recommend_ids(user_id, history, k=self.k)
-        return {"item_id": item_id, "score": score}
+    @tf.function(input_signature=RECOMMEND_INPUTS)
+    def recommend(self, user_id, history, exclude, allow, deny, time):
+        """What `Recommender.recommend_ids` answers, each [batch, k]."""
+        return self.state.recommender.recommend_ids(
+            user_id, history, exclude, allow, deny, time, k=self.k
+        )
 
     @tf.function(
         input_signature=[
             tf.TensorSpec([None], tf.string, name="user_id"),
             tf.TensorSpec([None, None], tf.string, name="history"),
             tf.TensorSpec([None, None], tf.string, name="item_id"),
+            tf.TensorSpec([None], tf.int64, name="time"),
         ]
     )
-    def rank(self, user_id, history, item_id):
-        """score <float32>[batch, candidate]; -1e9 for an unknown item."""
-        return {"score": self.state.recommender.rank_ids(user_id, history, item_id)}
+    def rank(self, user_id, history, item_id, time):
+        """score, -1e9 for an unknown item, and probability, <float32>[batch, candidate]."""
+        return self.state.recommender.rank_ids(user_id, history, item_id, time)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="item_id")])
+    def similar_items(self, item_id):
+        """item_id <string>[batch, k], "" for none, and score <float32>[batch, k]."""
+        return self.state.recommender.similar_ids(item_id, k=self.k)
 
     @property
     def signatures(self) -> dict:
@@ -86,42 +91,71 @@ class RecommenderServable(tf.Module):
             "serving_default": self.recommend,
             "recommend": self.recommend,
             "rank": self.rank,
+            "similar_items": self.similar_items,
         }
 
     def examples(self) -> list[Example]:
-        """Requests of known, unknown and returning users with the answers of this process."""
-        recommender = self.state.recommender
-        users = recommender.dataset.users.user_id
-        items = recommender.dataset.catalog.item_id
-        chosen = [users[row] for row in self._far_apart(users[:256])][:NUM_EXAMPLES]
-        nobody = np.array(["nobody"], object)
-        user_id = np.array([*chosen, *nobody[self._far_apart(nobody)]], object)
-        history = np.full([len(user_id), 4], "", object)
-        requests = [Example("recommend", {"user_id": user_id, "history": history}, {})]
-        history = history.copy()
-        for row in range(len(user_id)):
-            history[row, 1 : 1 + row % 3] = (
-                items[(row * 7) % len(items)],
-                *["unheard of"][: row % 3 - 1],
-            )
-        candidates = np.array(
-            [[*np.resize(np.roll(items, -row), 4), "unheard of"] for row in range(len(user_id))],
-            object,
-        )
-        requests.append(
-            Example("rank", {"user_id": user_id, "history": history, "item_id": candidates}, {})
-        )
+        """Requests of known, unknown and returning users, and of items, with the answers of this
+        process."""
+        dataset = self.state.recommender.dataset
+        users, items = dataset.users.user_id[:NUM_TRIED], dataset.catalog.item_id
+        known = self._clear("recommend", self._request(users))
+        plain = self._request(np.append(known["user_id"], ["nobody"]))
+        told = self._clear("recommend", self._told(users))
+        size = len(plain["user_id"])
+        asked = {
+            "user_id": plain["user_id"],
+            "history": self._told(plain["user_id"])["history"],
+            "item_id": np.array(
+                [[*np.resize(np.roll(items, -row), 4), "unheard of"] for row in range(size)], object
+            ),
+            "time": plain["time"],
+        }
+        near = self._clear("similar_items", {"item_id": items[:NUM_TRIED]})["item_id"]
+        requests = [
+            Example("recommend", plain, {}),
+            Example("recommend", told, {}),
+            Example("rank", asked, {}),
+            Example("similar_items", {"item_id": np.append(near, ["unheard of"])}, {}),
+        ]
         return [_answered(self, request) for request in requests]
 
-    def _far_apart(self, users: np.ndarray) -> list[int]:
-        """Rows of users whose scores have no near ties; all rows when there are none such."""
-        history = tf.fill([len(users), 0], "")
-        score = self.state.recommender.recommend_ids(tf.constant(users), history, k=self.k)[
-            1
-        ].numpy()
-        gap = np.where(score[:, 1:] > LOWEST, score[:, :-1] - score[:, 1:], np.inf)
-        rows = np.flatnonzero(gap.min(axis=1, initial=np.inf) > NEAR)
-        return list(rows) or list(range(len(users)))
+    @staticmethod
+    def _request(user_id: np.ndarray) -> dict[str, np.ndarray]:
+        """What leaves everything open but who asks; lists begin with "", as clients send them."""
+        size = len(user_id)
+        inputs = {"user_id": user_id, "history": np.full([size, 4], "", object)}
+        inputs |= {name: np.full([size, 3], "", object) for name in ("exclude", "allow", "deny")}
+        return {**inputs, "time": np.zeros([size], np.int64)}
+
+    def _told(self, user_id: np.ndarray) -> dict[str, np.ndarray]:
+        """What leaves nothing open: of each list some rows hold one, in every mix."""
+        recommender, inputs = self.state.recommender, self._request(user_id)
+        items, categories = recommender.dataset.catalog.item_id, recommender.filter.names
+        for row in range(len(user_id)):
+            inputs["history"][row, 1 : 1 + row % 3] = [items[row * 7 % len(items)], "unheard of"][
+                : row % 3
+            ]
+            inputs["exclude"][row, 1:] = np.resize(np.roll(items, -row), 2)
+            if categories:
+                wish = inputs["deny" if row % 2 else "allow"]
+                wish[row, 1] = categories[row // 2 % len(categories)]
+        # Another hour each; that of the first is not known.
+        return {**inputs, "time": 5 * 3600 * np.arange(len(user_id))}
+
+    def _clear(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The first rows whose scores have no near ties; of all rows when there are none such."""
+        score = _answered(self, Example(signature, inputs, {})).outputs["score"]
+        rows = _without_near_ties(score)[:NUM_EXAMPLES]
+        return {name: value[rows] for name, value in inputs.items()}
+
+
+def _without_near_ties(score: np.ndarray) -> list[int]:
+    """Rows in which no two of the real scores <float32>[row, k] are near; all if there are none."""
+    ordered = -np.sort(-score, axis=1)
+    gap = np.where(ordered[:, 1:] > LOWEST, ordered[:, :-1] - ordered[:, 1:], np.inf)
+    rows = np.flatnonzero(gap.min(axis=1, initial=np.inf) > NEAR)
+    return list(rows) or list(range(len(score)))
 
 
 class EncoderServable(tf.Module):

@@ -1,7 +1,6 @@
 """Seed, callbacks and Keras `fit`, for the retrieval and the ranking model alike."""
 
 import csv
-import dataclasses
 import json
 import os
 import pathlib
@@ -19,6 +18,7 @@ from mmrec_tf.dataset import Dataset
 from mmrec_tf.diagnostics import diagnose
 from mmrec_tf.errors import DatasetError, RunError
 from mmrec_tf.evaluation import evaluate, rank_items
+from mmrec_tf.funnel import evaluate_ranking, fit_calibration, ranking_metric
 from mmrec_tf.memory import estimate
 from mmrec_tf.optimization import build_optimizer
 from mmrec_tf.ranking import RankingModel
@@ -60,15 +60,22 @@ class Validation(tf.keras.callbacks.Callback):
         self.directory = directory
         self.measure_start = measure_start
         self.best, self.best_epoch = -np.inf, -1
+        self.recommender: Recommender | None = None
         self.weights: list[np.ndarray] | None = None
 
     def measure(self) -> float:
         """The monitored metric of the model as it is."""
-        model = self.model
+        model, min_rating = self.model, None
         if isinstance(model, RankingModel):
-            model = Recommender(model.retrieval, model, self.dataset)
-        k = int(self.monitor.partition("@")[2])
-        return evaluate(model, self.dataset, split="valid", ks=[k])[self.monitor]
+            min_rating = model.config.ranking.click_rating
+            # Once, as it embeds the catalog, which ranking does not change.
+            self.recommender = self.recommender or Recommender(model.retrieval, model, self.dataset)
+            model = self.recommender
+        metric, _, k = self.monitor.partition("@")
+        if not k:
+            return ranking_metric(model, self.dataset, metric)
+        figures = evaluate(model, self.dataset, split="valid", ks=[int(k)], min_rating=min_rating)
+        return figures[self.monitor]
 
     def on_train_begin(self, logs=None):
         state = self.directory / "best.json" if self.directory else None
@@ -225,10 +232,12 @@ def train(
     tf.keras.utils.set_random_seed(training.seed)
     if isinstance(model, RankingModel):
         name, epochs = "ranking", model.config.ranking.epochs
-        if model.state.items is None:
-            model.adapt()
+        monitor = model.config.ranking.monitor or training.monitor
+        new = model.state.items is None
+        if new:
+            model.adapt(dataset)
     else:
-        name, epochs = "retrieval", training.epochs
+        name, epochs, monitor = "retrieval", training.epochs, training.monitor
         if not model.encoders and start is not None:
             start.load_encoders(model, dataset)
         elif not model.encoders:
@@ -241,11 +250,13 @@ def train(
         if model.state.tables is None:
             model.adapt(dataset, cache=dataset.cache)
             model.initialize(dataset)
+    elif new:
+        model.initialize(dataset)
     if start is not None:
         carry_weights(model, start, dataset)
     validation = Validation(
         dataset,
-        monitor=training.monitor,
+        monitor=monitor,
         patience=training.patience,
         directory=directory,
         # What training has to beat: an untrained ranking model keeps retrieval's order.
@@ -263,19 +274,21 @@ def train(
         # Kept when training ends: until the caller has saved the model, a kill may still come.
         backup = str(directory / "backup")
         watched.append(tf.keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False))
-    retrieval = model.config.retrieval
+    size = training.batch_size * model.config.training.accumulation_steps
     if isinstance(model, RankingModel):
-        # Ranking learns from a user's own candidates, popular ones too.
-        retrieval = dataclasses.replace(retrieval, item_balance=0.0)
-    batches = dataset.batches(
-        "train",
-        training.batch_size * model.config.training.accumulation_steps,
-        user=model.config.user,
-        retrieval=retrieval,
-        shuffle=True,
-        seed=training.seed,
-        data_service=training.data_service,
-    )
+        batches = model.batches(
+            dataset, size, seed=training.seed, data_service=training.data_service
+        )
+    else:
+        batches = dataset.batches(
+            "train",
+            size,
+            user=model.config.user,
+            retrieval=model.config.retrieval,
+            shuffle=True,
+            seed=training.seed,
+            data_service=training.data_service,
+        )
     if isinstance(model, RankingModel):
         # Its rate stays as it is: few epochs of a small network that starts from zeros.
         optimizer = build_optimizer(training, learning_rate=model.config.ranking.learning_rate)
@@ -368,9 +381,11 @@ def train_run(
             train(ranking, dataset, config.training, directory=progress / "ranking", start=before)
             shutil.copy(progress / "ranking/history.csv", run.directory / "ranking_history.csv")
             run.save_ranking(ranking)
-        metrics["valid"]["recommender"] = evaluate(
-            run.recommender(), dataset, split="valid", ks=VALID_KS
-        )
+    run.save_calibration(fit_calibration(run.recommender(), dataset))
+    recommender = run.recommender()
+    metrics["ranking"] = evaluate_ranking(recommender, dataset, split="valid", ks=VALID_KS)
+    if config.ranking.epochs:
+        metrics["valid"]["recommender"] = evaluate(recommender, dataset, split="valid", ks=VALID_KS)
     if run_twin is not None:
         metrics["valid"]["id_only"] = evaluate(
             run_twin.retrieval, dataset, split="valid", ks=VALID_KS

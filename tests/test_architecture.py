@@ -23,15 +23,16 @@ PROGRAMS = ("data", "tuning", "serving")
 FLOORS = [
     "errors config schema",
     "media records examples modalities fusion alignment imputation diagnostics losses "
-    "negatives metrics optimization",
-    "catalog encoding memory pipeline dataset graph tables towers index",
+    "ranking_losses interaction experts negatives metrics calibration optimization",
+    "catalog encoding memory pipeline dataset graph tables towers index "
+    "reranking filters histories",
     "baselines objective retrieval ranking recommender",
-    "runs continuation evaluation training ablation verification servables",
+    "runs continuation evaluation funnel training ablation verification servables",
     "__init__ __main__",
 ]
 
 # Pinned though nothing here imports them, as requirements.txt says.
-INDIRECT = {"keras", "scikit-learn", "setuptools", "tensorboard", "tf-keras"}
+INDIRECT = {"keras", "setuptools", "tensorboard", "tf-keras"}
 
 # Imported where someone asks for it; extras in setup.cfg. implicit depends on threadpoolctl.
 EXTRAS = {"apache_beam", "implicit", "threadpoolctl"}

@@ -7,7 +7,9 @@ import tensorflow as tf
 from small_world import build_retrieval
 
 from mmrec_tf import RankingModel
+from mmrec_tf.config import ARCHITECTURES
 from mmrec_tf.errors import RunError
+from mmrec_tf.ranking import Request
 from mmrec_tf.training import build_optimizer
 
 ITEMS = tf.range(small_world.NUM_ITEMS)[None, :]
@@ -19,9 +21,9 @@ def retrieval(dataset):
     return build_retrieval(dataset)
 
 
-def build(retrieval, **settings):
+def build(retrieval, dataset, **settings):
     model = RankingModel(small_world.config(**{**small_world.VECTORS, **settings}), retrieval)
-    model.adapt()
+    model.adapt(dataset)
     model.build_weights()
     return model
 
@@ -29,66 +31,132 @@ def build(retrieval, **settings):
 def moved(model):
     """All weights drawn anew, as if trained."""
     rng = np.random.default_rng(1)
-    for weight in model.network.weights + model.item_features.weights:
-        weight.assign(0.5 * rng.normal(size=weight.shape))
+    for weight in model.trainable_variables:
+        if weight.shape.rank and weight is not model.factor:
+            weight.assign(0.5 * rng.normal(size=weight.shape))
     return model
 
 
-def queries_of(retrieval, rows=8):
-    users = tf.range(rows) % small_world.NUM_USERS
-    nothing = tf.zeros([rows, 4, 8]), tf.zeros([rows, 4], tf.bool)
-    return retrieval.queries(retrieval.embed_users(users, *nothing))
+def request_of(retrieval, rows=8, *, time=0, history=None):
+    user = tf.range(rows) % small_world.NUM_USERS
+    history = tf.fill([rows, 4], -1) if history is None else history
+    table = tf.constant(retrieval.embed_catalog().embedding)
+    read = tf.gather(table, tf.maximum(history, 0))
+    queries = retrieval.queries(retrieval.embed_users(user, read, history >= 0))
+    return Request(
+        queries, user, history, tf.fill([rows, 4], -1.0), tf.fill([rows], np.int64(time))
+    )
+
+
+def score(model, request, item, items=None, **settings):
+    """The model's scores, given retrieval's."""
+    items = items or model.items
+    vector = tf.gather(model.items["vector"], item)
+    retrieved = tf.einsum("bd,bcd->bc", request.queries, vector)
+    return model.rank(request, item, items, retrieved, **settings).score.numpy()
 
 
 def batch(dataset, size=64):
     return next(iter(dataset.batches("train", size, user=small_world.config().user)))
 
 
-def test_untrained_it_gives_retrieval_s_scores(retrieval):
-    model = build(retrieval)
-    queries = queries_of(retrieval)
-    score = model.score(queries, tf.repeat(ITEMS, 8, axis=0), model.items)
-    want = tf.matmul(queries, model.items["vector"], transpose_b=True)
-    np.testing.assert_allclose(score, want, atol=1e-5)
-    assert np.ptp(score) > 1
-    trained = moved(model).score(queries, tf.repeat(ITEMS, 8, axis=0), model.items)
-    assert np.abs(trained - want).max() > 0.1
+def test_untrained_it_gives_retrieval_s_scores(dataset, retrieval):
+    for architecture in ARCHITECTURES:
+        model = build(retrieval, dataset, ranking__architecture=architecture)
+        request = request_of(retrieval)
+        got = score(model, request, tf.repeat(ITEMS, 8, axis=0))
+        want = tf.matmul(request.queries, model.items["vector"], transpose_b=True)
+        np.testing.assert_allclose(got, want, atol=1e-5)
+        assert np.ptp(got) > 1
+        trained = score(moved(model), request, tf.repeat(ITEMS, 8, axis=0))
+        assert np.abs(trained - want).max() > 0.1
 
 
-def test_scores_belong_to_the_pair_and_not_to_its_place(retrieval):
-    model, queries = moved(build(retrieval)), queries_of(retrieval, 2)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_scores_belong_to_the_pair_and_not_to_its_place(dataset, retrieval, architecture):
+    settings = {"ranking__architecture": architecture, "ranking__target_attention": True}
+    model = moved(build(retrieval, dataset, **settings, ranking__context=["hour", "weekday"]))
+    history = tf.constant([[4, 5, -1, -1], [7, 8, 9, 10]])
+    request = request_of(retrieval, 2, time=10**9, history=history)
     item = tf.constant([[3, 9, 27], [9, 0, 3]])
-    score = model.score(queries, item, model.items).numpy()
+    got = score(model, request, item)
     for row in range(2):
         for place in range(3):
-            alone = model.score(
-                queries[row : row + 1], item[row : row + 1, place : place + 1], model.items
-            )
-            np.testing.assert_allclose(alone, [[score[row, place]]], rtol=1e-4, atol=1e-5)
+            one = Request(*(part[row : row + 1] for part in request))
+            alone = score(model, one, item[row : row + 1, place : place + 1])
+            np.testing.assert_allclose(alone, [[got[row, place]]], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("part", ["vector", "modalities", "present", "weights", "price", "genre"])
-def test_each_thing_known_of_an_item_counts(retrieval, part):
-    model, queries = moved(build(retrieval)), queries_of(retrieval, 1)
-    before = model.score(queries, ITEMS, model.items).numpy()
+def test_each_thing_known_of_an_item_counts(dataset, retrieval, part):
+    model, request = moved(build(retrieval, dataset)), request_of(retrieval, 1)
+    before = score(model, request, ITEMS)
     items = {**model.items, "features": dict(model.items["features"])}
     place = items["features"] if part in items["features"] else items
     value = tf.convert_to_tensor(place[part]).numpy()
     value[5] = ~value[5] if part == "present" else [1, 0] if part == "genre" else value[5] + 1
     place[part] = tf.constant(value)
-    changed = np.abs(model.score(queries, ITEMS, items) - before)[0] > 1e-4
+    changed = np.abs(score(model, request, ITEMS, items) - before)[0] > 1e-4
     assert np.flatnonzero(changed).tolist() == [5]
 
 
+def test_what_a_setting_leaves_out_does_not_count(dataset, retrieval):
+    off = {"ranking__content": False, "ranking__features": False}
+    model = moved(build(retrieval, dataset, **off))
+    assert model.item_features is None and model.user_features is None
+    request = request_of(retrieval, 1)
+    items = {**model.items, "modalities": model.items["modalities"] + 1}
+    np.testing.assert_array_equal(score(model, request, ITEMS), score(model, request, ITEMS, items))
+
+
+def test_hour_and_weekday_count_and_no_time_is_none(dataset, retrieval):
+    hour, day = 3600, 86400
+    both = moved(build(retrieval, dataset, ranking__context=["hour", "weekday"]))
+    by_hour = moved(build(retrieval, dataset, ranking__context=["hour"]))
+    by_day = moved(build(retrieval, dataset, ranking__context=["weekday"]))
+
+    def at(model, time):
+        return score(model, request_of(retrieval, 1, time=time), ITEMS)
+
+    for model, same, other in (
+        (by_hour, 5 * day, 7 * hour),
+        (by_day, 7 * day, 2 * day),
+        (both, 7 * day, 3 * hour),
+    ):
+        start = 10 * day + 2 * hour
+        np.testing.assert_array_equal(at(model, start), at(model, start + same))
+        assert np.abs(at(model, start) - at(model, start + other)).max() > 1e-3
+        assert np.abs(at(model, start) - at(model, 0)).max() > 1e-3
+    # 1970 began on a Thursday.
+    thursday = by_day.weekday(tf.constant([3]))
+    by_day.weekday.table.assign(tf.where(tf.range(7)[:, None] == 3, by_day.weekday.table, 0.0))
+    assert np.abs(at(by_day, 3600) - at(by_day, 3600 + day)).max() > 1e-3
+    np.testing.assert_array_equal(at(by_day, 3600 + day), at(by_day, 0))
+    assert np.abs(thursday).max() > 0
+
+
+def test_target_attention_reads_the_history(dataset, retrieval):
+    model = moved(build(retrieval, dataset, ranking__target_attention=True))
+    some = request_of(retrieval, 1, history=tf.constant([[4, 5, 6, -1]]))
+    # The same user for retrieval, another history for attention.
+    other = some._replace(history=tf.constant([[4, 5, 8, -1]]))
+    ranked = model.rank(some, ITEMS, model.items, tf.zeros([1, small_world.NUM_ITEMS]))
+    assert ranked.attention.shape == (1, small_world.NUM_ITEMS, 4)
+    assert np.ptp(ranked.attention.numpy()[0, :, 0]) > 1e-3
+    np.testing.assert_allclose(tf.reduce_sum(ranked.attention, axis=2), 1.0, rtol=1e-5)
+    assert np.abs(score(model, some, ITEMS) - score(model, other, ITEMS)).max() > 1e-3
+
+
 @pytest.mark.parametrize("share, places", [(1.0, range(4)), (0.5, range(2, 4)), (0.0, range(0))])
-def test_the_share_of_negatives_that_retrieval_finds(retrieval, share, places):
-    model = build(retrieval, ranking__candidate_share=share, ranking__num_candidates=6)
-    queries = queries_of(retrieval, 40)
+def test_the_share_of_negatives_that_retrieval_finds(dataset, retrieval, share, places):
+    settings = {"ranking__candidate_share": share, "ranking__num_candidates": 6}
+    model = build(retrieval, dataset, **settings)
+    request = request_of(retrieval, 40)
     item = tf.range(40) % small_world.NUM_ITEMS
-    history = tf.fill([40, 4], -1)
-    drawn = [model.draw_negatives(queries, item, history)[0].numpy() for _ in range(20)]
-    score = tf.matmul(queries, model.items["vector"], transpose_b=True).numpy()
+    drawn = [model.draw_negatives(request, item)[0].numpy() for _ in range(20)]
+    score = tf.matmul(request.queries, model.items["vector"], transpose_b=True).numpy()
     score[np.arange(40), item] = -np.inf
+    score[dataset.histories().pairs(np.arange(40))] = -np.inf
     top = np.argsort(-score, axis=1)[:, :6]
     found = np.stack([(n[:, :, None] == top[:, None, :]).any(axis=2) for n in drawn])
     assert found[:, :, list(places)].all()
@@ -97,32 +165,34 @@ def test_the_share_of_negatives_that_retrieval_finds(retrieval, share, places):
     assert len(np.unique(np.stack(drawn))) > 20
 
 
-def test_no_negative_with_weight_is_the_positive_or_in_the_history(retrieval):
-    model = build(retrieval, ranking__num_negatives=20)
-    queries = queries_of(retrieval, 40)
+def test_no_negative_with_weight_is_the_positive_or_met_in_train(dataset, retrieval):
+    model = build(retrieval, dataset, ranking__num_negatives=20)
     item = tf.range(40) % small_world.NUM_ITEMS
-    history = tf.random.uniform([40, 10], -1, small_world.NUM_ITEMS, tf.int32)
-    negative, weight = (part.numpy() for part in model.draw_negatives(queries, item, history))
-    known = np.concatenate([item[:, None], history], axis=1)
-    hit = (negative[:, :, None] == known[:, None, :]).any(axis=2)
+    negative, weight = (
+        part.numpy() for part in model.draw_negatives(request_of(retrieval, 40), item)
+    )
+    hit = negative == item.numpy()[:, None]
+    for user in range(40):
+        met = dataset.histories().pairs(np.array([user]))[1]
+        hit[user] |= np.isin(negative[user], met)
     assert hit.any()
     np.testing.assert_array_equal(weight, ~hit)
 
 
-def test_fewer_candidates_than_negatives(retrieval):
+def test_fewer_candidates_than_negatives(dataset, retrieval):
     model = build(
         retrieval,
+        dataset,
         ranking__num_negatives=12,
         ranking__candidate_share=1.0,
         ranking__num_candidates=3,
     )
-    item, history = tf.range(8), tf.fill([8, 4], -1)
-    negative, weight = model.draw_negatives(queries_of(retrieval), item, history)
+    negative, weight = model.draw_negatives(request_of(retrieval), tf.range(8))
     assert negative.shape == weight.shape == (8, 12)
 
 
 def test_loss_by_hand(dataset, retrieval, monkeypatch):
-    model, inputs = build(retrieval), batch(dataset, 3)
+    model, inputs = build(retrieval, dataset), batch(dataset, 3)
     inputs["weight"] = tf.constant([1.0, 0.5, 0.0])
     negative = tf.constant([[3, 5], [7, 7], [1, 2]])
     known = tf.constant([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
@@ -147,7 +217,7 @@ def test_loss_by_hand(dataset, retrieval, monkeypatch):
 def test_fit_trains_ranking_and_leaves_retrieval_alone(dataset, settings):
     settings = {f"training__{name}": value for name, value in settings.items()}
     retrieval = build_retrieval(dataset, **settings)
-    model = build(retrieval, **settings)
+    model = build(retrieval, dataset, **settings)
     training = model.config.training
     model.compile(optimizer=build_optimizer(training), jit_compile=training.jit_compile)
     before = [weight.numpy() for weight in retrieval.weights]
@@ -162,7 +232,7 @@ def test_fit_trains_ranking_and_leaves_retrieval_alone(dataset, settings):
 
 
 def test_gradient_reaches_every_weight(dataset, retrieval):
-    model = moved(build(retrieval))
+    model = moved(build(retrieval, dataset))
     with tf.GradientTape() as tape:
         loss = model.compute_loss(batch(dataset))
     names = [weight.name for weight in model.trainable_variables]

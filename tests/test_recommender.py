@@ -6,8 +6,10 @@ import tensorflow as tf
 from small_world import NEWCOMER, NUM_ITEMS, build_retrieval, item_id, user_id
 
 from mmrec_tf import RankingModel, Recommender
+from mmrec_tf.calibration import Calibration
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.index import LOWEST, ExactIndex
+from mmrec_tf.ranking import Request
 
 ALL = [item_id(n) for n in range(NUM_ITEMS)]
 
@@ -17,10 +19,10 @@ def build(dataset, *, ranking=True, **settings):
     model = None
     if ranking:
         model = RankingModel(retrieval.config, retrieval)
-        model.adapt()
+        model.adapt(dataset)
         model.build_weights()
         rng = np.random.default_rng(1)
-        for weight in model.network.weights:
+        for weight in model.experts.weights + model.interaction.weights + model.heads[0].weights:
             weight.assign(0.3 * rng.normal(size=weight.shape))
     return Recommender(retrieval, model, dataset)
 
@@ -37,7 +39,7 @@ def train_items(dataset, user):
 
 def rank(recommender, user, history, item):
     strings = (tf.constant(part, tf.string) for part in ([user], [history], [item]))
-    return recommender.rank_ids(*strings).numpy()[0]
+    return recommender.rank_ids(*strings, tf.constant([0], tf.int64))["score"].numpy()[0]
 
 
 # What is shown
@@ -77,7 +79,7 @@ def test_ranking_orders_what_retrieval_found(dataset):
 def test_untrained_ranking_keeps_retrieval_s_order(dataset):
     retrieval = build_retrieval(dataset)
     ranking = RankingModel(retrieval.config, retrieval)
-    ranking.adapt()
+    ranking.adapt(dataset)
     ranking.build_weights()
     users = [user_id(n) for n in range(40)]
     one = Recommender(retrieval, None, dataset).recommend(users, k=10)
@@ -128,6 +130,7 @@ def test_a_request_s_own_history_is_what_counts(dataset, recommender):
 
 
 def test_an_unknown_user_is_served_by_history_alone(dataset):
+    # Of a known user without a history the tower reads the side features.
     recommender = build(dataset, user__id_embedding=False, user__features=False)
     history = train_items(dataset, 6)
     known = recommender.recommend([user_id(6)], k=10)
@@ -178,10 +181,17 @@ def test_of_a_long_history_the_last_are_read_in_their_order(dataset):
     read = tf.constant([[embedding[ALL.index(item)] for item in last]])
     user = recommender.retrieval.embed_users(tf.constant([-1]), read, tf.ones([1, 4], tf.bool))
     queries = recommender.retrieval.queries(user)
-    want = recommender.ranking.score(
-        queries, tf.range(NUM_ITEMS)[None, :], recommender.ranking.items
+    request = Request(
+        queries,
+        tf.constant([-1]),
+        tf.constant([[ALL.index(item) for item in last]]),
+        tf.fill([1, 4], -1.0),
+        tf.zeros([1], tf.int64),
     )
-    np.testing.assert_allclose(long, want[0], rtol=1e-4, atol=1e-4)
+    model = recommender.ranking
+    retrieved = tf.matmul(queries, model.items["vector"], transpose_b=True)
+    want = model.rank(request, tf.range(NUM_ITEMS)[None, :], model.items, retrieved)
+    np.testing.assert_allclose(long, want.score[0], rtol=1e-4, atol=1e-4)
     turned = rank(recommender, "nobody", last[::-1], ALL)
     assert not np.allclose(long, turned, rtol=1e-3)
     # What is not read is not shown all the same.
@@ -210,10 +220,15 @@ def test_an_empty_batch_and_the_same_answer_twice(recommender):
 def test_the_graph_answers_as_eager_does(recommender):
     users = tf.constant([user_id(0), "nobody"])
     history = tf.constant([["", ""], ["i3", "i4"]])
-    eager = recommender.recommend_ids(users, history, k=5)
-    graph = tf.function(lambda *inputs: recommender.recommend_ids(*inputs, k=5))(users, history)
-    np.testing.assert_array_equal(eager[0], graph[0])
-    np.testing.assert_allclose(eager[1], graph[1], rtol=1e-5)
+    nothing = tf.fill([2, 0], "")
+    inputs = (users, history, nothing, nothing, nothing, tf.zeros([2], tf.int64))
+    eager = recommender.recommend_ids(*inputs, k=5)
+    graph = recommender.recommend([user_id(0), "nobody"], history=[[], ["i3", "i4"]], k=5)
+    for name, value in graph._asdict().items():
+        if value.dtype == object:
+            np.testing.assert_array_equal(np.char.decode(eager[name].numpy().astype(bytes)), value)
+        else:
+            np.testing.assert_allclose(eager[name], value, rtol=1e-4)
 
 
 # Scores on request
@@ -252,3 +267,193 @@ def test_wrong_arguments_are_refused(recommender):
         recommender.recommend(["u1"], k=0)
     with pytest.raises(ConfigError, match="one for each of 2 users; got 1"):
         recommender.recommend(["u1", "u2"], history=[["i1"]])
+
+
+# What a request leaves out
+
+
+def test_filters_exclusions_and_what_is_withdrawn(dataset):
+    recommender = build(dataset, ranking__num_candidates=NUM_ITEMS)
+    nights = {ALL[n] for n in range(NUM_ITEMS) if n % 4 and n % 2 == 0}
+    days = {ALL[n] for n in range(NUM_ITEMS) if n % 4}
+    everything = recommender.recommend(["u3"], k=NUM_ITEMS).item_id[0]
+    shown = [item for item in everything if item]
+
+    def ask(**lists):
+        answer = recommender.recommend(["u3"], **{n: [v] for n, v in lists.items()}, k=NUM_ITEMS)
+        return [item for item in answer.item_id[0] if item]
+
+    assert ask(allow=["genre=night"]) == [item for item in shown if item in nights]
+    assert ask(allow=["genre=night", "genre=day"]) == [item for item in shown if item in days]
+    assert ask(deny=["genre=day"]) == [item for item in shown if item not in days]
+    assert ask(allow=["genre=day"], deny=["genre=night"]) == [
+        item for item in shown if item in days - nights
+    ]
+    assert ask(exclude=[shown[0], "unheard of", shown[3]]) == shown[1:3] + shown[4:]
+    with pytest.raises(ConfigError, match="did you mean 'genre=night'"):
+        ask(allow=["genre=nigth"])
+    withdrawn = Recommender(
+        recommender.retrieval, recommender.ranking, dataset, unavailable=shown[:2]
+    )
+    answer = withdrawn.recommend(["u3"], k=NUM_ITEMS).item_id[0]
+    assert [item for item in answer if item] == shown[2:]
+    assert not {*shown[:2]} & {*withdrawn.similar_items([shown[2]], k=NUM_ITEMS).item_id[0]}
+    # What the caller names is scored all the same.
+    assert rank(withdrawn, "u3", [], shown[:2]).min() > LOWEST
+    with pytest.raises(ConfigError, match="1 that are none, such as 'x'"):
+        Recommender(recommender.retrieval, None, dataset, unavailable=["x", "i1"])
+
+
+def test_rows_have_filters_of_their_own(dataset, recommender):
+    users = ["u1", "u1", "u1"]
+    answer = recommender.recommend(users, allow=[["genre=night"], [], ["genre=day"]], k=5)
+    plain = recommender.recommend(["u1"], k=5)
+    assert answer.item_id[1].tolist() == plain.item_id[0].tolist()
+    assert answer.item_id[0].tolist() != answer.item_id[2].tolist()
+    with pytest.raises(ConfigError, match="allow: wanted one for each of 3 users; got 1"):
+        recommender.recommend(users, allow=[[]])
+    with pytest.raises(ConfigError, match="time: wanted one for each of 3 users; got 2"):
+        recommender.recommend(users, time=[1, 2])
+
+
+# Of whom nothing is known
+
+
+def test_of_whom_nothing_is_known_is_shown_what_is_popular(dataset):
+    recommender = build(dataset, recommender__popular_diversity=0.0)
+    answer = recommender.recommend(["nobody"], k=NUM_ITEMS)
+    count = dataset.catalog.train_count
+    popular = np.argsort(-count, kind="stable")
+    assert answer.item_id[0].tolist() == [ALL[n] for n in popular]
+    assert set(answer.modality[0]) == set(answer.history_item[0]) == {""}
+    # An excluded item is left out of that, too.
+    less = recommender.recommend(["nobody"], exclude=[[ALL[popular[0]]]], k=3)
+    assert less.item_id[0].tolist() == [ALL[n] for n in popular[1:4]]
+    diversified = build(dataset, recommender__popular_diversity=0.9)
+    other = diversified.recommend(["nobody"], k=10)
+    assert other.item_id[0, 0] == ALL[popular[0]]
+    assert other.item_id[0].tolist() != answer.item_id[0, :10].tolist()
+    # Those of whom something is known are not diversified by it.
+    np.testing.assert_array_equal(
+        diversified.recommend(["u1"], k=10).item_id, recommender.recommend(["u1"], k=10).item_id
+    )
+    # A known user without a history has side features that the tower reads.
+    known = recommender.recommend([user_id(NEWCOMER)], k=10)
+    assert known.item_id[0].tolist() != answer.item_id[0, :10].tolist()
+
+
+# What is said of it
+
+
+def test_the_history_s_item_that_is_most_alike(dataset):
+    recommender = build(dataset)
+    history = [ALL[n] for n in (4, 9, 14)]
+    answer = recommender.recommend(["nobody"], history=[history], k=8)
+    embedding = recommender.retrieval.embed_catalog().embedding
+    for item, because in zip(answer.item_id[0], answer.history_item[0], strict=True):
+        likeness = [embedding[ALL.index(item)] @ embedding[ALL.index(h)] for h in history]
+        assert because == history[int(np.argmax(likeness))]
+    assert len(set(answer.history_item[0])) > 1
+
+
+def test_with_target_attention_it_is_the_one_that_weighed_most(dataset):
+    recommender = build(dataset, ranking__target_attention=True)
+    for weight in recommender.ranking.attention.weights:
+        weight.assign(np.random.default_rng(2).normal(size=weight.shape))
+    history = [4, 9, 14]
+    answer = recommender.recommend(["nobody"], history=[[ALL[n] for n in history]], k=8)
+    items = tf.constant([[ALL.index(item) for item in answer.item_id[0]]])
+    request = recommender.request(
+        tf.constant([-1]),
+        tf.constant([[*history, -1]]),
+        tf.fill([1, 4], -1.0),
+        tf.zeros([1], tf.int64),
+    )
+    ranked = recommender.ranking.rank(request, items, recommender.items, tf.zeros([1, 8]))
+    want = [ALL[history[step]] for step in np.argmax(ranked.attention[0], axis=1)]
+    assert answer.history_item[0].tolist() == want
+
+
+def test_the_modality_that_drew_user_and_item_together(dataset):
+    settings = {"modalities": ["vector", "text"], "alignment__weight": 0.1}
+    recommender = build(dataset, **settings)
+    rng = np.random.default_rng(3)
+    modalities = rng.normal(size=[NUM_ITEMS, 2, 8]).astype(np.float32)
+    recommender.items["modalities"].assign(modalities)
+    answer = recommender.recommend(["u1"], k=12)
+    read, gap, _ = recommender.read_history(tf.constant([1]), tf.fill([1, 0], ""))
+    request = recommender.request(tf.constant([1]), read, gap, tf.zeros([1], tf.int64))
+    user = request.queries[0, :8].numpy()
+    present, weights = (recommender.items[name].numpy() for name in ("present", "weights"))
+    seen = set()
+    for item, name in zip(answer.item_id[0], answer.modality[0], strict=True):
+        number = ALL.index(item)
+        share = np.where(present[number], weights[number] * (modalities[number] @ user), -np.inf)
+        want = ["vector", "text"][int(np.argmax(share))] if present[number].any() else ""
+        assert name == want
+        seen.add(name)
+    assert {"vector", "text"} <= seen
+
+
+def test_probability_is_the_calibrated_logit(dataset):
+    plain = build(dataset)
+    calibrated = Recommender(
+        plain.retrieval,
+        plain.ranking,
+        dataset,
+        calibration=Calibration("platt", slope=0.5, intercept=-1.0),
+    )
+    one, two = (r.recommend(["u1", "u2"], k=NUM_ITEMS) for r in (plain, calibrated))
+    np.testing.assert_array_equal(one.item_id, two.item_id)
+    real = one.item_id != ""
+    expit = lambda z: 1 / (1 + np.exp(-z.astype(np.float64)))  # noqa: E731
+    np.testing.assert_allclose(one.probability[real], expit(one.score)[real], rtol=1e-4)
+    want = expit(0.5 * two.score - 1)[real]
+    np.testing.assert_allclose(two.probability[real], want, rtol=1e-4)
+    assert (one.probability[~real] == 0).all() and not real.all()
+
+
+# Diversity and popularity
+
+
+def test_diversity_makes_neighbors_less_alike_and_keeps_the_first(dataset):
+    users = [user_id(n) for n in range(20)]
+    embedding = build_retrieval(dataset).embed_catalog().embedding
+
+    def likeness(answer):
+        rows = np.array([[ALL.index(item) for item in row] for row in answer.item_id])
+        cosine = np.einsum("bid,bjd->bij", embedding[rows], embedding[rows])
+        return cosine[:, ~np.eye(5, dtype=bool)].mean()
+
+    plain = build(dataset).recommend(users, k=5)
+    diverse = build(dataset, recommender__diversity=0.6).recommend(users, k=5)
+    assert likeness(diverse) < likeness(plain) - 0.1
+    np.testing.assert_array_equal(plain.item_id[:, 0], diverse.item_id[:, 0])
+    assert (np.diff(diverse.score, axis=1) > 0).any()
+
+
+def test_dampening_takes_popularity_off_the_score(dataset):
+    plain, damped = build(dataset), build(dataset, recommender__popularity_dampening=2.0)
+    asked = ALL[:10]
+    less = 2.0 * dataset.catalog.log_frequency[:10]
+    np.testing.assert_allclose(
+        rank(damped, "u1", [], asked), rank(plain, "u1", [], asked) - less, rtol=1e-4, atol=1e-4
+    )
+
+
+# Similar items
+
+
+def test_similar_items_are_those_with_the_nearest_embeddings(dataset, recommender):
+    answer = recommender.similar_items(["i4", "unheard of", "i9"], k=NUM_ITEMS)
+    embedding = recommender.retrieval.embed_catalog().embedding
+    for row, number in ((0, 4), (2, 9)):
+        cosine = embedding @ embedding[number]
+        cosine[number] = -np.inf
+        order = np.argsort(-cosine, kind="stable")[:-1]
+        assert answer.item_id[row].tolist() == [*(ALL[n] for n in order), ""]
+        np.testing.assert_allclose(answer.score[row, :-1], cosine[order], rtol=1e-4, atol=1e-5)
+    assert set(answer.item_id[1]) == {""} and (answer.score[1] == LOWEST).all()
+    assert recommender.similar_items([], k=2).item_id.shape == (0, 2)
+    with pytest.raises(ConfigError, match="k: wanted at least 1"):
+        recommender.similar_items(["i4"], k=0)

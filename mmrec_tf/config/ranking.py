@@ -9,6 +9,7 @@ ARCHITECTURES = ("dcn", "dlrm", "deepfm", "mlp", "bilinear")
 SHARINGS = ("shared_bottom", "mmoe", "ple")
 RANKING_LOSSES = ("listwise", "pairwise", "binary")
 CONTEXTS = ("hour", "weekday")
+RANKING_METRICS = ("auc", "gauc", "rmse")
 CALIBRATIONS = ("none", "temperature", "platt", "isotonic")
 
 
@@ -38,7 +39,9 @@ class RankingConfig:
     `num_negatives` items are drawn for each positive, the share `candidate_share` of them from
     what the retrieval model itself ranks highest, the rest at random. `num_candidates` is how many
     items retrieval hands to ranking when recommending. `calibration` maps the click logit to a
-    probability, fitted on the valid split.
+    probability, fitted on the valid split. `monitor` says which epoch is kept: "auc" or "gauc" (of
+    the split's interactions under `click_rating`, else of the candidates), "rmse" of ratings, a
+    metric of lists such as "ndcg@10", or "" for `training.monitor`.
     """
 
     epochs: int = 3
@@ -67,6 +70,7 @@ class RankingConfig:
     candidate_share: float = 0.75
     num_candidates: int = 100
     learning_rate: float = 1e-3
+    monitor: str = ""
     calibration: str = "platt"
 
     def __post_init__(self):
@@ -75,6 +79,11 @@ class RankingConfig:
         one_of("ranking.sharing", self.sharing, SHARINGS)
         one_of("ranking.loss", self.loss, RANKING_LOSSES)
         one_of("ranking.calibration", self.calibration, CALIBRATIONS)
+        require(
+            self.monitor in ("", *RANKING_METRICS) or "@" in self.monitor,
+            f"ranking.monitor: wanted {', '.join(RANKING_METRICS)}, a metric such as ndcg@10, or "
+            f'"" for training.monitor; got {self.monitor!r}.',
+        )
         for name in self.context:
             one_of("ranking.context", name, CONTEXTS)
         counts = {"num_negatives": 0, "num_candidates": 1, "hidden": 1, "num_experts": 1}

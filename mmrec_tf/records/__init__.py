@@ -5,16 +5,10 @@ read one back and say which file and which record is at fault when they cannot. 
 described in `docs/dataset_format.md`.
 """
 
+from mmrec_tf.records.interactions import Interactions, read_interactions
 from mmrec_tf.records.items import PreparedItem, Quarantined
 from mmrec_tf.records.manifest import FORMAT, read_manifest, read_schema, sha256, verify
-from mmrec_tf.records.reader import (
-    Interactions,
-    Item,
-    User,
-    read_interactions,
-    read_items,
-    read_users,
-)
+from mmrec_tf.records.reader import Item, User, read_items, read_users
 from mmrec_tf.records.triples import Triples, read_triples
 from mmrec_tf.records.writer import DatasetWriter, versions
 

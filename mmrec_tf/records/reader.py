@@ -1,4 +1,4 @@
-"""Reads the shards of a dataset directory back, checking what they promise."""
+"""Items and users, one record each: read back, checking what the records promise."""
 
 import pathlib
 from collections.abc import Collection, Iterator, Mapping
@@ -9,12 +9,12 @@ import numpy as np
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.records.manifest import AGAIN, read_manifest
 from mmrec_tf.records.shards import read_batches, shards
-from mmrec_tf.schema import SPLITS, FeatureSpec, ModalitySpec, Schema
+from mmrec_tf.schema import FeatureSpec, ModalitySpec, Schema
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Items carry pictures and sounds of up to a megabyte; interactions are small.
+# Items carry pictures and sounds of up to a megabyte; users are small.
 _ITEM_BATCH = 32
 _SMALL_BATCH = 1024
 
@@ -45,24 +45,6 @@ class User(NamedTuple):
     user_id: str
     profile: str | None
     features: dict[str, np.ndarray | float]
-
-
-class Interactions(NamedTuple):
-    """The interactions of one split, sorted by user, then oldest first.
-
-    Attributes:
-      user: <int32>[interaction], users by number.
-      item: <int32>[interaction], items by number.
-      timestamp: <int64>[interaction], seconds since 1970 UTC; 0 where the source has none.
-      rating: <float32>[interaction]; 1 where the source has none.
-      weight: <float32>[interaction]; 1 where the source has none.
-    """
-
-    user: np.ndarray
-    item: np.ndarray
-    timestamp: np.ndarray
-    rating: np.ndarray
-    weight: np.ndarray
 
 
 def read_items(
@@ -126,96 +108,6 @@ def read_users(directory: str | pathlib.Path, schema: Schema) -> Iterator[User]:
             profile=profile[0].decode("utf-8") if profile else None,
             features=_features(example, schema.user_features, where),
         )
-
-
-def read_interactions(directory: str | pathlib.Path, schema: Schema, split: str) -> Interactions:
-    """Reads one split.
-
-    Args:
-      directory: a dataset directory.
-      schema: its schema.
-      split: one of `mmrec_tf.schema.SPLITS`.
-
-    Returns:
-      `Interactions`, possibly empty.
-
-    Raises:
-      DatasetError: naming the shard that cannot be read or that names an unknown user or item.
-    """
-    if split not in SPLITS:
-        raise DatasetError(f"split: wanted one of {', '.join(SPLITS)}; got {split!r}.")
-    directory = pathlib.Path(directory)
-    manifest = read_manifest(directory)
-    parts: list[tuple[np.ndarray, ...]] = [
-        (np.zeros([0], np.int64),) * 3 + (np.zeros([0], np.float32),) * 2
-    ]
-    last = -1
-    for name in shards(directory, manifest, f"interactions/{split}"):
-        entry = manifest["files"][name]
-        path, at = directory / name, 1
-        for records in read_batches(
-            path, records=entry["records"], size=entry["bytes"], batch=_SMALL_BATCH
-        ):
-            part, last = _parse_interactions(records, schema, f"{path}: record {{}}", at, last)
-            parts.append(part)
-            at += len(records)
-    user, item, timestamp, rating, weight = map(np.concatenate, zip(*parts, strict=True))
-    return Interactions(user.astype(np.int32), item.astype(np.int32), timestamp, rating, weight)
-
-
-def _parse_interactions(
-    records: list[bytes], schema: Schema, where: str, at: int, last: int
-) -> tuple[tuple[np.ndarray, ...], int]:
-    """Parses a batch of interaction records with TensorFlow's own parser.
-
-    Returns:
-      The five columns of `Interactions`, and the last user.
-    """
-    import tensorflow as tf
-
-    def ragged(dtype):
-        return tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
-
-    spec = {name: ragged(tf.int64) for name in ("user", "item", "timestamp")}
-    spec |= {name: ragged(tf.float32) for name in ("rating", "weight")}
-    try:
-        with tf.device("CPU"):
-            parsed = tf.io.parse_example(tf.constant(records), spec)
-    except tf.errors.InvalidArgumentError as error:
-        raise DatasetError(
-            f"{where.format(at)} or one of the {len(records) - 1} after it is not an interaction "
-            f"record. {AGAIN}"
-        ) from error
-    length = {name: parsed[name].row_lengths().numpy() for name in spec}
-    value = {name: parsed[name].flat_values.numpy() for name in spec}
-
-    def refuse(wrong: np.ndarray, what: str) -> None:
-        if wrong.any():
-            record = where.format(at + int(np.argmax(wrong)))
-            raise DatasetError(f"{record} {what}. {AGAIN}")
-
-    refuse(length["user"] != 1, "names no user")
-    user, count = value["user"], length["item"]
-    refuse(np.diff(user, prepend=last) <= 0, "is out of order: users must ascend")
-    refuse(user >= schema.num_users, f"names a user beyond the schema's {schema.num_users}")
-    refuse(length["timestamp"] != count, "has another number of timestamps than of items")
-    for name in ("rating", "weight"):
-        refuse(
-            (length[name] != count) & (length[name] != 0),
-            f"has another number of {name}s than of items",
-        )
-    row = np.repeat(np.arange(len(records)), count)
-    unknown = (value["item"] < 0) | (value["item"] >= schema.num_items)
-    refuse(
-        np.bincount(row[unknown], minlength=len(records)) > 0,
-        f"names an item beyond the schema's {schema.num_items}",
-    )
-    columns = [user[row], value["item"], value["timestamp"]]
-    for name in ("rating", "weight"):
-        column = np.ones([len(row)], np.float32)
-        column[np.repeat(length[name] > 0, count)] = value[name]
-        columns.append(column)
-    return tuple(columns), int(user[-1])
 
 
 def _examples(

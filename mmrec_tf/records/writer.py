@@ -153,6 +153,8 @@ class DatasetWriter:
         timestamp: Sequence[int] | np.ndarray,
         rating: Sequence[float] | np.ndarray | None = None,
         weight: Sequence[float] | np.ndarray | None = None,
+        events: Sequence[Sequence[bool]] | np.ndarray | None = None,
+        position: Sequence[int] | np.ndarray | None = None,
     ) -> None:
         """Adds one user's interactions of one split; users must come in ascending order.
 
@@ -163,6 +165,10 @@ class DatasetWriter:
           timestamp: <int64>[interaction], seconds since 1970 UTC.
           rating: <float32>[interaction], or None where there are none.
           weight: <float32>[interaction], or None where all are 1.
+          events: <bool>[interaction, event], of which types it was, in the order of the schema's
+            `events`; None where the schema has none.
+          position: <int32>[interaction], in the list that the item was shown in, -1 where unknown,
+            or None where all are.
         """
         parts: dict[str, Any] = {
             "user": integers_feature([user]),
@@ -173,6 +179,12 @@ class DatasetWriter:
             parts["rating"] = floats_feature(rating)
         if weight is not None and not np.all(np.asarray(weight) == 1):
             parts["weight"] = floats_feature(weight)
+        if events is not None and np.shape(events)[1]:
+            parts["events"] = integers_feature(
+                np.asarray(events) @ (1 << np.arange(len(events[0])))
+            )
+        if position is not None and not np.all(np.asarray(position) == -1):
+            parts["position"] = integers_feature(position)
         self._folder(f"interactions/{split}", "part").write(serialize(parts))
         self._interactions[split] += len(item)
 
