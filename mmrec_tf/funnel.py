@@ -76,14 +76,14 @@ def collect(recommender: Recommender, dataset: Dataset, *, split: str, k: int) -
       recommender: Recommender.
       dataset: Dataset.
       split: "valid" or "test".
-      k: how many are recommended.
+      k: how many are recommended, cut to the number of candidates.
 
     Raises:
       DatasetError: for a split without clicks.
     """
     settings = recommender.config.ranking
     users, relevant = relevant_items(dataset, split, min_rating=settings.click_rating)
-    num = min(max(settings.num_candidates, k), dataset.schema.num_items)
+    num = min(settings.num_candidates, dataset.schema.num_items)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
     def find(user):
@@ -102,7 +102,6 @@ def collect(recommender: Recommender, dataset: Dataset, *, split: str, k: int) -
     item, retrieved, score, logit, shown = (
         np.concatenate(part) for part in zip(*parts, strict=True)
     )
-    shown = np.pad(shown, ((0, 0), (0, k - shown.shape[1])), constant_values=-1)
     return Pool(users, relevant, item, retrieved, score, logit, shown)
 
 
@@ -199,7 +198,7 @@ def evaluate_ranking(
       recommender: Recommender.
       dataset: Dataset.
       split: "valid" or "test".
-      ks: cut-offs of the short list.
+      ks: cut-offs of the short list; cut to the number of candidates.
 
     Returns:
       dict of
@@ -219,7 +218,8 @@ def evaluate_ranking(
     Raises:
       DatasetError: for a split without clicks.
     """
-    ks = sorted(set(ks))
+    most = min(recommender.num_candidates, dataset.schema.num_items)
+    ks = sorted({min(k, most) for k in ks})
     pool = collect(recommender, dataset, split=split, k=ks[-1])
     valid = pool if split == "valid" else None
     result = {
@@ -238,10 +238,7 @@ def evaluate_ranking(
     }
     num = pool.item.shape[1]
     recall = retrieval_metrics(pool.item, pool.relevant, ks=[num])[f"recall@{num}"]
-    per_user = {
-        name: retrieval_metrics(top, pool.relevant, ks=[k for k in ks if k <= top.shape[1]])
-        for name, top in tops.items()
-    }
+    per_user = {n: retrieval_metrics(top, pool.relevant, ks=ks) for n, top in tops.items()}
     result["funnel"] = {
         "retrieved": {f"recall@{num}": float(recall.mean())},
         **{name: mean_metrics(values) for name, values in per_user.items()},
