@@ -22,6 +22,18 @@ class Block(NamedTuple):
     relevant: np.ndarray
 
 
+class Outcomes(NamedTuple):
+    """What came of some interactions.
+
+    Attributes:
+      liked: <bool>[interaction].
+      probability: <float64>[interaction], how probable that was, above 0 and below 1.
+    """
+
+    liked: np.ndarray
+    probability: np.ndarray
+
+
 def measure(blocks: Iterable[Block], ks: Sequence[int] = KS) -> dict[str, float]:
     """Ranks every item for every user and averages over the users with anything to find.
 
@@ -49,3 +61,25 @@ def measure(blocks: Iterable[Block], ks: Sequence[int] = KS) -> dict[str, float]
             sums[f"ndcg@{k}"] += float(((found @ discount[: found.shape[1]]) / ideal).sum())
     means = {name: value / max(users, 1) for name, value in sums.items()}
     return {"users": users, **means}
+
+
+def tell_apart(outcomes: Outcomes) -> dict[str, float]:
+    """How well the probabilities tell what is liked from what is not.
+
+    AUC is how often of one that is liked and one that is not, drawn at random, the former has the
+    higher probability; a tie counts half (Hanley and McNeil 1982). The logarithmic loss is the
+    mean of -log of the probability of what came, in nats.
+
+    Returns:
+      `auc`, left out where all are liked or none is, and `log_loss`; nothing of no interactions.
+    """
+    liked, probability = outcomes
+    if not len(liked):
+        return {}
+    came = np.where(liked, probability, 1 - probability)
+    found = {"log_loss": float(-np.log(came).mean())}
+    above, below = probability[liked], np.sort(probability[~liked])
+    if not len(above) or not len(below):
+        return found
+    wins = np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")
+    return {"auc": float(wins.mean() / (2 * len(below))), **found}

@@ -18,6 +18,8 @@ from mmrec_tf.schema import SPLITS
 
 # Years as far as 5138; what is beyond was meant as milliseconds.
 _LATEST_SECONDS = 100_000_000_000
+# Of a list that people look through; what is beyond is something else.
+_LARGEST_POSITION = 9_999
 _SPLIT_NAMES = {"val": "valid", "validation": "valid"}
 # So many rows are parsed together: column by column, each distinct cell once. More would not fit
 # into the processor's cache, and take longer.
@@ -29,7 +31,8 @@ class InteractionColumns:
     """The columns of the interactions table; None takes the default where the table has it.
 
     The defaults are `user`, `item`, `timestamp` (seconds since 1970 UTC), else `date` (ISO 8601,
-    UTC unless it says otherwise), `rating`, `weight`, `event` (its type) and `split`.
+    UTC unless it says otherwise), `rating`, `weight`, `event` (its type), `position` (in the list
+    that the item was shown in, from 0; empty where unknown) and `split`.
     """
 
     user: str | None = None
@@ -39,6 +42,7 @@ class InteractionColumns:
     rating: str | None = None
     weight: str | None = None
     event: str | None = None
+    position: str | None = None
     split: str | None = None
 
 
@@ -107,6 +111,7 @@ def read_interactions(
         return np.asarray(fields[name].values, dtype) if name in fields else None
 
     timestamp, split = column("timestamp", np.int64), column("split", np.int8)
+    event, number = column("event", np.int8), len(event_types(event_weights or {}))
     return Events(
         user=np.asarray(user, np.int32),
         item=np.asarray(item, np.int32),
@@ -115,7 +120,14 @@ def read_interactions(
         weight=column("weight", np.float32),
         split=np.zeros([len(user)], np.int8) if split is None else split,
         event_weight=column("event_weight", np.float32),
+        events=None if event is None else event[:, None] == np.arange(number, dtype=np.int8),
+        position=column("position", np.int32),
     )
+
+
+def event_types(event_weights: Mapping[str, float]) -> tuple[str, ...]:
+    """The types of event that count, in the order of the weights: a weight of 0 drops a type."""
+    return tuple(name for name, weight in event_weights.items() if weight > 0)
 
 
 class _Field(NamedTuple):
@@ -151,11 +163,17 @@ def _fields(
         event = table.required_column(columns.event, "event")
         parse = functools.partial(_event_weight, event_weights)
         fields["event_weight"] = _Field(event, parse, array.array("f"))
+        types = {name: number for number, name in enumerate(event_types(event_weights))}
+        # Of others the interactions are dropped.
+        fields["event"] = _Field(event, lambda cell: types.get(cell, -1), array.array("b"))
     elif columns.event is not None:
         raise ConfigError(
             f"event column {columns.event!r}: wanted event weights beside it; got none. Say what "
             "each type counts for with --event-weights, or leave the column out."
         )
+    position = table.column(columns.position, "position")
+    if position is not None:
+        fields["position"] = _Field(position, _position, array.array("i"))
     if given:
         split = table.required_column(columns.split, "split")
         fields["split"] = _Field(split, _split, array.array("b"))
@@ -239,6 +257,19 @@ def _event_weight(weights: Mapping[str, float], cell: str) -> float:
             f"0 would drop it); got {cell!r}"
         )
     return weights[cell]
+
+
+def _position(cell: str) -> int:
+    if not cell:
+        return -1
+    value = _number("position", cell)
+    # Beside empty cells some programs write a whole number as "3.0".
+    if not (value.is_integer() and 0 <= value <= _LARGEST_POSITION):
+        raise BadRow(
+            f"position: wanted a whole number from 0 to {_LARGEST_POSITION}, or nothing; got "
+            f"{cell!r}"
+        )
+    return int(value)
 
 
 def _split(cell: str) -> int:

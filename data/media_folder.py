@@ -11,7 +11,7 @@ import numpy as np
 
 from data import item_content, selection, selection_options, splits, triples
 from data.entities import Entities
-from data.interactions import InteractionColumns, read_interactions
+from data.interactions import InteractionColumns, event_types, read_interactions
 from data.item_content import ContentOptions, Layout, MediaItem
 from data.item_shards import Run, spool, write_spooled
 from data.selection_options import SelectionOptions
@@ -212,6 +212,7 @@ def prepare(
         splits.write(writer, selected.events)
         for name, value in (extra or {}).items():
             writer.write_json(name, value)
+        position = selected.events.position
         schema = Schema(
             num_users=int(selected.users.sum()),
             num_items=int(selected.items.sum()),
@@ -223,6 +224,8 @@ def prepare(
             ratings=selected.events.rating is not None,
             num_entities=known.num_entities,
             num_relations=known.num_relations,
+            events=event_types(options.selection.event_weights),
+            num_positions=0 if position is None else int(position.max()) + 1,
         )
         dropped = {name: number for name, number in selected.counts.items() if name != "repeated"}
         return writer.finish(

@@ -10,10 +10,15 @@ likes one to three clusters and meets an item with a probability of
 Train holds items drawn in proportion to it without any cold one; valid and test are drawn later,
 together, from all items that are left, and then told apart by lot. So ranking by that probability,
 with the train items masked, is the best that any recommender can do: that is the ceiling.
+
+Where there is a context effect, interactions are rated, too: 5 or 1, by the user, the item and the
+hour of the day together. Each user leans to one side, each cluster to one, the day has two halves;
+whether two of the three agree says nothing of the rating as long as the third is not known. So no
+score of a user and an item alone can foretell it, whatever they are made of.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,6 +40,8 @@ _ATTRIBUTES = (7, 6, 5)
 _FEWEST_FOR_RESIDUES = 14
 _TRAIN_ITEMS = (16, 22)  # of a user, from and to
 _TARGETS = 3  # of a user, in valid and in test each
+_DAY_HOURS = (6, 18)  # of the half of the day that users lean to who are early
+_LARGEST_EFFECT = 20  # beyond it, chance is lost in rounding
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class World:
       background: the share of interactions that follow no liking at all.
       popularity_exponent: Zipf's, of the items within a cluster.
       cluster_exponent: Zipf's, of the clusters.
+      context_effect: 0 for interactions without ratings; above 0, how much the hour of the day
+        decides what of it a user likes: by the logarithm of the odds.
     """
 
     num_users: int = 2000
@@ -62,6 +71,7 @@ class World:
     background: float = 0.05
     popularity_exponent: float = 0.8
     cluster_exponent: float = 0.5
+    context_effect: float = 0.0
 
     def __post_init__(self):
         if self.num_users < 1:
@@ -73,6 +83,10 @@ class World:
         most = min(self.num_items // 3, _ATTRIBUTES[1] * _ATTRIBUTES[2])
         if self.num_clusters is not None and not 4 <= self.num_clusters <= most:
             raise ConfigError(f"clusters: wanted 4 to {most}; got {self.num_clusters}.")
+        if not 0 <= self.context_effect <= _LARGEST_EFFECT:
+            raise ConfigError(
+                f"context_effect: wanted 0 to {_LARGEST_EFFECT}; got {self.context_effect}."
+            )
 
     @property
     def clusters(self) -> int:
@@ -139,6 +153,39 @@ def draw_truth(world: World, rng: np.random.Generator) -> Truth:
     return Truth(cluster, popularity, cold, liking, world.background)
 
 
+class Context(NamedTuple):
+    """What decides whether a user likes what the user meets.
+
+    Attributes:
+      user: <int64>[user], 1 for one who leans to the day, else -1.
+      item: <int64>[item], 1 or -1, by its cluster.
+      effect: the logarithm of the odds where the three agree, and of those against where not.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    effect: float
+
+    def probability(self, user: Any, item: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """<float64>[interaction], how probably each is liked: sigmoid(effect * user * item * hour).
+
+        Args:
+          user: <int64>[interaction], or one number.
+          item: <int64>[interaction].
+          seconds: <int64>[interaction], since 1970 UTC; hour is 1 from 6 to 17 o'clock, else -1.
+        """
+        hour = seconds // 3600 % 24
+        half = np.where((hour >= _DAY_HOURS[0]) & (hour < _DAY_HOURS[1]), 1, -1)
+        return 1 / (1 + np.exp(-self.effect * (self.user[user] * self.item[item] * half)))
+
+
+def draw_context(world: World, truth: Truth, rng: np.random.Generator) -> Context:
+    """Draws to which side users lean, each with even chance, and clusters, half of them each."""
+    user = rng.choice((-1, 1), world.num_users)
+    cluster = rng.permutation(np.arange(world.clusters) % 2 * 2 - 1)
+    return Context(user, cluster[truth.cluster], world.context_effect)
+
+
 class Met(NamedTuple):
     """What some users meet.
 
@@ -172,15 +219,19 @@ def draw_interactions(truth: Truth, rng: np.random.Generator) -> Iterator[Met]:
         yield Met(users, {name: scipy.sparse.csr_matrix(items) for name, items in drawn.items()})
 
 
-def best(truth: Truth, drawn: Sequence[Met]) -> dict[str, Any]:
+def best(
+    truth: Truth, drawn: Sequence[Met], outcomes: Mapping[str, ceiling.Outcomes] | None = None
+) -> dict[str, Any]:
     """The ceiling, and what ranking by popularity in train reaches, for valid and test.
 
     Args:
       truth: the world's.
       drawn: what `draw_interactions` yielded.
+      outcomes: by split, which interactions were liked; None where they are not rated.
 
     Returns:
-      By split, and again by split under `popularity`, what `ceiling.measure` gives.
+      By split, and again by split under `popularity`, what `ceiling.measure` gives; by split also
+      what `ceiling.tell_apart` gives, where there are outcomes.
     """
     popularity = np.zeros([len(truth.cluster)])
     for met in drawn:
@@ -194,8 +245,9 @@ def best(truth: Truth, drawn: Sequence[Met]) -> dict[str, Any]:
             yield ceiling.Block(score, met.items["train"].toarray(), met.items[split].toarray())
 
     targets = [split for split in SPLITS if split != "train"]
+    told = {split: ceiling.tell_apart(outcomes[split]) if outcomes else {} for split in targets}
     return {
-        **{split: ceiling.measure(blocks(split, True)) for split in targets},
+        **{split: ceiling.measure(blocks(split, True)) | told[split] for split in targets},
         "popularity": {split: ceiling.measure(blocks(split, False)) for split in targets},
     }
 

@@ -49,8 +49,8 @@ def select(
     """Drops what is no positive, then repeats, then what is outside the k-core; splits the rest.
 
     Of several events of a user with an item the earliest stays. With event weights it takes the
-    largest weight among them, but for those that came when a later split had begun: train must
-    not know of them.
+    largest weight and all types among them, but for those that came when a later split had begun:
+    train must not know of them.
 
     The k-core counts valid and test interactions, too, whatever the split: it says which users and
     items the dataset is about. No other step lets train depend on them.
@@ -93,7 +93,9 @@ def select(
         )
     if positive.event_weight is not None:
         begun = _begun(positive, kept, rule, borders=borders, num_users=len(users))
-        kept = kept._replace(weight=splits.largest_weight(kept, positive, begun=begun))
+        kept = splits.merge(kept, positive, begun=begun)
+    if kept.position is not None and kept.position.max() < 0:
+        kept = kept._replace(position=None)
     user_stays, user = splits.renumber(kept.user, len(users), num_listed=num_listed_users)
     item_stays, item = splits.renumber(kept.item, len(items), num_listed=num_listed_items)
     kept = kept._replace(user=user, item=item, event_weight=None)

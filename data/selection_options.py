@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from data.interactions import InteractionColumns
+from data.interactions import InteractionColumns, event_types
 from mmrec_tf.errors import ConfigError
+from mmrec_tf.schema import MOST_EVENTS
 
 SPLIT_RULES = ("given", "random", "leave-last-out", "time")
 _SHARE = 0.1
@@ -78,6 +79,12 @@ class SelectionOptions:
                 )
         if self.event_weights and not any(self.event_weights.values()):
             raise ConfigError("event_weights: wanted one above 0; got none, which drops all.")
+        types = event_types(self.event_weights)
+        if len(types) > MOST_EVENTS:
+            raise ConfigError(
+                f"event_weights: wanted at most {MOST_EVENTS} types above 0; got {len(types)}. "
+                "Give the rare ones 0, which drops them."
+            )
 
     @property
     def shares(self) -> tuple[float, float]:
@@ -190,6 +197,7 @@ def add_column_arguments(parser: argparse._ActionsContainer) -> None:
         ("rating", "default: rating"),
         ("weight", "default: weight"),
         ("event", "types, for --event-weights (default: event)"),
+        ("position", "in the list shown, from 0; empty for unknown (default: position)"),
         ("split", "train, valid (or val), test (default: split)"),
     ):
         parser.add_argument(f"--{name}-column", metavar="COLUMN", help=what)
@@ -205,6 +213,7 @@ def columns_from_arguments(arguments: argparse.Namespace) -> InteractionColumns:
         rating=arguments.rating_column,
         weight=arguments.weight_column,
         event=arguments.event_column,
+        position=arguments.position_column,
         split=arguments.split_column,
     )
 

@@ -25,6 +25,10 @@ class Events(NamedTuple):
       split: <int8>[interaction], position in `mmrec_tf.schema.SPLITS`.
       event_weight: <float32>[interaction], what an interaction of this type counts for, 0 to drop
         it; None where types make no difference.
+      events: <bool>[interaction, event], of which types it was, of those that count; None where
+        types are not read.
+      position: <int32>[interaction], in the list that the item was shown in, -1 where unknown;
+        None where the source has none.
     """
 
     user: np.ndarray
@@ -34,6 +38,8 @@ class Events(NamedTuple):
     weight: np.ndarray | None
     split: np.ndarray
     event_weight: np.ndarray | None = None
+    events: np.ndarray | None = None
+    position: np.ndarray | None = None
 
     def take(self, index: np.ndarray) -> "Events":
         """The interactions at `index <int64>[interaction]`, or where a mask <bool> is True."""
@@ -45,6 +51,8 @@ class Events(NamedTuple):
             weight=None if self.weight is None else self.weight[index],
             split=self.split[index],
             event_weight=None if self.event_weight is None else self.event_weight[index],
+            events=None if self.events is None else self.events[index],
+            position=None if self.position is None else self.position[index],
         )
 
     @property
@@ -70,11 +78,11 @@ def drop_duplicates(events: Events) -> Events:
     return events.take(np.sort(order[first]))
 
 
-def largest_weight(distinct: Events, events: Events, *, begun: np.ndarray) -> np.ndarray:
-    """The largest weight among the events that each distinct interaction was made of.
+def merge(distinct: Events, events: Events, *, begun: np.ndarray) -> Events:
+    """Gives each distinct interaction the largest weight and all types of those it was made of.
 
     Events that came when a later split had begun do not count: a purchase after the end of train
-    must not weigh what was merely seen in train.
+    must not weigh what was merely seen in train, nor be told of it.
 
     Args:
       distinct: some of `events`, with the splits that they are in.
@@ -82,7 +90,7 @@ def largest_weight(distinct: Events, events: Events, *, begun: np.ndarray) -> np
       begun: <int8>[event], the last split that had begun by then; see `begun`.
 
     Returns:
-      <float32>[interaction].
+      `distinct`, all else as it was.
     """
     # Both sorted, because a search for neighbors one after the other stays within the cache.
     one, row = np.argsort(_pair(distinct)), np.argsort(_pair(events))
@@ -92,9 +100,15 @@ def largest_weight(distinct: Events, events: Events, *, begun: np.ndarray) -> np
     known = pair[at] == wanted
     one, row = one[at[known]], row[known]
     counts = begun[row] <= distinct.split[one]
-    largest = distinct.weights.copy()
-    np.maximum.at(largest, one[counts], events.weights[row[counts]])
-    return largest
+    one, row = one[counts], row[counts]
+    weight = distinct.weights.copy()
+    np.maximum.at(weight, one, events.weights[row])
+    if distinct.events is None or events.events is None:
+        return distinct._replace(weight=weight)
+    types = distinct.events.copy()
+    at, event = np.nonzero(events.events[row])
+    types[one[at], event] = True
+    return distinct._replace(weight=weight, events=types)
 
 
 def k_core(user: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:
@@ -279,6 +293,8 @@ def write(writer: DatasetWriter, events: Events) -> None:
             timestamp=events.timestamp[part],
             rating=None if events.rating is None else events.rating[part],
             weight=None if events.weight is None else events.weight[part],
+            events=None if events.events is None else events.events[part],
+            position=None if events.position is None else events.position[part],
         )
 
 

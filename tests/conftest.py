@@ -43,6 +43,15 @@ def dataset(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def labeled(tmp_path_factory):
+    """The small world with ratings, types of events and positions, opened; for reading only."""
+    import small_world
+
+    folder = tmp_path_factory.mktemp("small") / "labeled"
+    return mmrec_tf.open_dataset(small_world.write(folder, labels=True))
+
+
+@pytest.fixture(scope="session")
 def run(dataset, tmp_path_factory):
     """A finished run on the small world, with all modalities and the id-only twin, as training
     left it in memory; for reading only."""

@@ -30,6 +30,8 @@ COLD = (27, 28, 29)  # one a cluster, met in valid and test only
 BARE = 26  # has no content at all
 NEWCOMER = 39  # has no train interaction
 SAMPLE_RATE_HZ = 4000
+EVENTS = ("view", "buy")
+NUM_POSITIONS = 4
 MODALITIES = ("text", "image", "audio", "vector")
 # The settings of a model without encoders to make.
 VECTORS = {
@@ -97,8 +99,38 @@ def interactions(rng: np.random.Generator) -> dict[str, list[list[int]]]:
     return splits
 
 
-def write(folder: pathlib.Path, *, ordered: bool = False, seed: int = 0) -> pathlib.Path:
-    """Writes the dataset directory."""
+def stray(split: str, user: int) -> int:
+    """A warm item of the third cluster, which the user never meets else; valid has another one
+    than test."""
+    return 3 * (user % 4 + (4 if split == "test" else 0)) + (user + 2) % NUM_CLUSTERS
+
+
+def labels_of(user: int, item: np.ndarray) -> dict[str, np.ndarray]:
+    """What came of it when a user met some items, as `write_interactions` takes it.
+
+    Items of the user's own cluster are rated 5, others 2. All are viewed, those of the own cluster
+    that have an even number are bought. The position follows from the numbers alone.
+    """
+    own = item % NUM_CLUSTERS == user % NUM_CLUSTERS
+    return {
+        "rating": np.where(own, 5.0, 2.0),
+        "events": np.stack([np.ones_like(own), own & (item % 2 == 0)], axis=1),
+        "position": (user + item) % NUM_POSITIONS,
+    }
+
+
+def write(
+    folder: pathlib.Path, *, ordered: bool = False, labels: bool = False, seed: int = 0
+) -> pathlib.Path:
+    """Writes the dataset directory.
+
+    Args:
+      folder: where it is to stand.
+      ordered: what the schema says.
+      labels: whether interactions have ratings, types of events and positions. Each user then
+        meets a `stray` in valid and in test, too, so that there are low ratings to foretell.
+      seed: another one gives other items and interactions.
+    """
     rng = np.random.default_rng(seed)
     with DatasetWriter(folder) as writer:
         for item in range(NUM_ITEMS):
@@ -120,8 +152,11 @@ def write(folder: pathlib.Path, *, ordered: bool = False, seed: int = 0) -> path
         for split, users in interactions(rng).items():
             for user, items in enumerate(users):
                 if items:
+                    if labels and split != "train":
+                        items = [*items, stray(split, user)]
+                    more = labels_of(user, np.array(items)) if labels else {}
                     writer.write_interactions(
-                        split, user, item=items, timestamp=list(range(len(items)))
+                        split, user, item=items, timestamp=list(range(len(items))), **more
                     )
         schema = Schema(
             num_users=NUM_USERS,
@@ -139,6 +174,9 @@ def write(folder: pathlib.Path, *, ordered: bool = False, seed: int = 0) -> path
             user_features={"age": FeatureSpec("numeric")},
             profile=True,
             ordered=ordered,
+            ratings=labels,
+            events=EVENTS if labels else (),
+            num_positions=NUM_POSITIONS if labels else 0,
         )
         writer.finish(schema, source={"name": "small_world"}, split_rule="given")
     return folder

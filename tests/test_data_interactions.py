@@ -10,7 +10,7 @@ import pytest
 
 import mmrec_tf as mm
 from data import interactions
-from data.interactions import InteractionColumns, read_interactions
+from data.interactions import InteractionColumns, event_types, read_interactions
 from data.tables import Skipped, Table
 
 HEADER = "user,item,timestamp,rating,weight,event,split"
@@ -57,6 +57,10 @@ def test_every_column(tmp_path):
     assert events.weight.tolist() == [1, 0.5, 0] and events.weight.dtype == np.float32
     assert events.event_weight.tolist() == [1, 5, 0] and events.event_weight.dtype == np.float32
     assert events.split.tolist() == [TRAIN, VALID, TEST] and events.split.dtype == np.int8
+    # A type of weight 0, whose interactions are dropped, has no column.
+    assert events.events.tolist() == [[True, False], [False, True], [False, False]]
+    assert events.events.dtype == bool
+    assert events.position is None
 
 
 def test_columns_that_are_not_there(tmp_path):
@@ -66,6 +70,40 @@ def test_columns_that_are_not_there(tmp_path):
     assert events.timestamp.tolist() == [0] and events.timestamp.dtype == np.int64
     assert events.split.tolist() == [0] and events.split.dtype == np.int8
     assert events.rating is None and events.weight is None and events.event_weight is None
+    assert events.events is None and events.position is None
+
+
+def test_types_have_columns_in_the_order_of_their_weights(tmp_path):
+    weights = {"return": 0.0, "buy": 5.0, "rare": 0.0, "view": 1.0}
+    rows = [f"u,i{n},1,1,1,{name},train" for n, name in enumerate(weights)]
+    found = read(write(tmp_path, *rows), event_weights=weights)[0].events
+    assert np.argwhere(found).tolist() == [[1, 0], [3, 1]]
+    assert event_types(weights) == ("buy", "view") and event_types({}) == ()
+
+
+def test_positions(tmp_path):
+    rows = ["u,a,0", "u,b,", "u,c,17", "u,d,3.0", "u,e,9999"]
+    for name, columns in (("position", {}), ("slot", {"position": "slot"})):
+        table = write(tmp_path, *rows, header=f"user,item,{name}")
+        events = read(table, given=False, event_weights={}, **columns)[0]
+        assert events.position.tolist() == [0, -1, 17, 3, 9999]
+        assert events.position.dtype == np.int32
+    # Of another name it is not looked for.
+    assert read(table, given=False, event_weights={})[0].position is None
+    with pytest.raises(mm.ConfigError, match="wanted a column 'rank'"):
+        read(table, given=False, event_weights={}, position="rank")
+
+
+@pytest.mark.parametrize("cell", ["-1", "first", "1.5", "10000", "nan", "inf"])
+def test_a_position_that_is_none_is_named(tmp_path, cell):
+    table = write(tmp_path, "u,a,1", f"u,b,{cell}", "u,c,2", header="user,item,position")
+    with pytest.raises(
+        mm.DatasetError, match=rf"line 3: position: wanted a .*number.*; got '{cell}'"
+    ):
+        read(table, given=False, event_weights={})
+    events, _, items, skipped = read(table, given=False, event_weights={}, skip=True)
+    assert events.position.tolist() == [1, 2] and items == ["a", "c"]
+    assert list(skipped.values()) == [1]
 
 
 def test_users_and_items_known_before_keep_their_numbers(tmp_path):

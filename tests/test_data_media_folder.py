@@ -490,6 +490,52 @@ def test_other_column_names(root):
     assert present(directory) == {"a": "text image audio"}
 
 
+def test_types_and_positions_reach_the_dataset(root):
+    rewrite(
+        root,
+        "interactions.csv",
+        "user,item,timestamp,event,rank,split",
+        "u1,a,20,buy,,train",
+        "u1,a,10,view,3,train",
+        "u1,b,30,view,,train",
+        "u1,c,40,view,0,valid",
+        "u1,c,50,buy,1,test",
+        "u1,c,45,cart,1,valid",
+        "u1,b,60,return,8,test",
+    )
+    manifest, directory = prepare(
+        root,
+        columns=InteractionColumns(position="rank"),
+        selection=SelectionOptions(
+            event_weights={"view": 1.0, "return": 0.0, "cart": 2.0, "buy": 5.0}
+        ),
+    )
+    schema = records.read_schema(directory)
+    assert (schema.events, schema.num_positions) == (("view", "cart", "buy"), 4)
+    assert manifest["counts"]["dropped"]["interactions event_weight_0"] == 1
+    train = records.read_interactions(directory, schema, "train")
+    assert train.item.tolist() == [0, 1] and train.position.tolist() == [3, -1]
+    assert train.events.tolist() == [[True, False, True], [True, False, False]]
+    # It was put into the cart within valid, and bought in test only.
+    valid = records.read_interactions(directory, schema, "valid")
+    assert valid.events.tolist() == [[True, True, False]] and valid.position.tolist() == [0]
+    assert valid.weight.tolist() == [2]
+
+
+def test_positions_that_are_all_unknown_are_none(root):
+    rewrite(root, "interactions.csv", "user,item,position", "u1,a,", "u2,b,")
+    schema = records.read_schema(prepare(root)[1])
+    assert schema.num_positions == 0
+    # With no column at all, what is read is the same.
+    one = records.read_interactions(root.parent / "d", schema, "train")
+    rewrite(root, "interactions.csv", "user,item", "u1,a", "u2,b")
+    other = records.read_interactions(prepare(root, "e")[1], schema, "train")
+    for column, twin in zip(one, other, strict=True):
+        np.testing.assert_array_equal(column, twin)
+    for path in ("schema.json", "interactions/train/part-00000-of-00001.tfrecord"):
+        assert (root.parent / "d" / path).read_bytes() == (root.parent / "e" / path).read_bytes()
+
+
 def test_one_row_and_an_empty_table_of_items(root):
     rewrite(root, "items.csv", "item,title,image,audio")
     rewrite(root, "interactions.csv", "user,item", "u,a")

@@ -241,6 +241,19 @@ def test_train_does_not_know_of_later_events(options, weights):
     done = select(given, event_weights={"any": 1}, **options)
     assert done.events.item.tolist() == [1, 2, 3]
     assert done.events.weight.tolist() == weights
+    # Nor do its types tell train of them: one for what weighs 1, another for what weighs 5.
+    given = given._replace(events=np.eye(2, dtype=bool)[[0, 0, 0, 1, 1]])
+    done = select(given, event_weights={"any": 1}, **options)
+    assert done.events.events.tolist() == [[True, weight == 5] for weight in weights]
+
+
+def test_the_position_is_that_of_the_row_that_stays():
+    rows = ((0, 1, 20), (0, 1, 10), (0, 2, 30), (0, 3, 5))
+    given = events(*rows)._replace(position=np.int32([4, 2, -1, 0]))
+    assert select(given).events.position.tolist() == [2, -1, 0]
+    # Where none that is left has one, there are none.
+    assert select(given._replace(position=np.int32([4, -1, -1, -1]))).events.position is None
+    assert select(events(*rows)).events.position is None
 
 
 # Who stays
@@ -314,6 +327,10 @@ def test_a_core_counts_given_splits_together():
         ({"event_weights": {"view": -1.0}}, "wanted types with weights of 0 or more; got view=-1"),
         ({"event_weights": {"": 1.0}}, "wanted types with weights"),
         ({"event_weights": {"view": 0.0}}, "wanted one above 0"),
+        (
+            {"event_weights": {f"e{n}": 1.0 for n in range(63)} | {"none": 0.0}},
+            "event_weights: wanted at most 62 types above 0; got 63",
+        ),
     ],
 )
 def test_options_that_cannot_be_used(options, message):
@@ -375,7 +392,7 @@ def test_arguments_by_default_are_the_options_by_default():
 def test_arguments_become_options():
     words = "--split random --valid-share 0.2 --test-share 0.3 --split-seed 7 --k-core 5"
     words += " --min-rating 3.5 --event-weights view=1,purchase=5,a=b=0 --event-column kind"
-    arguments = parse(*words.split(), "--split-column", "part")
+    arguments = parse(*words.split(), "--split-column", "part", "--position-column", "rank")
     assert selection_options.from_arguments(arguments) == SelectionOptions(
         split="random",
         valid_share=0.2,
@@ -386,7 +403,7 @@ def test_arguments_become_options():
         event_weights={"view": 1.0, "purchase": 5.0, "a=b": 0.0},
     )
     columns = selection_options.columns_from_arguments(arguments)
-    assert columns == InteractionColumns(event="kind", split="part")
+    assert columns == InteractionColumns(event="kind", split="part", position="rank")
     arguments = parse("--split", "time", "--valid-from", "1970-01-02", "--test-from", "90000")
     assert selection_options.from_arguments(arguments).borders == (86400, 90000)
 

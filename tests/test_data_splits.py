@@ -207,17 +207,32 @@ def test_the_k_core_is_a_core_and_the_largest(k):
     assert {(u, i) for u, i in zip(user[kept].tolist(), item[kept].tolist(), strict=True)} == left
 
 
-def test_the_largest_weight_of_events_that_came_in_time():
+def test_the_largest_weight_and_all_types_of_events_that_came_in_time():
     given = events((0, 5, 10, 0), (0, 5, 20, 0), (0, 5, 30, 0), (0, 6, 10, 0), (0, 6, 10, 0))
-    given = given._replace(weight=np.float32([1, 3, 5, 2, 4]))
+    given = given._replace(
+        weight=np.float32([1, 3, 5, 2, 4]),
+        events=np.eye(4, dtype=bool)[[0, 2, 1, 3, 3]],
+        position=np.int32([7, 8, 9, -1, 3]),
+    )
     distinct = splits.drop_duplicates(given)
     assert distinct.weight.tolist() == [1, 2]
     split = np.zeros(5, np.int8)
-    assert splits.largest_weight(distinct, given, begun=split).tolist() == [5, 4]
+
+    def merged(distinct):
+        done = splits.merge(distinct, given, begun=split)
+        # Of all else, the position among it, the row that stays decides.
+        for name in ("user", "item", "timestamp", "rating", "split", "position"):
+            assert getattr(done, name).tolist() == getattr(distinct, name).tolist()
+        return done.weight.tolist(), [np.flatnonzero(row).tolist() for row in done.events]
+
+    assert merged(distinct) == ([5, 4], [[0, 1, 2], [3]])
     split[2] = VALID
-    assert splits.largest_weight(distinct, given, begun=split).tolist() == [3, 4]
+    assert merged(distinct) == ([3, 4], [[0, 2], [3]])
     # Of a pair that is no longer there, nothing.
-    assert splits.largest_weight(distinct.take([1]), given, begun=split).tolist() == [4]
+    assert merged(distinct.take([1])) == ([4], [[3]])
+    # What was given stays as it was.
+    assert distinct.weight.tolist() == [1, 2] and distinct.events.sum() == 2
+    assert splits.merge(distinct._replace(events=None), given, begun=split).events is None
 
 
 def test_numbers_without_gaps():
@@ -231,8 +246,9 @@ def test_numbers_without_gaps():
 class Written(list):
     """Stands in for a dataset writer."""
 
-    def write_interactions(self, split, user, *, item, timestamp, rating, weight):
+    def write_interactions(self, split, user, *, item, timestamp, rating, **more):
         self.append((split, user, item.tolist(), timestamp.tolist(), rating.tolist()))
+        self.more = more
 
 
 def test_written_by_user_oldest_first():
@@ -246,3 +262,10 @@ def test_written_by_user_oldest_first():
         ("train", 1, [2, 3, 1], [10, 10, 20], [2, 4, 0]),
         ("test", 0, [1], [5], [1]),
     ]
+    assert written.more == {"weight": None, "events": None, "position": None}
+    given = given._replace(events=np.eye(5, dtype=bool), position=3 * np.arange(5, dtype=np.int32))
+    splits.write(written, given)
+    more = {
+        name: None if column is None else column.tolist() for name, column in written.more.items()
+    }
+    assert more == {"weight": None, "events": [[0, 1, 0, 0, 0]], "position": [3]}

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -13,7 +14,8 @@ import pytest
 import mmrec_tf as mm
 from data import ceiling, planted, synthetic, synthetic_media
 from data.item_shards import runner
-from data.planted import Met, Truth, World
+from data.planted import Context, Met, Truth, World
+from data.prepare import main
 from data.synthetic import Synthetic
 from mmrec_tf import metrics, records
 
@@ -284,6 +286,179 @@ def test_the_ceiling_is_that_of_the_dataset(toy):
         assert found[split]["recall@10"] > found["popularity"][split]["recall@10"]
 
 
+# The context effect
+
+
+RATED = dataclasses.replace(SMALL, num_users=200, context_effect=1.5)
+
+
+@pytest.fixture(scope="module")
+def rated(tmp_path_factory) -> pathlib.Path:
+    """A world with ratings, with its source kept beside it."""
+    folder = tmp_path_factory.mktemp("rated")
+    synthetic.prepare(Synthetic(RATED, str(folder / "source")), folder / "d", run=runner(0))
+    return folder
+
+
+def context_of(world: World) -> Context:
+    truth_seed, *_, seed = np.random.SeedSequence(world.seed).spawn(5)
+    truth = planted.draw_truth(world, np.random.default_rng(truth_seed))
+    return planted.draw_context(world, truth, np.random.default_rng(seed))
+
+
+def test_tell_apart_is_right_where_it_can_be_counted():
+    liked = np.array([True, True, False, False, True])
+    probability = np.array([0.9, 0.5, 0.5, 0.2, 0.1])
+    found = ceiling.tell_apart(ceiling.Outcomes(liked, probability))
+    # Of 6 pairs: 0.9 wins twice, 0.5 ties and wins, 0.1 loses twice.
+    assert found == {
+        "auc": pytest.approx((2 + 1.5 + 0) / 6),
+        "log_loss": pytest.approx(-np.log([0.9, 0.5, 0.5, 0.8, 0.1]).mean()),
+    }
+    one_kind = ceiling.Outcomes(np.ones(2, bool), np.array([0.5, 0.5]))
+    assert ceiling.tell_apart(one_kind) == {"log_loss": pytest.approx(math.log(2))}
+    assert ceiling.tell_apart(ceiling.Outcomes(np.zeros(0, bool), np.zeros(0))) == {}
+
+
+def test_tell_apart_agrees_with_all_pairs():
+    rng = np.random.default_rng(0)
+    probability = rng.integers(1, 10, 300) / 10
+    liked = rng.random(300) < probability
+    above, below = probability[liked][:, None], probability[~liked][None]
+    wanted = ((above > below) + 0.5 * (above == below)).mean()
+    assert ceiling.tell_apart(ceiling.Outcomes(liked, probability))["auc"] == pytest.approx(wanted)
+
+
+def test_the_hour_decides_by_the_formula_of_the_page():
+    context = Context(np.array([1, -1]), np.array([1, -1]), 2.0)
+    hours = np.array([0, 5, 6, 17, 18, 23])
+    half = np.array([-1, -1, 1, 1, -1, -1])
+    for day in (0, 19_000):
+        seconds = (24 * day + hours) * 3600 + 3599
+        for user, item in itertools.product((0, 1), (0, 1)):
+            agree = context.user[user] * context.item[item] * half
+            got = context.probability(user, np.full(6, item), seconds)
+            np.testing.assert_allclose(got, 1 / (1 + np.exp(-2.0 * agree)))
+
+
+def test_of_a_user_and_an_item_nothing_can_be_learned():
+    """Over the hours of a day the chance is even, for each user with each item."""
+    context = context_of(RATED)
+    users, items = np.arange(RATED.num_users), np.arange(RATED.num_items)
+    user, item, hour = (part.ravel() for part in np.meshgrid(users, items, np.arange(24)))
+    chance = context.probability(user, item, 3600 * hour)
+    shape = (len(items), len(users), 24)
+    np.testing.assert_allclose(chance.reshape(shape).mean(axis=2), 0.5, atol=1e-12)
+    # So it is over users or items, whatever two of the three are.
+    for side in (context.user, context.item):
+        assert set(np.unique(side)) == {-1, 1}
+    assert abs(context.user.mean()) < 0.25
+    truth = planted.draw_truth(RATED, np.random.default_rng(0))
+    sides = planted.draw_context(RATED, truth, np.random.default_rng(1)).item
+    by_cluster = [set(sides[truth.cluster == n].tolist()) for n in range(RATED.clusters)]
+    assert sorted(map(tuple, by_cluster)) == [(-1,)] * 2 + [(1,)] * 2
+
+
+def test_ratings_follow_user_item_and_hour_and_no_two_of_them(rated):
+    schema = records.read_schema(rated / "d")
+    assert schema.ratings and list(schema.user_features) == ["shift"]
+    context = context_of(RATED)
+    spec = schema.user_features["shift"]
+    for number, user in enumerate(records.read_users(rated / "d", schema)):
+        (category,) = user.features["shift"]
+        name = spec.vocabulary[category - 1 - spec.oov_buckets]
+        assert name == ("early" if context.user[number] == 1 else "late")
+    data = records.read_interactions(rated / "d", schema, "train")
+    assert set(data.rating.tolist()) == {1, 5}
+    liked = data.rating == 5
+    hour = data.timestamp // 3600 % 24
+    half = np.where((hour >= 6) & (hour < 18), 1, -1)
+    np.testing.assert_allclose(np.bincount(hour, minlength=24) / len(hour), 1 / 24, atol=0.015)
+    leaning, side = context.user[data.user], context.item[data.item]
+    chance = 1 / (1 + math.exp(-1.5))
+    noise = 4 * 0.5 / math.sqrt(len(liked) / 2)
+    for pair in (leaning * side, leaning * half, side * half):
+        for sign in (-1, 1):
+            assert liked[pair == sign].mean() == pytest.approx(0.5, abs=noise)
+    for sign in (-1, 1):
+        share = liked[leaning * side * half == sign].mean()
+        assert share == pytest.approx(chance if sign == 1 else 1 - chance, abs=noise)
+
+
+def test_the_ceiling_of_ratings_is_that_of_the_dataset(rated):
+    dataset = mm.open_dataset(rated / "d")
+    context = context_of(RATED)
+    chance = 1 / (1 + math.exp(-1.5))
+    for split in ("valid", "test"):
+        data = dataset.interactions(split)
+        outcomes = ceiling.Outcomes(
+            data.rating == 5, context.probability(data.user, data.item, data.timestamp)
+        )
+        found = dataset.ceiling(split)
+        assert {n: found[n] for n in ("auc", "log_loss")} == pytest.approx(
+            ceiling.tell_apart(outcomes)
+        )
+        # Half of all agree, and those are liked with the chance that others are not: of one that
+        # is liked and one that is not, both agree or neither does in 2 p (1 - p) of all cases.
+        assert found["auc"] == pytest.approx(chance**2 + chance * (1 - chance), abs=0.05)
+        entropy = -chance * math.log(chance) - (1 - chance) * math.log(1 - chance)
+        assert found["log_loss"] == pytest.approx(entropy, abs=0.08)
+        assert "recall@10" in found and "users" not in found
+
+
+def test_whom_a_user_meets_stays_as_it_is(toy, tmp_path):
+    world = dataclasses.replace(SMALL, context_effect=3.0)
+    synthetic.prepare(Synthetic(world, str(tmp_path / "source")), tmp_path / "d", run=runner(0))
+    schema, plain = (records.read_schema(folder / "d") for folder in (tmp_path, toy))
+    assert schema.ordered == plain.ordered and schema.modalities == plain.modalities
+    for split in ("train", "valid", "test"):
+        one = records.read_interactions(tmp_path / "d", schema, split)
+        other = records.read_interactions(toy / "d", plain, split)
+        for name in ("user", "item", "timestamp"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for name in ("items.csv", "triples.csv", "truth.csv"):
+        path = pathlib.Path("source") / name
+        assert (tmp_path / path).read_bytes() == (toy / path).read_bytes()
+    found, wanted = (json.loads((f / "d/ceiling.json").read_text()) for f in (tmp_path, toy))
+    assert found["popularity"] == wanted["popularity"]
+    for split in ("valid", "test"):
+        assert {n: found[split][n] for n in wanted[split]} == wanted[split]
+
+
+def test_without_a_context_effect_nothing_is_said_of_it(toy):
+    assert not (toy / "source" / "users.csv").exists()
+    assert list(read_table(toy / "source" / "interactions.csv")[0]) == [
+        "user",
+        "item",
+        "timestamp",
+        "split",
+    ]
+    assert "context_effect" not in records.read_manifest(toy / "d")["source"]["arguments"]
+    assert "auc" not in mm.open_dataset(toy / "d").ceiling("test")
+
+
+def test_equal_seeds_make_equal_ratings(rated, tmp_path):
+    again = synthetic.prepare(Synthetic(RATED), tmp_path / "again", run=runner(0))
+    assert again == records.read_manifest(rated / "d")
+    assert again["source"]["arguments"]["context_effect"] == 1.5
+    stronger = dataclasses.replace(RATED, context_effect=3.0)
+    other = synthetic.prepare(Synthetic(stronger), tmp_path / "other", run=runner(0))
+    assert again["sha256"] != other["sha256"]
+
+
+def test_the_command_takes_a_context_effect(tmp_path, capsys):
+    out = str(tmp_path / "d")
+    words = ["synthetic", "--users", "1", "--items", "12", "--workers", "0", "--out", out]
+    assert main([*words, "--context-effect", "20"]) == 0
+    dataset = mm.open_dataset(out)
+    # Beyond doubt, and of one kind or of both.
+    for split in ("valid", "test"):
+        found = dataset.ceiling(split)
+        assert found["log_loss"] < 1e-6 and found.get("auc", 1.0) == 1.0
+    assert main([*words, "--overwrite", "--context-effect", "-1"]) == 2
+    assert "context_effect: wanted 0 to 20; got -1.0" in capsys.readouterr().err
+
+
 def test_equal_seeds_make_equal_worlds(toy, tmp_path):
     again = synthetic.prepare(Synthetic(SMALL), tmp_path / "again", run=runner(0))
     other = synthetic.prepare(
@@ -301,6 +476,8 @@ def test_equal_seeds_make_equal_worlds(toy, tmp_path):
         ({"num_users": 0}, "users: wanted at least 1"),
         ({"seed": -1}, "seed: wanted 0 or more"),
         ({"num_clusters": 3}, "clusters: wanted 4 to 30; got 3"),
+        ({"context_effect": -0.5}, "context_effect: wanted 0 to 20; got -0.5"),
+        ({"context_effect": math.nan}, "context_effect: wanted 0 to 20; got nan"),
         ({"num_items": 30, "num_clusters": 11}, "clusters: wanted 4 to 10; got 11"),
     ],
 )

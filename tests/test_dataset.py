@@ -40,6 +40,8 @@ def write(folder, *, train=TRAIN, valid=VALID, ordered=False, num_items=6, **col
                 num_items=num_items,
                 ordered=ordered,
                 ratings="rating" in columns,
+                events=("view", "buy") if "events" in columns else (),
+                num_positions=9 if "position" in columns else 0,
             ),
             source={"name": "test"},
             split_rule="given",
@@ -499,6 +501,55 @@ def test_the_seed_decides_which_part_of_a_long_history_is_seen(tmp_path):
     assert one[0] != one[1] and one[0] != other[0]
 
 
+def test_times_types_and_positions_go_with_their_example(tmp_path):
+    columns = {
+        "timestamp": [10**10, 2 * 10**10, 3 * 10**10, 4 * 10**10, 5 * 10**10],
+        "events": [[0, 0], [1, 0], [0, 1], [1, 1], [1, 0]],
+        "position": [-1, 8, 0, 3, 4],
+    }
+    dataset = write(tmp_path / "d", **columns)
+    for split, users in (("train", TRAIN), ("valid", VALID)):
+        number = 0
+        for batch in dataset.batches(split, 3, shuffle=True).as_numpy_iterator():
+            names = ("user", "item", "time", "events", "position")
+            for person, item, time, events, position in zip(
+                *(batch[name] for name in names), strict=True
+            ):
+                place = users[person].index(item)
+                assert time == columns["timestamp"][place]
+                assert position == columns["position"][place]
+                assert events.tolist() == columns["events"][place]
+                number += 1
+        assert number == sum(map(len, users))
+
+
+def test_without_times_types_and_positions_batches_say_so(tmp_path):
+    dataset = write(tmp_path / "d", timestamp=[0] * 5)
+    for batch in dataset.batches("train", 3).as_numpy_iterator():
+        assert (batch["time"] == 0).all() and (batch["position"] == -1).all()
+        assert batch["events"].shape == (len(batch["item"]), 0)
+
+
+def test_the_labeled_world_is_the_small_world_with_labels(dataset, labeled):
+    plain, train = dataset.interactions("train"), labeled.interactions("train")
+    for one, other in zip(plain[:3], train[:3], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert labeled.schema.events == small_world.EVENTS and labeled.schema.ratings
+    for split in ("train", "valid", "test"):
+        data = labeled.interactions(split)
+        own = data.item % 3 == data.user % 3
+        np.testing.assert_array_equal(data.rating, np.where(own, 5, 2))
+        assert 0 < own.mean() < 1 and data.events[:, 0].all()
+        np.testing.assert_array_equal(data.events[:, 1], own & (data.item % 2 == 0))
+        assert set(data.position.tolist()) == {0, 1, 2, 3}
+    # Nobody meets an item of another cluster twice.
+    low = [labeled.interactions(split) for split in ("train", "valid", "test")]
+    low = np.concatenate([(data.user * 100 + data.item)[data.rating == 2] for data in low])
+    assert len(np.unique(low)) == len(low) == 3 * small_world.NUM_USERS - 1
+    batches = labeled.batches("train", 16, drop_remainder=True)
+    assert batches.element_spec == labeled.schema.batch_spec(16, 50)
+
+
 # Dislikes
 
 
@@ -594,6 +645,113 @@ def test_without_the_setting_nothing_is_disliked(tmp_path):
     low = dataset.batches("train", 3, user=user(3), retrieval=below(1.0))
     assert examples(low) == examples(dataset.batches("train", 3, user=user(3)))
     assert low.element_spec["disliked"].shape.as_list() == [None, 0]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_what_is_disliked_may_be_an_example_with_what_is_liked_before_it(tmp_path, exact):
+    dataset = write(tmp_path / "d", ordered=True, rating=RATING)
+    options = {"user": user(3), "retrieval": below(3.0), "keep_disliked": True}
+    batches = dataset.batches("train", 4, drop_remainder=exact, **options)
+    assert batches.element_spec == dataset.schema.batch_spec(4 if exact else None, 3, 2)
+    # Items 1 and 3 of user 0 and item 0 of user 3 are rated below 3.
+    assert examples(batches) == {
+        (0, 0): [],
+        (0, 1): [0],
+        (0, 2): [0],
+        (0, 3): [0, 2],
+        (0, 4): [0, 2],
+        (1, 5): [],
+        (3, 3): [],
+        (3, 0): [3],
+    }
+    found = disliked(batches)
+    # One that is disliked is among its own row's.
+    assert sorted(found[0, 1]) == sorted(found[0, 0]) == [1, 3] and found[3, 0] == [0]
+    assert examples(dataset.batches("train", 4, **{**options, "user": user(1)}))[0, 3] == [2]
+
+
+def test_what_is_disliked_may_be_an_example_with_all_that_is_liked(tmp_path):
+    dataset = write(tmp_path / "d", rating=RATING, timestamp=[10, 20, 30, 40, 50])
+    options = {"retrieval": below(3.0), "keep_disliked": True}
+    for length in (3, 9):
+        batches = dataset.batches("train", 4, user=user(length, "others"), **options)
+        assert examples(batches) == {
+            (0, 0): [2, 4],
+            (0, 1): [0, 2, 4],
+            (0, 2): [0, 4],
+            (0, 3): [0, 2, 4],
+            (0, 4): [0, 2],
+            (1, 5): [],
+            (3, 3): [],
+            (3, 0): [3],
+        }
+    gaps = {}
+    for batch in batches.as_numpy_iterator():
+        for person, item, gap in zip(batch["user"], batch["item"], batch["gap"], strict=True):
+            gaps[person, item] = gap[gap >= 0].tolist()
+    assert gaps[0, 1] == [40, 20, 0] and gaps[0, 2] == [40, 0] and gaps[3, 0] == [0]
+
+
+@pytest.mark.parametrize("context", ["past", "others"])
+@pytest.mark.parametrize("length", [1, 3, 50])
+def test_histories_of_all_examples_against_a_plain_count(tmp_path, context, length):
+    """Many users, liked and disliked at random, some of them all; ties in time."""
+    rng = np.random.default_rng(0)
+    train = [rng.permutation(40)[: rng.integers(0, 20)].tolist() for _ in range(30)]
+    times, rating = np.sort(rng.integers(0, 9, 20)), rng.integers(1, 6, 20).astype(float)
+    dataset = write(
+        tmp_path / "d", train=train, valid=[], num_items=40, timestamp=times, rating=rating
+    )
+    batches = dataset.batches(
+        "train", 16, user=user(length, context), retrieval=below(3.0), keep_disliked=True
+    )
+    found = examples(batches)
+    assert len(found) == sum(map(len, train))
+    windows = 0
+    for (person, item), history in found.items():
+        own = train[person]
+        liked = [i for place, i in enumerate(own) if rating[place] >= 3 and i != item]
+        if context == "past":
+            liked = [i for i in liked if own.index(i) < own.index(item)]
+            assert history == liked[-length:]
+        elif len(liked) <= length:
+            assert history == liked
+        else:
+            # Any part of it that wraps around.
+            start = liked.index(history[0])
+            assert history == (liked[start:] + liked[:start])[:length]
+            windows += start > 0
+    assert bool(windows) == (context == "others" and length < 20)
+
+
+def test_what_is_no_click_may_be_another_bound_than_what_no_history_holds(tmp_path):
+    dataset = write(tmp_path / "d", ordered=True, rating=RATING)
+    options = {"user": user(3), "keep_disliked": True}
+    for bound in (None, 3.0):
+        batches = dataset.batches(
+            "train", 4, retrieval=below(bound), unclicked_below=3.0, **options
+        )
+        assert sorted(disliked(batches)[0, 0]) == [1, 3]
+        held = dataset.batches("train", 4, retrieval=below(bound), **options)
+        assert examples(batches) == examples(held)
+    everything = dataset.batches("train", 4, user=user(3))
+    assert examples(dataset.batches("train", 4, unclicked_below=3.0, **options)) == examples(
+        everything
+    )
+
+
+def test_where_nothing_is_disliked_nothing_is_kept_by_it(tmp_path):
+    dataset = write(tmp_path / "d", ordered=True, rating=RATING)
+    for retrieval in (None, below(1.0)):
+        options = {"user": user(3), "retrieval": retrieval}
+        plain = dataset.batches("train", 3, **options)
+        kept = dataset.batches("train", 3, keep_disliked=True, **options)
+        for one, other in zip(plain.as_numpy_iterator(), kept.as_numpy_iterator(), strict=True):
+            for name, value in one.items():
+                np.testing.assert_array_equal(value, other[name])
+    # Other splits keep all their examples in any case.
+    valid = dataset.batches("valid", 2, retrieval=below(3.0), keep_disliked=True)
+    assert examples(valid) == examples(dataset.batches("valid", 2, retrieval=below(3.0)))
 
 
 def test_of_many_dislikes_all_are_seen_in_time(tmp_path):

@@ -304,6 +304,33 @@ def test_a_service_gives_gaps_and_dislikes_too(tmp_path, service):
     assert len(drawn) > 2 and all(plain[pair] == row for pair, row in drawn.items())
 
 
+def test_a_service_keeps_what_is_disliked_with_its_labels(tmp_path, service):
+    columns = {
+        "rating": [5.0, 1.0, 3.0, 2.5, 4.0],
+        "events": [[1, 0], [1, 1], [0, 1], [0, 0], [1, 0]],
+        "position": [4, 0, 1, 3, 2],
+    }
+    dataset = write(tmp_path / "d", **columns)
+
+    def rows(balance=0.0, **options):
+        retrieval = RetrievalConfig(disliked_below=3.0, item_balance=balance)
+        options |= {"user": user(3), "retrieval": retrieval, "keep_disliked": True}
+        names = ("user", "item", "history", "time", "events", "position", "rating")
+        return {
+            (person, item): rest
+            for batch in dataset.batches("train", 2, **options).repeat(8).as_numpy_iterator()
+            for person, item, *rest in zip(*(batch[n].tolist() for n in names), strict=True)
+        }
+
+    plain = rows()
+    assert plain[0, 1] == [[0, 2, 4], 1, [1.0, 1.0], 0, 1.0]
+    assert len(plain) == 8
+    assert rows(data_service=service) == rows(data_service=service, shuffle=True) == plain
+    for options in ({"shuffle": True}, {"balance": 0.5}, {"data_service": service, "balance": 0.5}):
+        drawn = rows(**options)
+        assert len(drawn) > 2 and all(plain[pair] == row for pair, row in drawn.items())
+
+
 def test_orders_are_taken_in_turn(dataset, service):
     served = dataset.batches("train", 500, shuffle=True, data_service=service)
     orders = [tuple(pairs(served)) for _ in range(NUM_ORDERS + 1)]

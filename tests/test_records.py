@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -77,7 +78,8 @@ def shard(directory: pathlib.Path, folder: str) -> pathlib.Path:
 
 
 def rows(interactions: records.Interactions) -> list[tuple]:
-    return list(zip(*(column.tolist() for column in interactions), strict=True))
+    """User, item, timestamp, rating and weight."""
+    return list(zip(*(column.tolist() for column in interactions[:5]), strict=True))
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -264,7 +266,108 @@ def test_columns_have_the_promised_types(tmp_path):
             np.int64,
             np.float32,
             np.float32,
+            bool,
+            np.int32,
         ]
+        assert interactions.events.shape == (len(interactions.user), 0)
+
+
+TYPED = dataclasses.replace(SCHEMA, events=("view", "cart", "buy"), num_positions=4)
+
+
+def write_typed(directory: pathlib.Path, schema: Schema = TYPED, **columns) -> None:
+    """Two interactions of user 0 and one of user 2, all in train."""
+    events = [[True, False, False], [False, True, True], [False] * 3]
+    columns = {"events": events, "position": [3, -1, 0], **columns}
+    with records.DatasetWriter(directory) as writer:
+        for i in range(2):
+            writer.write_item(f"i{i}")
+        for i in range(3):
+            writer.write_user(f"u{i}")
+        for user, part, items in ((0, slice(0, 2), [1, 0]), (2, slice(2, 3), [0])):
+            some = {name: values and values[part] for name, values in columns.items()}
+            writer.write_interactions("train", user, item=items, timestamp=items, **some)
+        writer.finish(schema, source={"name": "test"}, split_rule="given")
+
+
+def test_types_and_positions_that_are_written_are_read(tmp_path):
+    write_typed(tmp_path / "d")
+    schema = records.read_schema(tmp_path / "d")
+    assert schema == TYPED
+    train = records.read_interactions(tmp_path / "d", schema, "train")
+    assert train.events.tolist() == [[True, False, False], [False, True, True], [False] * 3]
+    assert train.position.tolist() == [3, -1, 0]
+    for split in SPLITS:  # an empty one, too
+        found = records.read_interactions(tmp_path / "d", schema, split)
+        assert (found.events.dtype, found.position.dtype) == (bool, np.int32)
+        assert found.events.shape == (len(found.user), 3)
+
+
+def test_the_last_of_62_types(tmp_path):
+    schema = dataclasses.replace(TYPED, events=tuple(f"e{n}" for n in range(62)))
+    events = np.stack([np.arange(62) == 61, np.arange(62) == 0, np.ones(62, bool)])
+    write_typed(tmp_path / "d", schema, events=events.tolist())
+    found = records.read_interactions(tmp_path / "d", schema, "train").events
+    np.testing.assert_array_equal(found, events)
+
+
+def test_a_record_as_it_lies_on_disk(tmp_path):
+    write_typed(tmp_path / "d", position=[3, -1, -1])
+    made = tf.data.TFRecordDataset(str(shard(tmp_path / "d", "interactions/train")))
+    found = [tf.train.Example.FromString(r.numpy()).features.feature for r in made]
+    assert list(found[0]["events"].int64_list.value) == [0b001, 0b110]
+    assert list(found[0]["position"].int64_list.value) == [3, -1]
+    # Left out where all are unknown.
+    assert set(found[1]) == {"user", "item", "timestamp", "events"}
+    train = records.read_interactions(tmp_path / "d", TYPED, "train")
+    assert train.position.tolist() == [3, -1, -1]
+
+
+def test_what_was_read_can_be_written(tmp_path):
+    """As it is, whether there are types and positions or not."""
+    for name, fill_in in (("plain", write), ("typed", write_typed)):
+        fill_in(tmp_path / name)
+        schema = records.read_schema(tmp_path / name)
+        train = records.read_interactions(tmp_path / name, schema, "train")
+        with records.DatasetWriter(tmp_path / f"{name} again") as writer:
+            for user in np.unique(train.user).tolist():
+                own = {n: c[train.user == user] for n, c in train._asdict().items() if n != "user"}
+                writer.write_interactions("train", user, **own)
+            for i in range(3):
+                writer.write_user(f"u{i}")
+            for i in range(2):
+                writer.write_item(f"i{i}")
+            writer.finish(schema, source={"name": "test"}, split_rule="given")
+        again = records.read_interactions(tmp_path / f"{name} again", schema, "train")
+        for column, twin in zip(train, again, strict=True):
+            np.testing.assert_array_equal(column, twin)
+
+
+def test_where_the_schema_has_neither_there_is_none(tmp_path):
+    write(tmp_path / "d")
+    train = records.read_interactions(tmp_path / "d", SCHEMA, "train")
+    assert train.events.shape == (3, 0) and train.position.tolist() == [-1, -1, -1]
+    (record,) = tf.data.TFRecordDataset(str(shard(tmp_path / "d", "interactions/valid")))
+    names = tf.train.Example.FromString(record.numpy()).features.feature.keys()
+    assert names == {"user", "item", "timestamp", "rating"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"events": None}, "record 1 has another number of masks of events than of items"),
+        (
+            {"events": [[0] * 4, [0] * 4, [0, 0, 0, 1]]},
+            "names a type of event beyond the schema's 3",
+        ),
+        ({"position": [0, 4, 0]}, "record 1 names a position beyond the schema's 4"),
+        ({"position": [0, 0, -2]}, "record 2 names a position beyond the schema's 4"),
+    ],
+)
+def test_types_and_positions_that_do_not_fit_are_refused(tmp_path, columns, message):
+    write_typed(tmp_path / "d", **columns)
+    with pytest.raises(mm.DatasetError, match=f"{message}. Write the dataset again"):
+        records.read_interactions(tmp_path / "d", TYPED, "train")
 
 
 def test_nothing_at_all_is_a_dataset(tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -60,6 +61,21 @@ def test_a_schema_from_before_there_were_graphs_has_none():
     assert Schema.from_json(tree) == SCHEMA
 
 
+def test_without_events_and_positions_the_json_says_nothing_of_them():
+    assert not {"events", "num_positions"} & set(SCHEMA.to_json())
+    schema = dataclasses.replace(SCHEMA, events=("view", "buy"), num_positions=7)
+    tree = json.loads(json.dumps(schema.to_json()))
+    assert (tree["events"], tree["num_positions"]) == (["view", "buy"], 7)
+    assert Schema.from_json(tree) == schema
+
+
+def test_no_more_types_of_events_than_an_integer_has_bits():
+    names = tuple(f"e{n}" for n in range(63))
+    assert len(dataclasses.replace(SCHEMA, events=names[:62]).events) == 62
+    with pytest.raises(ConfigError, match="events: wanted at most 62 types; got 63"):
+        dataclasses.replace(SCHEMA, events=names)
+
+
 def test_an_unknown_kind_of_modality_is_refused():
     with pytest.raises(DatasetError, match="wanted one of text, image, audio, vector; got 'smell'"):
         ModalitySpec("smell")
@@ -82,9 +98,14 @@ def test_batch_spec():
         "history": ([8, 20], "int32"),
         "gap": ([8, 20], "float32"),
         "item": ([8], "int32"),
+        "time": ([8], "int64"),
         "rating": ([8], "float32"),
         "weight": ([8], "float32"),
+        "events": ([8, 0], "float32"),
+        "position": ([8], "int32"),
         "disliked": ([8, 0], "int32"),
     }
     assert SCHEMA.batch_spec(8, 20, 3)["disliked"].shape.as_list() == [8, 3]
+    typed = dataclasses.replace(SCHEMA, events=("view", "buy"))
+    assert typed.batch_spec(8, 20)["events"].shape.as_list() == [8, 2]
     assert SCHEMA.batch_spec(None, 20)["history"].shape.as_list() == [None, 20]

@@ -144,21 +144,20 @@ def _parse_interactions(
         check("events", 0, 1 << number, f"a type of event beyond the schema's {number}")
         events = (value["events"][:, None] >> np.arange(number) & 1).astype(bool)
 
-    def column(name: str, default: np.ndarray) -> np.ndarray:
-        full = np.repeat(default, len(row))
+    def column(name: str, default: int, dtype: type) -> np.ndarray:
+        full: np.ndarray = np.full([len(row)], default, dtype)
         full[np.repeat(length[name] > 0, count)] = value[name]
         return full
 
-    value["position"] = column("position", np.int64([-1]))
+    value["position"] = column("position", -1, np.int64)
     number = schema.num_positions
     check("position", -1, number, f"a position beyond the schema's {number}")
-
     part = Interactions(
         user=user[row].astype(np.int32),
         item=value["item"].astype(np.int32),
         timestamp=value["timestamp"],
-        rating=column("rating", np.float32([1])),
-        weight=column("weight", np.float32([1])),
+        rating=column("rating", 1, np.float32),
+        weight=column("weight", 1, np.float32),
         events=events,
         position=value["position"].astype(np.int32),
     )
