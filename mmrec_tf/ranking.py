@@ -129,10 +129,10 @@ class RankingModel(tfrs.Model):
             trainable=False,
         )
         self.item_features = self.user_features = None
-        if settings.features and config.item.features and schema.item_features:
+        if settings.features and schema.item_features:
             sizes = SideFeatures.sizes_of(schema.item_features)
             self.item_features = SideFeatures(sizes, dim, name="item_features")
-        if settings.features and config.user.features and schema.user_features:
+        if settings.features and schema.user_features:
             sizes = SideFeatures.sizes_of(schema.user_features)
             self.user_features = SideFeatures(sizes, dim, name="user_features")
         self.attention = TargetAttention(name="attention") if settings.target_attention else None

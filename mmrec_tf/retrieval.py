@@ -151,7 +151,6 @@ class RetrievalModel(tfrs.Model):
             self.config,
             raw=self.raw_content(dataset),
             encoders=self.encoders,
-            user_features=self.user_tower.features is not None,
             cache=cache,
         )
 

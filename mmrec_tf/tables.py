@@ -23,7 +23,6 @@ def build_tables(
     *,
     raw: Mapping[str, np.ndarray | Content],
     encoders: Mapping,
-    user_features: bool,
     cache=None,
 ) -> tuple[dict, CatalogGraph | None]:
     """Runs the frozen encoders over the catalog, fills the tables and builds the graph.
@@ -34,7 +33,6 @@ def build_tables(
       raw: by encoder, the raw values that it reads; those of the items' modalities in the order of
         the columns of "present", and "profile" where the user tower reads profile texts.
       encoders: by the same names.
-      user_features: whether the user tower reads side features.
       cache: folder for the frozen encoders' vectors, and for tables that do not fit into memory;
         None encodes anew, into memory.
 
@@ -99,12 +97,10 @@ def build_tables(
         "present": tf.constant(present),
         **_counted(dataset, config),
         "item_features": {n: tf.constant(v) for n, v in catalog.features.items()},
-        "user_features": {},
-    }
-    if user_features:
-        tables["user_features"] = {
+        "user_features": {
             n: tf.Variable(v, trainable=False) for n, v in dataset.users.features.items()
-        }
+        },
+    }
     if PROFILE in content:
         tables[PROFILE] = tf.Variable(content[PROFILE], trainable=False)
     if by_graph:

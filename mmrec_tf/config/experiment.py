@@ -164,6 +164,7 @@ class Config:
             item=dataclasses.replace(self.item, id_embedding=True, id_dropout=0.0, features=False),
             graph=dataclasses.replace(self.graph, content_layers=0),
             user=dataclasses.replace(self.user, profile=False, features=False),
+            ranking=dataclasses.replace(self.ranking, content=False, features=False),
         )
 
 

@@ -1,0 +1,190 @@
+"""How good is each kind of ranking model? Writes benchmarks/results/ranking_NAME.json.
+
+    python -m benchmarks.bench_ranking posters --dataset work/posters --work work/ranking_posters
+
+It trains the retrieval model of examples/NAME.json once, then ranking models that differ in one
+thing each: the architecture, target attention, the content, the tasks, the loss. The settings that
+all of them share are `BASE`; what varies is `VARIANTS`. Of every one the epoch that is best on the
+valid split is kept, and its calibration is fitted there. `evaluate_ranking` says of both splits how
+good it is; which of them is "chosen" is said by NDCG@10 on the valid split alone. It goes on where
+it was stopped.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import time
+
+import mmrec_tf as mm  # isort: skip  (chooses Keras 2 before TensorFlow is imported)
+
+import tensorflow as tf
+
+from benchmarks.facts import facts
+from mmrec_tf.ablation import trained_run
+from mmrec_tf.calibration import Calibration
+from mmrec_tf.funnel import collect, evaluate_ranking, fit_calibration
+from mmrec_tf.metrics import expected_calibration_error, paired_bootstrap, retrieval_metrics
+from mmrec_tf.ranking import RankingModel
+from mmrec_tf.recommender import Recommender
+from mmrec_tf.records.manifest import write_json
+from mmrec_tf.runs import Run, load_weights, save_weights
+from mmrec_tf.training import train
+
+ROOT = pathlib.Path(__file__).parents[1]
+KS = (10, 20)
+CHOICE = "ndcg@10"
+BASE: dict[str, dict] = {
+    "posters": {},
+    "birds": {},
+}
+VARIANTS: dict[str, dict] = {
+    "dcn": {},
+    "dcn, full rank": {"ranking.projection_dim": 0},
+    "dlrm": {"ranking.architecture": "dlrm"},
+    "deepfm": {"ranking.architecture": "deepfm"},
+    "mlp": {"ranking.architecture": "mlp"},
+    "bilinear": {"ranking.architecture": "bilinear"},
+    "dcn, target attention": {"ranking.target_attention": True},
+    "dcn, fine-tuned embeddings": {"ranking.fine_tune": True},
+    "dcn, without content": {"ranking.content": False},
+    "dcn, pairwise": {"ranking.loss": "pairwise"},
+    "dcn, binary": {"ranking.loss": "binary"},
+}
+RATED: dict[str, dict] = {
+    "rating alone": {"ranking.tasks": ["rating"], "ranking.monitor": "rmse"},
+    "click and rating": {"ranking.tasks": ["click", "rating"]},
+    "click and rating, MMoE": {"ranking.tasks": ["click", "rating"], "ranking.sharing": "mmoe"},
+    "click and rating, PLE": {"ranking.tasks": ["click", "rating"], "ranking.sharing": "ple"},
+    "click and rating, uncertainty": {
+        "ranking.tasks": ["click", "rating"],
+        "ranking.uncertainty": True,
+    },
+}
+
+
+def trained(run: Run, settings: dict, folder: pathlib.Path) -> tuple[RankingModel, float | None]:
+    """A ranking model on a run's retrieval model, and the seconds that training it took; None for
+    one that stands there already."""
+    config = run.config.override(settings)
+    tf.keras.utils.set_random_seed(config.training.seed)
+    model = RankingModel(config, run.retrieval)
+    if (folder / "weights").exists():
+        model.adapt(run.dataset)
+        model.build_weights()
+        load_weights(folder / "weights", model=model)
+        return model, None
+    start = time.perf_counter()
+    train(model, run.dataset, config.training)
+    save_weights(folder / "weights", model=model)
+    return model, round(time.perf_counter() - start, 1)
+
+
+def calibrations(recommender: Recommender, dataset: mm.Dataset, split: str) -> dict:
+    """ECE over the candidates of a split before and after each kind of calibration, fitted on
+    valid."""
+    found = {}
+    pool = collect(recommender, dataset, split=split, k=1)
+    labels, _, real = pool.examples()
+    for kind in ("none", "temperature", "platt", "isotonic"):
+        settings = dataclasses.replace(recommender.config.ranking, calibration=kind)
+        recommender.config = dataclasses.replace(recommender.config, ranking=settings)
+        calibration: Calibration = fit_calibration(recommender, dataset)
+        probabilities = calibration(pool.logit[real]).numpy()
+        found[kind] = {
+            "ece": expected_calibration_error(labels, probabilities),
+            "ece_equal_mass": expected_calibration_error(labels, probabilities, equal_mass=True),
+        }
+    return found
+
+
+def measure(name: str, dataset_path: str, work: pathlib.Path, only: list[str]) -> dict:
+    """All figures of one example."""
+    dataset = mm.open_dataset(dataset_path)
+    config = mm.load_config(ROOT / "examples" / f"{name}.json").override({"ranking.epochs": 0})
+    run = trained_run(dataset, config, work / "retrieval")
+    result = {
+        **facts(
+            f"how good is each kind of ranking model on {name}?",
+            command=f"python -m benchmarks.bench_ranking {name} --dataset DATASET --work WORK",
+        ),
+        "dataset": {"hash": dataset.hash, "counts": dataset.manifest["counts"]},
+        "config": config.to_json(),
+        "settings": BASE[name],
+        "ranking": {},
+    }
+    variants = {**VARIANTS, **(RATED if dataset.schema.ratings else {})}
+    recommenders = {}
+    for label, settings in variants.items():
+        if only and label not in only:
+            continue
+        folder = work / label.replace(", ", "-").replace(" ", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        model, seconds = trained(run, {**BASE[name], **settings}, folder)
+        seconds = _kept(folder / "seconds.json", seconds)
+        plain = Recommender(run.retrieval, model, dataset)
+        recommender = Recommender(
+            run.retrieval, model, dataset, calibration=fit_calibration(plain, dataset)
+        )
+        recommenders[label] = recommender
+        figures = {
+            split: evaluate_ranking(recommender, dataset, split=split, ks=KS)
+            for split in ("valid", "test")
+        }
+        result["ranking"][label] = {"settings": settings, "train_seconds": seconds, **figures}
+        print(label, figures["valid"]["funnel"]["ranking"], flush=True)
+    ranked = {
+        label: entry["valid"]["funnel"]["ranking"][CHOICE]
+        for label, entry in result["ranking"].items()
+        if "rating alone" not in label
+    }
+    chosen = max(ranked, key=lambda label: ranked[label])
+    result["chosen"] = chosen
+    if {"dcn", "dcn, without content"} <= set(recommenders):
+        result["content"] = {
+            split: _less(recommenders["dcn"], recommenders["dcn, without content"], dataset, split)
+            for split in ("valid", "test")
+        }
+    result["calibration"] = {
+        label: calibrations(recommenders[label], dataset, "test")
+        for label in dict.fromkeys([chosen, "dcn, binary"])
+        if label in recommenders
+    }
+    return result
+
+
+def _less(one: Recommender, other: Recommender, dataset: mm.Dataset, split: str) -> dict:
+    """What one's ranking has over another's, `[mean, low, high]` by metric."""
+    metrics = []
+    for recommender in (one, other):
+        pool = collect(recommender, dataset, split=split, k=KS[-1])
+        metrics.append(retrieval_metrics(pool.shown, pool.relevant, ks=KS))
+    return {n: list(paired_bootstrap(values, metrics[1][n])) for n, values in metrics[0].items()}
+
+
+def _kept(path: pathlib.Path, seconds: float | None) -> float | None:
+    """The seconds of a training that this or an earlier call saw."""
+    if seconds is not None:
+        write_json(path, {"seconds": seconds})
+    return json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.exists() else None
+
+
+def main() -> None:
+    """Measures one example and writes its result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=list(BASE))
+    parser.add_argument("--dataset", required=True, metavar="DIR")
+    parser.add_argument("--work", required=True, metavar="DIR", help="where the runs are kept")
+    parser.add_argument("--only", nargs="*", default=[], metavar="VARIANT")
+    parser.add_argument(
+        "--out", metavar="FILE", help="default: benchmarks/results/ranking_NAME.json"
+    )
+    parsed = parser.parse_args()
+    result = measure(parsed.name, parsed.dataset, pathlib.Path(parsed.work), parsed.only)
+    path = parsed.out or ROOT / "benchmarks" / "results" / f"ranking_{parsed.name}.json"
+    write_json(pathlib.Path(path), result)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
