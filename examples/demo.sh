@@ -41,5 +41,9 @@ done
 say "The export's example requests, replayed"
 python -m serving.check "$work/export" --address "localhost:$port"
 
-say "Ten items for user u42, over gRPC"
+say "Ten items for user u42, over gRPC: place, item, score, probability of a click, and the modality
+   and the item of the history that weighed most"
 python -m serving.client recommend --address "localhost:$port" --user u42 --k 10
+
+say "Five items like the item i7"
+python -m serving.client similar --address "localhost:$port" --item i7 --k 5

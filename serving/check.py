@@ -283,8 +283,8 @@ def _for_default(examples: Examples, signatures: "Mapping[str, Signature]") -> l
 def _pools(requests: list[Example]) -> list[list[Tensors]]:
     """Groups the examples' rows by shape, as only those of one shape fit into one batch.
 
-    Where all inputs are strings, each group also gets a row of empty ones, an absent item or user,
-    so that no row has only neighbors like itself.
+    Each group also gets a row of empty strings and zeros, an absent item or user, so that no row
+    has only neighbors like itself.
     """
     pools: dict[tuple, list[Tensors]] = {}
     for request in requests:
@@ -294,9 +294,15 @@ def _pools(requests: list[Example]) -> list[list[Tensors]]:
         for place in range(min(num_rows, _MOST_ROWS - len(rows))):
             rows.append({n: array[place : place + 1] for n, array in request.inputs.items()})
     for rows in pools.values():
-        if rows and all(array.dtype == object for array in rows[0].values()):
-            rows.append({n: np.full(a.shape, b"", dtype=object) for n, a in rows[0].items()})
+        if rows:
+            rows.append({name: _blank(array) for name, array in rows[0].items()})
     return [rows for rows in pools.values() if rows]
+
+
+def _blank(array: np.ndarray) -> np.ndarray:
+    if array.dtype == object:
+        return np.full(array.shape, b"", dtype=object)
+    return np.zeros_like(array)
 
 
 def _stacked(rows: list[Tensors]) -> Tensors:

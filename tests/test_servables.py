@@ -13,9 +13,10 @@ from small_world import COLD, NUM_ITEMS, NUM_USERS, build_retrieval, item_id, us
 from tensorflow.python.framework import op_def_registry
 from tensorflow_serving.apis import prediction_log_pb2
 
-from mmrec_tf import Recommendations, Recommender, export, servables
+from mmrec_tf import RankingModel, Recommendations, Recommender, export, servables
+from mmrec_tf.calibration import Calibration
 from mmrec_tf.errors import ConfigError, ExportError
-from mmrec_tf.examples import Example, examples_path, read_examples, write_examples
+from mmrec_tf.examples import Example, compare, examples_path, read_examples, write_examples
 from mmrec_tf.index import LOWEST
 from mmrec_tf.servables import WARMUP_FILE, EncoderServable, RecommenderServable
 from mmrec_tf.verification import read_ops, verify
@@ -40,16 +41,47 @@ def strings(values):
 
 
 def ask(model, signature, **inputs):
+    tensors = {}
+    for name, value in inputs.items():
+        number = isinstance(value, np.ndarray) and value.dtype != object
+        tensors[name] = tf.constant(value) if number else strings(value)
+    return {n: value.numpy() for n, value in model.signatures[signature](**tensors).items()}
+
+
+def padded(rows, *, lead=False):
+    """Lists as a table, with "" behind, and in front too as the client sends them."""
+    rows = [[""] * lead + list(row) for row in rows]
+    width = max(map(len, rows), default=0)
+    table = np.full([len(rows), width], "", object)
+    for place, row in enumerate(rows):
+        table[place, : len(row)] = row
+    return table
+
+
+def recommended(model, users, *, time=None, lead=False, signature="recommend", **lists):
+    """What a SavedModel recommends, by the arguments of `Recommender.recommend`."""
+    empty = [[]] * len(users)
     inputs = {
-        name: value if isinstance(value, np.ndarray) and value.dtype != object else strings(value)
-        for name, value in inputs.items()
+        name: padded(lists.get(name) or empty, lead=lead)
+        for name in ("history", "exclude", "allow", "deny")
     }
-    return {
-        name: value.numpy()
-        for name, value in model.signatures[signature](
-            **{name: tf.convert_to_tensor(value) for name, value in inputs.items()}
-        ).items()
-    }
+    time = np.array(time or [0] * len(users), np.int64)
+    inputs = {n: tf.constant(v.tolist(), tf.string, shape=v.shape) for n, v in inputs.items()}
+    answer = model.signatures[signature](
+        user_id=tf.constant(users, tf.string, shape=[len(users)]), time=tf.constant(time), **inputs
+    )
+    parts = {}
+    for name, value in answer.items():
+        parts[name] = value.numpy()
+        if value.dtype == tf.string:
+            parts[name] = np.array(decoded(parts[name]), object).reshape(value.shape)
+    return Recommendations(**parts)
+
+
+def assert_equal(got, want):
+    """To the last bit."""
+    for name, value in want._asdict().items():
+        np.testing.assert_array_equal(getattr(got, name), value, err_msg=name)
 
 
 def decoded(ids):
@@ -87,7 +119,10 @@ def test_a_version_holds_model_examples_and_warm_up(exported, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_all_operations_are_tensorflow_s_own(exported, name):
-    ops = read_ops(exported / name / "1")
+    assert_core(read_ops(exported / name / "1"))
+
+
+def assert_core(ops):
     assert {"MatMul", "ReadVariableOp"} <= ops
     assert not [op for op in ops if op_def_registry.get(op) is None]
     # TF Text, tensorflow-io and others register theirs in this process, and mark them so.
@@ -102,7 +137,7 @@ def test_every_tensor_is_batch_first(loaded, name):
         inputs = signature.structured_input_signature[1]
         for spec in [*inputs.values(), *signature.structured_outputs.values()]:
             assert spec.shape.rank and spec.shape[0] is None
-            assert spec.dtype in (tf.string, tf.float32)
+            assert spec.dtype in ((tf.int64,) if spec.name == "time" else (tf.string, tf.float32))
 
 
 def test_names_are_public(loaded):
@@ -112,11 +147,14 @@ def test_names_are_public(loaded):
             for key, signature in model.signatures.items()
         }
 
-    who, answer = {"user_id", "history"}, {"item_id", "score"}
+    who, answer = {"user_id", "history", "time"}, {"item_id", "score"}
+    asked = who | {"exclude", "allow", "deny"}
+    told = answer | {"probability", "modality", "history_item"}
     assert names(loaded["recommender"]) == {
-        "serving_default": (who, answer),
-        "recommend": (who, answer),
-        "rank": (who | {"item_id"}, {"score"}),
+        "serving_default": (asked, told),
+        "recommend": (asked, told),
+        "rank": (who | {"item_id"}, {"score", "probability"}),
+        "similar_items": ({"item_id"}, answer),
     }
     content, placed = set(small_world.MODALITIES), {"embedding", "weights"}
     assert names(loaded["encoder"]) == {
@@ -139,48 +177,293 @@ def test_the_recommender_carries_no_encoder(dataset):
 # What it answers
 
 
-def test_recommend_answers_as_python_does(run, loaded):
-    users = [*(user_id(user) for user in range(NUM_USERS)), "nobody"]
-    histories = [[], ["i3"], ["i1", "unheard of", "i2", "i4", "i8", "i9"]]
-    history = [histories[n % 3] for n in range(len(users))]
-    want = run.recommender().recommend(users, history=history, k=K)
-    width = max(map(len, history))
-    padded = [row + [""] * (width - len(row)) for row in history]
-    got = ask(loaded["recommender"], "recommend", user_id=users, history=padded)
-    # As server batching fills short ones up: with the first element, where there is one.
-    filled = [row + row[:1] * (width - len(row)) if row else [""] * width for row in history]
-    also = ask(loaded["recommender"], "serving_default", user_id=users, history=filled)
-    for answer in (got, also):
-        ids = np.array(decoded(answer["item_id"]), object)
-        small_world.assert_same(Recommendations(ids, answer["score"]), want)
+def test_an_export_answers_as_its_run_does(run, loaded):
+    recommender = run.recommender()
+    for kind in (dict, some_history, some_times):
+        asked = kind()
+        got = recommended(loaded["recommender"], USERS, **asked)
+        small_world.assert_same(got, recommender.recommend(USERS, **asked, k=K))
+    default = recommended(loaded["recommender"], USERS, signature="serving_default", **asked)
+    assert_equal(default, got)
 
 
-def test_rows_of_any_number_stand_alone(run, loaded):
+def test_how_a_batching_server_fills_lists_up_changes_nothing(loaded):
+    """With the first element of each request's tensor, which a client makes an empty one."""
+    asked = everything()
+    want = recommended(loaded["recommender"], USERS, **asked)
+    assert_equal(recommended(loaded["recommender"], USERS, lead=True, **asked), want)
+    # Of others that do not, no more than histories come through.
+    histories = some_history()["history"]
+    width = max(map(len, histories))
+    filled = [row + row[:1] * (width - len(row)) for row in histories]
+    want = recommended(loaded["recommender"], USERS, history=histories)
+    assert_equal(recommended(loaded["recommender"], USERS, history=filled), want)
+
+
+def test_rows_of_any_number_stand_alone(loaded):
     users = [user_id(user) for user in range(6)]
-    history = [["i1", "i2"]] * 6
-    together = ask(loaded["recommender"], "recommend", user_id=users, history=history)
+    asked = {
+        "history": [["i1", "i2"]] * 6,
+        "allow": [["genre=day"], [], [], [], ["genre=night"], []],
+        "deny": [[], ["genre=day"], [], [], [], []],
+        "time": [5000 * row for row in range(6)],
+    }
+    together = recommended(loaded["recommender"], users, **asked)
     for part in (slice(0, 0), slice(2, 3), slice(1, 6)):
-        size = len(users[part])
-        alone = ask(
+        alone = recommended(
             loaded["recommender"],
-            "recommend",
-            user_id=users[part],
-            history=np.array(history[part], object).reshape(size, 2),
+            users[part],
+            **{name: value[part] for name, value in asked.items()},
         )
-        assert alone["item_id"].shape == (size, K)
-        assert (alone["item_id"] == together["item_id"][part]).all()
-        np.testing.assert_allclose(alone["score"], together["score"][part], rtol=1e-4, atol=1e-4)
+        assert alone.item_id.shape == (len(users[part]), K)
+        for name, value in alone._asdict().items():
+            want = getattr(together, name)[part]
+            if value.dtype == object:
+                np.testing.assert_array_equal(value, want)
+            else:
+                np.testing.assert_allclose(value, want, rtol=1e-4, atol=1e-4)
 
 
 def test_rank_answers_as_recommend_does(loaded):
-    users, history = [user_id(2), "nobody"], [["", ""], ["i5", "i6"]]
-    best = ask(loaded["recommender"], "recommend", user_id=users, history=history)
-    asked = [[*row[::-1], b"unheard of"] for row in best["item_id"]]
-    score = ask(loaded["recommender"], "rank", user_id=users, history=history, item_id=asked)[
-        "score"
-    ]
-    np.testing.assert_allclose(score[:, :K], best["score"][:, ::-1], rtol=1e-4, atol=1e-4)
-    assert (score[:, K] == LOWEST).all()
+    users, history = [user_id(2), "nobody"], [[], ["i5", "i6"]]
+    best = recommended(loaded["recommender"], users, history=history)
+    asked = [[*row[::-1], "unheard of", ""] for row in best.item_id]
+    answer = ask(
+        loaded["recommender"],
+        "rank",
+        user_id=users,
+        history=padded(history).tolist(),
+        item_id=asked,
+        time=np.zeros([2], np.int64),
+    )
+    for name in ("score", "probability"):
+        want = getattr(best, name)[:, ::-1]
+        np.testing.assert_allclose(answer[name][:, :K], want, rtol=1e-4, atol=1e-4)
+    assert (answer["score"][:, K:] == LOWEST).all() and not answer["probability"][:, K:].any()
+
+
+# To the last bit
+
+
+def some_history():
+    """None, one, and a long one with an unknown item and one that comes twice."""
+    rows = [[], ["i3"], ["i1", "unheard of", "i2", "i4", "i2", "i8", "i9"], ["unheard of"]]
+    return {"history": [rows[n % 4] for n in range(len(USERS))]}
+
+
+def some_excluded():
+    rows = [["i3", "i4"], [], ["unheard of", "", "i0", "i0"], [item_id(n) for n in range(28)]]
+    return {"exclude": [rows[n % 4] for n in range(len(USERS))]}
+
+
+def some_allowed():
+    rows = [["genre=day"], [], ["genre=opera"], ["", "genre=night", "genre=opera"]]
+    return {"allow": [rows[n % 4] for n in range(len(USERS))]}
+
+
+def some_denied():
+    rows = [["genre=day"], [], ["genre=opera"], ["genre=night", "genre=night", "genre=day"]]
+    return {"deny": [rows[n % 4] for n in range(len(USERS))]}
+
+
+def some_times():
+    return {"time": [n % 3 * 3600 * (n + 1) for n in range(len(USERS))]}
+
+
+def everything():
+    parts = {}
+    for place, kind in enumerate(
+        (some_history, some_excluded, some_allowed, some_denied, some_times)
+    ):
+        for name, rows in kind().items():
+            # Each list's kinds of rows beside others of the rest.
+            parts[name] = [rows[n // 3**place % len(rows)] for n in range(len(USERS))]
+    return parts
+
+
+# Python refuses categories that it does not know; a request that holds some is answered.
+UNKNOWN = "genre=opera"
+USERS = [*(user_id(user) for user in range(NUM_USERS)), "nobody", "a stranger"]
+REQUESTS = {
+    "plain": dict,
+    "history": some_history,
+    "exclude": some_excluded,
+    "allow": some_allowed,
+    "deny": some_denied,
+    "time": some_times,
+    "everything": everything,
+}
+
+
+def build(dataset, *, ranking=True, calibration=None, unavailable=(), **settings):
+    retrieval = build_retrieval(dataset, **settings)
+    model = None
+    if ranking:
+        model = RankingModel(retrieval.config, retrieval)
+        model.adapt(dataset)
+        model.build_weights()
+        rng = np.random.default_rng(1)
+        for weight in model.trainable_variables:
+            if weight.shape.rank:
+                weight.assign(0.3 * rng.normal(size=weight.shape))
+    return Recommender(retrieval, model, dataset, calibration=calibration, unavailable=unavailable)
+
+
+def tie(recommender):
+    """Makes items alike by fives, in all that a model knows of them."""
+    leader = np.arange(NUM_ITEMS) // 5 * 5
+    tables = [v for v in recommender.items.values() if not isinstance(v, dict)]
+    for table in [*tables, *recommender.items["features"].values()]:
+        table.assign(tf.gather(table, leader))
+    return recommender
+
+
+WITHDRAWN = ("i0", "i7", "i27")
+KINDS = {
+    # name: whether the dataset has ratings and types of events, and arguments of `build`.
+    "ranking": (False, {"recommender__popular_diversity": 0.0}),
+    "retrieval": (False, {"ranking": False, "unavailable": WITHDRAWN}),
+    "diverse": (
+        False,
+        {
+            "recommender__diversity": 0.4,
+            "recommender__popular_diversity": 0.6,
+            "recommender__popularity_dampening": 0.3,
+            "unavailable": WITHDRAWN,
+        },
+    ),
+    "tasks": (
+        True,
+        {
+            "user__history": "gru",
+            "user__time_gaps": True,
+            "retrieval__disliked_below": 3.0,
+            "ranking__target_attention": True,
+            "ranking__fine_tune": True,
+            "ranking__context": ["hour", "weekday"],
+            "ranking__tasks": ["click", "rating", "buy"],
+            "ranking__score_weights": [1.0, 0.5, 0.2],
+            "ranking__sharing": "mmoe",
+            "ranking__num_experts": 2,
+            "ranking__loss": "binary",
+            "calibration": Calibration("isotonic", knots=((-2.0, 0.1), (0.0, 0.3), (3.0, 0.9))),
+        },
+    ),
+    "tied retrieval": (False, {"ranking": False, "recommender__popular_diversity": 0.0}),
+    "tied and diverse": (False, {"recommender__diversity": 0.4}),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def both(request, dataset, labeled, tmp_path_factory):
+    """A recommender of one kind, and what its SavedModel reads back as."""
+    with_labels, arguments = KINDS[request.param]
+    recommender = build(labeled if with_labels else dataset, **arguments)
+    if request.param.startswith("tied"):
+        tie(recommender)
+    folder = tmp_path_factory.mktemp("both")
+    servable = RecommenderServable(recommender, k=K)
+    tf.saved_model.save(servable, str(folder), signatures=servable.signatures)
+    return request.param, recommender, tf.saved_model.load(str(folder)), folder
+
+
+def known(asked):
+    """A request without categories that Python refuses, which leave none to show."""
+    return {
+        name: [[c for c in row if c != UNKNOWN] for row in rows]
+        if name in ("allow", "deny")
+        else rows
+        for name, rows in asked.items()
+    }
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_recommend_answers_every_user_as_python_does(both, kind):
+    _, recommender, model, _ = both
+    asked = known(REQUESTS[kind]())
+    want = recommender.recommend(USERS, **asked, k=K)
+    assert_equal(recommended(model, USERS, **asked), want)
+    assert (want.item_id != "").mean() > 0.4
+
+
+def test_unknown_categories_are_nobody_s(both):
+    _, _, model, _ = both
+    got = recommended(model, USERS, **some_allowed())
+    only = np.arange(len(USERS)) % 4 == 2
+    assert (got.item_id[only] == "").all() and (got.score[only] == LOWEST).all()
+    assert not got.probability[only].any() and (got.modality[only] == "").all()
+    want = recommended(model, USERS, **known(some_allowed()))
+    for name, value in want._asdict().items():
+        np.testing.assert_array_equal(getattr(got, name)[~only], value[~only])
+
+
+def test_similar_items_answers_as_python_does(both):
+    kind, recommender, model, _ = both
+    asked = [*(item_id(item) for item in range(NUM_ITEMS)), "unheard of", ""]
+    want = recommender.similar_items(asked, k=K)
+    got = ask(model, "similar_items", item_id=asked)
+    np.testing.assert_array_equal(decoded(got["item_id"]), want.item_id)
+    np.testing.assert_array_equal(got["score"], want.score)
+    assert (want.item_id[-2:] == "").all() and (want.score[-2:] == LOWEST).all()
+    for item, found in zip(asked[:-2], want.item_id[:-2], strict=True):
+        assert item not in found and "" not in found
+        if kind in ("retrieval", "diverse"):
+            assert not {*WITHDRAWN} & {*found}
+
+
+def test_withdrawn_items_are_never_shown_but_ranked(both):
+    kind, _, model, _ = both
+    shown = {
+        item
+        for asked in REQUESTS.values()
+        for item in recommended(model, USERS, **asked()).item_id.ravel()
+    }
+    withdrawn = kind in ("retrieval", "diverse")
+    assert bool({*WITHDRAWN} & shown) != withdrawn
+    answer = ask(
+        model,
+        "rank",
+        user_id=["nobody"],
+        history=[["i0"]],
+        item_id=[[*WITHDRAWN]],
+        time=np.zeros([1], np.int64),
+    )
+    assert (answer["score"] > LOWEST).all() and (answer["probability"] > 0).all()
+
+
+def test_the_ops_of_every_kind_are_core(both):
+    kind, _, _, folder = both
+    ops = read_ops(folder)
+    assert_core(ops)
+    assert {"SparseTensorDenseMatMul", "TopKV2", "LookupTableFindV2"} <= ops
+    assert bool({"While", "StatelessWhile"} & ops) == (kind not in ("ranking", "tied retrieval"))
+
+
+def test_ties_do_occur_and_stand_by_number(both):
+    kind, _, model, _ = both
+    answer = recommended(model, USERS)
+    number = {item_id(item): item for item in range(NUM_ITEMS)}
+    items = np.vectorize(number.get)(answer.item_id)
+    tied = answer.score[:, 1:] == answer.score[:, :-1]
+    # Of nobody all that is known is what is popular, which several items are alike.
+    assert tied[-2:].any()
+    assert tied[:-2].mean() > 0.3 or not kind.startswith("tied")
+    if kind in ("ranking", "tied retrieval"):
+        assert not (tied & (items[:, 1:] < items[:, :-1])).any()
+
+
+def test_the_examples_of_every_kind_are_answered(both):
+    _, recommender, model, _ = both
+    examples = RecommenderServable(recommender, k=K).examples()
+    assert {example.signature for example in examples} == set(model.signatures) - {
+        "serving_default"
+    }
+    told = examples[1]
+    assert all((told.inputs[name] != "").any() for name in ("history", "exclude", "allow", "deny"))
+    assert (told.outputs["item_id"] != b"").mean() > 0.4
+    for example in examples:
+        got = ask(model, example.signature, **example.inputs)
+        assert compare(got, example.outputs, rtol=1e-4, atol=1e-5) == []
 
 
 def test_raw_content_is_encoded_as_in_training(run, dataset, loaded):
@@ -237,8 +520,9 @@ ALONE = """
 import json, sys
 import tensorflow as tf
 for path, inputs in json.load(sys.stdin):
-    model = tf.saved_model.load(path)
-    answer = model.signatures["serving_default"](**{k: tf.constant(v) for k, v in inputs.items()})
+    served = tf.saved_model.load(path).signatures["serving_default"]
+    specs = served.structured_input_signature[1]
+    answer = served(**{k: tf.constant(v, specs[k].dtype) for k, v in inputs.items()})
     print(json.dumps([value.numpy().shape for _, value in sorted(answer.items())]))
 others = ("tf_keras", "mmrec_tf", "tensorflow_text", "tensorflow_io", "transformers")
 print([name for name in others if name in sys.modules])
@@ -247,7 +531,15 @@ print([name for name in others if name in sys.modules])
 
 def test_a_process_with_tensorflow_alone_can_run_it(exported, tmp_path):
     requests = [
-        (str(exported / "recommender/1"), {"user_id": ["u1"], "history": [["i1"]]}),
+        (
+            str(exported / "recommender/1"),
+            {
+                "user_id": ["u1"],
+                "history": [["i1"]],
+                **{name: [[""]] for name in ("exclude", "allow", "deny")},
+                "time": [0],
+            },
+        ),
         (
             str(exported / "encoder/1"),
             {"text": ["owl"], "image": [""], "audio": [""], "vector": [[0.0] * 6]},
@@ -265,7 +557,7 @@ def test_a_process_with_tensorflow_alone_can_run_it(exported, tmp_path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines() == ["[[1, 5], [1, 5]]", "[[1, 8], [1, 4]]", "[]"]
+    assert done.stdout.splitlines() == [str([[1, K]] * 5), "[[1, 8], [1, 4]]", "[]"]
 
 
 # Models of other kinds
@@ -273,7 +565,8 @@ def test_a_process_with_tensorflow_alone_can_run_it(exported, tmp_path):
 
 def test_an_answer_holds_at_most_the_catalog(vectors):
     servable = RecommenderServable(vectors, k=1000)
-    answer = servable.recommend(strings(["u1"]), strings([[""]]))
+    nothing = [strings([[""]])] * 4
+    answer = servable.recommend(strings(["u1"]), *nothing, tf.constant([0], tf.int64))
     assert answer["item_id"].shape == (1, NUM_ITEMS)
     assert answer["item_id"].numpy()[0, -1] == b"" and answer["score"].numpy()[0, -1] == LOWEST
 
@@ -360,7 +653,8 @@ def test_examples_of_a_catalog_smaller_than_they_are_long(vectors, monkeypatch):
     few = vectors.dataset.catalog._replace(item_id=vectors.dataset.catalog.item_id[:3])
     monkeypatch.setattr(vectors.dataset, "catalog", few)
     requests = RecommenderServable(vectors, k=K).examples()
-    assert requests[1].inputs["item_id"].shape[1] == 5
+    (asked,) = (request for request in requests if request.signature == "rank")
+    assert asked.inputs["item_id"].shape[1] == 5
 
 
 def test_the_table_of_profiles_is_a_variable(run, exported):

@@ -3,10 +3,12 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from concurrent import futures
 
 import grpc
@@ -22,7 +24,7 @@ import serving.check
 import serving.client.__main__ as command
 from mmrec_tf.errors import ConfigError, ServingError
 from mmrec_tf.examples import examples_path, read_examples, write_examples
-from serving.client import Client
+from serving.client import Client, SimilarItems
 from serving.client.calls import CallError, TensorSpec
 from serving.local_server import LocalServer
 from serving.servables import WARMUP_FILE
@@ -92,6 +94,9 @@ def answer(packed=False):
     made = predict_pb2.PredictResponse()
     made.outputs["item_id"].CopyFrom(tf.make_tensor_proto([["i1", "grün", ""]]))
     made.outputs["score"].CopyFrom(tf.make_tensor_proto([[0.5, 0.25, 0.0]]))
+    made.outputs["probability"].CopyFrom(tf.make_tensor_proto([[0.75, 0.5, 0.0]]))
+    for name in ("modality", "history_item"):
+        made.outputs[name].CopyFrom(tf.make_tensor_proto([["text", "grün", ""]]))
     if packed:
         ids, score = made.outputs["item_id"], made.outputs["score"]
         # TensorFlow's packed strings: the lengths as varints, then the bytes.
@@ -123,29 +128,102 @@ def test_histories_of_any_length_do_what_each_does_alone(client):
         assert not {*alone.item_id[0]} & {*history}
 
 
-def test_every_history_is_led_by_an_empty_id():
-    """A batching server pads with a tensor's first element, which must be no item."""
+def test_every_list_is_led_by_an_empty_id():
+    """A batching server pads with a tensor's first element, which must be no item and no
+    category."""
     with Script(answer()) as script, Client(script.address) as client:
         client.recommend(["u1", "u2"], [["i1", "i2"], ["i3"]])
         client.recommend(["u1"])
         client.rank(["u1"], [["i1"]])
-    first, second, third = (tf.make_ndarray(r.inputs["history"]) for r in script.requests)
-    assert first.tolist() == [[b"", b"i1", b"i2"], [b"", b"i3", b""]]
-    assert second.tolist() == third.tolist() == [[b""]]
+        client.recommend(
+            ["u1", "u2"],
+            exclude=[["i1"], []],
+            allow=[[], ["genre=a", "genre=b"]],
+            deny=[["genre=ü"], ["genre=a"]],
+            time=[7, np.int64(8)],
+        )
+    sent = [
+        {name: tf.make_ndarray(value).tolist() for name, value in request.inputs.items()}
+        for request in script.requests
+    ]
+    assert sent[0]["history"] == [[b"", b"i1", b"i2"], [b"", b"i3", b""]]
+    nothing = {name: [[b""]] for name in ("history", "exclude", "allow", "deny")}
+    assert sent[1] == {"user_id": [b"u1"], "time": [0], **nothing}
+    assert sent[2] == {"user_id": [b"u1"], "history": [[b""]], "item_id": [[b"i1"]], "time": [0]}
+    assert sent[3] == {
+        "user_id": [b"u1", b"u2"],
+        "history": [[b""], [b""]],
+        "exclude": [[b"", b"i1"], [b"", b""]],
+        "allow": [[b"", b"", b""], [b"", b"genre=a", b"genre=b"]],
+        "deny": [[b"", "genre=ü".encode()], [b"", b"genre=a"]],
+        "time": [7, 8],
+    }
+
+
+def test_what_a_request_leaves_out_is_not_shown(client):
+    users, odd = ["u1", "u2"], {"i1", "i3", "i5", "i7", "i9", "i11"}
+    plain = client.recommend(users).item_id
+    first = [[row[0]] for row in plain]
+    found = client.recommend(users, exclude=first)
+    assert found.item_id[:, :-1].tolist() == plain[:, 1:].tolist()
+    found = client.recommend(users, allow=[["parity=odd"], []], deny=[[], ["parity=odd"]])
+    assert {*found.item_id[0]} <= odd and not {*found.item_id[1]} & odd
+    found = client.recommend(users, allow=[["parity=none"], []])
+    assert found.item_id[0].tolist() == [""] * toy_export.K and (found.score[0] == -1e9).all()
+    assert found.item_id[1].tolist() == plain[1].tolist()
+
+
+def test_an_answer_says_why_and_how_probable(client):
+    found = client.recommend(["u1"], [["i1", "i2"]], k=3)
+    np.testing.assert_allclose(found.probability, 1 / (1 + np.exp(-found.score)), rtol=1e-6)
+    want = ["text" if int(item[1:]) % 3 else "" for item in found.item_id[0]]
+    assert found.modality[0].tolist() == want
+    assert found.history_item.tolist() == [["i2"] * 3]
+
+
+def test_the_time_comes_with_each_user(client):
+    nine = 9 * 3600
+    best = client.recommend(["u1", "u1", "u1"], time=[nine, nine + 86400, nine + 3600]).item_id
+    assert best[:2, 0].tolist() == ["i0", "i0"] and best[2, 0] != "i0"
+    at, before = (client.rank(["u1"], [["i0", "i1"]], time=[time]).score[0] for time in (nine, 0))
+    np.testing.assert_allclose(at - before, [9, 0], atol=1e-5)
+
+
+def test_similar_items(client):
+    found = client.similar_items(["i0", "nope", "i5"], k=2)
+    assert found.item_id.tolist() == [["i1", "i2"], ["", ""], ["i4", "i6"]]
+    assert found.score.tolist() == [[-1, -2], [-1e9, -1e9], [-1, -1]]
+    assert client.similar_items(["i0"]).item_id.shape == (1, toy_export.K)
+    assert client.similar_items([]).item_id.shape == (0, toy_export.K)
 
 
 def test_rank_scores_the_given_items(client):
     found = client.rank(["u1", "u2"], [["i3", "nope"], ["i5"]], history=[["i3"], []])
     assert found.item_id.tolist() == [["i3", "nope"], ["i5", ""]]
     assert found.score[0].tolist() == [-10.0, -1.0]
-    assert np.isfinite(found.score[1, 0]) and np.isnan(found.score[1, 1])
+    assert found.probability[0, 0] == pytest.approx(1 / (1 + np.exp(10)))
+    assert found.probability[0, 1] == 0
+    for part in (found.score, found.probability):
+        assert np.isfinite(part[1, 0]) and np.isnan(part[1, 1])
 
 
 def test_rank_cuts_what_a_batching_server_widened():
     widened = predict_pb2.PredictResponse()
     widened.outputs["score"].CopyFrom(tf.make_tensor_proto([[1.0, 2.0, 9.0, 9.0]]))
+    widened.outputs["probability"].CopyFrom(tf.make_tensor_proto([[0.5, 0.25, 0.9, 0.9]]))
     with Script(widened) as script, Client(script.address) as client:
-        assert client.rank(["u1"], [["i1", "i2"]]).score.tolist() == [[1.0, 2.0]]
+        found = client.rank(["u1"], [["i1", "i2"]])
+    assert found.score.tolist() == [[1.0, 2.0]] and found.probability.tolist() == [[0.5, 0.25]]
+
+
+def test_an_answer_of_another_kind_of_model_is_named():
+    old = answer()
+    del old.outputs["probability"]
+    with Script(old) as script, Client(script.address) as client:
+        with pytest.raises(ServingError, match="recommend: wanted an output probability"):
+            client.recommend(["u1"])
+        with pytest.raises(ServingError, match="rank: wanted an output probability"):
+            client.rank(["u1"], [["i1", "i2", "i3"]])
 
 
 def test_embed_item_and_search_fill_in_what_is_absent(client):
@@ -153,7 +231,8 @@ def test_embed_item_and_search_fill_in_what_is_absent(client):
     assert embedded.embedding.tolist() == [[5, 0, 1, 0], [0, 3, 0, 1]]
     assert embedded.weights.tolist() == [[1, 0], [0, 1]]
     assert client.embed_item(image=[b"12"]).weights.tolist() == [[0, 1]]
-    assert client.search(text=["robin"], k=2).item_id[0, 0] == "i5"
+    found = client.search(text=["robin"], k=2)
+    assert isinstance(found, SimilarItems) and found.item_id[0, 0] == "i5"
 
 
 def test_predict_metadata_and_status(client):
@@ -161,9 +240,10 @@ def test_predict_metadata_and_status(client):
     assert list(got) == ["weights"]
     metadata = client.metadata("recommender")
     assert (metadata.model, metadata.version) == ("recommender", 1)
-    assert sorted(metadata.signatures) == ["rank", "recommend", "serving_default"]
+    assert sorted(metadata.signatures) == ["rank", "recommend", "serving_default", "similar_items"]
     recommend = metadata.signatures["recommend"]
     assert recommend.inputs["history"] == ("string", (None, None))
+    assert recommend.inputs["time"] == ("int64", (None,))
     assert recommend.outputs["score"] == ("float32", (None, toy_export.K))
     assert client.status("encoder") == [(1, "AVAILABLE", "OK", "")]
 
@@ -174,6 +254,9 @@ def test_both_encodings_are_read():
             found = client.recommend(["u1"])
             assert found.item_id.tolist() == [["i1", "grün", ""]]
             assert found.score.tolist() == [[0.5, 0.25, 0.0]]
+            assert found.probability.tolist() == [[0.75, 0.5, 0.0]]
+            assert found.modality.tolist() == found.history_item.tolist()
+            assert found.modality.tolist() == [["text", "grün", ""]]
 
 
 @pytest.mark.parametrize("trouble", [AWAY, BUSY])
@@ -226,7 +309,7 @@ def test_a_missing_server_model_or_signature_is_named(client, server):
             nowhere.recommend(["u1"])
     with pytest.raises(ServingError, match=f"{server.address} does not serve nope: Servable not"):
         client.predict("nope", {})
-    with pytest.raises(ServingError, match=r"recommender/nope: .*rank, recommend, serving_default"):
+    with pytest.raises(ServingError, match=r"recommender/nope: .*rank, recommend, serving_defau"):
         client.predict("recommender", {}, signature="nope")
     with pytest.raises(
         ServingError, match="refused recommender/rank .INVALID_ARGUMENT.: input siz"
@@ -244,9 +327,21 @@ def test_a_missing_server_model_or_signature_is_named(client, server):
         (lambda c: c.recommend([1]), "user_id: wanted strings; got 1 at 0"),
         (lambda c: c.recommend(["u1"], []), "history: wanted 1 rows, one a user; got 0"),
         (lambda c: c.recommend(["u1"], ["i1"]), "history: wanted a list of strings; got the str"),
+        (lambda c: c.recommend(["u1"], exclude=[]), "exclude: wanted 1 rows, one a user; got 0"),
+        (lambda c: c.recommend(["u1"], allow="genre=a"), "allow: wanted a list of strings for eac"),
+        (
+            lambda c: c.recommend(["u1"], deny=["genre=a"]),
+            "deny: wanted a list of strings; got the",
+        ),
+        (lambda c: c.recommend(["u1"], time=[]), "time: wanted 1, one a user; got 0"),
+        (lambda c: c.recommend(["u1"], time=[0.5]), "time: wanted whole seconds .* got 0.5 at 0"),
+        (lambda c: c.recommend(["u1"], time=[2**63]), "time: wanted whole seconds .* got 9223372"),
+        (lambda c: c.rank(["u1"], [["i1"]], time=["x"]), "time: wanted whole seconds .* got 'x'"),
+        (lambda c: c.similar_items("i1"), "item_id: wanted a list of strings; got the string 'i1'"),
+        (lambda c: c.similar_items(["i1"], k=5), "k: wanted 1 to 4"),
         (lambda c: c.recommend(["u1"], k=5), "k: wanted 1 to 4"),
         (lambda c: c.recommend(["u1"], k=0), "k: wanted 1 to 4"),
-        (lambda c: c.rank(["u1"], "i1"), "item_id: wanted a list of ids for each user"),
+        (lambda c: c.rank(["u1"], "i1"), "item_id: wanted a list of strings for each user"),
         (lambda c: c.embed_item(), "at least one of text, image, audio"),
         (lambda c: c.embed_item(text=["a"], image=[]), "wanted as many of each"),
         (lambda c: c.search(audio=[b"RIFF"]), "no input audio; it takes image, text"),
@@ -256,6 +351,24 @@ def test_a_missing_server_model_or_signature_is_named(client, server):
 def test_unusable_arguments_are_named(client, call, message):
     with pytest.raises(ConfigError, match=message):
         call(client)
+
+
+def test_the_page_s_requests_are_answered_over_rest(server):
+    page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    blocks = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", page, re.M | re.S)]
+    requests = [block for block in blocks if "signature_name" in block]
+    assert [("instances" in one, "inputs" in one) for one in requests] == [
+        (True, False),
+        (False, True),
+    ]
+    answers = []
+    for body in requests:
+        url = f"http://{server.rest_address}/v1/models/recommender:predict"
+        with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=30) as answer:
+            answers.append(json.load(answer))
+    (block,) = (block for block in blocks if "predictions" in block)
+    assert set(answers[0]["predictions"][0]) == set(block["predictions"][0])
+    assert set(answers[1]["outputs"]) == set(block["predictions"][0])
 
 
 # The command
@@ -277,6 +390,7 @@ def test_the_command_answers(capsys, server, tmp_path):
     code, out, _ = run(capsys, server, "rank", "--user", "u1", "--items", "nope,i2,i3")
     scores = [float(line.split()[2]) for line in out.splitlines()]
     assert code == 0 and len(scores) == 3 and scores == sorted(scores, reverse=True)
+    assert [line.split("\t")[3] for line in out.splitlines()][-1] == "0.0000"
     picture = tmp_path / "p.jpg"
     picture.write_bytes(b"\xff\xd8\x00")
     code, out, _ = run(
@@ -288,15 +402,63 @@ def test_the_command_answers(capsys, server, tmp_path):
         "1",
         "i5",
     ]
+    assert run(capsys, server, "similar", "--item", "i0", "--k", "2")[1] == (
+        "   1\ti1\t-1.0000\n   2\ti2\t-2.0000\n"
+    )
     code, out, _ = run(capsys, server, "status")
     assert out.splitlines() == ["recommender/1\tAVAILABLE", "encoder/1\tAVAILABLE"]
     assert json.loads(run(capsys, server, "status", "--json")[1])["encoder"][0]["version"] == 1
+
+
+def columns(out):
+    return [line.split("\t") for line in out.splitlines()]
+
+
+def test_recommend_prints_columns_with_reasons(capsys, server, client):
+    _, out, _ = run(capsys, server, "recommend", "--user", "u1", "--history", "i1,i2")
+    found = client.recommend(["u1"], [["i1", "i2"]])
+    assert columns(out) == [
+        [f"{place + 1:4d}", item, f"{score:.4f}", f"{probability:.4f}", modality or "-", "i2"]
+        for place, (item, score, probability, modality, _) in enumerate(
+            zip(*(part[0] for part in found), strict=True)
+        )
+    ]
+    # Of nothing known, too, no column is empty.
+    _, out, _ = run(capsys, server, "recommend", "--user", "u1")
+    assert {row[5] for row in columns(out)} == {"-"}
+
+
+def test_recommend_takes_what_must_and_must_not_be_shown(capsys, server):
+    def items(*options):
+        return [
+            row[1] for row in columns(run(capsys, server, "recommend", "--user", "u1", *options)[1])
+        ]
+
+    plain = items()
+    assert items("--exclude", ",".join(plain[:2]))[:2] == plain[2:]
+    assert {int(item[1:]) % 2 for item in items("--allow", "parity=odd")} == {1}
+    assert {int(item[1:]) % 2 for item in items("--deny", "parity=odd,parity=none")} == {0}
+    code, out, err = run(capsys, server, "recommend", "--user", "u1", "--allow", "parity=none")
+    assert (code, out) == (0, "") and err == "serving.client: there is no such item.\n"
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["32400", "1970-01-02T09:59", "2024-05-31T09:00:00Z", "2024-05-31T11:30+02:00"],
+)
+def test_a_time_is_seconds_or_iso_8601(capsys, server, time):
+    """By UTC all of these are in the hour of i0."""
+    best = columns(run(capsys, server, "recommend", "--user", "u1", "--time", time)[1])[0][1]
+    ranked = run(capsys, server, "rank", "--user", "u1", "--items", "i0,i1", "--time", time)[1]
+    assert best == columns(ranked)[0][1] == "i0"
+    assert columns(run(capsys, server, "recommend", "--user", "u1")[1])[0][1] != "i0"
 
 
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
         (["recommend", "--user", "u1", "--k", "99"], 2),
+        (["recommend", "--user", "u1", "--time", "noon"], 2),
         (["embed-item", "--image", "no-such-file.jpg"], 2),
         (["search", "--audio", __file__], 2),
         (["status", "--timeout-seconds", "0"], 2),
@@ -322,7 +484,7 @@ def test_the_command_without_a_server_exits_with_1_and_one_line():
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["recommend"], ["search"], ["nope"]])
+@pytest.mark.parametrize("arguments", [[], ["recommend"], ["similar"], ["search"], ["nope"]])
 def test_wrong_usage_exits_with_2(capsys, arguments):
     with pytest.raises(SystemExit) as raised:
         command.main(arguments)
@@ -358,8 +520,10 @@ def test_a_good_export_passes(export, server):
     for part in (
         "recommender/1 is served, and the newest on disk",
         "recommender/1 has the signature serving_default",
-        "recommender/1 serving_default: example 3 of 3 agrees over gRPC",
-        "recommender/1 rank: example 2 of 3 agrees over REST, row form",
+        "recommender/1 serving_default: example 4 of 4 agrees over gRPC",
+        "recommender/1 rank: example 2 of 4 agrees over REST, row form",
+        "recommender/1 similar_items: example 3 of 4 agrees over REST, columnar form",
+        "recommender/1 recommend: group 1, 4 different rows: batch of 32, rows independent",
         "encoder/1 embed_item: example 1 of 3 agrees over REST, columnar form",
         "encoder/1 search: group 1, 2 different rows: batch of 32, rows independent",
         "encoder/1 search: group 1, 2 different rows: batch of 0",

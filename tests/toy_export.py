@@ -16,6 +16,7 @@ K = 4
 STRINGS = tf.TensorSpec([None], tf.string)
 LISTS = tf.TensorSpec([None, None], tf.string)
 FLOATS = tf.TensorSpec([None], tf.float32)
+TIMES = tf.TensorSpec([None], tf.int64)
 
 
 def spec(like: tf.TensorSpec, name: str) -> tf.TensorSpec:
@@ -33,33 +34,78 @@ class Recommender(tf.Module):
         self.version = tf.Variable(float(version))
         self.mixes_rows = mixes_rows
 
-    def scores(self, user_id, history):
+    def scores(self, user_id, history, time):
         bucket = tf.cast(tf.strings.to_hash_bucket_fast(user_id, 97), tf.float32)
         scores = tf.sin(bucket[:, None] * tf.range(1.0, NUM_ITEMS + 1)) + self.version
+        # Nine o'clock is the hour of i0.
+        scores += tf.where((time[:, None] // 3600 % 24 == 9) & (self.ids == "i0"), 9.0, 0.0)
         if self.mixes_rows:
             scores -= tf.reduce_mean(scores, axis=0)
-        seen = tf.reduce_any(tf.equal(history[:, :, None], self.ids), axis=1)
-        return tf.where(seen, -10.0, scores)
+        return tf.where(self.named(history), -10.0, scores)
 
-    @tf.function(input_signature=[spec(STRINGS, "user_id"), spec(LISTS, "history")])
-    def recommend(self, user_id, history):
-        best = tf.math.top_k(self.scores(user_id, history), K)
-        return {"item_id": tf.gather(self.ids, best.indices), "score": best.values}
+    def named(self, ids):
+        """Which items stand in each row, <bool>[batch, item]."""
+        return tf.reduce_any(tf.equal(ids[:, :, None], self.ids), axis=1)
 
     @tf.function(
-        input_signature=[spec(STRINGS, "user_id"), spec(LISTS, "history"), spec(LISTS, "item_id")]
+        input_signature=[
+            spec(STRINGS, "user_id"),
+            *(spec(LISTS, name) for name in ("history", "exclude", "allow", "deny")),
+            spec(TIMES, "time"),
+        ]
     )
-    def rank(self, user_id, history, item_id):
+    def recommend(self, user_id, history, exclude, allow, deny, time):
+        """Items are of the category parity=even or of parity=odd, by their number."""
+        parity = tf.constant(["parity=even", "parity=odd"] * (NUM_ITEMS // 2))
+
+        def have(categories):
+            return tf.reduce_any(tf.equal(categories[:, :, None], parity), axis=1)
+
+        wanted = have(allow) | tf.reduce_all(allow == "", axis=1, keepdims=True)
+        real = wanted & ~have(deny) & ~self.named(exclude)
+        best = tf.math.top_k(tf.where(real, self.scores(user_id, history, time), -1e9), K)
+        real = best.values > -1e9
+        blank = tf.fill(tf.shape(real), "")
+        last = tf.broadcast_to(history[:, -1:], tf.shape(real))
+        return {
+            "item_id": tf.where(real, tf.gather(self.ids, best.indices), blank),
+            "score": best.values,
+            "probability": tf.where(real, tf.sigmoid(best.values), 0.0),
+            "modality": tf.where(real & (best.indices % 3 > 0), "text", blank),
+            "history_item": tf.where(real, last, blank),
+        }
+
+    @tf.function(
+        input_signature=[
+            spec(STRINGS, "user_id"),
+            spec(LISTS, "history"),
+            spec(LISTS, "item_id"),
+            spec(TIMES, "time"),
+        ]
+    )
+    def rank(self, user_id, history, item_id, time):
         index = self.index.lookup(item_id)
-        scores = self.scores(user_id, history)
+        scores = self.scores(user_id, history, time)
         found = tf.gather(scores, tf.maximum(index, 0), batch_dims=1)
-        return {"score": tf.where(index < 0, -1.0, found)}
+        score = tf.where(index < 0, -1.0, found)
+        return {"score": score, "probability": tf.where(index < 0, 0.0, tf.sigmoid(score))}
+
+    @tf.function(input_signature=[spec(STRINGS, "item_id")])
+    def similar_items(self, item_id):
+        """The nearer by number, the more alike."""
+        index = self.index.lookup(item_id)
+        apart = tf.cast(tf.abs(index[:, None] - tf.range(NUM_ITEMS)), tf.float32)
+        apart = tf.where(apart == 0, 1e9, apart)
+        best = tf.math.top_k(tf.where(index[:, None] < 0, -1e9, -apart), K)
+        item_id = tf.where(index[:, None] < 0, "", tf.gather(self.ids, best.indices))
+        return {"item_id": item_id, "score": best.values}
 
     def signatures(self):
         return {
             "serving_default": self.recommend,
             "recommend": self.recommend,
             "rank": self.rank,
+            "similar_items": self.similar_items,
         }
 
 
@@ -177,6 +223,10 @@ REQUESTS = {
             {
                 "user_id": strings(b"u1", b"u2", b"u3"),
                 "history": strings([b"", b"i1"], [b"", b"i2"], [b"", b""]),
+                "exclude": strings([b"", b"i7"], [b"", b""], [b"", b""]),
+                "allow": strings([b"", b""], [b"", b"parity=odd"], [b"", b""]),
+                "deny": strings([b""], [b""], [b"parity=odd"]),
+                "time": np.array([0, 9 * 3600, 9 * 3600], np.int64),
             },
         ),
         (
@@ -185,8 +235,10 @@ REQUESTS = {
                 "user_id": strings(b"u1", b"u2"),
                 "history": strings([b"", b"i1"], [b"", b""]),
                 "item_id": strings([b"i1", b"i5", b"i7"], [b"i0", b"nope", b"i3"]),
+                "time": np.zeros([2], np.int64),
             },
         ),
+        ("similar_items", {"item_id": strings(b"i3", b"nope")}),
     ],
     "encoder": [
         ("embed_item", {"text": strings(b"robin", b""), "image": strings(b"", b"\xff\x00\xd8")}),

@@ -1,7 +1,9 @@
 """A typed client for the models of an export, and a command (`__main__`).
 
     python -m serving.client recommend --address localhost:8500 --user u42 --k 10
+    python -m serving.client recommend --user u42 --exclude i3 --allow genre=comedy,genre=drama
     python -m serving.client rank --user u42 --items i1,i2,i3
+    python -m serving.client similar --item i7
     python -m serving.client embed-item --text "a small grey bird" --image bird.jpg
     python -m serving.client search --audio call.wav --k 5
     python -m serving.client status
@@ -11,50 +13,35 @@ It speaks to stock TensorFlow Serving and to `serving.local_server` alike.
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmrec_tf.errors import ConfigError, ServingError
+from serving.client.answers import (
+    ItemEmbeddings,
+    Ranking,
+    Recommendations,
+    SimilarItems,
+    best,
+    output,
+    to_str,
+)
+from serving.client.inputs import (
+    Lists,
+    Strings,
+    blank,
+    column,
+    padded,
+    rows_of,
+    strings,
+    user_inputs,
+)
 
 if TYPE_CHECKING:
     from serving.client.calls import Metadata, TensorSpec, VersionStatus
 
-Strings = Sequence[str | bytes]
 CONTENT = ("text", "image", "audio")
-
-
-class Recommendations(NamedTuple):
-    """Items, the best first.
-
-    `item_id`: object array of str, [batch, k]; "" where there were fewer than k items to show.
-    `score`: <float32>[batch, k].
-    """
-
-    item_id: np.ndarray
-    score: np.ndarray
-
-
-class Ranking(NamedTuple):
-    """Scores of given items, in the order given.
-
-    `item_id`: object array of str, [batch, candidate]; "" where a row had fewer candidates.
-    `score`: <float32>[batch, candidate]; NaN there.
-    """
-
-    item_id: np.ndarray
-    score: np.ndarray
-
-
-class ItemEmbeddings(NamedTuple):
-    """Where items lie, and how much each modality counted.
-
-    `embedding`: <float32>[batch, dim].
-    `weights`: <float32>[batch, modality].
-    """
-
-    embedding: np.ndarray
-    weights: np.ndarray
 
 
 class Client:
@@ -121,8 +108,12 @@ class Client:
     def recommend(
         self,
         user_id: Sequence[str],
-        history: Sequence[Sequence[str]] | None = None,
+        history: Lists | None = None,
         *,
+        exclude: Lists | None = None,
+        allow: Lists | None = None,
+        deny: Lists | None = None,
+        time: Sequence[int] | None = None,
         k: int | None = None,
     ) -> Recommendations:
         """Recommends items to users.
@@ -130,23 +121,46 @@ class Client:
         Args:
           user_id: [batch]; an id that the model does not know is a new user.
           history: [batch, step], the items of each user, oldest first; rows may differ in length.
-            None where nothing is known but the id.
+            None or an empty row takes what the user met in training.
+          exclude: [batch, any], further items that must not be shown.
+          allow: [batch, any], categories such as "genre=comedy" of which an item has to have one;
+            None or an empty row for any. What no item has leaves none to show.
+          deny: [batch, any], categories of which an item must have none.
+          time: [batch], when each is asked for, in seconds since 1970 UTC; 0 or None where that is
+            not known.
           k: how many items; None for as many as the export was made for.
 
         Returns:
-          [batch, k] items and scores.
+          [batch, k] items, scores and reasons.
         """
-        outputs = self._channel.predict(
-            self._recommender, _user_inputs(user_id, history), signature="recommend"
+        inputs = user_inputs(
+            user_id, time, history=history, exclude=exclude, allow=allow, deny=deny
         )
-        return _best(outputs, k, "recommend")
+        outputs = self._channel.predict(self._recommender, inputs, signature="recommend")
+        parts = best(outputs, Recommendations._fields, k, "recommend")
+        return Recommendations(**parts)
+
+    def similar_items(self, item_id: Sequence[str], *, k: int | None = None) -> SimilarItems:
+        """Finds the items that lie nearest to others.
+
+        Args:
+          item_id: [batch]; to an id that the model does not know nothing is similar.
+          k: how many items; None for as many as the export was made for.
+
+        Returns:
+          [batch, k] items and scores; none is similar to itself.
+        """
+        inputs = {"item_id": strings("item_id", item_id)}
+        outputs = self._channel.predict(self._recommender, inputs, signature="similar_items")
+        return SimilarItems(**best(outputs, SimilarItems._fields, k, "similar_items"))
 
     def rank(
         self,
         user_id: Sequence[str],
-        item_id: Sequence[Sequence[str]],
+        item_id: Lists,
         *,
-        history: Sequence[Sequence[str]] | None = None,
+        history: Lists | None = None,
+        time: Sequence[int] | None = None,
     ) -> Ranking:
         """Scores given items for users.
 
@@ -154,20 +168,23 @@ class Client:
           user_id: [batch].
           item_id: [batch, candidate]; rows may differ in length.
           history: as in `recommend`.
+          time: as in `recommend`.
 
         Returns:
-          [batch, candidate] items as given, and their scores.
+          [batch, candidate] items as given, their scores and probabilities.
         """
-        inputs = _user_inputs(user_id, history)
-        rows = _rows("item_id", item_id, len(user_id))
+        inputs = user_inputs(user_id, time, history=history)
+        rows = rows_of("item_id", item_id, len(user_id))
         width = max(map(len, rows), default=0)
-        inputs["item_id"] = _padded(rows, width)
+        inputs["item_id"] = padded(rows, width)
         outputs = self._channel.predict(self._recommender, inputs, signature="rank")
-        # A server that batches may have widened this request to its widest neighbor.
-        score = np.array(_output(outputs, "score", "rank"))[:, :width]
-        for place, row in enumerate(rows):
-            score[place, len(row) :] = np.nan
-        return Ranking(_to_str(inputs["item_id"]), score)
+        parts = {}
+        for name in ("score", "probability"):
+            # A server that batches may have widened this request to its widest neighbor.
+            parts[name] = np.array(output(outputs, name, "rank"))[:, :width]
+            for place, row in enumerate(rows):
+                parts[name][place, len(row) :] = np.nan
+        return Ranking(to_str(inputs["item_id"]), **parts)
 
     def embed_item(
         self,
@@ -193,7 +210,7 @@ class Client:
         inputs = self._content("embed_item", content)
         outputs = self._channel.predict(self._encoder, inputs, signature="embed_item")
         return ItemEmbeddings(
-            _output(outputs, "embedding", "embed_item"), _output(outputs, "weights", "embed_item")
+            output(outputs, "embedding", "embed_item"), output(outputs, "weights", "embed_item")
         )
 
     def search(
@@ -204,7 +221,7 @@ class Client:
         audio: Strings | None = None,
         k: int | None = None,
         **vectors: np.ndarray,
-    ) -> Recommendations:
+    ) -> SimilarItems:
         """Finds the catalog's items that lie nearest to words, a picture or a sound.
 
         Args:
@@ -218,7 +235,8 @@ class Client:
           [batch, k] items and scores.
         """
         inputs = self._content("search", {"text": text, "image": image, "audio": audio, **vectors})
-        return _best(self._channel.predict(self._encoder, inputs, signature="search"), k, "search")
+        outputs = self._channel.predict(self._encoder, inputs, signature="search")
+        return SimilarItems(**best(outputs, SimilarItems._fields, k, "search"))
 
     def predict(
         self,
@@ -268,13 +286,13 @@ class Client:
                 f"{signature}: this encoder has no input {', '.join(unknown)}; "
                 f"it takes {', '.join(sorted(specs))}."
             )
-        columns = {name: _column(name, values, specs[name]) for name, values in given.items()}
+        columns = {name: column(name, values, specs[name]) for name, values in given.items()}
         sizes = {name: len(values) for name, values in columns.items()}
         if len(set(sizes.values())) > 1:
             raise ConfigError(f"{signature}: wanted as many of each; got {sizes}.")
         rows = next(iter(sizes.values()))
         return {
-            name: columns[name] if name in columns else _blank(rows, spec)
+            name: columns[name] if name in columns else blank(rows, spec)
             for name, spec in specs.items()
         }
 
@@ -288,89 +306,3 @@ class Client:
                 )
             self._inputs[signature] = signatures[signature].inputs
         return self._inputs[signature]
-
-
-def _column(name: str, values: Any, spec: "TensorSpec") -> np.ndarray:
-    if spec.dtype == "string":
-        return _strings(name, values)
-    shape = spec.shape or ()
-    try:
-        vectors = np.asarray(values, np.float32)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{name}: this encoder takes ready-made vectors {list(shape)}; {error}."
-        ) from error
-    if vectors.ndim != len(shape) or vectors.shape[1:] != shape[1:]:
-        raise ConfigError(f"{name}: wanted vectors {list(shape)}; got shape {list(vectors.shape)}.")
-    return vectors
-
-
-def _blank(rows: int, spec: "TensorSpec") -> np.ndarray:
-    if spec.dtype == "string":
-        return np.full(rows, b"", dtype=object)
-    return np.zeros([rows, *(size or 0 for size in (spec.shape or ())[1:])], np.float32)
-
-
-def _user_inputs(
-    user_id: Sequence[str], history: Sequence[Sequence[str]] | None
-) -> dict[str, np.ndarray]:
-    users = _strings("user_id", user_id)
-    rows = _rows("history", [[]] * len(users) if history is None else history, len(users))
-    # An empty id is no item. It also leads every row, because a server that batches requests of
-    # different lengths pads each with the first element of its tensor.
-    rows = [np.concatenate([_strings("history", [""]), row]) for row in rows]
-    return {"user_id": users, "history": _padded(rows, max(map(len, rows), default=1))}
-
-
-def _rows(name: str, values: Sequence[Sequence[str]], num_rows: int) -> list[np.ndarray]:
-    if isinstance(values, str | bytes):
-        raise ConfigError(f"{name}: wanted a list of ids for each user; got {values!r}.")
-    if len(values) != num_rows:
-        raise ConfigError(f"{name}: wanted {num_rows} rows, one a user; got {len(values)}.")
-    return [_strings(name, row) for row in values]
-
-
-def _padded(rows: list[np.ndarray], width: int) -> np.ndarray:
-    padded = np.full((len(rows), width), b"", dtype=object)
-    for place, row in enumerate(rows):
-        padded[place, : len(row)] = row
-    return padded
-
-
-def _strings(name: str, values: Strings) -> np.ndarray:
-    if isinstance(values, str | bytes):
-        raise ConfigError(f"{name}: wanted a list of strings; got the string {values!r:.60}.")
-    array = np.empty(len(values), dtype=object)
-    for place, value in enumerate(values):
-        if not isinstance(value, str | bytes):
-            raise ConfigError(f"{name}: wanted strings; got {value!r:.60} at {place}.")
-        array[place] = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
-    return array
-
-
-def _to_str(array: np.ndarray) -> np.ndarray:
-    decoded = np.empty(array.shape, dtype=object)
-    for place, value in np.ndenumerate(array):
-        decoded[place] = value.decode("utf-8", "surrogateescape")
-    return decoded
-
-
-def _output(outputs: Mapping[str, np.ndarray], name: str, signature: str) -> np.ndarray:
-    if name not in outputs:
-        raise ServingError(
-            f"{signature}: wanted an output {name}; the model answered with "
-            f"{', '.join(sorted(outputs))}. Is it an export of mmrec_tf?"
-        )
-    return outputs[name]
-
-
-def _best(outputs: Mapping[str, np.ndarray], k: int | None, signature: str) -> Recommendations:
-    item_id = _output(outputs, "item_id", signature)
-    score = _output(outputs, "score", signature)
-    most = item_id.shape[1]
-    if k is not None and not 1 <= k <= most:
-        raise ConfigError(
-            f"k: wanted 1 to {most}, which the export was made for; got {k}. "
-            "Export again with a larger k for more."
-        )
-    return Recommendations(_to_str(item_id[:, :k]), score[:, :k])

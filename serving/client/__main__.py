@@ -1,6 +1,7 @@
 """The client's command: `python -m serving.client COMMAND`."""
 
 import argparse
+import datetime
 import json
 import os
 import pathlib
@@ -29,6 +30,11 @@ def _parser() -> argparse.ArgumentParser:
     user = argparse.ArgumentParser(add_help=False)
     user.add_argument("--user", required=True, help="the user's id")
     user.add_argument("--history", default="", help="what the user took, oldest first: i1,i2")
+    user.add_argument(
+        "--time",
+        help="when it is asked for: seconds since 1970 UTC, or as 2024-05-31T18:30 (UTC unless it "
+        "says otherwise)",
+    )
     content = argparse.ArgumentParser(add_help=False)
     content.add_argument("--text", help="words")
     content.add_argument(
@@ -47,19 +53,66 @@ def _parser() -> argparse.ArgumentParser:
         description="Asks a TensorFlow Serving, or serving.local_server, over gRPC.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, parents, summary in (
-        ("recommend", [user, best], "items for a user"),
-        ("rank", [user], "scores of given items for a user"),
-        ("embed-item", [content], "the embedding of an item's content"),
-        ("search", [content, best], "items near to words, a picture or a sound"),
-        ("status", [], "which versions are served"),
+    for name, parents, summary, columns in (
+        (
+            "recommend",
+            [user, best],
+            "items for a user, and why",
+            "place, item, score, probability of a click, modality and item of the history that "
+            "weighed most (- for none)",
+        ),
+        (
+            "rank",
+            [user],
+            "scores of given items for a user",
+            "place, item, score and probability of a click",
+        ),
+        ("similar", [best], "items near to an item", "place, item and score"),
+        ("embed-item", [content], "the embedding of an item's content", ""),
+        (
+            "search",
+            [content, best],
+            "items near to words, a picture or a sound",
+            "place, item and score",
+        ),
+        ("status", [], "which versions are served", "version and state"),
     ):
+        description = summary.capitalize() + "."
+        if columns:
+            description += f" Prints {columns}, separated by tabs."
         added = commands.add_parser(
-            name, parents=[common, *parents], help=summary, description=summary.capitalize() + "."
+            name, parents=[common, *parents], help=summary, description=description
         )
+        if name == "recommend":
+            added.add_argument("--exclude", default="", help="items that must not be shown: i1,i2")
+            for option, meaning in (
+                ("--allow", "an item has to have one of these categories"),
+                ("--deny", "an item must have none of these categories"),
+            ):
+                added.add_argument(option, default="", help=f"{meaning}: genre=comedy,genre=drama")
         if name == "rank":
             added.add_argument("--items", required=True, help="the items' ids: i1,i2,i3")
+        if name == "similar":
+            added.add_argument("--item", required=True, help="the item's id")
     return parser
+
+
+def _seconds(given: str | None) -> int:
+    """Since 1970 UTC; 0 for None, a time that is not known."""
+    if given is None:
+        return 0
+    try:
+        return int(given)
+    except ValueError:
+        pass
+    try:
+        time = datetime.datetime.fromisoformat(given)
+    except ValueError as error:
+        raise ConfigError(
+            f"--time: wanted seconds since 1970 UTC or a time such as 2024-05-31T18:30; "
+            f"got {given!r}."
+        ) from error
+    return int((time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).timestamp())
 
 
 def _ids(listed: str) -> list[str]:
@@ -92,9 +145,24 @@ def _answer(client: Client, options: argparse.Namespace) -> Any:
     if options.command == "status":
         return _statuses(client)
     if options.command == "recommend":
-        return client.recommend([options.user], [_ids(options.history)], k=options.k)
+        return client.recommend(
+            [options.user],
+            [_ids(options.history)],
+            exclude=[_ids(options.exclude)],
+            allow=[_ids(options.allow)],
+            deny=[_ids(options.deny)],
+            time=[_seconds(options.time)],
+            k=options.k,
+        )
     if options.command == "rank":
-        return client.rank([options.user], [_ids(options.items)], history=[_ids(options.history)])
+        return client.rank(
+            [options.user],
+            [_ids(options.items)],
+            history=[_ids(options.history)],
+            time=[_seconds(options.time)],
+        )
+    if options.command == "similar":
+        return client.similar_items([options.item], k=options.k)
     content: dict[str, Any] = {
         "text": None if options.text is None else [options.text],
         "image": None if options.image is None else [_read(options.image)],
@@ -136,11 +204,17 @@ def _lines(answer: Any) -> Iterator[str]:
         yield "embedding\t" + " ".join(f"{value:.4f}" for value in answer.embedding[0])
         yield "weights\t" + " ".join(f"{value:.4f}" for value in answer.weights[0])
     else:
-        found = [pair for pair in zip(answer.item_id[0], answer.score[0], strict=True) if pair[0]]
+        found = [row for row in zip(*(part[0] for part in answer), strict=True) if row[0]]
         if isinstance(answer, Ranking):
-            found.sort(key=lambda pair: -pair[1])
-        for place, (item, score) in enumerate(found, start=1):
-            yield f"{place:4d}  {item}\t{score:.4f}"
+            found.sort(key=lambda row: -row[1])
+        for place, (item, *others) in enumerate(found, start=1):
+            cells = [f"{place:4d}", item, *(_cell(value) for value in others)]
+            yield "\t".join(cells)
+
+
+def _cell(value: Any) -> str:
+    # An empty cell would leave a hole that not every tool sees.
+    return value or "-" if isinstance(value, str) else f"{value:.4f}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -159,10 +233,11 @@ def main(arguments: list[str] | None = None) -> int:
     except MmrecError as error:
         print(f"serving.client: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
-    if options.json:
-        print(json.dumps(_to_json(answer)))
-    else:
-        print("\n".join(_lines(answer)))
+    lines = [json.dumps(_to_json(answer))] if options.json else list(_lines(answer))
+    for line in lines:
+        print(line)
+    if not lines:
+        print("serving.client: there is no such item.", file=sys.stderr)
     return 0
 
 

@@ -1,0 +1,95 @@
+"""What a caller hands over, checked, as arrays that a request can carry."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmrec_tf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from serving.client.calls import TensorSpec
+
+Strings = Sequence[str | bytes]
+Lists = Sequence[Sequence[str]]
+
+
+def column(name: str, values: Any, spec: "TensorSpec") -> np.ndarray:
+    """Content of one kind, as the input takes it: <string>[batch] or <float32>[batch, dim]."""
+    if spec.dtype == "string":
+        return strings(name, values)
+    shape = spec.shape or ()
+    try:
+        vectors = np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{name}: this encoder takes ready-made vectors {list(shape)}; {error}."
+        ) from error
+    if vectors.ndim != len(shape) or vectors.shape[1:] != shape[1:]:
+        raise ConfigError(f"{name}: wanted vectors {list(shape)}; got shape {list(vectors.shape)}.")
+    return vectors
+
+
+def blank(rows: int, spec: "TensorSpec") -> np.ndarray:
+    """The same for items that lack it."""
+    if spec.dtype == "string":
+        return np.full(rows, b"", dtype=object)
+    return np.zeros([rows, *(size or 0 for size in (spec.shape or ())[1:])], np.float32)
+
+
+def user_inputs(
+    user_id: Sequence[str], time: Sequence[int] | None, **lists: Lists | None
+) -> dict[str, np.ndarray]:
+    """Who asks, when, and lists of ids or categories for each; all lists empty where None."""
+    users = strings("user_id", user_id)
+    inputs = {"user_id": users}
+    for name, given in lists.items():
+        rows = rows_of(name, [[]] * len(users) if given is None else given, len(users))
+        # An empty id or category is none. It also leads every row, because a server that batches
+        # requests of different lengths pads each with the first element of its tensor.
+        rows = [np.concatenate([strings(name, [""]), row]) for row in rows]
+        inputs[name] = padded(rows, max(map(len, rows), default=1))
+    inputs["time"] = _times([0] * len(users) if time is None else time, len(users))
+    return inputs
+
+
+def _times(values: Sequence[int], num_rows: int) -> np.ndarray:
+    if len(values) != num_rows:
+        raise ConfigError(f"time: wanted {num_rows}, one a user; got {len(values)}.")
+    limits = np.iinfo(np.int64)
+    for place, value in enumerate(values):
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not whole or not limits.min <= value <= limits.max:
+            raise ConfigError(
+                f"time: wanted whole seconds since 1970 UTC; got {value!r:.60} at {place}."
+            )
+    return np.array(values, np.int64).reshape(num_rows)
+
+
+def rows_of(name: str, values: Lists, num_rows: int) -> list[np.ndarray]:
+    """Each user's list as <string>[any]."""
+    if isinstance(values, str | bytes):
+        raise ConfigError(f"{name}: wanted a list of strings for each user; got {values!r}.")
+    if len(values) != num_rows:
+        raise ConfigError(f"{name}: wanted {num_rows} rows, one a user; got {len(values)}.")
+    return [strings(name, row) for row in values]
+
+
+def padded(rows: list[np.ndarray], width: int) -> np.ndarray:
+    """<string>[batch, width], filled up with ""."""
+    table = np.full((len(rows), width), b"", dtype=object)
+    for place, row in enumerate(rows):
+        table[place, : len(row)] = row
+    return table
+
+
+def strings(name: str, values: Strings) -> np.ndarray:
+    """<string>[any], as bytes."""
+    if isinstance(values, str | bytes):
+        raise ConfigError(f"{name}: wanted a list of strings; got the string {values!r:.60}.")
+    array = np.empty(len(values), dtype=object)
+    for place, value in enumerate(values):
+        if not isinstance(value, str | bytes):
+            raise ConfigError(f"{name}: wanted strings; got {value!r:.60} at {place}.")
+        array[place] = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+    return array
