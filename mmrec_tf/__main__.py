@@ -168,7 +168,7 @@ def _print_answers(asked: str, ids: Sequence[str], answer: Mapping, *, as_json: 
     for row, name in enumerate(ids):
         for rank, cells in enumerate(zip(*(v[row] for v in answer.values()), strict=True), start=1):
             if cells[0]:  # Fewer than k were left.
-                said = (cell if isinstance(cell, str) else f"{cell:.4f}" for cell in cells)
+                said = (c or "-" if isinstance(c, str) else f"{c:.4f}" for c in cells)
                 print(name, rank, *said, sep="\t")
 
 

@@ -58,14 +58,25 @@ SETTLED = (
     "user.hidden",
     "user.features",
     "retrieval.temperature",
+    "ranking.architecture",
     "ranking.num_cross_layers",
     "ranking.projection_dim",
     "ranking.hidden",
+    "ranking.target_attention",
+    "ranking.fine_tune",
+    "ranking.content",
+    "ranking.features",
+    "ranking.context",
+    "ranking.position_bias",
+    "ranking.tasks",
+    "ranking.sharing",
+    "ranking.num_experts",
+    "ranking.loss",
 )
 # Parts of a model that hold what its last batches left behind, in numbers of the old dataset, and
 # its encoders, which have a checkpoint of their own.
 LEFT = ("optimizer", "objective", "trained_encoders")
-FEATURES = ("item_tower.features.", "user_tower.features.", "item_features.")
+FEATURES = ("item_tower.features.", "user_tower.features.", "item_features.", "user_features.")
 
 
 class Rows(NamedTuple):
@@ -237,6 +248,11 @@ def _value(
             return np.zeros_like(fresh)  # Another feature of the same name.
         if here.kind == "numeric":
             return old * np.float32(here.std / there.std)
+    if path == "item_shift":
+        # Nothing is added to the embedding of an item that ranking has not met.
+        place = {name: row for row, name in enumerate(start.dataset.catalog.item_id)}
+        rows = np.array([place.get(name, len(old)) for name in dataset.catalog.item_id])
+        return np.append(old, np.zeros_like(old[:1]), axis=0)[rows]
     disliked_below = start.config.retrieval.disliked_below
     before = rows_of(path, start.dataset, disliked_below=disliked_below)
     after = rows_of(path, dataset)

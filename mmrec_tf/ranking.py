@@ -414,7 +414,8 @@ class RankingModel(tfrs.Model):
         # A list is of a click; one without makes an example of its own item alone.
         weight *= click[:, None]
         if settings.loss != "binary":
-            disliked = inputs["disliked"]
+            # They come as any window over the user's, another one in each epoch.
+            disliked = inputs["disliked"][:, : settings.num_disliked]
             negative = tf.concat([negative, tf.maximum(disliked, 0)], axis=1)
             counts = (disliked >= 0) & (disliked != item[:, None])
             weight = tf.concat([weight, tf.cast(counts, tf.float32)], axis=1)

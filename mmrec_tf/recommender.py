@@ -241,9 +241,13 @@ class Recommender(tf.Module):
           item: <int32>[batch, candidate].
           retrieved: <float32>[batch, candidate].
         """
-        score, logit, rating, attention = retrieved, retrieved, None, None
+        # What is popular was found by another number than the model's own.
+        vectors = tf.gather(self.index.vectors, item)
+        own = tf.einsum("bd,bcd->bc", request.queries, vectors[..., :-1])
+        own = tf.where(nobody[:, None], own, retrieved)
+        score, logit, rating, attention = retrieved, own, None, None
         if self.ranking is not None:
-            ranked = self.ranking.rank(request, item, self.items, retrieved)
+            ranked = self.ranking.rank(request, item, self.items, own)
             # Those of whom nothing is known are shown what is popular, in this order.
             score = tf.where(nobody[:, None], retrieved, ranked.score)
             binary = [name for name in self.ranking.binary if name == "click"]
@@ -252,8 +256,7 @@ class Recommender(tf.Module):
             logit += self.ranking.click_shift
             rating, attention = ranked.logits.get("rating"), ranked.attention
         if self.config.recommender.popularity_dampening:
-            log_frequency = tf.gather(self.index.vectors, item)[..., -1]
-            less = self.config.recommender.popularity_dampening * log_frequency
+            less = self.config.recommender.popularity_dampening * vectors[..., -1]
             score = tf.where(nobody[:, None], score, score - less)
         score = tf.where(retrieved > LOWEST, score, LOWEST)
         user = request.queries[:, : self.config.dim]
@@ -339,7 +342,8 @@ class Recommender(tf.Module):
         present = tf.gather(self.items["present"], item) & ~shown.nobody[:, None, None]
         share = tf.where(present, share, LOWEST)
         # Where the highest is none that is present, it is this one.
-        share = tf.concat([share, tf.fill(tf.shape(share[..., :1]), 0.5 * LOWEST)], axis=2)
+        none = tf.fill(tf.shape(item), 0.5 * LOWEST)[..., None]
+        share = tf.concat([share, none], axis=2)
         known = history >= 0
         weight = shown.attention
         if weight is None:
@@ -458,13 +462,15 @@ class Recommender(tf.Module):
         _require_k(k)
         named = {"history": history, "exclude": exclude, "allow": allow, "deny": deny}
         inputs = {name: _padded(name, rows, len(user_id)) for name, rows in named.items()}
-        for rows in (*(allow or ()), *(deny or ())):
-            self.filter.require(rows)
+        for lists in (allow, deny):
+            for row in () if lists is None else lists:
+                self.filter.require(row)
         if time is not None and len(time) != len(user_id):
             raise ConfigError(
                 f"time: wanted one for each of {len(user_id)} users; got {len(time)}."
             )
-        when = tf.constant(list(time or [0] * len(user_id)), tf.int64, shape=[len(user_id)])
+        times = [0] * len(user_id) if time is None else list(time)
+        when = tf.constant(times, tf.int64, shape=[len(user_id)])
         users = tf.constant(list(user_id), tf.string, shape=[len(user_id)])
         if k not in self.answers:
             # The graph that is exported, so that both give the same answers to the last bit.
@@ -507,7 +513,7 @@ def _padded(name: str, rows: Sequence[Sequence[str]] | None, num_users: int) -> 
     """<string>[user, any]."""
     if rows is not None and len(rows) != num_users:
         raise ConfigError(f"{name}: wanted one for each of {num_users} users; got {len(rows)}.")
-    lists = [list(row) for row in rows] if rows else [[] for _ in range(num_users)]
+    lists = [[] for _ in range(num_users)] if rows is None else [list(row) for row in rows]
     widest = max((len(row) for row in lists), default=0)
     padded = [row + [""] * (widest - len(row)) for row in lists]
     return tf.constant(padded, tf.string, shape=[num_users, widest])

@@ -81,7 +81,7 @@ def tables(out):
 
 def test_evaluate_prints_tables(run, call):
     status, out, _ = call("evaluate", run.directory, "--k", "10", "--stage", "recommender")
-    (title, header, *rows), differences, beyond = tables(out)
+    (title, header, *rows), differences, candidates, funnel, intervals, beyond = tables(out)
     assert status == 0 and f"test split, {small_world.NUM_USERS} users" in title
     assert header.split()[:1] == ["recall@10"]
     assert [row.split()[0] for row in rows] == ["model", "popularity", "id_only"]
@@ -93,6 +93,13 @@ def test_evaluate_prints_tables(run, call):
         assert re.fullmatch(rf"{name}( +{number} \({number} to {number}\)){{2}}", row)
     assert beyond[0] == "beyond accuracy; diversity of content"
     assert [row.split()[0] for row in beyond[2:]] == ["model", "popularity", "id_only"]
+    assert "candidates, 12 a user" in candidates[0]
+    assert {"auc", "gauc", "log_loss", "ece", "f1"} <= set(candidates[1].split())
+    assert [row.split()[0] for row in candidates[2:]] == ["ranking", "retrieval"]
+    assert re.match(r"the funnel: 0\.\d{4} of what was chosen is among the 12", funnel[0])
+    stages = ["retrieval", "ranking", "recommended"]
+    assert [row.split()[0] for row in funnel[2:]] == stages
+    assert [row.split()[0] for row in intervals[2:]] == stages[1:]
 
 
 def test_evaluate_prints_baselines_and_slices(run, call):
@@ -170,6 +177,50 @@ def test_recommend_takes_a_history(run, call):
     want = run.recommender().recommend(["nobody"], history=[["i3", "i6"]], k=5)
     assert json.loads(given)["users"][0]["item_id"] == want.item_id[0].tolist()
     assert given != without
+
+
+def test_recommend_leaves_out_what_it_is_told(run, call, tmp_path):
+    (tmp_path / "gone").write_text("i4\n\ni7\n", encoding="utf-8")
+    asked = ("--exclude", "i1,i2", "--allow", "genre=night", "--deny", "genre=day", "--time", 7200)
+    status, out, _ = call(
+        *("recommend", run.directory, "--user", "u1", *asked, "--k", 4, "--json"),
+        *("--unavailable", tmp_path / "gone"),
+    )
+    assert status == 0
+    want = run.recommender(unavailable=["i4", "i7"]).recommend(
+        ["u1"],
+        exclude=[["i1", "i2"]],
+        allow=[["genre=night"]],
+        deny=[["genre=day"]],
+        time=[7200],
+        k=4,
+    )
+    (found,) = json.loads(out)["users"]
+    assert found["item_id"] == want.item_id[0].tolist()
+    assert found["history_item"] == want.history_item[0].tolist()
+    assert found["probability"] == pytest.approx(want.probability[0].tolist(), rel=1e-4)
+    status, err = failed(call, "recommend", run.directory, "--user", "u1", "--allow", "genre=x")
+    assert status == 2 and "category 'genre=x'" in err
+    status, err = failed(
+        call, "recommend", run.directory, "--user", "u1", "--unavailable", tmp_path / "no"
+    )
+    assert status == 1 and "No such file" in err
+
+
+def test_similar(run, call):
+    asked = ["similar", run.directory, "--item", "i4", "--item", "i9", "--k", 3]
+    status, out, _ = call(*asked)
+    want = run.recommender().similar_items(["i4", "i9"], k=3)
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert status == 0 and [row[:3] for row in rows] == [
+        [item, str(rank + 1), want.item_id[n, rank]]
+        for n, item in enumerate(["i4", "i9"])
+        for rank in range(3)
+    ]
+    _, out, _ = call(*asked, "--json")
+    assert [item["item_id"] for item in json.loads(out)["items"]] == want.item_id.tolist()
+    status, err = failed(call, "similar", run.directory, "--item", "unheard of")
+    assert status == 2 and "'unheard of'" in err
 
 
 def test_train_and_export(dataset, call, tmp_path):

@@ -19,6 +19,7 @@ from mmrec_tf.continuation import Rows, carry_rows, carry_weights, rows_of
 from mmrec_tf.dataset import Dataset
 from mmrec_tf.errors import ConfigError, RunError
 from mmrec_tf.evaluation import rank_items
+from mmrec_tf.ranking import Request
 from mmrec_tf.runs import Run
 from mmrec_tf.schema import SPLITS, FeatureSpec, ModalitySpec
 from mmrec_tf.training import train_run
@@ -261,7 +262,7 @@ def test_the_ranking_model_is_carried_too(start, dataset, grown, tmp_path):
         weight.assign(0.3 * rng.normal(size=weight.shape))
     before.save_ranking(before.ranking)
     ranking = RankingModel(start.config, carried(before, grown))
-    ranking.adapt()
+    ranking.adapt(grown)
     ranking.build_weights()
     carry_weights(ranking, before, grown)
     queries = tf.constant(rng.normal(size=[3, 9]), tf.float32)
@@ -271,9 +272,34 @@ def test_the_ranking_model_is_carried_too(start, dataset, grown, tmp_path):
         # Popularity, the last column, is counted anew.
         vector = model.items["vector"] * tf.constant([1.0] * 8 + [0.0])
         items = {**model.items, "vector": vector}
-        answers.append(model.score(queries, tf.constant(item, tf.int32), items).numpy())
+        nothing = tf.fill([3, 4], -1)
+        request = Request(
+            queries, tf.fill([3], -1), nothing, -tf.ones([3, 4]), tf.zeros([3], tf.int64)
+        )
+        score = tf.einsum("bd,bcd->bc", queries, tf.gather(vector, item))
+        ranked = model.rank(request, tf.constant(item, tf.int32), items, score)
+        answers.append(ranked.score.numpy())
     np.testing.assert_allclose(answers[1], answers[0], rtol=1e-3, atol=1e-3)
     assert answers[0].std(axis=1).min() > 0.1
+
+
+def test_what_fine_tuning_added_follows_the_items(dataset, grown, tmp_path):
+    settings = {"ranking__fine_tune": True, "training__epochs": 1}
+    config = small_world.config(**{**small_world.VECTORS, **settings})
+    before = train_run(dataset, config, tmp_path / "run")
+    shift = np.random.default_rng(0).normal(size=before.ranking.item_shift.shape)
+    before.ranking.item_shift.assign(shift)
+    before.save_ranking(before.ranking)
+    ranking = RankingModel(config, carried(before, grown))
+    ranking.adapt(grown)
+    ranking.build_weights()
+    carry_weights(ranking, before, grown)
+    known = dict(zip(dataset.catalog.item_id, shift, strict=True))
+    new = 0
+    for name, row in zip(grown.catalog.item_id, ranking.item_shift.numpy(), strict=True):
+        np.testing.assert_allclose(row, known.get(name, np.zeros(8)), rtol=1e-5)
+        new += name not in known
+    assert new
 
 
 def test_encoders_keep_their_words_and_weights(dataset, grown, tmp_path):

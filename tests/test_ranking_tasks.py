@@ -105,7 +105,7 @@ def test_a_low_rating_is_no_click_and_a_negative_of_those_that_are(labeled, retr
     assert not np.asarray(lists.labels["click"][:, 1:]).any()
     # Drawn ones belong to a click; the low-rated ones stand behind them.
     assert (lists.weight.numpy()[~clicks, 1:4] == 0).all()
-    disliked = batch["disliked"].numpy()
+    disliked = batch["disliked"].numpy()[:, :2]
     np.testing.assert_array_equal(
         lists.weight.numpy()[:, 4:],
         (disliked >= 0) & (disliked != batch["item"].numpy()[:, None]),
@@ -132,7 +132,8 @@ def test_the_shift_is_the_share_of_a_list_that_training_saw(labeled, retrieval):
     everything = build(retrieval, labeled, loss="binary", num_negatives=60, num_candidates=12)
     assert everything.click_shift == 0
     assert build(retrieval, labeled).click_shift == 0
-    assert build(retrieval, labeled, loss="binary", num_negatives=0).click_shift == 0
+    ratings = {"loss": "binary", "num_negatives": 0, "click_rating": 4}
+    assert build(retrieval, labeled, **ratings).click_shift == 0
 
 
 def test_scores_are_the_weighed_sum_of_tasks(labeled, retrieval):

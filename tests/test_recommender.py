@@ -304,6 +304,14 @@ def test_filters_exclusions_and_what_is_withdrawn(dataset):
         Recommender(recommender.retrieval, None, dataset, unavailable=["x", "i1"])
 
 
+def test_arrays_do_as_well_as_lists(recommender):
+    lists = {"history": [["i4"], ["i5"]], "deny": [["genre=night"], [""]], "exclude": [["i1"]] * 2}
+    one = recommender.recommend(["u1", "u2"], **lists, time=[5, 6], k=5)
+    arrays = {name: np.array(rows) for name, rows in lists.items()}
+    two = recommender.recommend(np.array(["u1", "u2"]), **arrays, time=np.array([5, 6]), k=5)
+    np.testing.assert_array_equal(one.item_id, two.item_id)
+
+
 def test_rows_have_filters_of_their_own(dataset, recommender):
     users = ["u1", "u1", "u1"]
     answer = recommender.recommend(users, allow=[["genre=night"], [], ["genre=day"]], k=5)
@@ -326,6 +334,23 @@ def test_of_whom_nothing_is_known_is_shown_what_is_popular(dataset):
     popular = np.argsort(-count, kind="stable")
     assert answer.item_id[0].tolist() == [ALL[n] for n in popular]
     assert set(answer.modality[0]) == set(answer.history_item[0]) == {""}
+    # The probability is the ranking model's all the same.
+    own = recommender.rank_ids(
+        tf.constant(["nobody"]),
+        tf.fill([1, 0], ""),
+        tf.constant(answer.item_id.tolist()),
+        tf.zeros([1], tf.int64),
+    )
+    np.testing.assert_allclose(answer.probability, own["probability"], rtol=1e-5)
+    stranger = recommender.request(
+        tf.constant([-1]), tf.fill([1, 4], -1), tf.fill([1, 4], -1.0), tf.zeros([1], tf.int64)
+    )
+    items = tf.constant([[ALL.index(item) for item in answer.item_id[0]]])
+    retrieved = tf.einsum(
+        "bd,bcd->bc", stranger.queries, tf.gather(recommender.index.vectors, items)[..., :-1]
+    )
+    ranked = recommender.ranking.rank(stranger, items, recommender.items, retrieved)
+    np.testing.assert_allclose(answer.probability, tf.sigmoid(ranked.score), rtol=1e-4)
     # An excluded item is left out of that, too.
     less = recommender.recommend(["nobody"], exclude=[[ALL[popular[0]]]], k=3)
     assert less.item_id[0].tolist() == [ALL[n] for n in popular[1:4]]
@@ -411,6 +436,13 @@ def test_probability_is_the_calibrated_logit(dataset):
     want = expit(0.5 * two.score - 1)[real]
     np.testing.assert_allclose(two.probability[real], want, rtol=1e-4)
     assert (one.probability[~real] == 0).all() and not real.all()
+
+
+def test_a_model_of_ids_alone_names_no_modality(dataset):
+    recommender = build(dataset, modalities=[])
+    answer = recommender.recommend(["u1", "u2"], k=4)
+    assert set(answer.modality.ravel()) == {""}
+    assert (answer.history_item != "").all()
 
 
 # Diversity and popularity

@@ -37,8 +37,10 @@ class RankingConfig:
     fading with `focal_gamma` (Lin et al. 2017).
 
     `num_negatives` items are drawn for each positive, the share `candidate_share` of them from
-    what the retrieval model itself ranks highest, the rest at random. `num_candidates` is how many
-    items retrieval hands to ranking when recommending. `calibration` maps the click logit to a
+    what the retrieval model itself ranks highest, the rest at random. `num_disliked` of the user's
+    own items that were rated below `click_rating` stand beside them (with "binary" every one is an
+    example of its own). `num_candidates` is how many items retrieval hands to ranking when
+    recommending. `calibration` maps the click logit to a
     probability, fitted on the valid split. `monitor` says which epoch is kept: "auc" or "gauc" (of
     the split's interactions under `click_rating`, else of the candidates), "rmse" of ratings, a
     metric of lists such as "ndcg@10", or "" for `training.monitor`.
@@ -67,6 +69,7 @@ class RankingConfig:
     positive_weight: float = 1.0
     focal_gamma: float = 0.0
     num_negatives: int = 8
+    num_disliked: int = 2
     candidate_share: float = 0.75
     num_candidates: int = 100
     learning_rate: float = 1e-3
@@ -86,7 +89,13 @@ class RankingConfig:
         )
         for name in self.context:
             one_of("ranking.context", name, CONTEXTS)
-        counts = {"num_negatives": 0, "num_candidates": 1, "hidden": 1, "num_experts": 1}
+        counts = {
+            "num_negatives": 0,
+            "num_disliked": 0,
+            "num_candidates": 1,
+            "hidden": 1,
+            "num_experts": 1,
+        }
         at_least(self, "ranking.", {**counts, "num_cross_layers": 0, "projection_dim": 0})
         at_least(self, "ranking.", {"focal_gamma": 0, "task_weights": 0})
         require(self.positive_weight > 0, "ranking.positive_weight: wanted above 0.")
@@ -116,7 +125,8 @@ class RankingConfig:
             "to binary, or leave them out.",
         )
         require(
-            self.num_negatives > 0 or self.loss == "binary" or self.click_rating is not None,
+            self.num_negatives > 0
+            or (self.click_rating is not None and (self.loss == "binary" or self.num_disliked > 0)),
             "ranking.num_negatives: wanted at least 1, as nothing else is no click; got 0. Draw "
             "some, or set ranking.click_rating.",
         )
