@@ -123,7 +123,108 @@ def difference_table(result: dict, split: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def ranking_table(result: dict) -> str:
+    """Ranking models by architecture and task: their predictions and the funnel."""
+    lines = [
+        "| ranking model | AUC | GAUC | log loss | NDCG@10 | less retrieval's, 95 % "
+        "| test: AUC | GAUC | log loss | NDCG@10 | less retrieval's, 95 % |",
+        f"| --- |{' --- |' * 10}",
+    ]
+    first = next(iter(result["ranking"].values()))
+    cells = []
+    for split in ("valid", "test"):
+        found, funnel = first[split]["candidates"]["retrieval"], first[split]["funnel"]
+        cells += [f"{found['auc']:.4f}", f"{found['gauc']:.4f}", ""]
+        cells += [f"{funnel['retrieval']['ndcg@10']:.4f}", ""]
+    lines.append(f"| retrieval alone | {' | '.join(cells)} |")
+    for name, entry in result["ranking"].items():
+        cells = []
+        for split in ("valid", "test"):
+            found = entry[split]["candidates"]["ranking"]
+            cells += [f"{found[metric]:.4f}" for metric in ("auc", "gauc", "log_loss")]
+            cells.append(f"{entry[split]['funnel']['ranking']['ndcg@10']:.4f}")
+            mean, low, high = entry[split]["differences"]["ranking"]["ndcg@10"]
+            cells.append(f"{mean:+.4f} ({low:+.4f} to {high:+.4f})")
+        label = f"**{name}**" if name == result["chosen"] else name
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def funnel_table(result: dict) -> str:
+    """What each stage of the chosen chain leaves."""
+    entry = result["ranking"][result["chosen"]]
+    metrics = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
+    num = entry["valid"]["num_candidates"]
+    lines = [f"| {result['chosen']} | {' | '.join(metrics)} |", f"| --- |{' --- |' * len(metrics)}"]
+    for split in ("valid", "test"):
+        funnel = entry[split]["funnel"]
+        recall = funnel["retrieved"][f"recall@{num}"]
+        users = entry[split]["users"]
+        lines.append(f"| {split}, {users} users: recall@{num} of retrieval {recall:.4f} | | | | |")
+        for stage in ("retrieval", "ranking"):
+            cells = " | ".join(f"{funnel[stage][metric]:.4f}" for metric in metrics)
+            lines.append(f"| {split}: {stage} | {cells} |")
+        cells = " | ".join(
+            "{:+.4f} ({:+.4f} to {:+.4f})".format(*entry[split]["differences"]["ranking"][m])
+            for m in metrics
+        )
+        lines.append(f"| {split}: ranking less retrieval, 95 % | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def shown_table(result: dict) -> str:
+    """Of the interactions themselves: whether they were liked, and how they were rated."""
+    lines = [
+        "| ranking model | AUC of a click | of retrieval alone | RMSE of a rating "
+        "| of the mean rating | test: AUC | of retrieval alone | RMSE | of the mean |",
+        f"| --- |{' --- |' * 8}",
+    ]
+    for name, entry in result["ranking"].items():
+        cells = []
+        for split in ("valid", "test"):
+            for kind, metrics in (
+                ("click", ("auc", "retrieval_auc")),
+                ("rating", ("rmse", "rmse_of_the_mean")),
+            ):
+                found = entry[split]["shown"].get(kind, {})
+                cells += [f"{found[m]:.4f}" if m in found else "" for m in metrics]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    if "ceiling" in result:
+        aucs = [f"{result['ceiling'][split]['auc']:.4f}" for split in ("valid", "test")]
+        lines.append(f"| ceiling: the planted truth | {aucs[0]} | | | | {aucs[1]} | | | |")
+    return "\n".join(lines) + "\n"
+
+
+def calibration_table(result: dict) -> str:
+    """ECE on the test split, by what was fitted on valid."""
+    kinds = ("none", "temperature", "platt", "isotonic")
+    lines = [f"| ECE, test split | {' | '.join(kinds)} |", f"| --- |{' --- |' * len(kinds)}"]
+    for name, found in result["calibration"].items():
+        for bins, label in (("ece", "equal width"), ("ece_equal_mass", "equal mass")):
+            cells = " | ".join(f"{found[kind][bins]:.5f}" for kind in kinds)
+            lines.append(f"| {name}, bins of {label} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def stage_table(result: dict) -> str:
+    """Milliseconds a user of each stage."""
+    stages = ("retrieve", "rank", "diversify", "recommend", "bare")
+    lines = [
+        f"| ms a user, {result['items']:,} items | {' | '.join(stages)} |",
+        f"| --- |{' --- |' * len(stages)}",
+    ]
+    for row in result["milliseconds_a_user"]:
+        cells = " | ".join(f"{row[stage]:.2f}" for stage in stages)
+        lines.append(f"| batch {row['batch']}, {row['candidates']:,} candidates | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
 PARTS = {
+    "ranking": ranking_table,
+    "funnel": funnel_table,
+    "shown": shown_table,
+    "calibration": calibration_table,
+    "stages": stage_table,
     "parts": parts_table,
     "test_less": lambda result: difference_table(result, "test"),
     "valid_less": lambda result: difference_table(result, "valid"),

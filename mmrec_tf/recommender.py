@@ -8,6 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from mmrec_tf.answers import (
+    RECOMMEND_INPUTS,
+    Recommendations,
+    SimilarItems,
+    decoded,
+    padded,
+    require_k,
+)
 from mmrec_tf.calibration import Calibration
 from mmrec_tf.dataset import Dataset
 from mmrec_tf.errors import ConfigError
@@ -17,40 +25,6 @@ from mmrec_tf.index import LOWEST, ExactIndex
 from mmrec_tf.ranking import RankingModel, Request
 from mmrec_tf.reranking import diversify
 from mmrec_tf.retrieval import RetrievalModel
-
-
-class Recommendations(NamedTuple):
-    """What to show.
-
-    Attributes:
-      item_id: object[batch, k] of str, in the order to show them; "" behind the last one where
-        fewer are left.
-      score: <float32>[batch, k], what ordered them, higher is better; comparable within a row. It
-        falls along the row unless the config diversifies.
-      probability: <float32>[batch, k], of a click, calibrated; 0 for none.
-      modality: object[batch, k] of str, the modality that drew user and item together most; ""
-        where the item has none, or nothing is known of the user.
-      history_item: object[batch, k] of str, the item of the history that weighed most; "" without
-        a history.
-    """
-
-    item_id: np.ndarray
-    score: np.ndarray
-    probability: np.ndarray
-    modality: np.ndarray
-    history_item: np.ndarray
-
-
-class SimilarItems(NamedTuple):
-    """Items near to others.
-
-    Attributes:
-      item_id: object[batch, k] of str, the most alike first; "" for none.
-      score: <float32>[batch, k], the cosine of their embeddings.
-    """
-
-    item_id: np.ndarray
-    score: np.ndarray
 
 
 class Candidates(NamedTuple):
@@ -201,10 +175,10 @@ class Recommender(tf.Module):
         repeated = tf.gather(repeated, tf.argsort(order, axis=1), batch_dims=1)
         given = tf.where(repeated, -1, given)
         # The last `length` known ones, in their order.
-        padded = tf.concat([tf.fill([batch, length], -1), given], axis=1)
-        place = tf.where(padded >= 0, tf.range(1, length + steps + 1)[None, :], 0)
+        whole = tf.concat([tf.fill([batch, length], -1), given], axis=1)
+        place = tf.where(whole >= 0, tf.range(1, length + steps + 1)[None, :], 0)
         _, last = tf.math.top_k(place, k=length)
-        last = tf.gather(padded, tf.sort(last, axis=1), batch_dims=1)
+        last = tf.gather(whole, tf.sort(last, axis=1), batch_dims=1)
         some = tf.reduce_any(given >= 0, axis=1, keepdims=True)
         stored, gap = self.liked_items.read(user, length=length)
         read, gap = tf.where(some, last, stored), tf.where(some, -1.0, gap)
@@ -459,9 +433,9 @@ class Recommender(tf.Module):
           ConfigError: when k is below 1, something is missing for a user, or no item can have a
             category.
         """
-        _require_k(k)
+        require_k(k)
         named = {"history": history, "exclude": exclude, "allow": allow, "deny": deny}
-        inputs = {name: _padded(name, rows, len(user_id)) for name, rows in named.items()}
+        inputs = {name: padded(name, rows, len(user_id)) for name, rows in named.items()}
         for lists in (allow, deny):
             for row in () if lists is None else lists:
                 self.filter.require(row)
@@ -478,7 +452,7 @@ class Recommender(tf.Module):
                 functools.partial(self.recommend_ids, k=k), input_signature=RECOMMEND_INPUTS
             )
         answer = self.answers[k](users, *inputs.values(), when)
-        return Recommendations(**{name: _decoded(value) for name, value in answer.items()})
+        return Recommendations(**{name: decoded(value) for name, value in answer.items()})
 
     def similar_items(self, item_id: Sequence[str], *, k: int = 10) -> SimilarItems:
         """Items whose embeddings are nearest to those of others.
@@ -490,38 +464,7 @@ class Recommender(tf.Module):
         Raises:
           ConfigError: when k is below 1.
         """
-        _require_k(k)
+        require_k(k)
         ids = tf.constant(list(item_id), tf.string, shape=[len(item_id)])
         answer = self.similar_ids(ids, k=k)
-        return SimilarItems(**{name: _decoded(value) for name, value in answer.items()})
-
-
-_LISTS = ("history", "exclude", "allow", "deny")
-RECOMMEND_INPUTS = [
-    tf.TensorSpec([None], tf.string, name="user_id"),
-    *(tf.TensorSpec([None, None], tf.string, name=name) for name in _LISTS),
-    tf.TensorSpec([None], tf.int64, name="time"),
-]
-
-
-def _require_k(k: int) -> None:
-    if k < 1:
-        raise ConfigError(f"k: wanted at least 1; got {k}.")
-
-
-def _padded(name: str, rows: Sequence[Sequence[str]] | None, num_users: int) -> tf.Tensor:
-    """<string>[user, any]."""
-    if rows is not None and len(rows) != num_users:
-        raise ConfigError(f"{name}: wanted one for each of {num_users} users; got {len(rows)}.")
-    lists = [[] for _ in range(num_users)] if rows is None else [list(row) for row in rows]
-    widest = max((len(row) for row in lists), default=0)
-    padded = [row + [""] * (widest - len(row)) for row in lists]
-    return tf.constant(padded, tf.string, shape=[num_users, widest])
-
-
-def _decoded(value: tf.Tensor) -> np.ndarray:
-    """A tensor as NumPy has it, of text as str."""
-    if value.dtype != tf.string:
-        return value.numpy()
-    decoded = [[cell.decode() for cell in row] for row in value.numpy()]
-    return np.array(decoded, object).reshape(value.shape)
+        return SimilarItems(**{name: decoded(value) for name, value in answer.items()})

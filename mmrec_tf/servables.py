@@ -16,11 +16,12 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from mmrec_tf.answers import RECOMMEND_INPUTS
 from mmrec_tf.catalog import Content
 from mmrec_tf.errors import ConfigError, ExportError
 from mmrec_tf.examples import Example, examples_path, write_examples
 from mmrec_tf.index import LOWEST, ExactIndex
-from mmrec_tf.recommender import RECOMMEND_INPUTS, Recommender
+from mmrec_tf.recommender import Recommender
 from mmrec_tf.retrieval import RetrievalModel
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"

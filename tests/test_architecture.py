@@ -25,7 +25,7 @@ FLOORS = [
     "media records examples modalities fusion alignment imputation diagnostics losses "
     "ranking_losses interaction experts negatives metrics calibration optimization",
     "catalog encoding memory pipeline dataset graph tables towers index "
-    "reranking filters histories",
+    "reranking filters histories answers",
     "baselines objective retrieval ranking recommender",
     "runs continuation evaluation funnel training ablation verification servables",
     "__init__ __main__",
