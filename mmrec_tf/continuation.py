@@ -76,7 +76,12 @@ SETTLED = (
 # Parts of a model that hold what its last batches left behind, in numbers of the old dataset, and
 # its encoders, which have a checkpoint of their own.
 LEFT = ("optimizer", "objective", "trained_encoders")
-FEATURES = ("item_tower.features.", "user_tower.features.", "item_features.", "user_features.")
+FEATURES = (
+    "item_tower.features.",
+    "user_tower.features.",
+    "pairs.item_features.",
+    "pairs.user_features.",
+)
 
 
 class Rows(NamedTuple):
@@ -222,7 +227,7 @@ def rows_of(path: str, dataset: Dataset, *, disliked_below: float | None = None)
     catalog, users, schema = dataset.catalog, dataset.users, dataset.schema
     if path.endswith("tower.id_embedding.table"):
         liked = dataset.histories(disliked_below=disliked_below)
-        if path.startswith("user_"):
+        if _of_users(path):
             return Rows(users.user_id, np.diff(liked.offset) > 0)
         return Rows(catalog.item_id, np.bincount(liked.item, minlength=schema.num_items) > 0)
     if path.startswith("translation."):
@@ -232,7 +237,7 @@ def rows_of(path: str, dataset: Dataset, *, disliked_below: float | None = None)
     spec = _feature(path, schema)
     if spec is None or spec.kind != "categorical":
         return None
-    column = (users if path.startswith("user_") else catalog).features[_feature_name(path)]
+    column = (users if _of_users(path) else catalog).features[_feature_name(path)]
     # A number cannot be mistaken for a word: 0 for none, then the buckets.
     value = [*range(1 + spec.oov_buckets), *spec.vocabulary]
     return Rows(value, np.isin(np.arange(len(value)), column[column > 0]))
@@ -297,6 +302,10 @@ def _carried(path: str) -> bool:
     return part not in LEFT and not part.endswith("_tracker")
 
 
+def _of_users(path: str) -> bool:
+    return path.startswith(("user_", "pairs.user_"))
+
+
 def _feature_name(path: str) -> str:
     return path.partition("features.")[2]
 
@@ -305,7 +314,7 @@ def _feature(path: str, schema: Schema) -> FeatureSpec | None:
     """The side feature that a weight belongs to."""
     if not path.startswith(FEATURES):
         return None
-    side = schema.user_features if path.startswith("user_") else schema.item_features
+    side = schema.user_features if _of_users(path) else schema.item_features
     return side.get(_feature_name(path))
 
 

@@ -35,6 +35,7 @@ from mmrec_tf.interaction import (
     Flattened,
     TargetAttention,
 )
+from mmrec_tf.ranking import PairFeatures
 from mmrec_tf.towers import IdEmbedding, ItemTower, SelfAttention, SideFeatures, UserTower
 
 ROWS, DIM, STEPS = 5, 4, 3
@@ -127,6 +128,28 @@ def target_inputs(rng):
     """Candidates, a history that lacks steps or all of them, and which are known."""
     made = user_inputs(rng)
     return ((normal(rng, ROWS, 2, DIM), made["history"], made["known"]),)
+
+
+def request_inputs(rng):
+    """Two candidates a row; of the last two rows the time is not known."""
+    made, pairs = user_inputs(rng), (ROWS, 2)
+    genre = np.array([[2, 3], [4, 0], [0, 0], [1, 0], [3, 2]], np.int32)
+    price = np.stack([normal(rng, *pairs), np.ones(pairs, np.float32)], axis=2)
+    return (
+        {
+            "user": normal(rng, ROWS, DIM),
+            "item": normal(rng, *pairs, DIM),
+            "numbers": normal(rng, *pairs, 2),
+            "modalities": normal(rng, *pairs, 3, DIM),
+            "present": rng.random([*pairs, 3]) < 0.7,
+            "weights": normal(rng, *pairs, 3),
+            "item_features": {"genre": np.stack([genre, genre[::-1]], axis=1), "price": price},
+            "user_features": made["features"],
+            "history": made["history"],
+            "known": made["known"],
+            "time": np.array([7200, 10**9, 90000, 0, 0], np.int64),
+        },
+    )
 
 
 def every_output(layer, outputs, inputs):
@@ -258,6 +281,21 @@ CASES = {
     "target_attention": Case(TargetAttention, {"hidden": 5}, target_inputs, exact=True),
     "target_attention_sum": Case(
         TargetAttention, {"hidden": 5, "normalize": False}, target_inputs, exact=True
+    ),
+    "pairs": Case(PairFeatures, {"dim": DIM}, request_inputs, loss=every_output, exact=True),
+    "pairs_everything": Case(
+        PairFeatures,
+        {
+            "dim": DIM,
+            "item_sizes": SIZES,
+            "user_sizes": SIZES,
+            "attention": True,
+            "context": ("hour", "weekday"),
+            "context_dropout": 0.5,
+        },
+        request_inputs,
+        loss=every_output,
+        exact=True,
     ),
     "shared_bottom": experts(SharedBottom, hidden=(5, 3)),
     "shared_bottom_none": experts(SharedBottom, hidden=()),

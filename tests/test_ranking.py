@@ -103,7 +103,7 @@ def test_each_thing_known_of_an_item_counts(dataset, retrieval, part):
 def test_what_a_setting_leaves_out_does_not_count(dataset, retrieval):
     off = {"ranking__content": False, "ranking__features": False}
     model = moved(build(retrieval, dataset, **off))
-    assert model.item_features is None and model.user_features is None
+    assert model.pairs.item_features is None and model.pairs.user_features is None
     request = request_of(retrieval, 1)
     items = {**model.items, "modalities": model.items["modalities"] + 1}
     np.testing.assert_array_equal(score(model, request, ITEMS), score(model, request, ITEMS, items))
@@ -128,8 +128,10 @@ def test_hour_and_weekday_count_and_no_time_is_none(dataset, retrieval):
         assert np.abs(at(model, start) - at(model, start + other)).max() > 1e-3
         assert np.abs(at(model, start) - at(model, 0)).max() > 1e-3
     # 1970 began on a Thursday.
-    thursday = by_day.weekday(tf.constant([3]))
-    by_day.weekday.table.assign(tf.where(tf.range(7)[:, None] == 3, by_day.weekday.table, 0.0))
+    thursday = by_day.pairs.weekday(tf.constant([3]))
+    by_day.pairs.weekday.table.assign(
+        tf.where(tf.range(7)[:, None] == 3, by_day.pairs.weekday.table, 0.0)
+    )
     assert np.abs(at(by_day, 3600) - at(by_day, 3600 + day)).max() > 1e-3
     np.testing.assert_array_equal(at(by_day, 3600 + day), at(by_day, 0))
     assert np.abs(thursday).max() > 0

@@ -204,7 +204,7 @@ def test_the_hour_is_learned(labeled, retrieval):
     """The small world's interactions are seconds apart: all at one hour, which is then known."""
     model = build(retrieval, labeled, context=["hour"])
     fit(model, labeled, epochs=2)
-    used = np.abs(model.hour.table).max(axis=1) > 0
+    used = np.abs(model.pairs.hour.table).max(axis=1) > 0
     assert used.any()
 
 

@@ -383,7 +383,7 @@ def test_the_history_s_item_that_is_most_alike(dataset):
 
 def test_with_target_attention_it_is_the_one_that_weighed_most(dataset):
     recommender = build(dataset, ranking__target_attention=True)
-    for weight in recommender.ranking.attention.weights:
+    for weight in recommender.ranking.pairs.attention.weights:
         weight.assign(np.random.default_rng(2).normal(size=weight.shape))
     history = [4, 9, 14]
     answer = recommender.recommend(["nobody"], history=[[ALL[n] for n in history]], k=8)

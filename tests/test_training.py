@@ -18,10 +18,12 @@ from test_dataset import write
 from mmrec_tf import RankingModel, Recommender, RetrievalModel, open_dataset, training
 from mmrec_tf.dataset import Dataset
 from mmrec_tf.errors import DatasetError
+from mmrec_tf.evaluation import rank_items
 from mmrec_tf.training import Validation, build_optimizer, train, train_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EPOCHS = 4
+USERS = np.arange(small_world.NUM_USERS)
 # Nothing is drawn at random in training, so that two ways to the same epoch can be compared.
 EXACT = {
     **small_world.VECTORS,
@@ -308,3 +310,28 @@ def test_the_optimizer_is_what_the_config_says():
     wrapped = build_optimizer(half, learning_rate=0.125)
     assert isinstance(wrapped, tf.keras.mixed_precision.LossScaleOptimizer)
     assert float(wrapped.learning_rate) == 0.125
+
+
+def test_mined_negatives_are_refreshed_every_so_many_epochs(dataset):
+    settings = {"retrieval__num_mined_negatives": 4, "retrieval__mining_epochs": 2}
+    config = small_world.config(
+        **{**small_world.VECTORS, **settings, "training__epochs": 4, "training__patience": 0}
+    )
+    model = RetrievalModel(config, dataset.schema)
+    seen = []
+
+    class Watch(tf.keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 0:
+                seen.append((model.state.mined.numpy(), rank_items(model, dataset, USERS, k=8)))
+
+    train(model, dataset, callbacks=[Watch()])
+    mined = [found for found, _ in seen]
+    np.testing.assert_array_equal(mined[0], mined[1])
+    np.testing.assert_array_equal(mined[2], mined[3])
+    assert (mined[1] != mined[2]).any()
+    for epoch in (0, 2):
+        found, now = seen[epoch]
+        np.testing.assert_array_equal(found[:, :8], now)
+        rows, items = dataset.histories().pairs(USERS)
+        assert not (found[rows] == items[:, None]).any()

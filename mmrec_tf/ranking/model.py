@@ -2,7 +2,6 @@
 
 import dataclasses
 import types
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -15,9 +14,11 @@ from mmrec_tf.errors import ConfigError, RunError
 from mmrec_tf.experts import SHARINGS, UncertaintyWeights
 from mmrec_tf.histories import StoredHistories
 from mmrec_tf.index import ExactIndex
-from mmrec_tf.interaction import INTERACTIONS, TargetAttention
+from mmrec_tf.interaction import INTERACTIONS
 from mmrec_tf.negatives import mean_over_replicas
 from mmrec_tf.optimization import apply_step
+from mmrec_tf.ranking.features import PairFeatures
+from mmrec_tf.ranking.requests import Lists, Ranked, Request
 from mmrec_tf.ranking_losses import (
     binary_loss,
     listwise_softmax_loss,
@@ -26,48 +27,7 @@ from mmrec_tf.ranking_losses import (
 )
 from mmrec_tf.retrieval import RetrievalModel
 from mmrec_tf.schema import Schema
-from mmrec_tf.towers import IdEmbedding, SideFeatures, UserTower
-from mmrec_tf.towers.features import keep, unit
-
-# Dot products of a retrieval model run to a few tens; the network likes inputs of order 1.
-SCORE_SCALE = 0.1
-# Of so many training examples the time is hidden, so that a request without one is answered well.
-CONTEXT_DROPOUT = 0.1
-HOURS, DAYS = 24, 7
-_HOUR_SECONDS = 3600
-
-
-class Request(NamedTuple):
-    """Whom candidates are ranked for.
-
-    Attributes:
-      queries: <float32>[batch, dim + 1], what `RetrievalModel.queries` returned.
-      user: <int32>[batch], -1 for an unknown user.
-      history: <int32>[batch, step], -1 for padding.
-      gap: <float32>[batch, step], as in `Schema.batch_spec`.
-      time: <int64>[batch], seconds since 1970 UTC; 0 where it is not known.
-    """
-
-    queries: tf.Tensor
-    user: tf.Tensor
-    history: tf.Tensor
-    gap: tf.Tensor
-    time: tf.Tensor
-
-
-class Ranked(NamedTuple):
-    """What is said of candidates.
-
-    Attributes:
-      score: <float32>[batch, candidate], what orders them.
-      logits: by task, <float32>[batch, candidate]; of "rating" the rating itself.
-      attention: <float32>[batch, candidate, step], how much each step of the history weighs; None
-        for a model without target attention.
-    """
-
-    score: tf.Tensor
-    logits: dict
-    attention: tf.Tensor | None
+from mmrec_tf.towers import IdEmbedding, UserTower, unit
 
 
 class RankingModel(tfrs.Model):
@@ -128,18 +88,7 @@ class RankingModel(tfrs.Model):
             initializer=tf.keras.initializers.Constant([0.0, 1.0]),
             trainable=False,
         )
-        self.item_features = self.user_features = None
-        if settings.features and schema.item_features:
-            sizes = SideFeatures.sizes_of(schema.item_features)
-            self.item_features = SideFeatures(sizes, dim, name="item_features")
-        if settings.features and schema.user_features:
-            sizes = SideFeatures.sizes_of(schema.user_features)
-            self.user_features = SideFeatures(sizes, dim, name="user_features")
-        self.attention = TargetAttention(name="attention") if settings.target_attention else None
-        self.hour = IdEmbedding(HOURS, dim, name="hour") if "hour" in settings.context else None
-        self.weekday = (
-            IdEmbedding(DAYS, dim, name="weekday") if "weekday" in settings.context else None
-        )
+        self.pairs = PairFeatures.from_experiment(config, schema, name="pairs")
         self.position = (
             IdEmbedding(schema.num_positions, 1, name="position")
             if settings.position_bias
@@ -280,55 +229,6 @@ class RankingModel(tfrs.Model):
             tower=self.user_tower,
         )
 
-    def _fields(self, request: Request, item, items, score, training):
-        """What is known of pairs: <float32>[batch * candidate, field, dim], <float32>[batch *
-        candidate, n] and the attention of `Ranked`."""
-        shape, dim = tf.shape(item), self.config.dim
-        flat = tf.reshape(item, [-1])
-        vector = self._embed_items(flat, items)
-        user = self._embed_users(request, items, training)
-
-        def repeated(value):
-            return tf.repeat(value, shape[1], axis=0)
-
-        fields = [repeated(user), vector]
-        bias = tf.gather(items["vector"], flat)[:, dim : dim + 1]
-        dense = [tf.reshape(score, [-1, 1]) * SCORE_SCALE, bias]
-        if self.config.ranking.content and items["modalities"].shape[1]:
-            modalities = tf.gather(items["modalities"], flat)
-            fields += tf.unstack(modalities, axis=1)
-            dense += [
-                tf.einsum("bd,bmd->bm", fields[0], modalities),
-                tf.cast(tf.gather(items["present"], flat), tf.float32),
-                tf.gather(items["weights"], flat),
-            ]
-        if self.item_features is not None:
-            features = {n: tf.gather(v, flat) for n, v in items["features"].items()}
-            fields.append(self.item_features(features))
-        if self.user_features is not None:
-            fields.append(repeated(self.user_features(self.retrieval.features_of(request.user))))
-        attention = None
-        if self.attention is not None:
-            history = self._embed_items(tf.maximum(request.history, 0), items)
-            candidate = tf.reshape(vector, [shape[0], shape[1], dim])
-            pooled, attention = self.attention(
-                (candidate, history, request.history >= 0), training=training
-            )
-            fields.append(tf.reshape(pooled, [-1, dim]))
-            dense.append(tf.reduce_sum(fields[-1] * vector, axis=1, keepdims=True))
-        known = request.time > 0
-        if training:
-            known &= keep(tf.shape(known), CONTEXT_DROPOUT, training)
-        hours = request.time // _HOUR_SECONDS
-        for layer, number in (
-            (self.hour, hours % HOURS),
-            # 1970 began on a Thursday; Monday is 0.
-            (self.weekday, (hours // HOURS + 3) % DAYS),
-        ):
-            if layer is not None:
-                fields.append(repeated(layer(tf.where(known, tf.cast(number, tf.int32), -1))))
-        return tf.stack(fields, axis=1), tf.concat(dense, axis=1), attention
-
     def rank(self, request: Request, item, items, score, *, training=False) -> Ranked:
         """What the model says of candidates.
 
@@ -342,8 +242,26 @@ class RankingModel(tfrs.Model):
         Returns:
           Ranked.
         """
-        fields, dense, attention = self._fields(request, item, items, score, training)
-        deep, wide = self.interaction((fields, dense), training=training)
+        vector = tf.gather(items["vector"], item)
+        bias = vector[..., self.config.dim : self.config.dim + 1]
+        fields, dense, attention = self.pairs(
+            {
+                "user": self._embed_users(request, items, training),
+                "item": self._embed_items(item, items),
+                "numbers": tf.concat([score[..., None], bias], axis=-1),
+                **{n: tf.gather(items[n], item) for n in ("modalities", "present", "weights")},
+                "item_features": {n: tf.gather(v, item) for n, v in items["features"].items()},
+                "user_features": self.retrieval.features_of(request.user),
+                "history": self._embed_items(tf.maximum(request.history, 0), items),
+                "known": request.history >= 0,
+                "time": request.time,
+            },
+            training=training,
+        )
+        if self.pairs.attention is None:
+            attention = None
+        pairs = [tf.reshape(x, [-1, *x.shape[2:]]) for x in (fields, dense)]
+        deep, wide = self.interaction(pairs, training=training)
         logits, shape = {}, tf.shape(item)
         parts = self.experts(deep, training=training)
         for name, head, part in zip(self.tasks, self.heads, parts, strict=True):
@@ -395,7 +313,7 @@ class RankingModel(tfrs.Model):
         hit = tf.reduce_any(tf.equal(negative[:, :, None], known[:, None, :]), axis=2)
         return negative, tf.cast(~hit, tf.float32)
 
-    def _lists(self, inputs, training: bool) -> "Lists":
+    def _lists(self, inputs, training: bool) -> Lists:
         """The candidates of each example with their labels."""
         items, item, history = self.items, inputs["item"], inputs["history"]
         settings, retrieval, dim = self.config.ranking, self.retrieval, self.config.dim
@@ -514,24 +432,6 @@ class RankingModel(tfrs.Model):
             self.position(tf.constant([-1]))
         if self.weigh is not None:
             self.weigh([tf.zeros([])] * len(self.tasks))
-
-
-class Lists(NamedTuple):
-    """Training examples as lists of candidates, the example's own item first.
-
-    Attributes:
-      request: Request.
-      item: <int32>[batch, candidate].
-      retrieved: <float32>[batch, candidate], the retrieval model's scores.
-      weight: <float32>[batch, candidate], 0 for what does not count.
-      labels: by task, <float32>[batch, candidate].
-    """
-
-    request: Request
-    item: tf.Tensor
-    retrieved: tf.Tensor
-    weight: tf.Tensor
-    labels: dict
 
 
 def _level(scores: np.ndarray, share: float) -> float:
