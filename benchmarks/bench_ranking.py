@@ -6,7 +6,8 @@ It trains the retrieval model of examples/NAME.json once, then ranking models th
 example's in one thing each: the architecture, target attention, the content, the tasks, the loss.
 Of every one the epoch that is best on the valid split is kept, and its calibration is fitted there.
 `evaluate_ranking` says of both splits how good it is; which of them is "chosen" is said by NDCG@10
-on the valid split alone. It goes on where it was stopped.
+on the valid split alone, or where an effect is planted by the AUC of a click there. It goes on where
+it was stopped.
 """
 
 import argparse
@@ -143,9 +144,11 @@ def measure(name: str, dataset_path: str, work: pathlib.Path, only: list[str]) -
         result["ranking"][label] = {"settings": settings, "train_seconds": seconds, **figures}
         print(label, figures["valid"]["funnel"]["ranking"], flush=True)
     ranked = {
-        label: entry["valid"]["funnel"]["ranking"][CHOICE]
+        label: entry["valid"]["shown"]["click"]["auc"]
+        if planted
+        else entry["valid"]["funnel"]["ranking"][CHOICE]
         for label, entry in result["ranking"].items()
-        if "rating alone" not in label
+        if label != "rating alone"
     }
     chosen = max(ranked, key=lambda label: ranked[label])
     result["chosen"] = chosen
