@@ -40,7 +40,12 @@ VARIANTS: dict[str, dict] = {
     "deepfm": {"ranking.architecture": "deepfm"},
     "mlp": {"ranking.architecture": "mlp"},
     "bilinear": {"ranking.architecture": "bilinear"},
-    "dcn, target attention": {"ranking.target_attention": True},
+    # Attention over 50 steps for each of 33 candidates would take a quarter of an hour.
+    "dcn, 8 negatives": {"ranking.num_negatives": 8},
+    "dcn, 8 negatives, target attention": {
+        "ranking.num_negatives": 8,
+        "ranking.target_attention": True,
+    },
     "dcn, fine-tuned embeddings": {"ranking.fine_tune": True},
     "dcn, without content": {"ranking.content": False},
     "dcn, pairwise": {"ranking.loss": "pairwise"},
