@@ -6,8 +6,8 @@ It trains the retrieval model of examples/NAME.json once, then ranking models th
 example's in one thing each: the architecture, target attention, the content, the tasks, the loss.
 Of every one the epoch that is best on the valid split is kept, and its calibration is fitted there.
 `evaluate_ranking` says of both splits how good it is; which of them is "chosen" is said by NDCG@10
-on the valid split alone, or where an effect is planted by the AUC of a click there. It goes on where
-it was stopped.
+on the valid split alone, or where an effect is planted by the AUC of a click there. It goes on
+where it was stopped.
 """
 
 import argparse

@@ -121,14 +121,14 @@ def _recommend_items(
 ) -> np.ndarray:
     """`rank_items` of both stages."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
     def recommend(user):
         history, gap, met = recommender.read_history(user, tf.fill([tf.shape(user)[0], 0], ""))
         shown = recommender.recommend_items(user, history, gap, met, k=k)
         return tf.where(shown.score > LOWEST, shown.item, -1)
 
+    graph = recommender.graph(("items", k), recommend, [tf.TensorSpec([None], tf.int32)])
     tops = [
-        recommend(tf.constant(users[block], tf.int32)).numpy()
+        graph(tf.constant(users[block], tf.int32)).numpy()
         for block in blocks(len(users), dataset.schema.num_items)
     ]
     top = np.concatenate(tops)

@@ -85,7 +85,6 @@ def collect(recommender: Recommender, dataset: Dataset, *, split: str, k: int) -
     users, relevant = relevant_items(dataset, split, min_rating=settings.click_rating)
     num = min(settings.num_candidates, dataset.schema.num_items)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
     def find(user):
         history, gap, met = recommender.read_history(user, tf.fill([tf.shape(user)[0], 0], ""))
         request = recommender.request(user, history, gap, tf.zeros_like(user, tf.int64))
@@ -96,9 +95,10 @@ def collect(recommender: Recommender, dataset: Dataset, *, split: str, k: int) -
         item = tf.where(found.retrieved > LOWEST, found.item, -1)
         return item, found.retrieved, found.score, found.logit, tf.where(real, shown, -1)
 
+    graph = recommender.graph(("pool", k), find, [tf.TensorSpec([None], tf.int32)])
     parts = []
     for block in blocks(len(users), dataset.schema.num_items, most=BLOCK):
-        parts.append([part.numpy() for part in find(tf.constant(users[block], tf.int32))])
+        parts.append([part.numpy() for part in graph(tf.constant(users[block], tf.int32))])
     item, retrieved, score, logit, shown = (
         np.concatenate(part) for part in zip(*parts, strict=True)
     )
@@ -132,9 +132,6 @@ def rank_shown(recommender: Recommender, dataset: Dataset, *, split: str) -> Sho
     """
     data, ranking = dataset.interactions(split), recommender.ranking
 
-    @tf.function(
-        input_signature=[tf.TensorSpec([None], dtype) for dtype in (tf.int32, tf.int32, tf.int64)]
-    )
     def rank(user, item, time):
         history, gap, _ = recommender.read_history(user, tf.fill([tf.shape(user)[0], 0], ""))
         request = recommender.request(user, history, gap, time)
@@ -144,8 +141,10 @@ def rank_shown(recommender: Recommender, dataset: Dataset, *, split: str) -> Sho
         logits = {name: value[:, 0] for name, value in ranked.logits.items()}
         return retrieved[:, 0], logits
 
+    specs = [tf.TensorSpec([None], dtype) for dtype in (tf.int32, tf.int32, tf.int64)]
+    graph = recommender.graph("shown", rank, specs)
     parts = [
-        rank(*(tf.constant(c[block]) for c in (data.user, data.item, data.timestamp)))
+        graph(*(tf.constant(c[block]) for c in (data.user, data.item, data.timestamp)))
         for block in blocks(len(data.user), 1, most=BLOCK * 8)
     ]
     names = parts[0][1]

@@ -2,7 +2,7 @@
 
 import functools
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -122,7 +122,7 @@ class Recommender(tf.Module):
         if config.user.time_gaps or config.retrieval.disliked_below is not None:
             liked = dataset.histories(disliked_below=config.retrieval.disliked_below)
             self.liked_items = StoredHistories(liked, times=config.user.time_gaps)
-        self.answers: dict[int, tf.types.experimental.PolymorphicFunction] = {}
+        self.graphs: dict[Hashable, Callable] = {}
 
     @property
     def retrieval(self) -> RetrievalModel:
@@ -138,6 +138,18 @@ class Recommender(tf.Module):
     def calibration(self) -> Calibration:
         """What makes a probability of the logit of a click."""
         return self.state.calibration
+
+    def graph(self, key: Hashable, function: Callable, inputs: Sequence[tf.TensorSpec]) -> Callable:
+        """A function of this recommender as a graph, made once.
+
+        Args:
+          key: what the function is called by.
+          function: of tensors.
+          inputs: their specs.
+        """
+        if key not in self.graphs:
+            self.graphs[key] = tf.function(function, input_signature=inputs)
+        return self.graphs[key]
 
     def _available(self, unavailable: Sequence[str]) -> np.ndarray:
         """<bool>[item]."""
@@ -446,12 +458,10 @@ class Recommender(tf.Module):
         times = [0] * len(user_id) if time is None else list(time)
         when = tf.constant(times, tf.int64, shape=[len(user_id)])
         users = tf.constant(list(user_id), tf.string, shape=[len(user_id)])
-        if k not in self.answers:
-            # The graph that is exported, so that both give the same answers to the last bit.
-            self.answers[k] = tf.function(
-                functools.partial(self.recommend_ids, k=k), input_signature=RECOMMEND_INPUTS
-            )
-        answer = self.answers[k](users, *inputs.values(), when)
+        # The graph that is exported, so that both give the same answers to the last bit.
+        answer = self.graph(
+            ("recommend", k), functools.partial(self.recommend_ids, k=k), RECOMMEND_INPUTS
+        )(users, *inputs.values(), when)
         return Recommendations(**{name: decoded(value) for name, value in answer.items()})
 
     def similar_items(self, item_id: Sequence[str], *, k: int = 10) -> SimilarItems:
