@@ -101,15 +101,15 @@ def estimate(model, dataset) -> Estimate:
     """
     schema, encoders = model.schema, model.encoders
     train, valid = (len(dataset.interactions(split).user) for split in ("train", "valid"))
-    # Two numbers of 4 bytes, a time or a place of 8, and two more of 4.
-    interactions = 24 * (train + valid) + 24 * train + 12 * (train + 1) + 8 * (schema.num_users + 1)
+    # Five numbers of 4 bytes, a time of 8 and the events; of batches' examples a place of 8, too.
+    row = 28 + len(schema.events)
+    interactions = row * (train + valid) + (row + 8) * train
+    interactions += 12 * (train + 1) + 8 * (schema.num_users + 1)
     tables = {name: encoded_bytes(encoders[name], schema.num_items) for name in model.modalities}
     held = fitting(tables, model.config.training.catalog_memory_mb << 20)
     # Two numbers of 4 bytes, and whether train knows the item.
     item = 9 + len(model.modalities) + _feature_bytes(schema.item_features)
-    users = 0
-    if model.user_tower.features is not None:
-        users += schema.num_users * _feature_bytes(schema.user_features)
+    users = schema.num_users * _feature_bytes(schema.user_features)
     if model.user_tower.profile is not None:
         users += encoded_bytes(encoders["profile"], schema.num_users)
     frozen = [w for encoder in encoders.values() if encoder.frozen for w in encoder.weights]

@@ -221,7 +221,11 @@ def test_a_run_goes_from_training_to_the_export(dataset, tmp_path):
     mmrec_tf.export(loaded.recommender(), tmp_path / "export", version=1, k=5)
     model = tf.saved_model.load(str(tmp_path / "export/recommender/1"))
     users, history = ["", ""], [[small_world.item_id(3)], [small_world.item_id(4)]]
-    answer = model.signatures["recommend"](user_id=tf.constant(users), history=tf.constant(history))
+    nothing = {name: tf.fill([len(users), 0], "") for name in ("exclude", "allow", "deny")}
+    nothing["time"] = tf.zeros([len(users)], tf.int64)
+    answer = model.signatures["recommend"](
+        user_id=tf.constant(users), history=tf.constant(history), **nothing
+    )
     python = run.recommender().recommend(users, history=history, k=5)
     np.testing.assert_allclose(answer["score"], python.score, atol=1e-4)
 

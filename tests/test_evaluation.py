@@ -98,7 +98,7 @@ def test_train_items_are_left_out_and_all_others_ranked(model, dataset, ranked):
     judged = model
     if ranked:
         ranking = RankingModel(model.config, model)
-        ranking.adapt()
+        ranking.adapt(dataset)
         ranking.build_weights()
         judged = Recommender(model, ranking, dataset)
     top = rank_items(judged, dataset, EVERYONE, k=NUM_ITEMS + 2)
@@ -114,9 +114,9 @@ def test_train_items_are_left_out_and_all_others_ranked(model, dataset, ranked):
 def test_both_stages_are_measured_as_recommended(model, dataset):
     """With twelve candidates of thirty, what ranking never sees is not found."""
     ranking = RankingModel(model.config, model)
-    ranking.adapt()
+    ranking.adapt(dataset)
     ranking.build_weights()
-    for weight in ranking.network.weights:
+    for weight in ranking.experts.weights + ranking.heads[0].weights:
         weight.assign(np.random.default_rng(0).normal(size=weight.shape))
     recommender = Recommender(model, ranking, dataset)
     answer = recommender.recommend([small_world.user_id(n) for n in EVERYONE], k=10)

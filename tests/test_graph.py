@@ -410,8 +410,11 @@ def test_python_and_the_export_recommend_by_the_smoothed_catalog(dataset, tmp_pa
 
     servable = RecommenderServable(recommender, k=5)
     tf.saved_model.save(servable, str(tmp_path), signatures=servable.signatures)
+    lists = ("history", "exclude", "allow", "deny")
     served = tf.saved_model.load(str(tmp_path)).signatures["recommend"](
-        user_id=tf.constant(ids), history=tf.fill([len(ids), 0], "")
+        user_id=tf.constant(ids),
+        time=tf.zeros([len(ids)], tf.int64),
+        **{name: tf.fill([len(ids), 0], "") for name in lists},
     )
     np.testing.assert_array_equal(served["item_id"].numpy().astype(str), got.item_id)
     np.testing.assert_allclose(served["score"], got.score, rtol=1e-4, atol=1e-4)

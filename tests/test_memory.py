@@ -156,7 +156,8 @@ def test_the_estimate_is_what_there_is_afterwards(dataset, tmp_path, monkeypatch
     assert memory["optimizer"] == nbytes(moments)
     splits = [dataset.interactions(split) for split in ("train", "valid")]
     made = next(iter(dataset.batches("train", 9**9, user=model.config.user)))
-    made = [made[name] for name in ("user", "item", "rating", "weight")]
+    names = ("user", "item", "rating", "weight", "time", "position")
+    made = [made[name] for name in names]
     histories = dataset.histories()
     place = np.arange(len(splits[0].user), dtype=np.int64)
     assert memory["interactions"] == (

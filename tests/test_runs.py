@@ -82,6 +82,7 @@ def test_the_directory_explains_itself(run):
         "run.json",
         "config.json",
         "schema.json",
+        "calibration.json",
         "assets",
         "weights",
         "history.csv",
