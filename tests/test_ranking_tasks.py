@@ -60,7 +60,7 @@ def said(model, user, item):
 
 
 @pytest.mark.parametrize("sharing", ["shared_bottom", "mmoe", "ple"])
-@pytest.mark.parametrize("uncertainty", [False, True])
+@pytest.mark.parametrize("uncertainty", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_several_tasks_learn_together(labeled, retrieval, sharing, uncertainty):
     model = build(
         retrieval,
@@ -238,6 +238,7 @@ def test_labels_that_the_dataset_lacks_are_refused(dataset):
             build(plain, dataset, **settings)
 
 
+@pytest.mark.slow
 def test_all_architectures_learn(labeled, retrieval):
     for architecture in ("dlrm", "deepfm", "mlp", "bilinear"):
         model = build(retrieval, labeled, architecture=architecture, num_negatives=8)

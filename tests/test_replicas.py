@@ -17,6 +17,8 @@ from mmrec_tf.optimization import AdamW
 from mmrec_tf.training import train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+# Processes of several replicas take minutes on two cores.
+pytestmark = pytest.mark.slow
 # Of two replicas each takes 15 and 14 examples of a batch; of an epoch's last 2, one takes none.
 BATCH, REST = 29, 2
 STEADY = {**small_world.VECTORS, "item__id_dropout": 0, "user__id_dropout": 0}
