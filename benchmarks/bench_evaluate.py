@@ -36,8 +36,8 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from benchmarks.facts import facts
-from mmrec_tf.evaluation import rank_items
-from mmrec_tf.metrics import retrieval_metrics
+from mmrec_tf.evaluation.evaluate import rank_items
+from mmrec_tf.evaluation.metrics import retrieval_metrics
 from mmrec_tf.records import DatasetWriter
 from mmrec_tf.records.manifest import write_json
 from mmrec_tf.schema import Schema

@@ -4,8 +4,8 @@
 
 It trains what `mmrec-tf train --config examples/NAME.json --twin` trains, then the same config on
 each modality alone (with ids), and ranks every item for every user of the valid and the test split.
-Beside them stand all of `mmrec_tf.baselines`. It goes on where it was stopped; birds and tiktok
-take 10 to 20 minutes each on two cores.
+Beside them stand all of `mmrec_tf.evaluation.baselines`. It goes on where it was stopped; birds and
+tiktok take 10 to 20 minutes each on two cores.
 """
 
 import argparse
@@ -15,9 +15,9 @@ import time
 import mmrec_tf as mm  # isort: skip  (chooses Keras 2 before TensorFlow is imported)
 
 from benchmarks.facts import facts
-from mmrec_tf.ablation import trained_run
-from mmrec_tf.evaluation import evaluate_run
+from mmrec_tf.evaluation.evaluate import evaluate_run
 from mmrec_tf.records.manifest import write_json
+from mmrec_tf.runs.ablation import trained_run
 
 KS = (10, 20)
 ROOT = pathlib.Path(__file__).parents[1]

@@ -19,12 +19,12 @@ import mmrec_tf as mm  # isort: skip  (chooses Keras 2 before TensorFlow is impo
 import numpy as np
 
 from benchmarks.facts import facts
-from mmrec_tf.ablation import trained_run
 from mmrec_tf.config import Config
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.evaluation import evaluate_users
-from mmrec_tf.metrics import mean_metrics, paired_bootstrap
+from mmrec_tf.evaluation.evaluate import evaluate_users
+from mmrec_tf.evaluation.metrics import mean_metrics, paired_bootstrap
 from mmrec_tf.records.manifest import write_json
+from mmrec_tf.runs.ablation import trained_run
 
 KS = (10, 20)
 ROOT = pathlib.Path(__file__).parents[1]

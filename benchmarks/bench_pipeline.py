@@ -33,10 +33,10 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.facts import facts
-from mmrec_tf.encoding import encode, forward
-from mmrec_tf.memory import estimate
+from mmrec_tf.encoders.cache import encode, forward
 from mmrec_tf.records.manifest import write_json
-from mmrec_tf.training import build_optimizer
+from mmrec_tf.retrieval.memory_estimate import estimate
+from mmrec_tf.training.fit import build_optimizer
 
 ROUNDS = 5
 WINDOW_SECONDS = 5.0

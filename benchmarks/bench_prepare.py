@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench_prepare --work work/bench_prepare
 
-Speed: pictures, sounds and texts, each kind on its own, through `data.media_folder` with one
-process a CPU, against a loop that takes one file after the other with librosa, OpenCV and, for
+Speed: pictures, sounds and texts, each kind on its own, through `data.sources.media_folder` with
+one process a CPU, against a loop that takes one file after the other with librosa, OpenCV and, for
 texts, Python's own html.parser, and writes the same records with TensorFlow. Both make datasets of
 the same files in the same run, in turn, `ROUNDS` times; the ratio is that of the medians. Ours
 counts everything: reading the tables, starting the processes, hashing, the manifest. For texts
@@ -31,8 +31,8 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.facts import facts
-from data import media_folder
-from data.item_shards import runner
+from data.items.shards import runner
+from data.sources import media_folder
 from mmrec_tf.media import text
 from mmrec_tf.records.manifest import write_json
 

@@ -20,15 +20,19 @@ import mmrec_tf as mm  # isort: skip  (chooses Keras 2 before TensorFlow is impo
 import tensorflow as tf
 
 from benchmarks.facts import facts
-from mmrec_tf.ablation import trained_run
-from mmrec_tf.calibration import Calibration, fit
-from mmrec_tf.funnel import collect, evaluate_ranking, fit_calibration
-from mmrec_tf.metrics import expected_calibration_error, paired_bootstrap, retrieval_metrics
+from mmrec_tf.evaluation.calibration import Calibration, fit
+from mmrec_tf.evaluation.funnel import collect, evaluate_ranking, fit_calibration
+from mmrec_tf.evaluation.metrics import (
+    expected_calibration_error,
+    paired_bootstrap,
+    retrieval_metrics,
+)
 from mmrec_tf.ranking import RankingModel
-from mmrec_tf.recommender import Recommender
+from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.records.manifest import write_json
-from mmrec_tf.runs import Run, load_weights, save_weights
-from mmrec_tf.training import train
+from mmrec_tf.runs.ablation import trained_run
+from mmrec_tf.runs.run import Run, load_weights, save_weights
+from mmrec_tf.training.fit import train
 
 ROOT = pathlib.Path(__file__).parents[1]
 KS = (10, 20)

@@ -42,9 +42,9 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from benchmarks.bench_recommend import build, write_dataset
 from benchmarks.facts import ROOT, facts
-from mmrec_tf.examples import Example, examples_path, read_examples
+from mmrec_tf.exporting.request_examples import Example, examples_path, read_examples
+from mmrec_tf.exporting.verify import predict_request
 from mmrec_tf.records.manifest import write_json
-from mmrec_tf.verification import predict_request
 from serving import tensors
 
 NUM_ITEMS = 100_000

@@ -31,10 +31,10 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from benchmarks.facts import facts
-from mmrec_tf.optimization import build_optimizer
 from mmrec_tf.records import DatasetWriter
 from mmrec_tf.records.manifest import write_json
 from mmrec_tf.schema import Schema
+from mmrec_tf.training.optimizer import build_optimizer
 
 ROUNDS = 7
 STEPS = 20

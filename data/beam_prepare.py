@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from data import prepare
-from data.item_shards import ItemRow, ItemShards
+from data.items.shards import ItemRow, ItemShards
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.records import PreparedItem
 from mmrec_tf.records.items import write_shard

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from data import amazon, features, media_folder, microlens, movielens, synthetic
-from data.item_shards import ItemShards, runner
+from data.items.shards import ItemShards, runner
+from data.sources import amazon, features, media_folder, microlens, movielens, synthetic
 from mmrec_tf.errors import ConfigError, MmrecError
 
 # Each has `add_arguments(parser)`, `from_arguments(arguments)` and `prepare(options, out, ...)`.
@@ -19,7 +19,7 @@ SOURCES = {
     "microlens": (microlens, "MicroLens as unpacked: titles, covers, sounds, interactions"),
     "amazon": (amazon, "Amazon Reviews of 2018 or 2023: reviews and metadata"),
 }
-# Like `data.item_shards.run_here`, but it takes the options that are not ours.
+# Like `data.items.shards.run_here`, but it takes the options that are not ours.
 RunOthers = Callable[..., None]
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from data.tables import Table
+from data.tables.table import Table
 
 
 def settings(options: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def _train(arguments) -> None:
     config = load_config(path) if path else Config()
     config = config.override(_settings(arguments.set))
 
-    from mmrec_tf.training import train_run
+    from mmrec_tf.training.fit import train_run
 
     dataset = mmrec_tf.open_dataset(arguments.dataset, verify=arguments.verify)
     run = train_run(
@@ -33,7 +33,7 @@ def _train(arguments) -> None:
 
 
 def _evaluate(arguments) -> None:
-    from mmrec_tf.evaluation import evaluate_run
+    from mmrec_tf.evaluation.evaluate import evaluate_run
 
     run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
     result = evaluate_run(
@@ -45,7 +45,7 @@ def _evaluate(arguments) -> None:
         slices=arguments.slices,
     )
     if arguments.stage == "recommender":
-        from mmrec_tf.funnel import evaluate_ranking
+        from mmrec_tf.evaluation.funnel import evaluate_ranking
 
         result["ranking"] = evaluate_ranking(
             run.recommender(), run.dataset, split=arguments.split, ks=_numbers(arguments.k)
@@ -105,7 +105,7 @@ def _print_ranking(result: Mapping) -> None:
 
 
 def _ablate(arguments) -> None:
-    from mmrec_tf.ablation import ablate_run
+    from mmrec_tf.runs.ablation import ablate_run
 
     run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
     result = ablate_run(run, split=arguments.split, out=arguments.out, retrain=arguments.retrain)
@@ -184,7 +184,7 @@ def _export(arguments) -> None:
     unavailable = _lines_of(arguments.unavailable)
     card: dict[str, object] = {"run": arguments.run}
     if arguments.only_index:
-        from mmrec_tf.continuation import reembed
+        from mmrec_tf.runs.warm_start import reembed
 
         if not arguments.dataset:
             raise ConfigError("--only-index: wanted --dataset DIR, whose items are to be served.")

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-from mmrec_tf import examples
+from mmrec_tf.exporting import request_examples as examples
 
 # DataType -> (NumPy dtype, the typed field that carries it).
 _FIELDS: dict[int, tuple[Any, str]] = {

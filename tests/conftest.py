@@ -37,7 +37,7 @@ def shared() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
     """The small world, opened; for reading only."""
-    import small_world
+    from support import small_world
 
     return mmrec_tf.open_dataset(small_world.write(tmp_path_factory.mktemp("small") / "dataset"))
 
@@ -45,7 +45,7 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="session")
 def labeled(tmp_path_factory):
     """The small world with ratings, types of events and positions, opened; for reading only."""
-    import small_world
+    from support import small_world
 
     folder = tmp_path_factory.mktemp("small") / "labeled"
     return mmrec_tf.open_dataset(small_world.write(folder, labels=True))
@@ -55,9 +55,9 @@ def labeled(tmp_path_factory):
 def run(dataset, tmp_path_factory):
     """A finished run on the small world, with all modalities and the id-only twin, as training
     left it in memory; for reading only."""
-    import small_world
+    from support import small_world
 
-    from mmrec_tf.training import train_run
+    from mmrec_tf.training.fit import train_run
 
     config = small_world.config(training__epochs=3)
     return train_run(dataset, config, tmp_path_factory.mktemp("small") / "run", twin=True)

@@ -160,10 +160,13 @@ def write(root: pathlib.Path, **modules: str) -> dict[str, set[str]]:
     ("modules", "message"),
     [
         ({"errors": "from mmrec_tf.config import Config"}, "errors imports mmrec_tf.config"),
-        ({"metrics": "def f():\n    import mmrec_tf.dataset"}, "imports mmrec_tf.dataset"),
-        ({"towers": "from mmrec_tf import index"}, "towers imports mmrec_tf.index"),
-        ({"towers": "from . import index"}, "towers imports mmrec_tf.index"),
-        ({"towers": "from .index import top"}, "towers imports mmrec_tf.index"),
+        (
+            {"metrics": "def f():\n    import mmrec_tf.dataset.directory"},
+            "imports mmrec_tf.dataset.directory",
+        ),
+        ({"towers": "from mmrec_tf import index"}, "towers imports mmrec_tf.retrieval.index"),
+        ({"towers": "from . import index"}, "towers imports mmrec_tf.retrieval.index"),
+        ({"towers": "from .index import top"}, "towers imports mmrec_tf.retrieval.index"),
         ({"runs": "import mmrec_tf as mm"}, "runs imports mmrec_tf, which"),
         ({"runs": "from mmrec_tf import __version__"}, "runs imports mmrec_tf, which"),
         (
@@ -183,7 +186,7 @@ def test_the_floors_test_allows_what_it_should(tmp_path):
     imports = write(
         tmp_path,
         config="from mmrec_tf.errors import ConfigError\nimport json",
-        modalities__dot__text="from mmrec_tf.modalities import encoder",
+        modalities__dot__text="from mmrec_tf.encoders import encoder",
         modalities__dot__encoder="from mmrec_tf.schema import Schema",
         __main__="import mmrec_tf\nfrom mmrec_tf import records",
     )
@@ -199,9 +202,9 @@ def test_the_cycle_test_sees_cycles(tmp_path):
 
 
 def test_the_program_test_sees_programs():
-    assert program_errors({"mmrec_tf.runs": {"serving.client"}, "data.prepare": {"data.csv"}}) == [
-        "mmrec_tf.runs imports serving.client"
-    ]
+    assert program_errors(
+        {"mmrec_tf.runs.run": {"serving.client"}, "data.prepare": {"data.csv"}}
+    ) == ["mmrec_tf.runs.run imports serving.client"]
     assert program_errors({"tuning.search": {"data"}}) == ["tuning.search imports data"]
 
 

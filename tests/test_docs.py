@@ -102,7 +102,7 @@ def test_make_targets_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_files_named_in_code_marks_exist(page):
-    """`mmrec_tf/fusion.py` and the like, from the root of the checkout or beside the page."""
+    """`mmrec_tf/towers/fusion.py` and the like, from the root of the checkout or beside a page."""
     text = without_code(page.read_text(encoding="utf-8"))
     named = re.findall(r"`([\w.\-/]+/[\w.\-]+\.(?:py|md|json|cfg|sh|config|yml))`", text)
     missing = {

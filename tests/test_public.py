@@ -153,6 +153,6 @@ def test_the_wheel_holds_the_library_alone(tmp_path):
         "mmrec_tf",
         f"mmrec_tf-{mmrec_tf.__version__}.dist-info",
     }
-    assert {"mmrec_tf/py.typed", "mmrec_tf/modalities/__init__.py"} <= set(names)
+    assert {"mmrec_tf/py.typed", "mmrec_tf/encoders/__init__.py"} <= set(names)
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "mmrec_tf").rglob("*.py")}
     assert sources <= set(names)

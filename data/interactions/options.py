@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from data.interactions import InteractionColumns, event_types
+from data.interactions.read import InteractionColumns, event_types
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import MOST_EVENTS
 
@@ -188,7 +188,7 @@ def from_arguments(arguments: argparse.Namespace) -> SelectionOptions:
 
 
 def add_column_arguments(parser: argparse._ActionsContainer) -> None:
-    """Adds the options of `data.interactions.InteractionColumns` to a command or to a group."""
+    """Adds the options of `data.interactions.read.InteractionColumns` to a command or a group."""
     for name, what in (
         ("user", "default: user"),
         ("item", "default: item"),

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data.splits import Events
-from data.tables import BadRow, Row, Skipped, Table, complete
+from data.interactions.splits import Events
+from data.tables.table import BadRow, Row, Skipped, Table, complete
 from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.schema import SPLITS
 

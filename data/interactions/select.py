@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import splits
-from data.selection_options import SelectionOptions
-from data.splits import Events
+from data.interactions import splits
+from data.interactions.options import SelectionOptions
+from data.interactions.splits import Events
 from mmrec_tf.errors import ConfigError, DatasetError
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from data import media_files
-from data.entities import Entities
-from data.item_shards import ItemRow
-from data.media_files import Found, Medium
-from data.side_features import FeatureEncoder
-from data.tables import Table
-from data.workers import Note
+from data.items import files as media_files
+from data.items.files import Found, Medium
+from data.items.shards import ItemRow
+from data.items.workers import Note
+from data.tables.entities import Entities
+from data.tables.side_features import FeatureEncoder
+from data.tables.table import Table
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.media import audio, image, text
 from mmrec_tf.records import PreparedItem, Quarantined
@@ -119,7 +119,7 @@ class MediaItem:
     media: Mapping[str, Medium]
 
     def __call__(self, row: ItemRow, left_out: Mapping[str, str], note: Note) -> PreparedItem:
-        """Prepares one item; see `data.item_shards.Maker`."""
+        """Prepares one item; see `data.items.shards.Maker`."""
         content: dict[str, str | bytes] = {}
         quarantined = []
         prepared = text.prepare(row.cells["text"])

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import workers
-from data.tables import Row, Table
+from data.items import workers
+from data.tables.table import Row, Table
 from mmrec_tf.errors import ConfigError, DatasetError, MediaError
 from mmrec_tf.records import Quarantined
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tqdm import tqdm
 
-from data import workers as processes
+from data.items import workers as processes
 from mmrec_tf.records import DatasetWriter, PreparedItem
 from mmrec_tf.records.items import num_shards, report_path, shard_of, write_shard
 from mmrec_tf.records.manifest import write_json

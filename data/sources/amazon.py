@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from data import media_folder, published
-from data.interactions import InteractionColumns
-from data.item_shards import Run
-from data.published import PublishedOptions
-from data.side_features import FeatureColumns
-from data.tables import JsonLines, Table
+from data.interactions.read import InteractionColumns
+from data.items.shards import Run
+from data.sources import media_folder, published
+from data.sources.published import PublishedOptions
+from data.tables.side_features import FeatureColumns
+from data.tables.table import JsonLines, Table
 from mmrec_tf.errors import DatasetError
 
 _TEXT = ("title", "description", "features")

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from data import splits, triples
-from data.item_shards import ItemRow, Run, write_items
-from data.source import settings
-from data.tables import Skipped, described
-from data.workers import Note
+from data.interactions import splits
+from data.items.shards import ItemRow, Run, write_items
+from data.items.workers import Note
+from data.provenance import settings
+from data.tables import triples
+from data.tables.table import Skipped, described
 from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.records import DatasetWriter, PreparedItem, Quarantined, sha256, versions
 from mmrec_tf.schema import SPLITS, ModalitySpec, Schema
@@ -190,7 +191,7 @@ class VectorItem:
     num_items: int
 
     def __call__(self, row: ItemRow, left_out: Mapping[str, str], note: Note) -> PreparedItem:
-        """Prepares one item; see `data.item_shards.Maker`."""
+        """Prepares one item; see `data.items.shards.Maker`."""
         content, quarantined = {}, []
         for name, path in self.vectors.items():
             vector = np.asarray(_mapped(path, self.num_items)[row.number], np.float32)

@@ -9,15 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from data import item_content, selection, selection_options, splits, triples
-from data.entities import Entities
-from data.interactions import InteractionColumns, event_types, read_interactions
-from data.item_content import ContentOptions, Layout, MediaItem
-from data.item_shards import Run, spool, write_spooled
-from data.selection_options import SelectionOptions
-from data.side_features import FeatureColumns, FeatureEncoder
-from data.source import settings
-from data.tables import Skipped, Table, described
+from data.interactions import options as selection_options
+from data.interactions import select as selection
+from data.interactions import splits
+from data.interactions.options import SelectionOptions
+from data.interactions.read import InteractionColumns, event_types, read_interactions
+from data.items import content as item_content
+from data.items.content import ContentOptions, Layout, MediaItem
+from data.items.shards import Run, spool, write_spooled
+from data.provenance import settings
+from data.tables import triples
+from data.tables.entities import Entities
+from data.tables.side_features import FeatureColumns, FeatureEncoder
+from data.tables.table import Skipped, Table, described
 from mmrec_tf.media import text
 from mmrec_tf.records import DatasetWriter, versions
 from mmrec_tf.schema import Schema

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data import media_folder, published
-from data.item_shards import Run
-from data.published import PublishedOptions
-from data.side_features import FeatureColumns
-from data.tables import BadRow, Csv, Derived, Lines, Skipped, Table, complete
+from data.items.shards import Run
+from data.sources import media_folder, published
+from data.sources.published import PublishedOptions
+from data.tables.side_features import FeatureColumns
+from data.tables.table import BadRow, Csv, Derived, Lines, Skipped, Table, complete
 from mmrec_tf.errors import DatasetError
 
 _PAIRS = ("user", "item", "timestamp")

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from data import item_content, selection_options, triples
-from data.selection_options import SelectionOptions
-from data.source import settings
-from data.tables import BadRow, Form, Table
+from data.interactions import options as selection_options
+from data.interactions.options import SelectionOptions
+from data.items import content as item_content
+from data.provenance import settings
+from data.tables import triples
+from data.tables.table import BadRow, Form, Table
 from mmrec_tf.errors import DatasetError
 
 # March 1973; what is below was meant as seconds.
@@ -19,7 +21,7 @@ _EARLIEST_MILLISECONDS = 100_000_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedOptions:
-    """The options that all these sources have, as `data.media_folder.MediaFolder` has them.
+    """The options that all these sources have, as `data.sources.media_folder.MediaFolder` has them.
 
     Attributes:
       selection: which interactions count, and how they are split.

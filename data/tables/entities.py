@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from data.side_features import FeatureColumns, FeatureEncoder, FeatureLearner
-from data.tables import BadRow, Row, Skipped, Table, complete
+from data.tables.side_features import FeatureColumns, FeatureEncoder, FeatureLearner
+from data.tables.table import BadRow, Row, Skipped, Table, complete
 
 
 class Entities:

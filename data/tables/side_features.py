@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.tables import BadRow, Row, Table
+from data.tables.table import BadRow, Row, Table
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.records.items import shard_of
 from mmrec_tf.schema import FeatureSpec

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.tables import BadRow, Skipped, Table, complete
+from data.tables.table import BadRow, Skipped, Table, complete
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.records import DatasetWriter, Triples
 

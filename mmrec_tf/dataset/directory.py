@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf import records
-from mmrec_tf.catalog import Catalog, empty_features, fill_features, read_catalog
 from mmrec_tf.config import RetrievalConfig, UserConfig
+from mmrec_tf.dataset.batches import Histories, build_batches
+from mmrec_tf.dataset.catalog import Catalog, empty_features, fill_features, read_catalog
 from mmrec_tf.errors import ConfigError, DatasetError
-from mmrec_tf.pipeline import Histories, build_batches
 from mmrec_tf.records import Interactions, Triples
 from mmrec_tf.schema import SPLITS
 

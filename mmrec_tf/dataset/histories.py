@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from mmrec_tf.pipeline import Histories
+from mmrec_tf.dataset.batches import Histories
 
 
 class StoredHistories(tf.Module):

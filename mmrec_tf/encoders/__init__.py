@@ -10,6 +10,9 @@ What an encoder promises is written in `encoder`; what is done to media before, 
 once, in `mmrec_tf.media`.
 """
 
-from mmrec_tf.modalities import audio, image, text, vector
+from mmrec_tf.encoders import vector
+from mmrec_tf.encoders.audio import mel_cnn as audio
+from mmrec_tf.encoders.image import applications as image
+from mmrec_tf.encoders.text import bert as text
 
 MODALITIES = {"text": text, "image": image, "audio": audio, "vector": vector}

@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from mmrec_tf.catalog import Content
 from mmrec_tf.config import Config
-from mmrec_tf.modalities import MODALITIES
+from mmrec_tf.dataset.catalog import Content
+from mmrec_tf.encoders import MODALITIES
 from mmrec_tf.schema import ModalitySpec
 
 # After so many batches, what is done is noted, so that a kill loses no more than these.
@@ -42,7 +42,7 @@ def build_encoders(
       assets: by name, what the encoder's `assets()` returned when it was trained; None for new.
 
     Returns:
-      dict of `mmrec_tf.modalities.*.Encoder`, built.
+      dict of `mmrec_tf.encoders.*.Encoder`, built.
     """
     encoders = {}
     for name, spec in specs.items():
@@ -124,7 +124,7 @@ def encode(
     batches, and after a kill the same call goes on where it was.
 
     Args:
-      encoder: an `Encoder` of `mmrec_tf.modalities`.
+      encoder: an `Encoder` of `mmrec_tf.encoders`.
       values: object[n] of bytes, <float32>[n, dim], or content that was left on disk.
       name: what the progress bar and the cache file are called.
       cache: a folder; None for no cache.

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from mmrec_tf.encoders.encoder import ModalityEncoder
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.modalities.encoder import ModalityEncoder
 from mmrec_tf.schema import ModalitySpec
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 
-from mmrec_tf.dataset import Dataset
+from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.metrics import ItemVectors, mean_metrics, retrieval_metrics, top_k
+from mmrec_tf.evaluation.metrics import ItemVectors, mean_metrics, retrieval_metrics, top_k
 
 # Users ranked at once: so many, or fewer, so that their scores stay below 128 MiB.
 BLOCK, SCORES = 1024, 1 << 25

@@ -18,7 +18,7 @@ from scipy.special import expit
 
 from mmrec_tf.config import CALIBRATIONS
 from mmrec_tf.errors import ConfigError, RunError
-from mmrec_tf.losses import LOWEST
+from mmrec_tf.retrieval.losses import LOWEST
 
 # From this logit on a probability is sure: `metrics.log_loss` sees no difference any more.
 SURE = 16.0

@@ -8,11 +8,10 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from mmrec_tf.baselines import BASELINES, BLOCK, SCORES, baseline_names, rank_by
-from mmrec_tf.dataset import Dataset
+from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import ConfigError, DatasetError
-from mmrec_tf.index import LOWEST
-from mmrec_tf.metrics import (
+from mmrec_tf.evaluation.baselines import BASELINES, BLOCK, SCORES, baseline_names, rank_by
+from mmrec_tf.evaluation.metrics import (
     ItemVectors,
     coverage,
     diversity,
@@ -23,9 +22,10 @@ from mmrec_tf.metrics import (
     retrieval_metrics,
     top_k,
 )
-from mmrec_tf.recommender import Recommender
-from mmrec_tf.retrieval import RetrievalModel
-from mmrec_tf.runs import Run
+from mmrec_tf.recommender.recommender import Recommender
+from mmrec_tf.retrieval.index import LOWEST
+from mmrec_tf.retrieval.model import RetrievalModel
+from mmrec_tf.runs.run import Run
 
 # Fewer users at once than these, and multiplying matrices turns slow.
 FEWEST = 128
@@ -174,7 +174,8 @@ def evaluate(
       min_rating: interactions with a lower rating do not count; None counts all.
 
     Returns:
-      By name such as "recall@10", the mean over users; see `mmrec_tf.metrics.retrieval_metrics`.
+      By name such as "recall@10", the mean over users; see
+      `mmrec_tf.evaluation.metrics.retrieval_metrics`.
 
     Raises:
       DatasetError: for a split without interactions.
@@ -259,7 +260,7 @@ def slice_metrics(
 def beyond_accuracy(
     top: np.ndarray, dataset: Dataset, vectors: ItemVectors, *, ks: Iterable[int]
 ) -> dict[str, float | None]:
-    """Coverage, Gini, novelty and diversity at each cut-off, see `mmrec_tf.metrics`."""
+    """Coverage, Gini, novelty and diversity at each cut-off, see `mmrec_tf.evaluation.metrics`."""
     found: dict[str, float | None] = {}
     for k in ks:
         first = top[:, :k]
@@ -304,7 +305,8 @@ def evaluate_run(
       split: "valid" or "test".
       ks: cut-offs.
       stage: "retrieval", or "recommender" for what is left after ranking too.
-      baselines: names of `mmrec_tf.baselines.BASELINES`, or "all"; popularity is always there.
+      baselines: names of `mmrec_tf.evaluation.baselines.BASELINES`, or "all"; popularity is
+        always there.
       slices: whether to say also how each does on groups of items.
 
     Returns:
@@ -315,7 +317,7 @@ def evaluate_run(
       - "baselines", by name their metrics;
       - "left_out", by name the reason why a baseline could not be made; also a line on stderr;
       - "differences", by what stands beside the model and by metric, `[mean, low, high]` of
-        model minus that, see `mmrec_tf.metrics.paired_bootstrap`;
+        model minus that, see `mmrec_tf.evaluation.metrics.paired_bootstrap`;
       - "beyond_accuracy", of each, see `beyond_accuracy`; "diversity_of" says whether diversity
         compares "content" (vectors of frozen encoders) or the model's "item embeddings";
       - "slices", only if asked for: by slice (`item_slices`) the number of items and users, and

@@ -12,12 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from mmrec_tf.calibration import Calibration, fit
-from mmrec_tf.dataset import Dataset
+from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import DatasetError
-from mmrec_tf.evaluation import blocks, relevant_items
-from mmrec_tf.index import LOWEST
-from mmrec_tf.metrics import (
+from mmrec_tf.evaluation.calibration import Calibration, fit
+from mmrec_tf.evaluation.evaluate import blocks, relevant_items
+from mmrec_tf.evaluation.metrics import (
     auc,
     best_threshold,
     expected_calibration_error,
@@ -30,7 +29,8 @@ from mmrec_tf.metrics import (
     rmse,
     threshold_metrics,
 )
-from mmrec_tf.recommender import Recommender
+from mmrec_tf.recommender.recommender import Recommender
+from mmrec_tf.retrieval.index import LOWEST
 
 # Users, or interactions, that are ranked at once.
 BLOCK = 256

@@ -20,13 +20,13 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.errors import ConfigError, ExportError
-from mmrec_tf.examples import Example, examples_path, write_examples
-from mmrec_tf.index import ExactIndex, build_index
-from mmrec_tf.recommender import Recommender
-from mmrec_tf.requests import Limits
-from mmrec_tf.runs import versions
-from mmrec_tf.servables import RECOMMENDER_LIMITS, EncoderServable, RecommenderServable
-from mmrec_tf.verification import predict_request
+from mmrec_tf.exporting.request_examples import Example, examples_path, write_examples
+from mmrec_tf.exporting.servables import RECOMMENDER_LIMITS, EncoderServable, RecommenderServable
+from mmrec_tf.exporting.verify import predict_request
+from mmrec_tf.recommender.inputs import Limits
+from mmrec_tf.recommender.recommender import Recommender
+from mmrec_tf.retrieval.index import ExactIndex, build_index
+from mmrec_tf.runs.run import versions
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 CARD_FILE = "assets.extra/model_card.json"
@@ -58,7 +58,8 @@ def export(
       version: above all that were ever taken there, as TensorFlow Serving never loads a number
         twice; None for the next one.
       k: how many items an answer holds.
-      index: "auto", "exact", "ivf", "ivf_int8" or "ivf_pq", see `mmrec_tf.index.build_index`.
+      index: "auto", "exact", "ivf", "ivf_int8" or "ivf_pq", see
+        `mmrec_tf.retrieval.index.build_index`.
       min_recall: the least recall of the index against an exact one, on real queries.
       limits: of a request to the recommender.
       card: what else the model card says, such as how good the model is.
@@ -232,7 +233,7 @@ def write_warmup(folder: pathlib.Path, servable: str, requests: list[Example]) -
 
 def _verified(servable: str, folder: pathlib.Path) -> list[str]:
     """The ops of a SavedModel that gives its answers in a process of its own."""
-    command = [sys.executable, "-m", "mmrec_tf.verification", str(folder)]
+    command = [sys.executable, "-m", "mmrec_tf.exporting.verify", str(folder)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
     package = str(pathlib.Path(__file__).parents[1])
     environment["PYTHONPATH"] = os.pathsep.join(

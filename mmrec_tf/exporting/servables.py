@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from mmrec_tf.catalog import Content
-from mmrec_tf.examples import Example
-from mmrec_tf.index import LOWEST, ExactIndex
-from mmrec_tf.recommender import Recommender
-from mmrec_tf.requests import RECOMMEND_INPUTS, Limits, within
-from mmrec_tf.retrieval import RetrievalModel
+from mmrec_tf.dataset.catalog import Content
+from mmrec_tf.exporting.request_examples import Example
+from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS, Limits, within
+from mmrec_tf.recommender.recommender import Recommender
+from mmrec_tf.retrieval.index import LOWEST, ExactIndex
+from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.towers import TowerOutput
 
 NUM_EXAMPLES = 4

@@ -1,6 +1,6 @@
 """Whether a SavedModel gives its answers in a process that knows TensorFlow and nothing else.
 
-Run as `python -m mmrec_tf.verification FOLDER` in a fresh process, as `export` does. Of this
+Run as `python -m mmrec_tf.exporting.verify FOLDER` in a fresh process, as `export` does. Of this
 package it imports only the form of the examples. An op from anywhere else fails to load, as it
 would in TensorFlow Serving. Each example is asked for three times: of the model's functions, of
 its whole graph in a session, which is what TensorFlow Serving runs and optimizes, and over gRPC in
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mmrec_tf.errors import ExportError, MmrecError
-from mmrec_tf.examples import Example, compare, examples_path, read_examples
+from mmrec_tf.exporting.request_examples import Example, compare, examples_path, read_examples
 
 # In every TensorFlow wheel, but they call back into a Python process.
 PYTHON_OPS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
@@ -179,7 +179,9 @@ class _Loopback:
 def main() -> int:
     """Prints the ops, or the error on stderr."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    parser = argparse.ArgumentParser(prog="python -m mmrec_tf.verification", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m mmrec_tf.exporting.verify", description=__doc__
+    )
     parser.add_argument("folder")
     parsed = parser.parse_args()
     try:

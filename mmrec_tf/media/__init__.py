@@ -3,5 +3,5 @@
 Each of `text`, `image` and `audio` has `prepare(raw) -> raw`, run on the host, once, when a dataset
 is made. Nothing here imports TensorFlow: preparation runs in many processes, and TensorFlow takes
 seconds and hundreds of megabytes in each. What happens in the graph stands in
-`mmrec_tf.modalities`.
+`mmrec_tf.encoders`.
 """

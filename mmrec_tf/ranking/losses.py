@@ -7,7 +7,7 @@ nothing, and no gradient reaches it. A row of padding alone costs 0.
 
 import tensorflow as tf
 
-from mmrec_tf.losses import LOWEST
+from mmrec_tf.retrieval.losses import LOWEST
 
 
 def listwise_softmax_loss(logits, labels, weights):

@@ -6,27 +6,27 @@ import types
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from mmrec_tf.calibration import downsampling_shift, level
 from mmrec_tf.config import Config
-from mmrec_tf.dataset import Dataset
+from mmrec_tf.dataset.directory import Dataset
+from mmrec_tf.dataset.histories import StoredHistories
 from mmrec_tf.errors import ConfigError, RunError
-from mmrec_tf.experts import SHARINGS, UncertaintyWeights
-from mmrec_tf.histories import StoredHistories
-from mmrec_tf.index import ExactIndex
-from mmrec_tf.interaction import INTERACTIONS
-from mmrec_tf.negatives import mean_over_replicas
-from mmrec_tf.optimization import apply_step
-from mmrec_tf.ranking.features import PairFeatures
-from mmrec_tf.ranking.requests import Lists, Ranked, Request
-from mmrec_tf.ranking_losses import (
+from mmrec_tf.evaluation.calibration import downsampling_shift, level
+from mmrec_tf.ranking.feature_interaction import INTERACTIONS
+from mmrec_tf.ranking.losses import (
     binary_loss,
     listwise_softmax_loss,
     pairwise_logistic_loss,
     squared_loss,
 )
-from mmrec_tf.retrieval import RetrievalModel
+from mmrec_tf.ranking.multitask import SHARINGS, UncertaintyWeights
+from mmrec_tf.ranking.pair_features import PairFeatures
+from mmrec_tf.recommender.ranked import Lists, Ranked, Request
+from mmrec_tf.retrieval.index import ExactIndex
+from mmrec_tf.retrieval.model import RetrievalModel
+from mmrec_tf.retrieval.negatives import mean_over_replicas
 from mmrec_tf.schema import Schema
 from mmrec_tf.towers import IdEmbedding, UserTower, unit
+from mmrec_tf.training.optimizer import apply_step
 
 
 class RankingModel(tfrs.Model):

@@ -6,10 +6,10 @@ from typing import Any
 import tensorflow as tf
 
 from mmrec_tf.config import Config
-from mmrec_tf.interaction import TargetAttention
+from mmrec_tf.ranking.feature_interaction import TargetAttention
 from mmrec_tf.schema import Schema
 from mmrec_tf.towers import IdEmbedding, SideFeatures
-from mmrec_tf.towers.features import keep
+from mmrec_tf.towers.embeddings import keep
 
 # Dot products of a retrieval model run to a few tens; the network likes inputs of order 1.
 SCORE_SCALE = 0.1

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from mmrec_tf.index import LOWEST
+from mmrec_tf.retrieval.index import LOWEST
 
 
 def diversify(score, vectors, strength, k: int):

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from mmrec_tf.answers import to_str
 from mmrec_tf.errors import ConfigError
+from mmrec_tf.recommender.outputs import to_str
 
 _LISTS = ("history", "exclude", "allow", "deny")
 RECOMMEND_INPUTS = [

@@ -9,17 +9,17 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from mmrec_tf.answers import Recommendations, SimilarItems
-from mmrec_tf.calibration import Calibration
-from mmrec_tf.dataset import Dataset
+from mmrec_tf.dataset.directory import Dataset
+from mmrec_tf.dataset.histories import StoredHistories
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.filters import CategoryFilter, number_of
-from mmrec_tf.histories import StoredHistories
-from mmrec_tf.index import LOWEST, ExactIndex, IvfIndex
+from mmrec_tf.evaluation.calibration import Calibration
 from mmrec_tf.ranking import RankingModel, Request
-from mmrec_tf.requests import RECOMMEND_INPUTS, decoded, padded, require_k
-from mmrec_tf.reranking import diversify
-from mmrec_tf.retrieval import RetrievalModel
+from mmrec_tf.recommender.category_filter import CategoryFilter, number_of
+from mmrec_tf.recommender.diversity import diversify
+from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS, decoded, padded, require_k
+from mmrec_tf.recommender.outputs import Recommendations, SimilarItems
+from mmrec_tf.retrieval.index import LOWEST, ExactIndex, IvfIndex
+from mmrec_tf.retrieval.model import RetrievalModel
 
 
 class Candidates(NamedTuple):

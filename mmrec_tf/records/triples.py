@@ -8,7 +8,7 @@ import numpy as np
 
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.records.manifest import AGAIN, read_manifest
-from mmrec_tf.records.parts import bytes_feature, integers_feature, serialize
+from mmrec_tf.records.record_proto import bytes_feature, integers_feature, serialize
 from mmrec_tf.records.shards import read_batches, shards
 from mmrec_tf.schema import Schema
 

@@ -15,8 +15,7 @@ import numpy as np
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.records.items import Contents, PreparedItem, Quarantined, read_report
 from mmrec_tf.records.manifest import FORMAT, content_sha256, sha256, write_json
-from mmrec_tf.records.partial import PartialDirectory
-from mmrec_tf.records.parts import (
+from mmrec_tf.records.record_proto import (
     bytes_feature,
     floats_feature,
     integers_feature,
@@ -25,6 +24,7 @@ from mmrec_tf.records.parts import (
     side_features,
 )
 from mmrec_tf.records.shards import ShardWriter
+from mmrec_tf.records.staging import PartialDirectory
 from mmrec_tf.records.triples import FOLDERS, Triples, triple_records
 from mmrec_tf.schema import SPLITS, Schema
 

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from mmrec_tf.catalog import Content, draw_probability, relative_log_frequency
 from mmrec_tf.config import Config
-from mmrec_tf.dataset import Dataset
-from mmrec_tf.encoding import encode, encoded_bytes
+from mmrec_tf.dataset.catalog import Content, draw_probability, relative_log_frequency
+from mmrec_tf.dataset.directory import Dataset
+from mmrec_tf.encoders.cache import encode, encoded_bytes
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.graph import CatalogGraph
-from mmrec_tf.imputation import fill_from_neighbors, fill_nearest
-from mmrec_tf.memory import held_content
+from mmrec_tf.retrieval.item_graph import CatalogGraph
+from mmrec_tf.retrieval.memory_estimate import held_content
+from mmrec_tf.towers.missing import fill_from_neighbors, fill_nearest
 
 PROFILE = "profile"
 

@@ -13,7 +13,7 @@ import scipy.sparse.linalg
 import tensorflow as tf
 
 from mmrec_tf.config import GraphConfig
-from mmrec_tf.dataset import Dataset
+from mmrec_tf.dataset.directory import Dataset
 
 # Similarities held at a time: 64 MiB for each of a few arrays.
 MAX_CELLS = 2**24

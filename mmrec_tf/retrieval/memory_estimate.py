@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.config import Config
-from mmrec_tf.encoding import encoded_bytes
+from mmrec_tf.encoders.cache import encoded_bytes
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import FeatureSpec
 

@@ -7,22 +7,22 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from mmrec_tf.alignment import TranslationLoss
-from mmrec_tf.alignment.closed_form import CLOSED_FORMS
-from mmrec_tf.catalog import Content, empty_features
 from mmrec_tf.config import Config
-from mmrec_tf.dataset import Dataset
-from mmrec_tf.encoding import build_encoders
+from mmrec_tf.dataset.catalog import Content, empty_features
+from mmrec_tf.dataset.directory import Dataset
+from mmrec_tf.encoders.cache import build_encoders
 from mmrec_tf.errors import RunError
-from mmrec_tf.graph import spectral_embedding, train_graph
-from mmrec_tf.losses import perturb, with_noise
-from mmrec_tf.memory import gather
-from mmrec_tf.negatives import mean_over_replicas
-from mmrec_tf.objective import Objective
-from mmrec_tf.optimization import apply_step
+from mmrec_tf.retrieval.catalog_tables import PROFILE, build_tables
+from mmrec_tf.retrieval.item_graph import spectral_embedding, train_graph
+from mmrec_tf.retrieval.losses import perturb, with_noise
+from mmrec_tf.retrieval.memory_estimate import gather
+from mmrec_tf.retrieval.negatives import mean_over_replicas
+from mmrec_tf.retrieval.objective import Objective
 from mmrec_tf.schema import ModalitySpec, Schema
-from mmrec_tf.tables import PROFILE, build_tables
 from mmrec_tf.towers import ItemTower, TowerOutput, UserTower, unit
+from mmrec_tf.towers.alignment import TranslationLoss
+from mmrec_tf.towers.alignment.closed_form import CLOSED_FORMS
+from mmrec_tf.training.optimizer import apply_step
 
 # Items that are embedded at a time: of the raw content that encoders which train read, few fit into
 # memory.

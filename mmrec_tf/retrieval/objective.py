@@ -8,7 +8,7 @@ import tensorflow_recommenders as tfrs
 
 from mmrec_tf.config import RetrievalConfig
 from mmrec_tf.errors import RunError
-from mmrec_tf.losses import (
+from mmrec_tf.retrieval.losses import (
     batch_history_mask,
     batch_softmax_loss,
     bpr_loss,
@@ -17,7 +17,7 @@ from mmrec_tf.losses import (
     named_in,
     sampled_softmax_loss,
 )
-from mmrec_tf.negatives import (
+from mmrec_tf.retrieval.negatives import (
     FrequencyEstimator,
     ItemMemory,
     draw_columns,
@@ -93,7 +93,7 @@ class Objective(tf.Module):
             if mined is None:
                 raise RunError(
                     "retrieval.num_mined_negatives: nothing was mined yet. Train with "
-                    "mmrec_tf.train, or give `fit` the callback mmrec_tf.training.Mining."
+                    "mmrec_tf.train, or give `fit` the callback mmrec_tf.training.fit.Mining."
                 )
             drawn["mined"] = draw_columns(mined, inputs["user"], settings.num_mined_negatives)
         if settings.disliked_below is not None:

@@ -10,14 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.config import Config
-from mmrec_tf.dataset import Dataset
+from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import ConfigError, RunError
-from mmrec_tf.evaluation import evaluate_users
-from mmrec_tf.metrics import Difference, paired_bootstrap
+from mmrec_tf.evaluation.evaluate import evaluate_users
+from mmrec_tf.evaluation.metrics import Difference, paired_bootstrap
 from mmrec_tf.records.manifest import write_json
-from mmrec_tf.retrieval import RetrievalModel
-from mmrec_tf.runs import Run, load_run
-from mmrec_tf.training import train_run
+from mmrec_tf.retrieval.model import RetrievalModel
+from mmrec_tf.runs.run import Run, load_run
+from mmrec_tf.training.fit import train_run
 
 REMOVED = (0.0, 0.25, 0.5, 0.75, 1.0)
 SEED = 0
@@ -33,7 +33,7 @@ def ablate_run(
     """Measures the retrieval model of a run without its modalities, one way after another.
 
     The metric is the one that training watched (`training.monitor`). Each figure stands beside the
-    whole model's by a paired bootstrap over users (`mmrec_tf.metrics.paired_bootstrap`).
+    whole model's by a paired bootstrap over users (`mmrec_tf.evaluation.metrics.paired_bootstrap`).
 
     Args:
       run: Run, of a model with modalities.
@@ -199,7 +199,7 @@ def trained_run(
 ) -> Run:
     """The finished run of that experiment in that folder; trained first unless it is there.
 
-    Args: as for `mmrec_tf.training.train_run`.
+    Args: as for `mmrec_tf.training.fit.train_run`.
 
     Raises:
       RunError: when another one, or something else, stands there.

@@ -23,14 +23,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from mmrec_tf.calibration import Calibration
 from mmrec_tf.config import Config, load_config
-from mmrec_tf.dataset import Dataset, open_dataset
+from mmrec_tf.dataset.directory import Dataset, open_dataset
 from mmrec_tf.errors import RunError
+from mmrec_tf.evaluation.calibration import Calibration
 from mmrec_tf.ranking import RankingModel
-from mmrec_tf.recommender import Recommender
+from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.records.manifest import write_json
-from mmrec_tf.retrieval import RetrievalModel
+from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import Schema
 
 FORMAT = 1

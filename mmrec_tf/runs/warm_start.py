@@ -18,13 +18,13 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from mmrec_tf.config import Config
-from mmrec_tf.dataset import Dataset
-from mmrec_tf.encoding import carry_encoded
+from mmrec_tf.dataset.directory import Dataset
+from mmrec_tf.encoders.cache import carry_encoded
 from mmrec_tf.errors import ConfigError, MmrecError, RunError
 from mmrec_tf.ranking import RankingModel
-from mmrec_tf.recommender import Recommender
-from mmrec_tf.retrieval import RetrievalModel
-from mmrec_tf.runs import Run
+from mmrec_tf.recommender.recommender import Recommender
+from mmrec_tf.retrieval.model import RetrievalModel
+from mmrec_tf.runs.run import Run
 from mmrec_tf.schema import FeatureSpec, Schema
 
 # Settings that shape the weights, or that are spent when weights are made.

@@ -302,7 +302,7 @@ class MissingModality(tf.keras.layers.Layer):
       kind: str. "skip": nothing. "token": a learned vector for each modality. "mean": the moving
         mean of the vectors of the items that have it, updated in training as in
         `tf.keras.layers.BatchNormalization`. "nearest": nothing, as what could be filled was
-        filled by `mmrec_tf.imputation.fill_nearest` before.
+        filled by `mmrec_tf.towers.missing.fill_nearest` before.
 
     Raises:
       ConfigError: for an unknown kind.

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from mmrec_tf.alignment import Alignment
 from mmrec_tf.config import Config
-from mmrec_tf.fusion import MissingModality, build_fusion
 from mmrec_tf.schema import Schema
-from mmrec_tf.towers.features import IdEmbedding, SideFeatures, keep, unit
+from mmrec_tf.towers.alignment import Alignment
+from mmrec_tf.towers.embeddings import IdEmbedding, SideFeatures, keep, unit
+from mmrec_tf.towers.fusion import MissingModality, build_fusion
 
 
 class TowerOutput(NamedTuple):

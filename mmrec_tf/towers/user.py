@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from mmrec_tf.config import Config
-from mmrec_tf.fusion import masked_softmax
 from mmrec_tf.schema import Schema
-from mmrec_tf.towers.features import (
+from mmrec_tf.towers.embeddings import (
     NUM_GAPS,
     IdEmbedding,
     SideFeatures,
@@ -15,6 +14,7 @@ from mmrec_tf.towers.features import (
     keep,
     unit,
 )
+from mmrec_tf.towers.fusion import masked_softmax
 
 
 def steps_from_newest(known):

@@ -13,19 +13,19 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from mmrec_tf.config import Config, TrainingConfig
-from mmrec_tf.continuation import carry_weights, check_start
-from mmrec_tf.dataset import Dataset
-from mmrec_tf.diagnostics import diagnose
+from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import DatasetError, RunError
-from mmrec_tf.evaluation import evaluate, rank_items
-from mmrec_tf.funnel import evaluate_ranking, fit_calibration, ranking_metric
-from mmrec_tf.memory import estimate
-from mmrec_tf.optimization import build_optimizer
+from mmrec_tf.evaluation.evaluate import evaluate, rank_items
+from mmrec_tf.evaluation.funnel import evaluate_ranking, fit_calibration, ranking_metric
+from mmrec_tf.evaluation.modality_gap import diagnose
 from mmrec_tf.ranking import RankingModel
-from mmrec_tf.recommender import Recommender
+from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.records.manifest import write_json
-from mmrec_tf.retrieval import RetrievalModel
-from mmrec_tf.runs import Run, load_run, load_weights, save_weights
+from mmrec_tf.retrieval.memory_estimate import estimate
+from mmrec_tf.retrieval.model import RetrievalModel
+from mmrec_tf.runs.run import Run, load_run, load_weights, save_weights
+from mmrec_tf.runs.warm_start import carry_weights, check_start
+from mmrec_tf.training.optimizer import build_optimizer
 
 VALID_KS = (10, 20)
 # Of so many of the highest items of a user, mined negatives are drawn.
@@ -216,7 +216,8 @@ def train(
         that the same call goes on after a kill; None for nowhere.
       callbacks: further Keras callbacks.
       start: a finished run whose weights training goes on from, see
-        `mmrec_tf.continuation.carry_weights`; its own count as the best until an epoch is better.
+        `mmrec_tf.runs.warm_start.carry_weights`; its own count as the best until an epoch is
+        better.
 
     Returns:
       Keras' History: by name one value an epoch; "valid_ndcg@10" or whatever
@@ -399,8 +400,8 @@ def train_run(
 
 
 def modality_diagnostics(model: RetrievalModel) -> dict[str, dict[str, float]]:
-    """`mmrec_tf.diagnostics.diagnose` of a catalog's modalities, as they leave the encoders
-    ("encoded") and as alignment projects them ("aligned"); {} for a model without modalities."""
+    """`mmrec_tf.evaluation.modality_gap.diagnose` of a catalog's modalities, as they leave the
+    encoders ("encoded") and as alignment projects them ("aligned"); {} for a model without modalities."""
     names = model.modalities
     if not names:
         return {}

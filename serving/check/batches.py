@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmrec_tf.examples import Example, Examples
+from mmrec_tf.exporting.request_examples import Example, Examples
 
 if TYPE_CHECKING:
     from serving.client.calls import Signature

@@ -13,7 +13,7 @@ def newest_versions(export: str | os.PathLike) -> dict[str, tuple[int, pathlib.P
       ServingError: when there is none.
     """
     # It brings TensorFlow, which --help need not wait for.
-    from serving.versions import version_folders
+    from serving.local_server.models.versions import version_folders
 
     root = pathlib.Path(export)
     found = {}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmrec_tf.errors import ServingError
-from mmrec_tf.examples import Example
+from mmrec_tf.exporting.request_examples import Example
 
 _BINARY_SUFFIX = "_bytes"
 

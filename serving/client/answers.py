@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmrec_tf.answers import Recommendations, SimilarItems, to_str
 from mmrec_tf.errors import ConfigError, ServingError
+from mmrec_tf.recommender.outputs import Recommendations, SimilarItems, to_str
 
 __all__ = [
     "FoundItems",

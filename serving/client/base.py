@@ -50,7 +50,7 @@ class BaseClient:
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
         from serving.client.calls import Calls
-        from serving.client.questions import Questions
+        from serving.client.methods import Questions
 
         self._questions = Questions(
             Calls(address, timeout_seconds=timeout_seconds, retries=retries),

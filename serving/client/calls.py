@@ -19,8 +19,8 @@ from tensorflow_serving.apis import (
 
 from mmrec_tf.errors import ConfigError, ServingError
 from serving import tensors
-from serving.client import explanations
-from serving.client.steps import Call, Steps, Wait
+from serving.client import error_texts as explanations
+from serving.client.exchange import Call, Steps, Wait
 
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 2.0

@@ -24,6 +24,7 @@ from serving.client.calls import (
     TensorSpec,
     VersionStatus,
 )
+from serving.client.exchange import Steps
 from serving.client.inputs import (
     Lists,
     blank,
@@ -34,7 +35,6 @@ from serving.client.inputs import (
     times,
     user_inputs,
 )
-from serving.client.steps import Steps
 
 
 class Questions:

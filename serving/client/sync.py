@@ -17,8 +17,8 @@ from serving.client.answers import (
     UserEmbeddings,
 )
 from serving.client.base import BaseClient
+from serving.client.exchange import Answer, Call, Steps, Wait
 from serving.client.inputs import Lists, Strings
-from serving.client.steps import Answer, Call, Steps, Wait
 
 if TYPE_CHECKING:
     from serving.client.calls import Metadata, VersionStatus

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmrec_tf.errors import ConfigError, MmrecError
-from mmrec_tf.examples import Example, examples_path, read_examples
+from mmrec_tf.exporting.request_examples import Example, examples_path, read_examples
 from serving.client.options import connection, connection_options
 
 if TYPE_CHECKING:
     from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-    from serving.load import Report
+    from serving.load_test.load import Report
 
 
 def example_requests(
@@ -38,7 +38,7 @@ def example_requests(
     """Requests from a file of examples, such as an export's.
 
     Args:
-      path: the file, in the form of `mmrec_tf.examples`.
+      path: the file, in the form of `mmrec_tf.exporting.request_examples`.
       model: the name under which it is served; None for the one in the file.
       signatures: of which the examples are taken; none for the first one's.
       rows: of each request: as many requests are made of an example as it has rows, each with
@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 def _examples_file(options: argparse.Namespace) -> str | os.PathLike:
     if options.requests is not None:
         return options.requests
-    from serving.exported import newest_versions
+    from serving.check.exported import newest_versions
 
     versions = newest_versions(options.export)
     model = options.model or "recommender"
@@ -159,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # TensorFlow's protocol buffers come in here, so that --help does not wait for them.
-    from serving.load import run
+    from serving.load_test.load import run
 
     try:
         report = run(

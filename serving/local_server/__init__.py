@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 from mmrec_tf.errors import ConfigError, ServingError
 
 if TYPE_CHECKING:
-    from serving.batching import Batcher
-    from serving.metrics import Metrics
-    from serving.models import Models
-    from serving.rest_server import RestServer
-    from serving.rpc import RpcServer
+    from serving.local_server.batching.batcher import Batcher
+    from serving.local_server.grpc.services import RpcServer
+    from serving.local_server.metrics import Metrics
+    from serving.local_server.models.models import Models
+    from serving.local_server.rest.server import RestServer
 
 Path = str | os.PathLike
 
@@ -140,10 +140,13 @@ class LocalServer:
           ServingError: when there is nothing to serve, a model does not load, or a port is taken.
         """
         # TensorFlow comes in here, so that --help does not wait for it.
-        from serving import batching, batching_parameters, metrics, tls
-        from serving.rest import Site
-        from serving.rest_server import RestServer
-        from serving.rpc import RpcServer
+        from serving.local_server import metrics
+        from serving.local_server.batching import batcher as batching
+        from serving.local_server.batching import parameters as batching_parameters
+        from serving.local_server.grpc import tls
+        from serving.local_server.grpc.services import RpcServer
+        from serving.local_server.rest.routes import Site
+        from serving.local_server.rest.server import RestServer
 
         if self._models is not None:
             raise ServingError("this server was started before; make another one.")
@@ -221,10 +224,10 @@ class LocalServer:
         self.stop()
 
     def _load(self, counts: "Metrics") -> "Models":
-        from serving import models_config
-        from serving.models import Models
-        from serving.refusals import Refusal
-        from serving.servables import Servable
+        from serving.local_server.models import models_config
+        from serving.local_server.models.models import Models
+        from serving.local_server.models.servable import Servable
+        from serving.local_server.refusals import Refusal
 
         if self._model_config_file is None:
             settings = models_config.folders_of(str(self._export))

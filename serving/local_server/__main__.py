@@ -18,8 +18,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m serving.local_server",
         description="Serves the models of an export directory as TensorFlow Serving would, newest "
         "versions, swapped as new ones appear. For demos and tests; production is stock "
-        "TensorFlow Serving (serving/docker-compose.yml) on the same directory. Flags that name "
-        "files take the same files as the real server's of that name.",
+        "TensorFlow Serving (serving/deploy/docker-compose.yml) on the same directory. Flags that "
+        "name files take the same files as the real server's of that name.",
     )
     parser.add_argument(
         "export", metavar="EXPORT", nargs="?", help="holds recommender/1/, encoder/1/, ..."
@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         # All that TensorFlow brings along stays to the end. Were it not set aside, each swap would
         # look through it for what is left of the old version, and answer nobody for half a second.
-        importlib.import_module("serving.rpc")
+        importlib.import_module("serving.local_server.grpc.services")
         gc.freeze()
         server = LocalServer(**settings).start()
     except MmrecError as error:

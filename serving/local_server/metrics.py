@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Iterable
 
-from serving import config_files
+from serving.local_server import config_files
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
 

@@ -8,7 +8,7 @@ import pytest
 from mmrec_tf.config import ALIGNMENTS, FUSIONS, Config, TextConfig, load_config
 from mmrec_tf.errors import ConfigError
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def settings(config, path=""):
@@ -252,7 +252,7 @@ def test_the_page_says_what_each_alignment_and_fusion_is():
 def test_the_page_counts_the_weights_of_each_fusion():
     import tensorflow as tf
 
-    from mmrec_tf.fusion import build_fusion
+    from mmrec_tf.towers.fusion import build_fusion
 
     text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| .* \| [^|]+ \| (\d+) \|$", text, re.MULTILINE)

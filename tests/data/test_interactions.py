@@ -9,9 +9,9 @@ import pyarrow.parquet
 import pytest
 
 import mmrec_tf as mm
-from data import interactions
-from data.interactions import InteractionColumns, event_types, read_interactions
-from data.tables import Skipped, Table
+from data.interactions import read as interactions
+from data.interactions.read import InteractionColumns, event_types, read_interactions
+from data.tables.table import Skipped, Table
 
 HEADER = "user,item,timestamp,rating,weight,event,split"
 WEIGHTS = {"view": 1.0, "purchase": 5.0, "return": 0.0}

@@ -9,7 +9,7 @@ import pytest
 from data.prepare import main
 from mmrec_tf import records
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:

@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from data.item_shards import ItemRow, ItemShards, runner, spool, write_items
+from data.items.shards import ItemRow, ItemShards, runner, spool, write_items
 from mmrec_tf import records
 from mmrec_tf.records.items import num_shards, shard_of
 from mmrec_tf.schema import ModalitySpec, Schema
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def start(out: pathlib.Path, *arguments: str) -> subprocess.Popen:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import mmrec_tf as mm
-from data import selection, selection_options, splits
-from data.interactions import InteractionColumns
-from data.selection_options import SelectionOptions
+from data.interactions import options as selection_options
+from data.interactions import select as selection
+from data.interactions import splits
+from data.interactions.options import SelectionOptions
+from data.interactions.read import InteractionColumns
 
 TRAIN, VALID, TEST = range(3)
 RULES = {

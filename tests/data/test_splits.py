@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import mmrec_tf  # noqa: F401
-from data import splits
+from data.interactions import splits
 
 TRAIN, VALID, TEST = range(3)
 

@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 
 import mmrec_tf as mm
-from data.tables import BadRow, Csv, Derived, JsonLines, Lines, Row, Skipped, Table, complete
+from data.tables.table import BadRow, Csv, Derived, JsonLines, Lines, Row, Skipped, Table, complete
 
 TEXT = 'item,title,year\n1,"Wren, the\nsmall one",1999\n\n2, Zaunkönig ,\n'
 CELLS = [
@@ -219,7 +219,7 @@ def test_a_caller_makes_objects_flat(tmp_path):
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.tables._LARGEST_LINE", 30)
+    monkeypatch.setattr("data.tables.table._LARGEST_LINE", 30)
     path = write_lines(tmp_path / "t.jsonl", {"item": "x" * 9}, {"item": "x" * 30})
     with pytest.raises(mm.DatasetError, match="line 2: wanted one JSON object a line; got a line"):
         list(Table(path))

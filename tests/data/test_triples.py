@@ -9,14 +9,14 @@ import pytest
 import scipy.sparse
 
 import mmrec_tf as mm
-from data import features, media_folder
-from data.item_shards import runner
-from data.media_folder import MediaFolder
-from data.planted import World
+from data.interactions.options import SelectionOptions
+from data.items.shards import runner
 from data.prepare import main
-from data.selection_options import SelectionOptions
-from data.synthetic import Synthetic
-from data.synthetic import prepare as prepare_synthetic
+from data.sources import features, media_folder
+from data.sources.media_folder import MediaFolder
+from data.sources.synthetic import Synthetic
+from data.sources.synthetic import prepare as prepare_synthetic
+from data.sources.synthetic.world import World
 from mmrec_tf import records
 
 TRIPLES = """head,relation,tail

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from data import workers
+from data.items import workers
 from mmrec_tf.errors import DatasetError
 
 

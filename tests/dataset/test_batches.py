@@ -10,18 +10,18 @@ import time
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
-from small_world import build_retrieval
-from test_dataset import examples, user, write
-from test_retrieval import popular_world
+from support import small_world
+from support.retrieval_steps import popular_world
+from support.small_world import build_retrieval
+from support.tiny_dataset import examples, user, write
 
 from mmrec_tf import RetrievalModel
-from mmrec_tf.catalog import draw_probability
 from mmrec_tf.config import RetrievalConfig
+from mmrec_tf.dataset.batches import NUM_ORDERS
+from mmrec_tf.dataset.catalog import draw_probability
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.pipeline import NUM_ORDERS
-from mmrec_tf.training import train
+from mmrec_tf.training.fit import train
 
 
 def pairs(batches):
@@ -199,7 +199,7 @@ def test_in_any_order_they_are_the_same_batches(dataset):
 
 def test_only_where_it_is_asked_for_a_slow_batch_holds_up_the_others(monkeypatch, popular):
     """The first batch made is made slow; later ones wait for it only in a fixed order."""
-    from mmrec_tf import pipeline
+    from mmrec_tf.dataset import batches as pipeline
 
     plain = pipeline._surround
 

@@ -8,62 +8,16 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
+from support import small_world
+from support.tiny_dataset import TRAIN, VALID, examples, user, write
 
 from mmrec_tf import open_dataset, records
-from mmrec_tf.catalog import Content
-from mmrec_tf.config import RetrievalConfig, UserConfig
+from mmrec_tf.config import RetrievalConfig
+from mmrec_tf.dataset.catalog import Content
 from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.records import DatasetWriter
 from mmrec_tf.schema import ModalitySpec, Schema
-
-TRAIN = [[0, 1, 2, 3, 4], [5], [], [3, 0]]
-VALID = [[5], [0], [1], []]
-
-
-def write(folder, *, train=TRAIN, valid=VALID, ordered=False, num_items=6, **columns):
-    with DatasetWriter(folder) as writer:
-        for item in range(num_items):
-            writer.write_item(f"i{item}")
-        for user in range(len(train)):
-            writer.write_user(f"u{user}")
-        for split, users in (("train", train), ("valid", valid)):
-            for user, items in enumerate(users):
-                if items:
-                    parts = {"timestamp": range(99), **columns}
-                    parts = {name: value[: len(items)] for name, value in parts.items()}
-                    writer.write_interactions(split, user, item=items, **parts)
-        writer.finish(
-            Schema(
-                num_users=len(train),
-                num_items=num_items,
-                ordered=ordered,
-                ratings="rating" in columns,
-                events=("view", "buy") if "events" in columns else (),
-                num_positions=9 if "position" in columns else 0,
-            ),
-            source={"name": "test"},
-            split_rule="given",
-        )
-    return open_dataset(folder)
-
-
-def examples(batches):
-    """(user, item) -> history without its padding, which must stand behind."""
-    found = {}
-    for batch in batches.as_numpy_iterator():
-        for user, item, history in zip(batch["user"], batch["item"], batch["history"], strict=True):
-            known = history[: int((history >= 0).sum())]
-            assert (known >= 0).all()
-            assert (user, item) not in found
-            found[int(user), int(item)] = known.tolist()
-    return found
-
-
-def user(length, context="auto"):
-    return UserConfig(history_length=length, history_context=context)
-
 
 # The catalog
 
@@ -274,7 +228,7 @@ def test_side_by_side_in_the_same_order_each_time(shards, monkeypatch):
 def test_a_model_is_the_same_wherever_content_is(shards, tmp_path):
     """Vocabulary, vectors, and what an export is checked with."""
     from mmrec_tf import RetrievalModel
-    from mmrec_tf.servables import EncoderServable
+    from mmrec_tf.exporting.servables import EncoderServable
 
     answers = []
     for dataset in (open_dataset(shards), left(shards)):
@@ -821,7 +775,7 @@ def test_damage_is_seen_on_opening(tmp_path):
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_a_command_compares_hashes_when_asked(tmp_path, capsys, command):
     from mmrec_tf.__main__ import main
-    from mmrec_tf.training import train_run
+    from mmrec_tf.training.fit import train_run
 
     dataset = open_dataset(small_world.write(tmp_path / "d"))
     config = small_world.config(**small_world.VECTORS, training__epochs=1, ranking__epochs=0)

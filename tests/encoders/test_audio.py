@@ -7,9 +7,9 @@ import soundfile
 import tensorflow as tf
 
 from mmrec_tf.config import AudioConfig
+from mmrec_tf.encoders.audio import mel_cnn as audio
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.media.audio import prepare
-from mmrec_tf.modalities import audio
 from mmrec_tf.schema import ModalitySpec
 
 SPEC = ModalitySpec("audio", sample_rate_hz=16000)

@@ -10,8 +10,10 @@ import pytest
 import tensorflow as tf
 
 from mmrec_tf.config import AudioConfig, Config, ImageConfig, TextConfig
+from mmrec_tf.encoders.audio import mel_cnn as audio
+from mmrec_tf.encoders.image import applications as image
+from mmrec_tf.encoders.text import bert as text
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.modalities import audio, image, text
 from mmrec_tf.schema import ModalitySpec
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] owl gull lark calls wood ##pecker ##s at dawn".split()

@@ -12,15 +12,16 @@ import weakref
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
+from support import small_world
 
-from mmrec_tf import encoding, open_dataset
-from mmrec_tf.encoding import build_encoders, encode, encoded_bytes, encoded_spec, forward
-from mmrec_tf.modalities.vector import Encoder
+from mmrec_tf import open_dataset
+from mmrec_tf.encoders import cache as encoding
+from mmrec_tf.encoders.cache import build_encoders, encode, encoded_bytes, encoded_spec, forward
+from mmrec_tf.encoders.vector import Encoder
 from mmrec_tf.schema import ModalitySpec
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 VECTOR = {"vector": ModalitySpec("vector", dim=3)}
 
 
@@ -223,8 +224,8 @@ def test_a_disk_that_cannot_be_written_only_warns(tmp_path):
 SLOW = """
 import sys, time
 import mmrec_tf, numpy as np
-import test_encoding as tests
-from mmrec_tf import encoding
+import test_cache as tests
+from mmrec_tf.encoders import cache as encoding
 
 forward = encoding.forward
 
@@ -244,7 +245,9 @@ encoding.encode(tests.small_encoder(values), values, name="v", cache=sys.argv[1]
 def start(cache):
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(ROOT), str(ROOT / "tests"), str(pathlib.Path(__file__).parent)]
+        ),
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     return subprocess.Popen([sys.executable, "-c", SLOW, str(cache)], env=environment)

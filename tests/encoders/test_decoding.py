@@ -7,14 +7,17 @@ import zlib
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
-from small_world import build_retrieval
+from support import small_world
+from support.small_world import build_retrieval
 
-from mmrec_tf.index import LOWEST
-from mmrec_tf.modalities import audio, image, text, vector
-from mmrec_tf.requests import Limits, within
-from mmrec_tf.servables import EncoderServable
+from mmrec_tf.encoders import vector
+from mmrec_tf.encoders.audio import mel_cnn as audio
+from mmrec_tf.encoders.image import applications as image
+from mmrec_tf.encoders.text import bert as text
+from mmrec_tf.exporting.servables import EncoderServable
+from mmrec_tf.recommender.inputs import Limits, within
+from mmrec_tf.retrieval.index import LOWEST
 
 SIZE = 32
 

@@ -1,4 +1,4 @@
-"""A grid: the encoder of each modality keeps each promise of `mmrec_tf.modalities.encoder`."""
+"""A grid: the encoder of each modality keeps each promise of `mmrec_tf.encoders.encoder`."""
 
 import dataclasses
 import inspect
@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
+from support.saved_encoders import Exported, saved_operations
 
 from mmrec_tf.config import AudioConfig, ImageConfig, TextConfig
-from mmrec_tf.modalities import MODALITIES
+from mmrec_tf.encoders import MODALITIES
 from mmrec_tf.schema import MODALITY_KINDS, ModalitySpec
 
 TEXTS = ["a small gray bird", "Großer Specht; drums on trees!", "the café sparrow sings", ""]
@@ -114,26 +114,6 @@ def assert_close(got, want, *, share=1e-4):
     assert np.isfinite(got).all()
     if want.size:
         assert np.abs(got - want).max() <= share * np.abs(want).max()
-
-
-class Exported(tf.Module):
-    """What an export does with an encoder.
-
-    It holds the weights and not the layer, for which Keras would save its training graph too.
-    """
-
-    def __init__(self, encoder, raw):
-        super().__init__()
-        self.weights = list(encoder.weights)
-        spec = tf.TensorSpec([None, *raw.shape[1:]], raw.dtype)
-        self.embed = tf.function(lambda x: encoder(encoder.preprocess(x)), input_signature=[spec])
-
-
-def saved_operations(path) -> set[str]:
-    model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
-    graph = model.meta_graphs[0].graph_def
-    functions = [node for function in graph.library.function for node in function.node_def]
-    return {node.op for node in [*graph.node, *functions]}
 
 
 def test_every_kind_has_a_module():

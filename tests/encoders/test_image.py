@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from mmrec_tf.config import ImageConfig
+from mmrec_tf.encoders.image import applications as image
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.modalities import image
 from mmrec_tf.schema import ModalitySpec
 
 SPEC = ModalitySpec("image")

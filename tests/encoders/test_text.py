@@ -4,14 +4,11 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from support.saved_encoders import SPEC, TEXTS, save_model
 
 from mmrec_tf.config import TextConfig
+from mmrec_tf.encoders.text import bert as text
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.modalities import text
-from mmrec_tf.schema import ModalitySpec
-
-SPEC = ModalitySpec("text")
-TEXTS = ["a small gray bird", "the bird sings", "the small woodpecker drums", "a gray day"] * 2
 
 
 def test_nothing_to_learn_from():
@@ -60,15 +57,6 @@ def test_vocabulary_without_special_tokens(encoder):
     config = {**encoder.get_config(), "vocabulary": "[UNK]\nbird"}
     with pytest.raises(ConfigError, match=r"lacks \[PAD\], \[CLS\], \[SEP\]"):
         text.Encoder(**config)
-
-
-def save_model(encoder, folder, **tokenizer):
-    """A local folder such as a hub would give."""
-    encoder.bert.save_pretrained(folder)
-    (folder / "vocab.txt").write_text(encoder.vocabulary, encoding="utf-8")
-    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, **tokenizer}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    return folder
 
 
 def test_local_folder_in_tensorflow_format(encoder, tmp_path):

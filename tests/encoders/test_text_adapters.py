@@ -5,17 +5,16 @@ import math
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
-from test_modalities import Exported, saved_operations
-from test_text import SPEC, TEXTS, save_model
+from support import small_world
+from support.saved_encoders import SPEC, TEXTS, Exported, save_model, saved_operations
 
 import mmrec_tf
 from mmrec_tf.config import Config, TextConfig
+from mmrec_tf.encoders.text import bert as text
+from mmrec_tf.encoders.text.adapters import Bottleneck, LowRank
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.modalities import text
-from mmrec_tf.modalities.adaptation import Bottleneck, LowRank
-from mmrec_tf.training import train_run
+from mmrec_tf.training.fit import train_run
 
 HIDDEN, INNER, RANK = 8, 32, 3
 # New weights of one block: two updates A and B; two bottlenecks with biases.

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mmrec_tf.encoders import vector
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.modalities import vector
 from mmrec_tf.schema import ModalitySpec
 
 SPEC = ModalitySpec("vector", dim=3)

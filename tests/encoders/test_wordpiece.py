@@ -8,8 +8,8 @@ import tensorflow as tf
 import tokenizers
 import transformers
 
+from mmrec_tf.encoders.text import wordpiece as tokenization
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.modalities import tokenization
 
 TEXTS = ["a small gray bird", "the bird sings", "the small woodpecker drums", "a gray day"] * 2
 TOKENS = [

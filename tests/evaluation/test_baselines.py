@@ -6,13 +6,14 @@ import sys
 
 import numpy as np
 import pytest
-from small_world import NUM_ITEMS, NUM_USERS
-from test_dataset import write
+from support.small_world import NUM_ITEMS, NUM_USERS
+from support.tiny_dataset import write
 
-from mmrec_tf import baselines, open_dataset
-from mmrec_tf.baselines import BASELINES, baseline_names, rank_by, train_matrix
+from mmrec_tf import open_dataset
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.metrics import ItemVectors, retrieval_metrics
+from mmrec_tf.evaluation import baselines
+from mmrec_tf.evaluation.baselines import BASELINES, baseline_names, rank_by, train_matrix
+from mmrec_tf.evaluation.metrics import ItemVectors, retrieval_metrics
 from mmrec_tf.records import DatasetWriter
 from mmrec_tf.schema import Schema
 

@@ -12,11 +12,11 @@ from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from mmrec_tf.calibration import Calibration, downsampling_shift, fit, level
 from mmrec_tf.config import CALIBRATIONS
 from mmrec_tf.errors import ConfigError, RunError
-from mmrec_tf.index import LOWEST
-from mmrec_tf.metrics import expected_calibration_error, log_loss
+from mmrec_tf.evaluation.calibration import Calibration, downsampling_shift, fit, level
+from mmrec_tf.evaluation.metrics import expected_calibration_error, log_loss
+from mmrec_tf.retrieval.index import LOWEST
 
 FITTED = CALIBRATIONS[1:]
 KNOTS = ((-2.0, 0.0), (0.0, 0.25), (1.0, 0.25), (3.0, 1.0))

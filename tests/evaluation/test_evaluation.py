@@ -5,14 +5,14 @@ import math
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
-from small_world import NUM_ITEMS, NUM_USERS, build_retrieval
-from test_dataset import write
+from support import small_world
+from support.small_world import NUM_ITEMS, NUM_USERS, build_retrieval
+from support.tiny_dataset import write
 
 from mmrec_tf import RankingModel, Recommender, evaluate
 from mmrec_tf.errors import ConfigError, DatasetError
-from mmrec_tf.evaluation import (
+from mmrec_tf.evaluation.evaluate import (
     beyond_accuracy,
     content_vectors,
     evaluate_run,
@@ -23,7 +23,7 @@ from mmrec_tf.evaluation import (
     relevant_items,
     slice_metrics,
 )
-from mmrec_tf.metrics import paired_bootstrap
+from mmrec_tf.evaluation.metrics import paired_bootstrap
 
 EVERYONE = np.arange(NUM_USERS)
 
@@ -87,7 +87,7 @@ def test_it_agrees_with_brute_force(model, dataset, split, k):
 
 def test_blocks_of_users_make_no_difference(model, dataset, monkeypatch):
     whole = rank_items(model, dataset, EVERYONE, k=5)
-    monkeypatch.setattr("mmrec_tf.evaluation.BLOCK", 7)
+    monkeypatch.setattr("mmrec_tf.evaluation.evaluate.BLOCK", 7)
     np.testing.assert_array_equal(rank_items(model, dataset, EVERYONE, k=5), whole)
     some = np.array([9, 3, 38])
     np.testing.assert_array_equal(rank_items(model, dataset, some, k=5), whole[some])
@@ -257,7 +257,7 @@ def test_baselines_are_asked_for_by_name(report, run, monkeypatch, capsys):
         assert 0 < report["baselines"][name]["recall@10"] < 1
     with pytest.raises(ConfigError, match="unknown baseline 'eas'; did you mean 'ease'"):
         evaluate_run(run, split="test", ks=[10], baselines=["eas"])
-    monkeypatch.setattr("mmrec_tf.baselines.MAX_ITEMS", 3)
+    monkeypatch.setattr("mmrec_tf.evaluation.baselines.MAX_ITEMS", 3)
     found = evaluate_run(run.twin, split="test", ks=[10], baselines=["popularity", "ease"])
     assert found["baselines"] == {}
     assert found["left_out"]["ease"].startswith("ease: wanted at most 3 items")

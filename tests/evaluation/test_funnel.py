@@ -4,18 +4,24 @@ import math
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
 from sklearn.metrics import f1_score, log_loss, roc_auc_score
-from small_world import EVENTS, NUM_ITEMS, build_retrieval
+from support import small_world
+from support.small_world import EVENTS, NUM_ITEMS, build_retrieval
 
 import mmrec_tf
 from mmrec_tf import RankingModel, Recommender
-from mmrec_tf.calibration import Calibration
 from mmrec_tf.errors import DatasetError
-from mmrec_tf.evaluation import relevant_items
-from mmrec_tf.funnel import collect, evaluate_ranking, fit_calibration, rank_shown, ranking_metric
-from mmrec_tf.training import train_run
+from mmrec_tf.evaluation.calibration import Calibration
+from mmrec_tf.evaluation.evaluate import relevant_items
+from mmrec_tf.evaluation.funnel import (
+    collect,
+    evaluate_ranking,
+    fit_calibration,
+    rank_shown,
+    ranking_metric,
+)
+from mmrec_tf.training.fit import train_run
 
 TASKS = {"ranking__tasks": ["click", "rating", "buy"], "ranking__loss": "binary"}
 

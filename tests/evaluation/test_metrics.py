@@ -4,9 +4,9 @@ import numba
 import numpy as np
 import pytest
 
-from mmrec_tf import metrics
 from mmrec_tf.errors import RunError
-from mmrec_tf.metrics import beyond_accuracy, bootstrap
+from mmrec_tf.evaluation import metrics
+from mmrec_tf.evaluation.metrics import beyond_accuracy, bootstrap
 
 # Users rank five items; user 0 chose {3, 7}, user 1 chose {1}, user 2 chose {8, 9, 0}.
 TOP = np.array([[3, 1, 7, 2, 0], [0, 2, 1, 3, 4], [4, 5, 6, 7, 1]], np.int32)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from mmrec_tf import metrics
 from mmrec_tf.errors import RunError
+from mmrec_tf.evaluation import metrics
 
 
 def draw(count, *, seed=0, steps=0):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mmrec_tf import diagnostics
-from mmrec_tf.diagnostics import diagnose, linear_cka, own_ranks, uniformity
+from mmrec_tf.evaluation import modality_gap as diagnostics
+from mmrec_tf.evaluation.modality_gap import diagnose, linear_cka, own_ranks, uniformity
 
 NAMES = ("text", "image")
 

@@ -4,21 +4,23 @@ import json
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
-from small_world import build_recommender
-from test_continuation import grow
+from support import small_world
+from support.growth import grow
+from support.small_world import build_recommender
 
 import mmrec_tf
-from mmrec_tf import encoding, export, publishing
+from mmrec_tf import export
 from mmrec_tf.__main__ import main
-from mmrec_tf.continuation import reembed
+from mmrec_tf.encoders import cache as encoding
 from mmrec_tf.errors import ConfigError, ExportError
-from mmrec_tf.examples import Example
-from mmrec_tf.index import build
-from mmrec_tf.publishing import CARD_FILE, TAKEN_FILE
-from mmrec_tf.training import train_run
-from mmrec_tf.verification import predict_request
+from mmrec_tf.exporting import publish as publishing
+from mmrec_tf.exporting.publish import CARD_FILE, TAKEN_FILE
+from mmrec_tf.exporting.request_examples import Example
+from mmrec_tf.exporting.verify import predict_request
+from mmrec_tf.retrieval.index import build
+from mmrec_tf.runs.warm_start import reembed
+from mmrec_tf.training.fit import train_run
 
 SLOW = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmrec_tf.errors import ExportError
-from mmrec_tf.examples import (
+from mmrec_tf.exporting.request_examples import (
     Example,
     compare,
     decode_tensor,

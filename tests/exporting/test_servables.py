@@ -7,9 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
-from small_world import (
+from support import small_world
+from support.small_world import (
     COLD,
     NUM_ITEMS,
     NUM_USERS,
@@ -21,14 +21,22 @@ from small_world import (
 from tensorflow.python.framework import op_def_registry
 from tensorflow_serving.apis import prediction_log_pb2
 
-from mmrec_tf import Recommendations, Recommender, export, servables, verification
-from mmrec_tf.calibration import Calibration
+from mmrec_tf import Recommendations, Recommender, export
 from mmrec_tf.errors import ConfigError, ExportError
-from mmrec_tf.examples import Example, compare, examples_path, read_examples, write_examples
-from mmrec_tf.index import LOWEST
-from mmrec_tf.publishing import TAKEN_FILE, WARMUP_FILE
-from mmrec_tf.servables import EncoderServable, RecommenderServable
-from mmrec_tf.verification import in_session, read_ops, verify
+from mmrec_tf.evaluation.calibration import Calibration
+from mmrec_tf.exporting import servables
+from mmrec_tf.exporting import verify as verification
+from mmrec_tf.exporting.publish import TAKEN_FILE, WARMUP_FILE
+from mmrec_tf.exporting.request_examples import (
+    Example,
+    compare,
+    examples_path,
+    read_examples,
+    write_examples,
+)
+from mmrec_tf.exporting.servables import EncoderServable, RecommenderServable
+from mmrec_tf.exporting.verify import in_session, read_ops, verify
+from mmrec_tf.retrieval.index import LOWEST
 
 K = 5
 NAMES = ("recommender", "encoder")

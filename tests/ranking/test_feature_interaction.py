@@ -6,7 +6,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from mmrec_tf.config.ranking import ARCHITECTURES
-from mmrec_tf.interaction import (
+from mmrec_tf.ranking.feature_interaction import (
     INTERACTIONS,
     BilinearProduct,
     Cross,

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from mmrec_tf.config.ranking import SHARINGS as NAMES
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.experts import PLE, SHARINGS, MMoE, SharedBottom, UncertaintyWeights
+from mmrec_tf.ranking.multitask import PLE, SHARINGS, MMoE, SharedBottom, UncertaintyWeights
 
 ROWS, WIDTH = 7, 5
 

@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
-from small_world import build_retrieval
+from support import small_world
+from support.small_world import build_retrieval
 
 from mmrec_tf import RankingModel
 from mmrec_tf.config import ARCHITECTURES
 from mmrec_tf.errors import RunError
 from mmrec_tf.ranking import Request
-from mmrec_tf.training import build_optimizer
+from mmrec_tf.training.fit import build_optimizer
 
 ITEMS = tf.range(small_world.NUM_ITEMS)[None, :]
 

@@ -5,13 +5,13 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import log_loss
 
-from mmrec_tf.losses import bpr_loss, sampled_softmax_loss
-from mmrec_tf.ranking_losses import (
+from mmrec_tf.ranking.losses import (
     binary_loss,
     listwise_softmax_loss,
     pairwise_logistic_loss,
     squared_loss,
 )
+from mmrec_tf.retrieval.losses import bpr_loss, sampled_softmax_loss
 
 LOSSES = [listwise_softmax_loss, pairwise_logistic_loss, binary_loss, squared_loss]
 

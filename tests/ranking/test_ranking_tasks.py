@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
-from small_world import EVENTS, NUM_ITEMS, NUM_USERS, build_retrieval
+from support import small_world
+from support.small_world import EVENTS, NUM_ITEMS, NUM_USERS, build_retrieval
 
 from mmrec_tf import RankingModel
 from mmrec_tf.config import RANKING_LOSSES, RankingConfig
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.optimization import build_optimizer
+from mmrec_tf.training.optimizer import build_optimizer
 
 TASKS = ["click", "rating", "buy"]
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.filters import CategoryFilter, number_of
+from mmrec_tf.recommender.category_filter import CategoryFilter, number_of
 from mmrec_tf.schema import FeatureSpec
 
 SPECS = {

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mmrec_tf.index import LOWEST
-from mmrec_tf.reranking import diversify
+from mmrec_tf.recommender.diversity import diversify
+from mmrec_tf.retrieval.index import LOWEST
 
 
 def by_loop(score, vectors, strength, k):

@@ -3,14 +3,21 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_world import NEWCOMER, NUM_ITEMS, build_recommender, build_retrieval, item_id, user_id
+from support.small_world import (
+    NEWCOMER,
+    NUM_ITEMS,
+    build_recommender,
+    build_retrieval,
+    item_id,
+    user_id,
+)
 
 from mmrec_tf import RankingModel, Recommender
-from mmrec_tf.calibration import Calibration
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.index import LOWEST, ExactIndex, IvfIndex
+from mmrec_tf.evaluation.calibration import Calibration
 from mmrec_tf.ranking import Request
-from mmrec_tf.requests import padded
+from mmrec_tf.recommender.inputs import padded
+from mmrec_tf.retrieval.index import LOWEST, ExactIndex, IvfIndex
 
 ALL = [item_id(n) for n in range(NUM_ITEMS)]
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 import mmrec_tf as mm
 from mmrec_tf import records
 from mmrec_tf.records import writer as writer_module
-from mmrec_tf.records.parts import bytes_feature, integers_feature, serialize
+from mmrec_tf.records.record_proto import bytes_feature, integers_feature, serialize
 from mmrec_tf.schema import SPLITS, FeatureSpec, ModalitySpec, Schema
 
 SCHEMA = Schema(

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mmrec_tf.errors import ConfigError, ExportError
-from mmrec_tf.index import (
+from mmrec_tf.retrieval.index import (
     LOWEST,
     ExactIndex,
     IvfIndex,
@@ -18,8 +18,8 @@ from mmrec_tf.index import (
     ivf,
     recall,
 )
-from mmrec_tf.index import build as building
-from mmrec_tf.index.clustering import query_metric
+from mmrec_tf.retrieval.index import build as building
+from mmrec_tf.retrieval.index.clustering import query_metric
 
 KINDS = ("ivf", "ivf_int8", "ivf_pq")
 

@@ -2,15 +2,21 @@
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
-from small_world import COLD, NUM_ITEMS, NUM_USERS, item_id, user_id
-from small_world import build_retrieval as build
+from support import small_world
+from support.small_world import COLD, NUM_ITEMS, NUM_USERS, item_id, user_id
+from support.small_world import build_retrieval as build
 
-from mmrec_tf import Recommender, graph, load_run
-from mmrec_tf.graph import CatalogGraph, content_graph, interaction_graph, spectral_embedding
-from mmrec_tf.servables import RecommenderServable
-from mmrec_tf.training import train_run
+from mmrec_tf import Recommender, load_run
+from mmrec_tf.exporting.servables import RecommenderServable
+from mmrec_tf.retrieval import item_graph as graph
+from mmrec_tf.retrieval.item_graph import (
+    CatalogGraph,
+    content_graph,
+    interaction_graph,
+    spectral_embedding,
+)
+from mmrec_tf.training.fit import train_run
 
 EMPTY = np.zeros([0], np.int64)
 GRAPH = {"graph__layers": 2, "graph__content_layers": 1, "graph__content_neighbors": 3}

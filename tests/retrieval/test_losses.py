@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from mmrec_tf.losses import (
+from mmrec_tf.retrieval.losses import (
     batch_history_mask,
     batch_softmax_loss,
     bpr_loss,

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
+from support import small_world
 
 from mmrec_tf import Recommender, RetrievalModel, evaluate, export
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.memory import estimate, fitting, gather
-from mmrec_tf.training import train
-from mmrec_tf.verification import read_ops
+from mmrec_tf.exporting.verify import read_ops
+from mmrec_tf.retrieval.memory_estimate import estimate, fitting, gather
+from mmrec_tf.training.fit import train
 
 # Nothing is drawn in training but the order of the examples.
 EXACT = {

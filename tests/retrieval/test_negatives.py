@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mmrec_tf.losses import bpr_loss, full_softmax_loss, sampled_softmax_loss
-from mmrec_tf.negatives import (
+from mmrec_tf.retrieval.losses import bpr_loss, full_softmax_loss, sampled_softmax_loss
+from mmrec_tf.retrieval.negatives import (
     FrequencyEstimator,
     ItemMemory,
     draw_columns,

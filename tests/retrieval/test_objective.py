@@ -3,10 +3,10 @@ TensorFlow Recommenders, and beside NumPy."""
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
-from small_world import build_retrieval
-from test_retrieval import REPEATED, batch, gradients, logits_of
+from support import small_world
+from support.retrieval_steps import REPEATED, batch, gradients, logits_of
+from support.small_world import build_retrieval
 
 from mmrec_tf import open_dataset
 from mmrec_tf.errors import RunError

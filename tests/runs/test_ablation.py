@@ -5,21 +5,21 @@ import re
 
 import numpy as np
 import pytest
-import small_world
-from small_world import MODALITIES, NUM_ITEMS, NUM_USERS, build_retrieval
+from support import small_world
+from support.small_world import MODALITIES, NUM_ITEMS, NUM_USERS, build_retrieval
 
-from mmrec_tf import ablation
-from mmrec_tf.ablation import (
+from mmrec_tf.errors import ConfigError, RunError
+from mmrec_tf.evaluation.evaluate import evaluate, evaluate_users
+from mmrec_tf.evaluation.metrics import paired_bootstrap
+from mmrec_tf.runs import ablation
+from mmrec_tf.runs.ablation import (
     ablate_run,
     knock_out,
     replaced,
     trained_run,
     verdict,
 )
-from mmrec_tf.errors import ConfigError, RunError
-from mmrec_tf.evaluation import evaluate, evaluate_users
-from mmrec_tf.metrics import paired_bootstrap
-from mmrec_tf.training import train_run
+from mmrec_tf.training.fit import train_run
 
 SETTINGS = {**small_world.VECTORS, "user__id_embedding": False, "ranking__epochs": 0}
 

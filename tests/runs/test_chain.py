@@ -6,21 +6,21 @@ import pathlib
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
+from support import small_world
 
-import serving.check
 from data import prepare
 from mmrec_tf import RetrievalModel, evaluate, load_config, load_run, open_dataset, train
 from mmrec_tf.__main__ import main
 from mmrec_tf.config import ALIGNMENTS, FUSIONS
-from mmrec_tf.evaluation import rank_items
+from mmrec_tf.evaluation.evaluate import rank_items
 from mmrec_tf.records import DatasetWriter, Triples
-from mmrec_tf.runs import load_weights, save_weights
+from mmrec_tf.runs.run import load_weights, save_weights
+from serving.check import checks
 from serving.client import Client
 from serving.local_server import LocalServer
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 NUM_USERS, NUM_ITEMS, K = 150, 60, 10
 # Each alignment with the default fusion, and each fusion with the default alignment.
 GRID = [
@@ -34,9 +34,9 @@ def succeed(command, *arguments):
 
 
 def assert_checked(export, server):
-    checks = list(serving.check.check(export, server.address, rest_address=server.rest_address))
-    assert len(checks) > 20
-    assert [check for check in checks if check.problem] == []
+    found = list(checks.check(export, server.address, rest_address=server.rest_address))
+    assert len(found) > 20
+    assert [check for check in found if check.problem] == []
 
 
 # A small planted world, as `make demo` does it

@@ -9,11 +9,11 @@ import subprocess
 import sys
 
 import pytest
-import small_world
+from support import small_world
 
 from mmrec_tf.__main__ import main
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def command(*arguments):

@@ -9,18 +9,18 @@ import pathlib
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
+from support import small_world
 
-from data import media_folder
-from data.item_shards import runner
-from data.media_folder import MediaFolder
-from data.selection_options import SelectionOptions
-from data.side_features import FeatureColumns
+from data.interactions.options import SelectionOptions
+from data.items.shards import runner
+from data.sources import media_folder
+from data.sources.media_folder import MediaFolder
+from data.tables.side_features import FeatureColumns
 from mmrec_tf import RetrievalModel, open_dataset, records
 from mmrec_tf.config import RetrievalConfig, UserConfig
-from mmrec_tf.dataset import Dataset
-from mmrec_tf.pipeline import Histories
+from mmrec_tf.dataset.batches import Histories
+from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.schema import SPLITS
 
 NUM_USERS, NUM_ITEMS = 24, 30

@@ -6,14 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
-import small_world
-from small_world import NUM_USERS, user_id
+from support import small_world
+from support.small_world import NUM_USERS, user_id
 
 from mmrec_tf import load_run
 from mmrec_tf.errors import DatasetError, RunError
-from mmrec_tf.evaluation import evaluate_run
-from mmrec_tf.runs import Run, load_weights, save_weights
-from mmrec_tf.training import train_run
+from mmrec_tf.evaluation.evaluate import evaluate_run
+from mmrec_tf.runs.run import Run, load_weights, save_weights
+from mmrec_tf.training.fit import train_run
 
 USERS = [user_id(user) for user in range(NUM_USERS)]
 QUICK = {**small_world.VECTORS, "training__epochs": 1}

@@ -11,17 +11,18 @@ import time
 
 import numpy as np
 import pytest
-import toy_export
-from scripted_server import BUSY, CODE, Script, answer
+from support import toy_export
+from support.scripted_server import BUSY, CODE, Script, answer
 
 from mmrec_tf.errors import ConfigError, ExportError, ServingError
-from mmrec_tf.examples import Example, examples_path, write_examples
-from serving import load, load_test
+from mmrec_tf.exporting.request_examples import Example, examples_path, write_examples
 from serving.client.calls import Target, predict_request
-from serving.load import Report, run
+from serving.load_test import __main__ as load_test
+from serving.load_test import load
+from serving.load_test.load import Report, run
 from serving.local_server import LocalServer
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 BRIEF = {"seconds": 0.3, "warm_up_seconds": 0.0}
 
 

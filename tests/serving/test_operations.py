@@ -7,10 +7,11 @@ import re
 import pytest
 import yaml
 
-from mmrec_tf.servables import ENCODER_LIMITS, RECOMMENDER_LIMITS
-from serving import batching_parameters, config_files, metrics
+from mmrec_tf.exporting.servables import ENCODER_LIMITS, RECOMMENDER_LIMITS
+from serving.local_server import config_files, metrics
+from serving.local_server.batching import parameters as batching_parameters
 
-SERVING = pathlib.Path(__file__).resolve().parents[1] / "serving"
+SERVING = pathlib.Path(__file__).resolve().parents[2] / "serving/deploy"
 KUBERNETES = SERVING / "kubernetes"
 BASE = KUBERNETES / "base"
 COMPOSE = yaml.safe_load((SERVING / "docker-compose.yml").read_text("utf-8"))

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from mmrec_tf.examples import Example, examples_path, write_examples
-from serving.servables import WARMUP_FILE
+from mmrec_tf.exporting.request_examples import Example, examples_path, write_examples
+from serving.local_server.models.servable import WARMUP_FILE
 
 NUM_ITEMS = 12
 K = 4

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import mmrec_tf.alignment.closed_form as closed_form
-from mmrec_tf.alignment import (
+import mmrec_tf.towers.alignment.closed_form as closed_form
+from mmrec_tf.config import ALIGNMENTS
+from mmrec_tf.errors import ConfigError, RunError
+from mmrec_tf.towers.alignment import (
     Alignment,
     TranslationLoss,
     collaborative_loss,
     contrastive_loss,
 )
-from mmrec_tf.config import ALIGNMENTS
-from mmrec_tf.errors import ConfigError, RunError
 
 CLOSED_FORMS = ("ridge", "cca", "procrustes")
 ALL = np.ones([2, 2], bool)

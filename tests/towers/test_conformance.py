@@ -14,9 +14,19 @@ import pytest
 import tensorflow as tf
 
 import mmrec_tf
-from mmrec_tf.alignment import Alignment, TranslationLoss
-from mmrec_tf.experts import PLE, MMoE, SharedBottom, UncertaintyWeights
-from mmrec_tf.fusion import (
+from mmrec_tf.ranking import PairFeatures
+from mmrec_tf.ranking.feature_interaction import (
+    BilinearProduct,
+    Cross,
+    DotInteraction,
+    FactorizationMachine,
+    Flattened,
+    TargetAttention,
+)
+from mmrec_tf.ranking.multitask import PLE, MMoE, SharedBottom, UncertaintyWeights
+from mmrec_tf.towers import IdEmbedding, ItemTower, SelfAttention, SideFeatures, UserTower
+from mmrec_tf.towers.alignment import Alignment, TranslationLoss
+from mmrec_tf.towers.fusion import (
     Attention,
     Bilinear,
     Concat,
@@ -27,16 +37,6 @@ from mmrec_tf.fusion import (
     Transformer,
     Weighted,
 )
-from mmrec_tf.interaction import (
-    BilinearProduct,
-    Cross,
-    DotInteraction,
-    FactorizationMachine,
-    Flattened,
-    TargetAttention,
-)
-from mmrec_tf.ranking import PairFeatures
-from mmrec_tf.towers import IdEmbedding, ItemTower, SelfAttention, SideFeatures, UserTower
 
 ROWS, DIM, STEPS = 5, 4, 3
 SIZES = {"genre": 5, "price": 0}
@@ -391,7 +391,7 @@ def test_every_layer_has_a_case():
         kind
         for kind in below(tf.keras.layers.Layer)
         if kind.__module__.startswith("mmrec_tf.")
-        and not kind.__module__.startswith("mmrec_tf.modalities.")
+        and not kind.__module__.startswith("mmrec_tf.encoders.")
         and not issubclass(kind, tf.keras.Model)
     }
     assert layers - {case.layer for case in CASES.values()} == set()

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from mmrec_tf.config import FUSIONS as NAMES
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.fusion import FUSIONS, MissingModality, build_fusion, masked_softmax, shares
+from mmrec_tf.towers.fusion import FUSIONS, MissingModality, build_fusion, masked_softmax, shares
 
 SUMS = ("mean", "weighted", "gated", "attention")
 PRESENT = np.array([[1, 1, 1], [1, 0, 1], [0, 0, 1], [0, 0, 0]], bool)

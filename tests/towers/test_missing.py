@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mmrec_tf import imputation
-from mmrec_tf.imputation import fill_from_neighbors, fill_nearest
+from mmrec_tf.towers import missing as imputation
+from mmrec_tf.towers.missing import fill_from_neighbors, fill_nearest
 
 
 def world(rows=40, seed=0, share=0.6):

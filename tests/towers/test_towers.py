@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
+from support import small_world
 
 from mmrec_tf.config import HISTORIES
 from mmrec_tf.schema import FeatureSpec

@@ -8,16 +8,16 @@ import sys
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
+from support import small_world
 
 from mmrec_tf import RetrievalModel
 from mmrec_tf.config import TrainingConfig
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.optimization import AdamW, WarmupDecay, apply_step, build_optimizer, sum_rows
-from mmrec_tf.training import train
+from mmrec_tf.training.fit import train
+from mmrec_tf.training.optimizer import AdamW, WarmupDecay, apply_step, build_optimizer, sum_rows
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 RATE, DECAY, EPSILON = 0.1, 0.05, 1e-7
 
 
@@ -389,9 +389,9 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-import test_optimization as tests
+import test_optimizer as tests
 from mmrec_tf.config import TrainingConfig
-from mmrec_tf.optimization import build_optimizer
+from mmrec_tf.training.optimizer import build_optimizer
 
 training = TrainingConfig(
     learning_rate=0.1, clip_norm=1.0, warmup_steps=2, mixed_precision=sys.argv[1] == "mixed"
@@ -418,7 +418,9 @@ def test_two_replicas_make_the_step_of_one(precision):
     """In a process of its own: devices are counted once, and one such strategy works in each."""
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(ROOT), str(ROOT / "tests"), str(pathlib.Path(__file__).parent)]
+        ),
         "TF_USE_LEGACY_KERAS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "-1",

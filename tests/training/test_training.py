@@ -1,7 +1,6 @@
 """Training: it goes on after a kill, keeps what was best, and never looks at the test split."""
 
 import csv
-import functools
 import json
 import os
 import pathlib
@@ -11,37 +10,24 @@ import sys
 
 import numpy as np
 import pytest
-import small_world
 import tensorflow as tf
-from test_dataset import write
+from support import small_world
+from support.tiny_dataset import write
+from support.training_runs import EPOCHS, EXACT, Scripted, in_order, values
 
-from mmrec_tf import RankingModel, Recommender, RetrievalModel, open_dataset, training
-from mmrec_tf.dataset import Dataset
+from mmrec_tf import RankingModel, Recommender, RetrievalModel, open_dataset
+from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import DatasetError
-from mmrec_tf.evaluation import rank_items
-from mmrec_tf.training import Validation, build_optimizer, train, train_run
+from mmrec_tf.evaluation.evaluate import rank_items
+from mmrec_tf.training import fit as training
+from mmrec_tf.training.fit import build_optimizer, train, train_run
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-EPOCHS = 4
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 USERS = np.arange(small_world.NUM_USERS)
-# Nothing is drawn at random in training, so that two ways to the same epoch can be compared.
-EXACT = {
-    **small_world.VECTORS,
-    "item__id_dropout": 0,
-    "user__id_dropout": 0,
-    "user__history_context": "past",
-    "ranking__dropout": 0,
-    "ranking__epochs": 0,
-    "training__epochs": EPOCHS,
-}
 
 
 def model_of(dataset, **settings):
     return RetrievalModel(small_world.config(**{**small_world.VECTORS, **settings}), dataset.schema)
-
-
-def values(model):
-    return [weight.numpy() for weight in model.trainable_variables]
 
 
 def assert_equal(one, other, tolerance=0.0):
@@ -58,26 +44,15 @@ def epochs_of(path):
         return [int(row["epoch"]) for row in csv.DictReader(file)]
 
 
-class Scripted:
-    """Stands in for `Validation.measure`: answers as told, and keeps the weights it saw."""
-
-    def __init__(self, monkeypatch, answers):
-        self.answers, self.weights = list(answers), []
-        monkeypatch.setattr(Validation, "measure", lambda callback: self.measure(callback.model))
-
-    def measure(self, model):
-        self.weights.append(values(model))
-        return self.answers[len(self.weights) - 1]
-
-
 # Going on after a kill
 
 KILLED = """
 import functools, json, os, sys
-import mmrec_tf, small_world
-import test_training as tests
-from mmrec_tf import runs, training
-from mmrec_tf.dataset import Dataset
+import mmrec_tf
+from support import small_world, training_runs as tests
+from mmrec_tf.runs import run as runs
+from mmrec_tf.training import fit as training
+from mmrec_tf.dataset.directory import Dataset
 
 def die(*_, **__):
     os._exit(9)
@@ -97,21 +72,13 @@ training.train_run(mmrec_tf.open_dataset(sys.argv[1]), config, sys.argv[2])
 """
 
 
-def in_order(batches):
-    """Dataset.batches without shuffling."""
-
-    @functools.wraps(batches)
-    def plain(*arguments, **options):
-        return batches(*arguments, **{**options, "shuffle": False})
-
-    return plain
-
-
 def kill(dataset, directory, stage, epoch=0, **settings):
     """Trains in a process that dies as the epoch begins, or as the model is to be saved."""
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(ROOT), str(ROOT / "tests"), str(pathlib.Path(__file__).parent)]
+        ),
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     arguments = [dataset.directory, directory, stage, epoch, json.dumps(settings)]

@@ -3,7 +3,7 @@ import json
 import math
 
 import pytest
-import small_world
+from support import small_world
 
 import mmrec_tf as mm
 from mmrec_tf.config import ALIGNMENTS, FUSIONS, load_config

@@ -8,14 +8,15 @@ import pathlib
 import shutil
 from typing import Any
 
-from data import media_folder, synthetic_media
-from data.item_shards import Run
-from data.planted import World, best
-from data.side_features import FeatureColumns
-from data.synthetic_source import write_source
+from data.items.shards import Run
+from data.sources import media_folder
+from data.sources.synthetic import media as synthetic_media
+from data.sources.synthetic.files import write_source
+from data.sources.synthetic.world import World, best
+from data.tables.side_features import FeatureColumns
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.records.manifest import write_json
-from mmrec_tf.records.partial import check_place
+from mmrec_tf.records.staging import check_place
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmrec_tf.metrics import auc, log_loss
+from mmrec_tf.evaluation.metrics import auc, log_loss
 
 KS = (5, 10, 20, 50)
 

@@ -8,9 +8,17 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data import synthetic_media
-from data.ceiling import Outcomes
-from data.planted import Context, Met, Truth, World, draw_context, draw_interactions, draw_truth
+from data.sources.synthetic import media as synthetic_media
+from data.sources.synthetic.ceiling import Outcomes
+from data.sources.synthetic.world import (
+    Context,
+    Met,
+    Truth,
+    World,
+    draw_context,
+    draw_interactions,
+    draw_truth,
+)
 from mmrec_tf.schema import SPLITS
 
 _DAY_SECONDS = 86_400

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from data import ceiling
+from data.sources.synthetic import ceiling
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import SPLITS
 

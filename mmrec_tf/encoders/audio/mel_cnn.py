@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.config import AudioConfig
+from mmrec_tf.encoders.decoding import decode_readable, decode_rows
+from mmrec_tf.encoders.encoder import ModalityEncoder
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.media.audio import MAX_RATE_HZ
-from mmrec_tf.modalities.decoding import decode_readable, decode_rows
-from mmrec_tf.modalities.encoder import ModalityEncoder
 from mmrec_tf.schema import ModalitySpec
 
 # From a clip's peak, 1 in its spectrogram, down to the floor, 0.

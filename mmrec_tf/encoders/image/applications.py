@@ -9,9 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from mmrec_tf.config import ImageConfig
+from mmrec_tf.encoders.decoding import decode_readable, decode_rows
+from mmrec_tf.encoders.encoder import ModalityEncoder
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.modalities.decoding import decode_readable, decode_rows
-from mmrec_tf.modalities.encoder import ModalityEncoder
 from mmrec_tf.schema import ModalitySpec
 
 # In a graph, where a server's memory is at stake; `mmrec_tf.media.image.prepare` takes more.

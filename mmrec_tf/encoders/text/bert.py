@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.config import TextConfig
+from mmrec_tf.encoders.encoder import ModalityEncoder
+from mmrec_tf.encoders.text import wordpiece as tokenization
+from mmrec_tf.encoders.text.adapters import adapt_bert
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.modalities import tokenization
-from mmrec_tf.modalities.adaptation import adapt_bert
-from mmrec_tf.modalities.encoder import ModalityEncoder
 from mmrec_tf.schema import ModalitySpec
 
 _BERT_SIZES = (

@@ -8,10 +8,16 @@ mean_metrics(per_user)  # {"recall@10": 0.31, ...}
 said of it, `predictions` single examples, and `bootstrap` whether a difference is more than chance.
 """
 
-from mmrec_tf.metrics.beyond_accuracy import ItemVectors, coverage, diversity, gini, novelty
-from mmrec_tf.metrics.bootstrap import Difference, paired_bootstrap
-from mmrec_tf.metrics.lists import mean_metrics, retrieval_metrics, top_k
-from mmrec_tf.metrics.predictions import (
+from mmrec_tf.evaluation.metrics.beyond_accuracy import (
+    ItemVectors,
+    coverage,
+    diversity,
+    gini,
+    novelty,
+)
+from mmrec_tf.evaluation.metrics.bootstrap import Difference, paired_bootstrap
+from mmrec_tf.evaluation.metrics.lists import mean_metrics, retrieval_metrics, top_k
+from mmrec_tf.evaluation.metrics.predictions import (
     auc,
     best_threshold,
     expected_calibration_error,

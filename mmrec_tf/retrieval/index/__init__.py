@@ -7,9 +7,9 @@ scores, items = index.search(queries, 100)
 `codes` fills; `build` measures what is found. `scann` is for programs that bring its library.
 """
 
-from mmrec_tf.index.build import build_index, recall
-from mmrec_tf.index.exact import LOWEST, ExactIndex
-from mmrec_tf.index.ivf import IvfIndex
-from mmrec_tf.index.scann import ScannIndex
+from mmrec_tf.retrieval.index.build import build_index, recall
+from mmrec_tf.retrieval.index.exact import LOWEST, ExactIndex
+from mmrec_tf.retrieval.index.ivf import IvfIndex
+from mmrec_tf.retrieval.index.scann import ScannIndex
 
 __all__ = ["LOWEST", "ExactIndex", "IvfIndex", "ScannIndex", "build_index", "recall"]

@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.errors import ConfigError, ExportError
-from mmrec_tf.index.exact import LOWEST, ExactIndex
-from mmrec_tf.index.ivf import IvfIndex
+from mmrec_tf.retrieval.index.exact import LOWEST, ExactIndex
+from mmrec_tf.retrieval.index.ivf import IvfIndex
 
 # Below so many items an exact index answers soon enough, see docs/index.md.
 FEW = 200_000

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from mmrec_tf.index.clustering import ITERATIONS, assign, train_centers
+from mmrec_tf.retrieval.index.clustering import ITERATIONS, assign, train_centers
 
 # Columns that product quantization reads together, and the items that its centers come from.
 COLUMNS, SAMPLE = 4, 1 << 16

@@ -4,9 +4,9 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.index.clustering import cluster, query_metric
-from mmrec_tf.index.codes import Flat, Int8, Product
-from mmrec_tf.index.exact import LOWEST, ExactIndex, best_of, require_one_row
+from mmrec_tf.retrieval.index.clustering import cluster, query_metric
+from mmrec_tf.retrieval.index.codes import Flat, Int8, Product
+from mmrec_tf.retrieval.index.exact import LOWEST, ExactIndex, best_of, require_one_row
 
 KINDS = ("ivf", "ivf_int8", "ivf_pq")
 # Items a page. A list ends in a page that is half empty, so small ones waste less.

@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.index.clustering import query_metric
-from mmrec_tf.index.exact import ExactIndex, best_of, require_one_row
+from mmrec_tf.retrieval.index.clustering import query_metric
+from mmrec_tf.retrieval.index.exact import ExactIndex, best_of, require_one_row
 
 # Of what codes find, this many times k get an exact score.
 RESCORED = 4

@@ -4,8 +4,8 @@
 `contrastive` and `translation` the losses.
 """
 
-from mmrec_tf.alignment.contrastive import collaborative_loss, contrastive_loss
-from mmrec_tf.alignment.projection import Alignment
-from mmrec_tf.alignment.translation import TranslationLoss
+from mmrec_tf.towers.alignment.contrastive import collaborative_loss, contrastive_loss
+from mmrec_tf.towers.alignment.projection import Alignment
+from mmrec_tf.towers.alignment.translation import TranslationLoss
 
 __all__ = ["Alignment", "TranslationLoss", "collaborative_loss", "contrastive_loss"]

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from mmrec_tf.alignment.closed_form import CLOSED_FORMS, moments
-from mmrec_tf.alignment.contrastive import collaborative_loss, contrastive_loss
 from mmrec_tf.config import ALIGNMENTS
 from mmrec_tf.errors import ConfigError
+from mmrec_tf.towers.alignment.closed_form import CLOSED_FORMS, moments
+from mmrec_tf.towers.alignment.contrastive import collaborative_loss, contrastive_loss
 
 
 @tf.keras.utils.register_keras_serializable("mmrec_tf")

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from grpc import StatusCode
 
-from serving import merging
-from serving.batching_parameters import BatchingParameters
-from serving.metrics import Metrics
-from serving.refusals import Refusal
+from serving.local_server.batching import merging
+from serving.local_server.batching.parameters import BatchingParameters
+from serving.local_server.metrics import Metrics
+from serving.local_server.refusals import Refusal
 
 Arrays = Mapping[str, np.ndarray]
 Run = Callable[[Arrays], dict[str, np.ndarray]]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from grpc import StatusCode
 
-from serving.refusals import Refusal
+from serving.local_server.refusals import Refusal
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -4,7 +4,7 @@ import os
 from typing import NamedTuple
 
 from mmrec_tf.errors import ConfigError
-from serving import config_files
+from serving.local_server import config_files
 
 
 class BatchingParameters(NamedTuple):

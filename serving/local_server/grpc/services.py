@@ -23,10 +23,10 @@ from tensorflow_serving.apis import (
 
 from mmrec_tf.errors import ServingError
 from serving import tensors
-from serving.metrics import Metrics
-from serving.models import Models
-from serving.refusals import Refusal
-from serving.servables import SERVING_DEFAULT
+from serving.local_server.metrics import Metrics
+from serving.local_server.models.models import Models
+from serving.local_server.models.servable import SERVING_DEFAULT
+from serving.local_server.refusals import Refusal
 
 _MOST_MESSAGE_BYTES = 2**31 - 1
 _MOST_DETAILS = 1024

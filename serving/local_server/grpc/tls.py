@@ -6,7 +6,7 @@ from concurrent import futures
 import grpc
 
 from mmrec_tf.errors import ConfigError
-from serving import config_files
+from serving.local_server import config_files
 
 
 def read_credentials(ssl_config: str | os.PathLike) -> grpc.ServerCredentials:

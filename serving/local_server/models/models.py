@@ -11,11 +11,11 @@ from typing import Any
 from grpc import StatusCode
 
 from mmrec_tf.errors import ServingError
-from serving import models_config
-from serving.models_config import ModelSettings
-from serving.refusals import Refusal
-from serving.servables import Servable
-from serving.versions import Model, VersionStatus, not_found
+from serving.local_server.models import models_config
+from serving.local_server.models.models_config import ModelSettings
+from serving.local_server.models.servable import Servable
+from serving.local_server.models.versions import Model, VersionStatus, not_found
+from serving.local_server.refusals import Refusal
 
 _log = logging.getLogger(__name__)
 

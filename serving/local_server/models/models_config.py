@@ -14,8 +14,8 @@ from grpc import StatusCode
 from tensorflow_serving.config import file_system_storage_path_source_pb2
 
 from mmrec_tf.errors import ServingError
-from serving import config_files
-from serving.refusals import Refusal
+from serving.local_server import config_files
+from serving.local_server.refusals import Refusal
 
 PLATFORM = "tensorflow"
 _LARGEST_INT64 = 2**63 - 1

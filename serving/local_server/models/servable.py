@@ -20,9 +20,9 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving import tensors
-from serving.batching import Batcher
-from serving.metrics import Metrics
-from serving.refusals import Refusal
+from serving.local_server.batching.batcher import Batcher
+from serving.local_server.metrics import Metrics
+from serving.local_server.refusals import Refusal
 
 SERVING_DEFAULT = "serving_default"
 MOST_WARMUP_RECORDS = 1000

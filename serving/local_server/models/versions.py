@@ -19,9 +19,13 @@ from typing import NamedTuple
 import grpc
 from grpc import StatusCode
 
-from serving.models_config import ModelSettings, version_folders, wanted_versions
-from serving.refusals import Refusal
-from serving.servables import Servable
+from serving.local_server.models.models_config import (
+    ModelSettings,
+    version_folders,
+    wanted_versions,
+)
+from serving.local_server.models.servable import Servable
+from serving.local_server.refusals import Refusal
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from grpc import StatusCode
 from tensorflow.core.framework import types_pb2
 
 from serving import tensors
-from serving.refusals import Refusal
+from serving.local_server.refusals import Refusal
 
 _BINARY_SUFFIX = "_bytes"
 _MOST_SHOWN_BYTES = 256

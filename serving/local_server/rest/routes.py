@@ -14,11 +14,11 @@ from google.protobuf import json_format
 from grpc import StatusCode
 from tensorflow_serving.apis import get_model_metadata_pb2
 
-from serving import json_tensors
-from serving.metrics import Metrics
-from serving.models import Models
-from serving.refusals import Refusal
-from serving.servables import SERVING_DEFAULT
+from serving.local_server.metrics import Metrics
+from serving.local_server.models.models import Models
+from serving.local_server.models.servable import SERVING_DEFAULT
+from serving.local_server.refusals import Refusal
+from serving.local_server.rest import json_tensors
 
 _LARGEST_INT64 = 2**63 - 1
 _CHOICE = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"

@@ -13,8 +13,8 @@ from typing import Any
 from grpc import StatusCode
 
 from mmrec_tf.errors import ServingError
-from serving.refusals import Refusal
-from serving.rest import Answer, Site, refused
+from serving.local_server.refusals import Refusal
+from serving.local_server.rest.routes import Answer, Site, refused
 
 _MOST_BODY_BYTES = 100 * 2**20
 _IDLE_SECONDS = 60

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import mmrec_tf as mm
-from data import amazon
-from data.item_shards import runner
+from data.items.shards import runner
 from data.prepare import main
+from data.sources import amazon
 from mmrec_tf import records
 
 

@@ -6,9 +6,9 @@ import pytest
 import scipy.sparse
 
 import mmrec_tf as mm
-from data import features
-from data.item_shards import runner
+from data.items.shards import runner
 from data.prepare import main
+from data.sources import features
 from mmrec_tf import records
 
 

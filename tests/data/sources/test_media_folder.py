@@ -14,15 +14,15 @@ import pyarrow.parquet
 import pytest
 
 import mmrec_tf as mm
-from data import media_folder
-from data.interactions import InteractionColumns
-from data.item_content import MediaItem
-from data.item_shards import ItemRow, runner, write_items
-from data.media_files import Medium
-from data.media_folder import MediaFolder
+from data.interactions.options import SelectionOptions
+from data.interactions.read import InteractionColumns
+from data.items.content import MediaItem
+from data.items.files import Medium
+from data.items.shards import ItemRow, runner, write_items
 from data.prepare import main
-from data.selection_options import SelectionOptions
-from data.side_features import FeatureColumns
+from data.sources import media_folder
+from data.sources.media_folder import MediaFolder
+from data.tables.side_features import FeatureColumns
 from mmrec_tf import records
 from mmrec_tf.schema import ModalitySpec, Schema
 

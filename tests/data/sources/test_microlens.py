@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import mmrec_tf as mm
-from data import microlens
-from data.item_shards import runner
+from data.items.shards import runner
 from data.prepare import main
+from data.sources import microlens
 from mmrec_tf import records
 
 PAIRS = """user,item,timestamp

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import mmrec_tf as mm
-from data import movielens
-from data.item_shards import runner
+from data.interactions.options import SelectionOptions
+from data.items.shards import runner
 from data.prepare import main
-from data.selection_options import SelectionOptions
+from data.sources import movielens
 from mmrec_tf import records
 
 RATINGS = """userId,movieId,rating,timestamp

@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 
 import mmrec_tf as mm
-from data import ceiling, planted, synthetic, synthetic_media
-from data.item_shards import runner
-from data.planted import Context, Met, Truth, World
+from data.items.shards import runner
 from data.prepare import main
-from data.synthetic import Synthetic
-from mmrec_tf import metrics, records
+from data.sources import synthetic
+from data.sources.synthetic import Synthetic, ceiling
+from data.sources.synthetic import media as synthetic_media
+from data.sources.synthetic import world as planted
+from data.sources.synthetic.world import Context, Met, Truth, World
+from mmrec_tf import records
+from mmrec_tf.evaluation import metrics
 
 SMALL = World(num_users=30, num_items=40, seed=3)
 

@@ -11,15 +11,14 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-import toy_export
-from scripted_server import AWAY, BUSY, Script, answer
+from support import toy_export
+from support.scripted_server import AWAY, BUSY, Script, answer
 
-import serving.check
 import serving.client.__main__ as command
 from mmrec_tf.errors import ConfigError, ServingError
-from mmrec_tf.examples import Example
-from serving import rest_call
-from serving.client import AsyncClient, Client
+from mmrec_tf.exporting.request_examples import Example
+from serving.check import checks, rest_call
+from serving.client import AsyncClient, Client, FoundItems
 from serving.client.calls import CallError
 from serving.local_server import LocalServer
 
@@ -399,7 +398,7 @@ def test_the_command_warns_of_what_could_not_be_read(capsys, server, tmp_path):
 
 
 def test_of_several_that_came_the_command_does_not_guess():
-    answered = serving.client.FoundItems(
+    answered = FoundItems(
         np.array([["i1"]], object), np.ones([1, 1]), np.array([[False, True, False]])
     )
     warnings = command.warnings_of
@@ -459,7 +458,7 @@ def test_content_that_is_too_large_is_not_sent(capsys, monkeypatch, server, tmp_
 
 
 def test_the_check_takes_truths_and_covers_users(export, server):
-    found = list(serving.check.check(export, server.address, rest_address=server.rest_address))
+    found = list(checks.check(export, server.address, rest_address=server.rest_address))
     assert [one for one in found if one.problem] == []
     names = [one.name for one in found]
     for part in (
@@ -471,7 +470,7 @@ def test_the_check_takes_truths_and_covers_users(export, server):
 
 
 def test_a_signature_whose_examples_have_no_rows_is_not_covered(export, server, monkeypatch):
-    whole = serving.check.read_examples
+    whole = checks.read_examples
 
     def without_rows(path):
         examples = whole(path)
@@ -483,8 +482,8 @@ def test_a_signature_whose_examples_have_no_rows_is_not_covered(export, server, 
         ]
         return examples._replace(requests=requests)
 
-    monkeypatch.setattr(serving.check, "read_examples", without_rows)
-    found = serving.check.check(export, server.address)
+    monkeypatch.setattr(checks, "read_examples", without_rows)
+    found = checks.check(export, server.address)
     assert [(one.name, one.problem) for one in found if one.problem] == [
         ("recommender/1 has an example for each signature", "none for embed_user")
     ]

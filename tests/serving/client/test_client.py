@@ -14,23 +14,24 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-import toy_export
 from google.protobuf import text_format
-from scripted_server import AWAY, BUSY, Script, answer
+from support import toy_export
+from support.scripted_server import AWAY, BUSY, Script, answer
 from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-import serving.check
 import serving.client.__main__ as command
 from mmrec_tf.errors import ConfigError, ServingError
-from mmrec_tf.examples import examples_path, read_examples, write_examples
+from mmrec_tf.exporting.request_examples import examples_path, read_examples, write_examples
+from serving.check import __main__ as check_command
+from serving.check import checks
 from serving.client import Client, FoundItems
 from serving.client.calls import CallError, TensorSpec
-from serving.client.questions import content_inputs
+from serving.client.methods import content_inputs
 from serving.local_server import LocalServer
-from serving.servables import WARMUP_FILE
+from serving.local_server.models.servable import WARMUP_FILE
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 CODE = grpc.StatusCode
 
 
@@ -464,7 +465,7 @@ def test_help_needs_no_tensorflow(program):
 
 
 def checked(export, server, **options):
-    found = list(serving.check.check(export, server.address, **options))
+    found = list(checks.check(export, server.address, **options))
     return found, [one for one in found if one.problem]
 
 
@@ -595,19 +596,19 @@ def test_an_old_version_still_served_fails(tmp_path, export, server):
 
 
 def test_the_check_command(capsys, export, server, tmp_path):
-    assert serving.check.main([str(export), "--address", server.address]) == 0
+    assert check_command.main([str(export), "--address", server.address]) == 0
     out = capsys.readouterr().out.splitlines()
     assert all(line.startswith("ok    ") for line in out[:-1])
     assert out[-1] == f"serving.check: {len(out) - 1} checks passed"
-    assert serving.check.main([str(export)]) == 0  # It starts a local server, REST included.
+    assert check_command.main([str(export)]) == 0  # It starts a local server, REST included.
     assert "REST, row form" in capsys.readouterr().out
     shutil.copytree(export / "encoder" / "1", tmp_path / "encoder" / "1")
     examples_path(tmp_path / "encoder" / "1").unlink()
-    assert serving.check.main([str(tmp_path), "--address", server.address]) == 1
+    assert check_command.main([str(tmp_path), "--address", server.address]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[-1] == f"serving.check: 1 of {len(out) - 1} checks failed"
     assert sum(line.startswith("FAIL  ") for line in out) == 1
-    assert serving.check.main([str(tmp_path / "none"), "--address", server.address]) == 1
+    assert check_command.main([str(tmp_path / "none"), "--address", server.address]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -1,7 +1,6 @@
 """Requests that run together: what is merged, filled up, cut and refused."""
 
 import json
-import pathlib
 import re
 import threading
 import time
@@ -10,19 +9,20 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-import toy_export
+from support import toy_export
+from support.toy_export import strings
+from support.wire import CODE, WAIT_SECONDS, ask, refusal, request, wait_for
 from tensorflow_serving.apis import prediction_service_pb2_grpc
-from toy_export import strings
-from wire import CODE, WAIT_SECONDS, ask, refusal, request, wait_for
 
 from mmrec_tf.errors import ConfigError
-from serving import batching_parameters, merging
-from serving.batching import Batcher
-from serving.batching_parameters import BatchingParameters
 from serving.client import Client
 from serving.local_server import LocalServer
-from serving.metrics import Metrics
-from serving.refusals import Refusal
+from serving.local_server.batching import merging
+from serving.local_server.batching import parameters as batching_parameters
+from serving.local_server.batching.batcher import Batcher
+from serving.local_server.batching.parameters import BatchingParameters
+from serving.local_server.metrics import Metrics
+from serving.local_server.refusals import Refusal
 
 
 class Graph:
@@ -391,7 +391,7 @@ def write(tmp_path, text):
 
 
 def test_the_file_of_the_checkout_is_read():
-    file = pathlib.Path(batching_parameters.__file__).with_name("batching.config")
+    file = DEPLOY / "batching.config"
     read = batching_parameters.read(file)
     assert read == BatchingParameters(64, 0.001, 4, 100, (1, 8, 32, 64), True, True)
     assert [read.padded(n) for n in (0, 1, 2, 33, 64)] == [1, 1, 8, 64, 64]
@@ -476,7 +476,7 @@ def test_a_server_batches(tmp_path):
 
 def test_an_export_answers_alike_in_any_company(exported, tmp_path):
     """By the file of the checkout, but so slow to close a batch that callers do meet in it."""
-    file = pathlib.Path(batching_parameters.__file__).with_name("batching.config")
+    file = DEPLOY / "batching.config"
     text = file.read_text()
     assert "batch_timeout_micros { value: 1000 }" in text
     config = write(tmp_path, text.replace("{ value: 1000 }", "{ value: 100000 }"))

@@ -1,21 +1,19 @@
 """What a server counts, as Prometheus reads it."""
 
 import math
-import pathlib
 import re
 import threading
 
 import grpc
 import pytest
-import toy_export
+from support import toy_export
+from support.toy_export import strings
+from support.wire import ask, refusal, request
 from tensorflow_serving.apis import prediction_service_pb2_grpc
-from toy_export import strings
-from wire import ask, refusal, request
 
 from mmrec_tf.errors import ConfigError
-from serving import metrics
-from serving.local_server import LocalServer
-from serving.metrics import Counter, Histogram, Metrics
+from serving.local_server import LocalServer, metrics
+from serving.local_server.metrics import Counter, Histogram, Metrics
 
 PATH = "/monitoring/prometheus/metrics"
 SAMPLE = re.compile(r'([a-zA-Z_:][\w:]*)\{((?:[a-zA-Z_]\w*="(?:[^"\\]|\\.)*",?)*)\} (\S+)')
@@ -127,7 +125,7 @@ def test_the_file_says_where_they_are(tmp_path, text, path):
 
 
 def test_the_file_of_the_checkout_is_read():
-    assert metrics.read_path(pathlib.Path(metrics.__file__).with_name("monitoring.config")) == PATH
+    assert metrics.read_path(DEPLOY / "monitoring.config") == PATH
 
 
 def test_a_file_that_cannot_be_used_is_named(tmp_path):
@@ -211,8 +209,8 @@ def test_a_server_counts_what_it_is_asked(tmp_path, export):
 
 
 def test_a_load_that_fails_is_counted(tmp_path, export):
-    from serving.refusals import Refusal
-    from serving.servables import Servable
+    from serving.local_server.models.servable import Servable
+    from serving.local_server.refusals import Refusal
 
     counts = Metrics()
     with pytest.raises(Refusal):

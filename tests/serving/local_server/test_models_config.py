@@ -2,29 +2,28 @@
 
 import contextlib
 import json
-import pathlib
 import shutil
 import threading
 
 import grpc
 import pytest
-import toy_export
 from google.protobuf import text_format
+from support import toy_export
+from support.toy_export import strings
+from support.wire import CODE, WAIT_SECONDS, ask, publish, refusal, request, statuses, wait_for
 from tensorflow_serving.apis import (
     model_management_pb2,
     model_service_pb2_grpc,
     prediction_service_pb2_grpc,
 )
 from tensorflow_serving.config import model_server_config_pb2
-from toy_export import strings
-from wire import CODE, WAIT_SECONDS, ask, publish, refusal, request, statuses, wait_for
 
 from mmrec_tf.errors import ConfigError, ServingError
-from serving import models_config
 from serving.local_server import LocalServer
-from serving.models import Models
-from serving.models_config import wanted_versions
-from serving.refusals import Refusal
+from serving.local_server.models import models_config
+from serving.local_server.models.models import Models
+from serving.local_server.models.models_config import wanted_versions
+from serving.local_server.refusals import Refusal
 
 
 class Loaded:
@@ -164,7 +163,7 @@ def test_either_an_export_or_a_file_is_served(arguments):
 
 
 def test_the_file_of_the_checkout_can_be_read():
-    file = pathlib.Path(models_config.__file__).with_name("models.config")
+    file = DEPLOY / "models.config"
     settings = models_config.settings_of(models_config.read(file))
     assert [one.name for one in settings] == ["recommender", "encoder"]
 

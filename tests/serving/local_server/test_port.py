@@ -10,18 +10,18 @@ import threading
 
 import grpc
 import pytest
-import toy_export
-from certificates import Authority
 from google.protobuf import text_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from support import toy_export
+from support.certificates import Authority
+from support.toy_export import strings
+from support.wire import CODE, WAIT_SECONDS, ask, refusal, request, statuses, wait_for
 from tensorflow_serving.apis import prediction_service_pb2_grpc
-from toy_export import strings
-from wire import CODE, WAIT_SECONDS, ask, refusal, request, statuses, wait_for
 
 from mmrec_tf.errors import ConfigError, ServingError
-from serving import config_files, tls
 from serving.client import Client, Tls
-from serving.local_server import LocalServer
+from serving.local_server import LocalServer, config_files
+from serving.local_server.grpc import tls
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -16,16 +16,9 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-import toy_export
-from tensorflow.core.framework import tensor_pb2, types_pb2
-from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    model_service_pb2_grpc,
-    prediction_service_pb2_grpc,
-)
-from toy_export import strings
-from wire import (
+from support import toy_export
+from support.toy_export import strings
+from support.wire import (
     CODE,
     LARGE,
     WAIT_SECONDS,
@@ -37,13 +30,20 @@ from wire import (
     statuses,
     wait_for,
 )
+from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    model_service_pb2_grpc,
+    prediction_service_pb2_grpc,
+)
 
 from mmrec_tf.errors import ServingError
 from serving import tensors
 from serving.local_server import LocalServer
-from serving.servables import WARMUP_FILE
+from serving.local_server.models.servable import WARMUP_FILE
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-import toy_export
+from support import toy_export
+from support.wire import CODE, WAIT_SECONDS, request, statuses, wait_for
 from tensorflow_serving.apis import prediction_service_pb2_grpc
-from wire import CODE, WAIT_SECONDS, request, statuses, wait_for
 
 from serving.local_server import LocalServer
 

@@ -4,14 +4,14 @@ import asyncio
 
 import grpc
 import pytest
-from certificates import Authority
-from scripted_server import Script, answer
+from support.certificates import Authority
+from support.scripted_server import Script, answer
 
 import serving.client.__main__ as command
 from mmrec_tf.errors import ConfigError, ServingError
 from serving.client import AsyncClient, Client, Tls
 from serving.client.calls import Target, predict_request
-from serving.load import run
+from serving.load_test.load import run
 
 
 @pytest.fixture(scope="module")

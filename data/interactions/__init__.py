@@ -1,0 +1,1 @@
+"""Who met what, when: reading, selecting and splitting."""

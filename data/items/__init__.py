@@ -1,0 +1,1 @@
+"""The catalog: raw files and rows to shards of items."""

@@ -1,0 +1,1 @@
+"""One module a source of data, each with the options of its command."""

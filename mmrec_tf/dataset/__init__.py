@@ -1,0 +1,1 @@
+"""A dataset directory, opened: users, the catalog, histories, and batches to train on."""

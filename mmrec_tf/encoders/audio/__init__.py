@@ -1,0 +1,1 @@
+"""Sound encoders, one file a family."""

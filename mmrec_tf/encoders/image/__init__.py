@@ -1,0 +1,1 @@
+"""Picture encoders, one file a family."""

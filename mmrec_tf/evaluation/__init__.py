@@ -1,0 +1,1 @@
+"""How good recommendations are: metrics, baselines, slices, and what each stage contributes."""

@@ -1,0 +1,1 @@
+"""Both stages as one graph: retrieve, leave out, rank, diversify, explain."""

@@ -1,0 +1,1 @@
+"""Run directories: trained, evaluated, ablated, and taken up again."""

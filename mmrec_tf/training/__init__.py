@@ -1,0 +1,1 @@
+"""How models are trained: the contract of both stages, optimizer, callbacks and checkpoints."""

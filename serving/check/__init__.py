@@ -1,0 +1,1 @@
+"""Replays an export's examples against a running server: `python -m serving.check EXPORT`."""
