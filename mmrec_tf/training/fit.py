@@ -401,7 +401,7 @@ def train_run(
 
 def modality_diagnostics(model: RetrievalModel) -> dict[str, dict[str, float]]:
     """`mmrec_tf.evaluation.modality_gap.diagnose` of a catalog's modalities, as they leave the
-    encoders ("encoded") and as alignment projects them ("aligned"); {} for a model without modalities."""
+    encoders ("encoded") and as alignment projects them ("aligned"); {} without modalities."""
     names = model.modalities
     if not names:
         return {}

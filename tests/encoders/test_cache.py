@@ -21,7 +21,8 @@ from mmrec_tf.encoders.cache import build_encoders, encode, encoded_bytes, encod
 from mmrec_tf.encoders.vector import Encoder
 from mmrec_tf.schema import ModalitySpec
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 VECTOR = {"vector": ModalitySpec("vector", dim=3)}
 
 
@@ -245,9 +246,7 @@ encoding.encode(tests.small_encoder(values), values, name="v", cache=sys.argv[1]
 def start(cache):
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(
-            [str(ROOT), str(ROOT / "tests"), str(pathlib.Path(__file__).parent)]
-        ),
+        "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", HERE])),
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     return subprocess.Popen([sys.executable, "-c", SLOW, str(cache)], env=environment)

@@ -17,7 +17,8 @@ from mmrec_tf.errors import ConfigError
 from mmrec_tf.training.fit import train
 from mmrec_tf.training.optimizer import AdamW, WarmupDecay, apply_step, build_optimizer, sum_rows
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 RATE, DECAY, EPSILON = 0.1, 0.05, 1e-7
 
 
@@ -418,9 +419,7 @@ def test_two_replicas_make_the_step_of_one(precision):
     """In a process of its own: devices are counted once, and one such strategy works in each."""
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(
-            [str(ROOT), str(ROOT / "tests"), str(pathlib.Path(__file__).parent)]
-        ),
+        "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", HERE])),
         "TF_USE_LEGACY_KERAS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "-1",

@@ -16,7 +16,8 @@ from mmrec_tf.retrieval.negatives import gather_replicas, mean_over_replicas
 from mmrec_tf.training.fit import train
 from mmrec_tf.training.optimizer import AdamW
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 # Processes of several replicas take minutes on two cores.
 pytestmark = pytest.mark.slow
 # Of two replicas each takes 15 and 14 examples of a batch; of an epoch's last 2, one takes none.
@@ -136,9 +137,7 @@ def measured(dataset):
     """Devices are counted once a process, and one such strategy works in each."""
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(
-            [str(ROOT), str(ROOT / "tests"), str(pathlib.Path(__file__).parent)]
-        ),
+        "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", HERE])),
         "TF_USE_LEGACY_KERAS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TQDM_DISABLE": "1",

@@ -22,7 +22,8 @@ from mmrec_tf.evaluation.evaluate import rank_items
 from mmrec_tf.training import fit as training
 from mmrec_tf.training.fit import build_optimizer, train, train_run
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 USERS = np.arange(small_world.NUM_USERS)
 
 
@@ -76,9 +77,7 @@ def kill(dataset, directory, stage, epoch=0, **settings):
     """Trains in a process that dies as the epoch begins, or as the model is to be saved."""
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(
-            [str(ROOT), str(ROOT / "tests"), str(pathlib.Path(__file__).parent)]
-        ),
+        "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", HERE])),
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     arguments = [dataset.directory, directory, stage, epoch, json.dumps(settings)]

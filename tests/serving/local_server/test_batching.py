@@ -1,6 +1,7 @@
 """Requests that run together: what is merged, filled up, cut and refused."""
 
 import json
+import pathlib
 import re
 import threading
 import time
@@ -23,6 +24,8 @@ from serving.local_server.batching.batcher import Batcher
 from serving.local_server.batching.parameters import BatchingParameters
 from serving.local_server.metrics import Metrics
 from serving.local_server.refusals import Refusal
+
+DEPLOY = pathlib.Path(__file__).resolve().parents[3] / "serving/deploy"
 
 
 class Graph:

@@ -1,6 +1,7 @@
 """What a server counts, as Prometheus reads it."""
 
 import math
+import pathlib
 import re
 import threading
 
@@ -14,6 +15,8 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 from mmrec_tf.errors import ConfigError
 from serving.local_server import LocalServer, metrics
 from serving.local_server.metrics import Counter, Histogram, Metrics
+
+DEPLOY = pathlib.Path(__file__).resolve().parents[3] / "serving/deploy"
 
 PATH = "/monitoring/prometheus/metrics"
 SAMPLE = re.compile(r'([a-zA-Z_:][\w:]*)\{((?:[a-zA-Z_]\w*="(?:[^"\\]|\\.)*",?)*)\} (\S+)')

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pathlib
 import shutil
 import threading
 
@@ -24,6 +25,8 @@ from serving.local_server.models import models_config
 from serving.local_server.models.models import Models
 from serving.local_server.models.models_config import wanted_versions
 from serving.local_server.refusals import Refusal
+
+DEPLOY = pathlib.Path(__file__).resolve().parents[3] / "serving/deploy"
 
 
 class Loaded:
