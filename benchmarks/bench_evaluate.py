@@ -36,7 +36,6 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from benchmarks.facts import facts
-from mmrec_tf.evaluation.evaluate import rank_items
 from mmrec_tf.evaluation.metrics import retrieval_metrics
 from mmrec_tf.records import DatasetWriter
 from mmrec_tf.records.manifest import write_json
@@ -77,9 +76,9 @@ def write_dataset(folder: pathlib.Path, num_users: int, num_items: int) -> mm.Da
 def build_model(dataset: mm.Dataset, dim: int) -> mm.RetrievalModel:
     """A model that finds some users' test items: each user's row is that item's, and noise."""
     tf.keras.utils.set_random_seed(SEED)
-    model = mm.RetrievalModel(mm.Config().override({**SETTINGS, "dim": dim}), dataset.schema)
-    model.build_weights()
-    model.adapt(dataset)
+    model = mm.RetrievalModel(
+        mm.Config().override({**SETTINGS, "dim": dim}), dataset, cache=None, initialize=False
+    )
     rng = np.random.default_rng(SEED)
     rows = rng.normal(size=(dataset.schema.num_items, dim)).astype(np.float32)
     noise = rng.normal(size=(dataset.schema.num_users, dim)).astype(np.float32)
@@ -91,7 +90,7 @@ def build_model(dataset: mm.Dataset, dim: int) -> mm.RetrievalModel:
 
 def ours(model: mm.RetrievalModel, dataset: mm.Dataset, users: np.ndarray) -> Hits:
     """Users with a hit at each cut-off."""
-    top = rank_items(model, dataset, users, k=KS[-1])
+    top = model.rank_items(dataset, users, k=KS[-1])
     item = dataset.interactions("test").item[users]
     metrics = retrieval_metrics(top, (np.arange(len(users) + 1), item), ks=KS)
     return tuple(int(metrics[f"hit_rate@{k}"].sum()) for k in KS)

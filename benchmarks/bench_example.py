@@ -15,9 +15,9 @@ import time
 import mmrec_tf as mm  # isort: skip  (chooses Keras 2 before TensorFlow is imported)
 
 from benchmarks.facts import facts
-from mmrec_tf.evaluation.evaluate import evaluate_run
 from mmrec_tf.records.manifest import write_json
 from mmrec_tf.runs.ablation import trained_run
+from mmrec_tf.runs.evaluate import evaluate_run
 
 KS = (10, 20)
 ROOT = pathlib.Path(__file__).parents[1]

@@ -125,7 +125,7 @@ def trained(work: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     if not path.exists():
         with tempfile.TemporaryDirectory() as folder:
             dataset = write_world(pathlib.Path(folder) / "dataset")
-            model = mm.RetrievalModel(mm.Config().override({"training.epochs": 2}), dataset.schema)
+            model = mm.RetrievalModel(mm.Config().override({"training.epochs": 2}), dataset)
             train(model, dataset)
             vectors, queries = asked(mm.Recommender(model, None, dataset))
         work.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mmrec_tf as mm  # isort: skip  (chooses Keras 2 before TensorFlow is imported)
@@ -36,7 +36,8 @@ from benchmarks.facts import facts
 from mmrec_tf.encoders.cache import encode, forward
 from mmrec_tf.records.manifest import write_json
 from mmrec_tf.retrieval.memory_estimate import estimate
-from mmrec_tf.training.fit import build_optimizer
+from mmrec_tf.retrieval.model import make_encoders
+from mmrec_tf.training.optimizer import build_optimizer
 
 ROUNDS = 5
 WINDOW_SECONDS = 5.0
@@ -87,10 +88,7 @@ def measure_batches(model: mm.RetrievalModel, dataset: mm.Dataset) -> dict[str, 
 def measure_tables(model: mm.RetrievalModel, dataset: mm.Dataset) -> dict[str, Any]:
     """Steps a second with the vectors in memory, and with all of them in mapped files."""
     config = model.config.override({"training.catalog_memory_mb": 0})
-    mapped = mm.RetrievalModel(config, dataset.schema)
-    mapped.state.encoders = model.encoders
-    mapped.build_weights()
-    mapped.adapt(dataset, cache=dataset.cache)
+    mapped = mm.RetrievalModel(config, dataset, encoders=model.encoders)
     mapped.compile(optimizer=build_optimizer(config.training))
     (batch,) = dataset.batches("train", config.training.batch_size, user=config.user).take(1)
     rates: dict[str, list[float]] = {"in_memory": [], "mapped": []}
@@ -165,14 +163,14 @@ def measure_cache(model: mm.RetrievalModel, dataset: mm.Dataset, steps: int) -> 
     }
 
 
-def measure_encoding(model: mm.RetrievalModel, dataset: mm.Dataset) -> dict[str, Any]:
+def measure_encoding(encoders: Mapping[str, Any], dataset: mm.Dataset) -> dict[str, Any]:
     """Seconds that filling the cache takes, once, and reading it back, by modality."""
     result = {}
     with tempfile.TemporaryDirectory(dir=dataset.directory.parent) as cache:
         for column, name in enumerate(dataset.schema.modalities):
-            if name not in model.modalities:
+            if name not in encoders:
                 continue
-            encoder, values = model.encoders[name], dataset.catalog.content[name]
+            encoder, values = encoders[name], dataset.catalog.content[name]
             options = {"cache": cache, "sha256": dataset.catalog.content_sha256[name]}
             first, again = (
                 seconds(lambda: encode(encoder, values, name=name, **options))  # noqa: B023
@@ -199,13 +197,12 @@ def measure(dataset_path: str, config: mm.Config, steps: int) -> dict[str, Any]:
     dataset = mm.open_dataset(dataset_path)
     opened = time.perf_counter() - opened
     tf.keras.utils.set_random_seed(config.training.seed)
-    model = mm.RetrievalModel(config, dataset.schema)
-    model.make_encoders(dataset)
-    if model.trained_encoders:
-        raise SystemExit(f"{', '.join(model.trained_encoders)}: wanted frozen encoders only.")
-    model.build_weights()
-    encoding = measure_encoding(model, dataset)
-    model.adapt(dataset, cache=dataset.cache)
+    encoders = make_encoders(config, dataset)
+    trained = [name for name, encoder in encoders.items() if not encoder.frozen]
+    if trained:
+        raise SystemExit(f"{', '.join(trained)}: wanted frozen encoders only.")
+    encoding = measure_encoding(encoders, dataset)
+    model = mm.RetrievalModel(config, dataset, encoders=encoders)
     model.compile(optimizer=build_optimizer(config.training))
     memory, disk = estimate(model, dataset)
     return {

@@ -17,17 +17,16 @@ import time
 
 import mmrec_tf as mm  # isort: skip  (chooses Keras 2 before TensorFlow is imported)
 
-import tensorflow as tf
 
 from benchmarks.facts import facts
 from mmrec_tf.evaluation.calibration import Calibration, fit
-from mmrec_tf.evaluation.funnel import collect, evaluate_ranking, fit_calibration
 from mmrec_tf.evaluation.metrics import (
     expected_calibration_error,
     paired_bootstrap,
     retrieval_metrics,
 )
 from mmrec_tf.ranking import RankingModel
+from mmrec_tf.recommender.funnel import collect, evaluate_ranking, fit_calibration
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.records.manifest import write_json
 from mmrec_tf.runs.ablation import trained_run
@@ -80,15 +79,13 @@ def trained(run: Run, settings: dict, folder: pathlib.Path) -> tuple[RankingMode
     """A ranking model on a run's retrieval model, and the seconds that training it took; None for
     one that stands there already."""
     config = run.config.override(settings)
-    tf.keras.utils.set_random_seed(config.training.seed)
-    model = RankingModel(config, run.retrieval)
     if (folder / "weights").exists():
-        model.adapt(run.dataset)
-        model.build_weights()
+        model = RankingModel(config, run.dataset, retrieval=run.retrieval, initialize=False)
         load_weights(folder / "weights", model=model)
         return model, None
     start = time.perf_counter()
-    train(model, run.dataset, config.training)
+    model = RankingModel(config, run.dataset, retrieval=run.retrieval)
+    train(model, run.dataset)
     save_weights(folder / "weights", model=model)
     return model, round(time.perf_counter() - start, 1)
 

@@ -70,12 +70,10 @@ def build(dataset: mm.Dataset, num_candidates: int) -> mm.Recommender:
     """An untrained recommender of the default config."""
     settings = {**SETTINGS, "ranking.num_candidates": num_candidates}
     tf.keras.utils.set_random_seed(SEED)
-    retrieval = mm.RetrievalModel(mm.Config().override(settings), dataset.schema)
-    retrieval.adapt(dataset)
-    retrieval.build_weights()
-    ranking = mm.RankingModel(retrieval.config, retrieval)
-    ranking.adapt(dataset)
-    ranking.build_weights()
+    retrieval = mm.RetrievalModel(
+        mm.Config().override(settings), dataset, cache=None, initialize=False
+    )
+    ranking = mm.RankingModel(retrieval.config, dataset, retrieval=retrieval, initialize=False)
     return mm.Recommender(retrieval, ranking, dataset)
 
 

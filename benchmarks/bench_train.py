@@ -82,9 +82,7 @@ def build(
     """An id-only model with its catalog, and its batches."""
     config = mm.Config().override(settings)
     tf.keras.utils.set_random_seed(config.training.seed)
-    model = mm.RetrievalModel(config, dataset.schema)
-    model.adapt(dataset)
-    model.build_weights()
+    model = mm.RetrievalModel(config, dataset, cache=None, initialize=False)
     model.compile(optimizer=build_optimizer(config.training))
     size = config.training.batch_size
     return model, dataset.batches("train", size, user=config.user, shuffle=True)

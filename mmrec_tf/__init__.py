@@ -4,9 +4,9 @@
 
     dataset = mm.open_dataset("work/toy")
     config = mm.Config(modalities=("text", "image", "audio"))
-    retrieval = mm.RetrievalModel(config, dataset.schema)
-    mm.train(retrieval, dataset, config.training)
-    print(mm.evaluate(retrieval, dataset, split="test"))
+    retrieval = mm.RetrievalModel(config, dataset)
+    mm.train(retrieval, dataset)
+    print(retrieval.evaluate(dataset, split="test"))
 
 Names are loaded on first use, so importing the package neither imports TensorFlow nor logs.
 """
@@ -33,8 +33,9 @@ _NAMES = {
     "ServingError": "errors",
     "SimilarItems": "recommender.outputs",
     "TuningError": "errors",
+    "callbacks": "training.callbacks",
     "evaluate": "evaluation.evaluate",
-    "evaluate_ranking": "evaluation.funnel",
+    "evaluate_ranking": "recommender.funnel",
     "export": "exporting.publish",
     "load_config": "config",
     "load_run": "runs.run",
@@ -66,7 +67,8 @@ _choose_keras_2()
 def __getattr__(name: str):
     if name not in _NAMES:
         raise AttributeError(f"module 'mmrec_tf' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"mmrec_tf.{_NAMES[name]}"), name)
+    module = importlib.import_module(f"mmrec_tf.{_NAMES[name]}")
+    value = module if name == "callbacks" else getattr(module, name)
     globals()[name] = value
     return value
 

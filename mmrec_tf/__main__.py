@@ -7,11 +7,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import mmrec_tf
 from mmrec_tf.config import Config, load_config
 from mmrec_tf.errors import ConfigError, MmrecError
+from mmrec_tf.reporting import tables
 
 
 def _train(arguments) -> None:
@@ -22,18 +23,18 @@ def _train(arguments) -> None:
     config = load_config(path) if path else Config()
     config = config.override(_settings(arguments.set))
 
-    from mmrec_tf.training.fit import train_run
+    from mmrec_tf.runs.train import train_run
 
     dataset = mmrec_tf.open_dataset(arguments.dataset, verify=arguments.verify)
     run = train_run(
         dataset, config, arguments.out, twin=arguments.twin, start=arguments.start or None
     )
     metrics = json.loads((run.directory / "metrics.json").read_text(encoding="utf-8"))
-    _print_table(f"{run.directory}, valid split", metrics["valid"])
+    tables.print_table(f"{run.directory}, valid split", metrics["valid"])
 
 
 def _evaluate(arguments) -> None:
-    from mmrec_tf.evaluation.evaluate import evaluate_run
+    from mmrec_tf.runs.evaluate import evaluate_run
 
     run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
     result = evaluate_run(
@@ -45,7 +46,7 @@ def _evaluate(arguments) -> None:
         slices=arguments.slices,
     )
     if arguments.stage == "recommender":
-        from mmrec_tf.evaluation.funnel import evaluate_ranking
+        from mmrec_tf.recommender.funnel import evaluate_ranking
 
         result["ranking"] = evaluate_ranking(
             run.recommender(), run.dataset, split=arguments.split, ks=_numbers(arguments.k)
@@ -53,55 +54,7 @@ def _evaluate(arguments) -> None:
     if arguments.json:
         print(json.dumps(result))
         return
-    rows = {name: result[name] for name in ("model", "popularity", "id_only") if result[name]}
-    rows |= result["baselines"]
-    ceiling = run.dataset.ceiling(arguments.split)
-    if ceiling is not None:
-        rows["ceiling"] = ceiling
-    _print_table(f"{arguments.run}, {result['split']} split, {result['users']} users", rows)
-    shown = [name for name in result["model"] if name.startswith(("recall@", "ndcg@"))]
-    differences = {
-        name: {metric: _interval(*values[metric]) for metric in shown}
-        for name, values in result["differences"].items()
-    }
-    _print_table("\nthe model minus each, with 95% intervals", differences, width=28)
-    if "ranking" in result:
-        _print_ranking(result["ranking"])
-    title = f"beyond accuracy; diversity of {result['diversity_of']}"
-    _print_table(f"\n{title}", result["beyond_accuracy"])
-    if arguments.slices:
-        at = max(_numbers(arguments.k))
-        slices = {
-            name: {key: _at(value, f"recall@{at}") for key, value in values.items()}
-            for name, values in result["slices"].items()
-            if values["users"]
-        }
-        empty = len(result["slices"]) - len(slices)
-        title = f"recall@{at} by slice of items ({empty} slices that no user asks for left out)"
-        _print_table(f"\n{title}", slices)
-
-
-def _print_ranking(result: Mapping) -> None:
-    num = result["num_candidates"]
-    found = result["candidates"]
-    title = f"{found['examples']} candidates, {num} a user, {found['positives']} of them chosen"
-    rows = {name: found[name] for name in ("ranking", "retrieval")}
-    _print_table(f"\n{title}", rows, width=max(map(len, rows["ranking"])) + 1)
-    for name, figures in result["shown"].items():
-        _print_table(f"\n{name}: the split's own interactions", {name: figures}, width=17)
-    recall = result["funnel"]["retrieved"][f"recall@{num}"]
-    rows = {name: result["funnel"][name] for name in ("retrieval", "ranking", "recommended")}
-    _print_table(f"\nthe funnel: {recall:.4f} of what was chosen is among the {num}", rows)
-    differences = {
-        f"{name} - retrieval": {m: _interval(*v) for m, v in values.items() if "@" in m}
-        for name, values in result["differences"].items()
-    }
-    shown = [name for name in rows["ranking"] if name.startswith(("recall@", "ndcg@"))]
-    _print_table(
-        "\nwith 95% intervals",
-        {name: {m: values[m] for m in shown} for name, values in differences.items()},
-        width=28,
-    )
+    tables.print_evaluation(arguments.run, result, ceiling=run.dataset.ceiling(arguments.split))
 
 
 def _ablate(arguments) -> None:
@@ -112,27 +65,7 @@ def _ablate(arguments) -> None:
     if arguments.json:
         print(json.dumps(result))
         return
-    rows = {"model": {"value": result["model"]}}
-    for name, ways in result["knock_outs"].items():
-        rows |= {f"{name} {how}": figure for how, figure in ways.items()}
-    rows |= {
-        f"{figure['removed']:.0%} of all content absent": figure for figure in result["missing"]
-    }
-    rows |= {f"trained: {name}": figure for name, figure in (result["retrained"] or {}).items()}
-    table = {
-        name: {
-            result["metric"]: figure["value"],
-            "minus the model": _interval(figure["difference"], figure["low"], figure["high"])
-            if "low" in figure
-            else "",
-        }
-        for name, figure in rows.items()
-    }
-    title = f"{arguments.run}, {result['split']} split, {result['users']} users, 95% intervals"
-    _print_table(title, table, width=28)
-    print()
-    for name, verdict in result["verdicts"].items():
-        print(f"{name}: {verdict}")
+    tables.print_ablation(arguments.run, result)
 
 
 def _recommend(arguments) -> None:
@@ -142,7 +75,7 @@ def _recommend(arguments) -> None:
     time = [arguments.time] * len(arguments.user) if arguments.time else None
     recommender = run.recommender(unavailable=_lines_of(arguments.unavailable))
     answer = recommender.recommend(arguments.user, **given, time=time, k=arguments.k)
-    _print_answers("user", arguments.user, answer._asdict(), as_json=arguments.json)
+    tables.print_answers("user", arguments.user, answer._asdict(), as_json=arguments.json)
 
 
 def _similar(arguments) -> None:
@@ -152,24 +85,7 @@ def _similar(arguments) -> None:
     if unknown:
         raise ConfigError(f"--item: wanted ids of items of the dataset; got {min(unknown)!r}.")
     answer = recommender.similar_items(arguments.item, k=arguments.k)
-    _print_answers("item", arguments.item, answer._asdict(), as_json=arguments.json)
-
-
-def _print_answers(asked: str, ids: Sequence[str], answer: Mapping, *, as_json: bool) -> None:
-    """One line an item, TAB between what is said of it; or one JSON object."""
-    if as_json:
-        columns = {name: values.tolist() for name, values in answer.items()}
-        rows = [
-            {asked: name, **{column: values[row] for column, values in columns.items()}}
-            for row, name in enumerate(ids)
-        ]
-        print(json.dumps({f"{asked}s": rows}))
-        return
-    for row, name in enumerate(ids):
-        for rank, cells in enumerate(zip(*(v[row] for v in answer.values()), strict=True), start=1):
-            if cells[0]:  # Fewer than k were left.
-                said = (c or "-" if isinstance(c, str) else f"{c:.4f}" for c in cells)
-                print(name, rank, *said, sep="\t")
+    tables.print_answers("item", arguments.item, answer._asdict(), as_json=arguments.json)
 
 
 def _lines_of(path: str | None) -> list[str]:
@@ -359,29 +275,6 @@ def _numbers(text: str) -> list[int]:
     if not numbers or min(numbers) < 1:
         raise ConfigError(f"--k: wanted numbers of at least 1 such as 10,20; got {text!r}.")
     return numbers
-
-
-def _print_table(title: str, rows: Mapping[str, Mapping], *, width: int = 12) -> None:
-    names = list(next(iter(rows.values())))
-    first = max(map(len, rows))
-    print(title)
-    print(" " * first, *(f"{name:>{width}}" for name in names))
-    for row, values in rows.items():
-        print(f"{row:{first}}", *(f"{_cell(values.get(name)):>{width}}" for name in names))
-
-
-def _cell(value) -> str:
-    """Blank for what is not known."""
-    return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
-
-
-def _interval(mean: float, low: float, high: float) -> str:
-    return f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
-
-
-def _at(value, metric: str):
-    """A number as it is, of metrics the one that is asked for."""
-    return value[metric] if isinstance(value, dict) else value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -57,7 +57,7 @@ def run(dataset, tmp_path_factory):
     left it in memory; for reading only."""
     from support import small_world
 
-    from mmrec_tf.training.fit import train_run
+    from mmrec_tf.runs.train import train_run
 
     config = small_world.config(training__epochs=3)
     return train_run(dataset, config, tmp_path_factory.mktemp("small") / "run", twin=True)

@@ -126,8 +126,8 @@ def valid_score(dataset: mm.Dataset, config: mm.Config) -> float:
     # A search builds model after model in one process; Keras keeps the graphs of all until told.
     tf.keras.backend.clear_session()
     gc.collect()
-    model = mm.RetrievalModel(config, dataset.schema)
-    history = mm.train(model, dataset, config.training)
+    model = mm.RetrievalModel(config, dataset)
+    history = mm.train(model, dataset)
     return max(history.history[_objective(config)])
 
 

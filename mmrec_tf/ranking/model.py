@@ -1,16 +1,17 @@
 """The ranking model: orders the few candidates that retrieval found."""
 
-import dataclasses
-import types
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
-import tensorflow_recommenders as tfrs
 
 from mmrec_tf.config import Config
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import StoredHistories
-from mmrec_tf.errors import ConfigError, RunError
+from mmrec_tf.errors import ConfigError
 from mmrec_tf.evaluation.calibration import downsampling_shift, level
+from mmrec_tf.evaluation.evaluate import evaluate
 from mmrec_tf.ranking.feature_interaction import INTERACTIONS
 from mmrec_tf.ranking.losses import (
     binary_loss,
@@ -20,16 +21,19 @@ from mmrec_tf.ranking.losses import (
 )
 from mmrec_tf.ranking.multitask import SHARINGS, UncertaintyWeights
 from mmrec_tf.ranking.pair_features import PairFeatures
+from mmrec_tf.recommender.funnel import ranking_metric
 from mmrec_tf.recommender.ranked import Lists, Ranked, Request
+from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.model import RetrievalModel
-from mmrec_tf.retrieval.negatives import mean_over_replicas
 from mmrec_tf.schema import Schema
 from mmrec_tf.towers import IdEmbedding, UserTower, unit
-from mmrec_tf.training.optimizer import apply_step
+from mmrec_tf.training.optimizer import build_optimizer
+from mmrec_tf.training.stage import Stage
+from mmrec_tf.training.step import mean_over_replicas
 
 
-class RankingModel(tfrs.Model):
+class RankingModel(Stage):
     """Scores (user, candidate) pairs on embeddings, content, side features, context and retrieval
     score.
 
@@ -39,19 +43,37 @@ class RankingModel(tfrs.Model):
 
     Args:
       config: Config.
-      retrieval: RetrievalModel, trained, with its catalog.
+      dataset: Dataset, the one of `retrieval`.
+      retrieval: RetrievalModel, trained.
+      initialize: whether the level of logits and ratings is set from the train split, so that on
+        average they say how often a candidate is chosen. False where weights are loaded.
 
     Raises:
-      ConfigError: for a task, a rating or a position that the dataset does not have.
+      ConfigError: for a task, a rating or a position that the dataset does not have, or when
+        `retrieval` was made from another dataset.
     """
 
-    def __init__(self, config: Config, retrieval: RetrievalModel, **kwargs):
-        super().__init__(**kwargs)
-        settings, schema, dim = config.ranking, retrieval.schema, config.dim
+    stage = "ranking"
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        *,
+        retrieval: RetrievalModel,
+        initialize: bool = True,
+        **kwargs: Any,
+    ):
+        super().__init__(config, dataset, **kwargs)
+        settings, schema, dim = config.ranking, self.schema, config.dim
+        if retrieval.dataset.hash != dataset.hash:
+            raise ConfigError(
+                f"retrieval: wanted a model made from {dataset.directory}, whose items ranking "
+                f"orders; got one made from {retrieval.dataset.directory}. Make both from one."
+            )
         _require_labels(config, schema)
-        self.config = config
-        # A namespace hides the retrieval model from Keras, which would train and save it again.
-        self.state = types.SimpleNamespace(retrieval=retrieval, items=None, index=None, seen=None)
+        # The namespace hides the retrieval model from Keras, which would train and save it again.
+        self.state.retrieval = retrieval
         self.tasks = settings.tasks
         # Of a rating nothing is known by the retrieval score.
         self.binary = [name for name in self.tasks if name != "rating"]
@@ -115,6 +137,11 @@ class RankingModel(tfrs.Model):
             if len(self.tasks) > 1
             else []
         )
+        self._take_in()
+        self._make_weights()
+        if initialize:
+            self._initialize()
+        self.built = True
 
     @property
     def retrieval(self) -> RetrievalModel:
@@ -125,7 +152,7 @@ class RankingModel(tfrs.Model):
     def click_shift(self) -> float:
         """What to add to the logit of a click where negatives were drawn for training: the log of
         the share of a user's candidates that were, see `downsampling_shift`."""
-        settings, num_items = self.config.ranking, self.retrieval.schema.num_items
+        settings, num_items = self.config.ranking, self.schema.num_items
         if settings.loss != "binary" or not settings.num_negatives:
             return 0.0
         drawn = self._num_found / min(settings.num_candidates, num_items)
@@ -139,17 +166,14 @@ class RankingModel(tfrs.Model):
         wanted = round(settings.candidate_share * settings.num_negatives)
         return min(wanted, settings.num_candidates, self.retrieval.schema.num_items)
 
-    def adapt(self, dataset: Dataset) -> None:
-        """Takes in the retrieval model's catalog, embedded once, and who met what.
-
-        Args:
-          dataset: Dataset.
-        """
-        retrieval = self.retrieval
+    def _take_in(self) -> None:
+        """The retrieval model's catalog, embedded once, and who met what."""
+        retrieval, dataset = self.retrieval, self.dataset
         output = retrieval.embed_catalog()
         log_frequency = retrieval.tables["log_frequency"]
         vectors = retrieval.candidates(tf.constant(output.embedding), log_frequency)
         self.state.index = ExactIndex(vectors)
+        self.state.recommender = None
         self.state.seen = StoredHistories(dataset.histories(), times=False)
         self.state.items = {
             "vector": self.state.index.vectors,
@@ -162,21 +186,16 @@ class RankingModel(tfrs.Model):
             self._embed_users(self._blank_request(), self.items)
             self.user_tower.set_weights(retrieval.user_tower.get_weights())
 
-    def initialize(self, dataset: Dataset) -> None:
+    def _initialize(self) -> None:
         """Sets what a new model does not start at random: where ratings lie, and the level of the
-        logits, so that on average they say how often a candidate is chosen. Needs `adapt`.
-
-        Args:
-          dataset: Dataset.
-        """
-        train = dataset.interactions("train")
+        logits."""
+        train = self.dataset.interactions("train")
         if "rating" in self.tasks:
             rating = train.rating
             self.rating_scale.assign([rating.mean(), max(float(rating.std()), 1e-6)])
         if self.config.ranking.loss != "binary":
             return
-        batches = self.batches(dataset, batch_size=1024, seed=self.config.training.seed)
-        lists = self._lists(next(iter(batches)))
+        lists = self._lists(next(iter(self.batches("train", batch_size=1024))))
         for place, name in enumerate(self.tasks):
             if name in self.binary:
                 score, label, weight = (
@@ -185,32 +204,74 @@ class RankingModel(tfrs.Model):
                 )
                 self.heads[place].bias.assign([level(score[weight > 0], label[weight > 0])])
 
-    def batches(self, dataset: Dataset, batch_size: int, *, seed: int, data_service: str = ""):
-        """The train split as this model learns from it; see `Dataset.batches`."""
-        # Ranking learns from a user's own candidates, popular ones too.
-        retrieval = dataclasses.replace(self.config.retrieval, item_balance=0.0)
+    @property
+    def epochs(self) -> int:
+        """How many epochs the config asks for."""
+        return self.config.ranking.epochs
+
+    @property
+    def monitor(self) -> str:
+        """What the config wants to be best on the valid split."""
+        return self.config.ranking.monitor or self.config.training.monitor
+
+    @property
+    def measure_start(self) -> bool:
+        """True: an untrained ranking model keeps retrieval's order, which training has to beat."""
+        return True
+
+    def default_optimizer(self) -> tf.keras.optimizers.Optimizer:
+        """The optimizer that the config asks for. Its rate stays as it is: few epochs of a small
+        network that starts from zeros."""
+        return build_optimizer(
+            self.config.training, learning_rate=self.config.ranking.learning_rate
+        )
+
+    def batches(
+        self, split: str = "train", *, batch_size: int | None = None, seed: int | None = None
+    ) -> tf.data.Dataset:
+        """As `Stage.batches`, with what users did not click as `disliked`."""
         click_rating = self.config.ranking.click_rating
-        return dataset.batches(
-            "train",
+        return self._split_batches(
+            split,
             batch_size,
-            user=self.config.user,
-            retrieval=retrieval,
+            seed,
+            # Ranking learns from a user's own candidates, popular ones too.
+            item_balance=0.0,
             keep_disliked=click_rating is not None,
             unclicked_below=click_rating,
-            shuffle=True,
-            seed=seed,
-            data_service=data_service,
         )
 
     @property
-    def items(self) -> dict:
-        """What `adapt` stored.
+    def recommender(self) -> Recommender:
+        """Both stages together, as they are measured: this model's weights as they are now. It
+        embeds the catalog once, which ranking does not change."""
+        if self.state.recommender is None:
+            self.state.recommender = Recommender(self.retrieval, self, self.dataset)
+        return self.state.recommender
 
-        Raises:
-          RunError: when it was not called.
-        """
-        if self.state.items is None:
-            raise RunError("the ranking model has no catalog yet: call adapt(dataset) first.")
+    def rank_items(self, dataset: Dataset, users: np.ndarray, *, k: int) -> np.ndarray:
+        """As `mmrec_tf.evaluation.evaluate.Ranker` has it, after both stages."""
+        return self.recommender.rank_items(dataset, users, k=k)
+
+    def embed(self, users: np.ndarray) -> np.ndarray:
+        """The retrieval model's embeddings of users, <int>[n] -> <float32>[n, dim]."""
+        return self.retrieval.embed(users)
+
+    def measure(self, dataset: Dataset, monitor: str) -> float:
+        """One metric of both stages on the valid split; higher is better."""
+        metric, _, k = monitor.partition("@")
+        if not k:
+            return ranking_metric(self.recommender, dataset, metric)
+        clicked = self.config.ranking.click_rating
+        return evaluate(self, dataset, split="valid", ks=[int(k)], min_rating=clicked)[monitor]
+
+    def frozen_layers(self) -> dict[str, tf.keras.layers.Layer]:
+        """The retrieval model, which ranking leaves as it is."""
+        return {"retrieval": self.retrieval}
+
+    @property
+    def items(self) -> dict:
+        """The catalog as ranking reads it, tables with one row an item."""
         return self.state.items
 
     def _embed_items(self, item, items):
@@ -314,16 +375,9 @@ class RankingModel(tfrs.Model):
 
     def _lists(self, inputs) -> Lists:
         """The candidates of each example with their labels."""
-        items, item, history = self.items, inputs["item"], inputs["history"]
-        settings, retrieval, dim = self.config.ranking, self.retrieval, self.config.dim
-        user = retrieval.embed_users(
-            inputs["user"],
-            tf.gather(items["vector"], tf.maximum(history, 0))[..., :dim],
-            history >= 0,
-            gap=inputs["gap"],
-        )
-        queries = tf.stop_gradient(retrieval.queries(user))
-        request = Request(queries, inputs["user"], history, inputs["gap"], inputs["time"])
+        items, item, settings = self.items, inputs["item"], self.config.ranking
+        request = self._request(inputs)
+        queries = request.queries
         click = tf.ones_like(inputs["rating"])
         if settings.click_rating is not None:
             click = tf.cast(inputs["rating"] >= settings.click_rating, tf.float32)
@@ -343,7 +397,7 @@ class RankingModel(tfrs.Model):
             for name, value in (
                 ("click", click),
                 ("rating", inputs["rating"]),
-                *zip(retrieval.schema.events, tf.unstack(inputs["events"], axis=1), strict=True),
+                *zip(self.schema.events, tf.unstack(inputs["events"], axis=1), strict=True),
             )
             if name in self.tasks
         }
@@ -409,14 +463,29 @@ class RankingModel(tfrs.Model):
             focal_gamma=settings.focal_gamma,
         )
 
-    def train_step(self, inputs):
-        """One step, see `apply_step`."""
-        return apply_step(self, inputs)
+    def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """The scores of the items that a batch names.
 
-    def test_step(self, inputs):
-        """The loss of one batch without training."""
-        self.compute_loss(inputs, training=False)
-        return {metric.name: metric.result() for metric in self.metrics}
+        Args:
+          inputs: a batch as `Schema.batch_spec` describes.
+          training: whether dropout is on.
+
+        Returns:
+          <float32>[batch], what orders candidates.
+        """
+        request = self._request(inputs)
+        item = inputs["item"][:, None]
+        vector = tf.gather(self.items["vector"], item)
+        retrieved = tf.einsum("bd,bcd->bc", request.queries, vector)
+        return self.rank(request, item, self.items, retrieved, training=training).score[:, 0]
+
+    def _request(self, inputs: Mapping[str, tf.Tensor]) -> Request:
+        """Whom a batch's examples are of."""
+        history = inputs["history"]
+        rows = tf.gather(self.items["vector"], tf.maximum(history, 0))[..., : self.config.dim]
+        user = self.retrieval.embed_users(inputs["user"], rows, history >= 0, gap=inputs["gap"])
+        queries = tf.stop_gradient(self.retrieval.queries(user))
+        return Request(queries, inputs["user"], history, inputs["gap"], inputs["time"])
 
     def _blank_request(self) -> Request:
         steps = self.config.user.history_length
@@ -428,8 +497,8 @@ class RankingModel(tfrs.Model):
             tf.zeros([1], tf.int64),
         )
 
-    def build_weights(self) -> None:
-        """Creates all weights, as loading them from a file needs them to exist."""
+    def _make_weights(self) -> None:
+        """Creates all weights."""
         self.rank(self._blank_request(), tf.zeros([1, 1], tf.int32), self.items, tf.zeros([1, 1]))
         if self.position is not None:
             self.position(tf.constant([-1]))

@@ -1,8 +1,10 @@
 """What a ranking model is asked, what it says, and what it learns from."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
+
+from mmrec_tf.config import Config
 
 
 class Request(NamedTuple):
@@ -54,3 +56,23 @@ class Lists(NamedTuple):
     retrieved: tf.Tensor
     weight: tf.Tensor
     labels: dict
+
+
+class Ranking(Protocol):
+    """What a recommender needs of a ranking model.
+
+    Attributes:
+      config: Config.
+      binary: names of the tasks whose output is a logit.
+      click_shift: float, what to add to the logit of a click where negatives were drawn.
+    """
+
+    config: Config
+    binary: list[str]
+
+    @property
+    def click_shift(self) -> float: ...
+
+    def rank(self, request: Request, item: Any, items: dict, score: Any) -> Ranked:
+        """What the model says of candidates, see `mmrec_tf.ranking.RankingModel.rank`."""
+        ...

@@ -13,11 +13,12 @@ from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import StoredHistories
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.evaluation.calibration import Calibration
-from mmrec_tf.ranking import RankingModel, Request
+from mmrec_tf.evaluation.evaluate import blocks
 from mmrec_tf.recommender.category_filter import CategoryFilter, number_of
 from mmrec_tf.recommender.diversity import diversify
 from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS, decoded, padded, require_k
 from mmrec_tf.recommender.outputs import Recommendations, SimilarItems
+from mmrec_tf.recommender.ranked import Ranking, Request
 from mmrec_tf.retrieval.index import LOWEST, ExactIndex, IvfIndex
 from mmrec_tf.retrieval.model import RetrievalModel
 
@@ -70,7 +71,7 @@ class Recommender(tf.Module):
     def __init__(
         self,
         retrieval: RetrievalModel,
-        ranking: RankingModel | None,
+        ranking: Ranking | None,
         dataset: Dataset,
         *,
         calibration: Calibration | None = None,
@@ -125,7 +126,7 @@ class Recommender(tf.Module):
         return self.state.retrieval
 
     @property
-    def ranking(self) -> RankingModel | None:
+    def ranking(self) -> Ranking | None:
         """The model that orders them; None keeps retrieval's order."""
         return self.state.ranking
 
@@ -346,6 +347,22 @@ class Recommender(tf.Module):
             if name not in ("user", "nobody") and part is not None
         }
         return found._replace(**parts)
+
+    def rank_items(self, dataset: Dataset, users: np.ndarray, *, k: int) -> np.ndarray:
+        """As `mmrec_tf.evaluation.evaluate.Ranker` has it, after both stages."""
+
+        def recommend(user):
+            history, gap, met = self.read_history(user)
+            shown = self.recommend_items(user, history, gap, met, k=k)
+            return tf.where(shown.score > LOWEST, shown.item, -1)
+
+        graph = self.graph(("items", k), recommend, [tf.TensorSpec([None], tf.int32)])
+        tops = [
+            graph(tf.constant(users[block], tf.int32)).numpy()
+            for block in blocks(len(users), dataset.schema.num_items)
+        ]
+        top = np.concatenate(tops)
+        return np.pad(top, ((0, 0), (0, k - top.shape[1])), constant_values=-1)
 
     def explain(self, shown: Candidates, history):
         """What weighed most for each of some candidates.

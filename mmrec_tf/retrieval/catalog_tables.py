@@ -1,4 +1,5 @@
-"""What a retrieval model holds of a dataset: content, popularity, side features, the graph."""
+"""A catalog's content as tensors, or as files mapped into memory, with what else a retrieval model
+reads of a dataset: popularity, side features, the graph."""
 
 from collections.abc import Mapping
 
@@ -11,7 +12,6 @@ from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders.cache import encode, encoded_bytes
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.retrieval.item_graph import CatalogGraph
-from mmrec_tf.retrieval.memory_estimate import held_content
 from mmrec_tf.towers.missing import fill_from_neighbors, fill_nearest
 
 PROFILE = "profile"
@@ -125,3 +125,70 @@ def _counted(dataset: Dataset, config: Config) -> dict:
         "probability": tf.constant(probability),
         "warm": tf.constant(warm),
     }
+
+
+def fitting(sizes: Mapping[str, int], limit: int) -> set[str]:
+    """The names of what fits, each in its turn into what those before it have left.
+
+    Args:
+      sizes: by name, in bytes.
+      limit: in bytes.
+    """
+    found = set()
+    for name, size in sizes.items():
+        if size <= limit:
+            found.add(name)
+            limit -= size
+    return found
+
+
+def held_content(config: Config, sizes: Mapping[str, int]) -> set[str]:
+    """The modalities whose tables `training.catalog_memory_mb` has room for.
+
+    Args:
+      config: Config.
+      sizes: of the tables by modality, in bytes.
+
+    Raises:
+      ConfigError: when there is no room for one and the config cannot do without.
+    """
+    room = config.training.catalog_memory_mb
+    held = fitting(sizes, room << 20)
+    for name in sizes.keys() - held:
+        if config.training.jit_compile:
+            reason = "Python reads a table on disk, which training.jit_compile cannot compile"
+            choice = "set training.jit_compile to false"
+        elif config.retrieval.softmax == "full":
+            reason = 'retrieval.softmax "full" reads all of it in each step'
+            choice = 'set retrieval.softmax to "batch"'
+        else:
+            continue
+        raise ConfigError(
+            f"training.catalog_memory_mb: wanted room for all content; that of {name} takes "
+            f"{_mebibytes(sizes[name])} of {room} MiB, and {reason}. Raise it to at least "
+            f"{_mebibytes(sum(sizes.values()))}, or {choice}."
+        )
+    return held
+
+
+def gather(table, rows):
+    """Rows of a table, wherever it is.
+
+    Args:
+      table: a tensor or a variable, [row, ...]; or an array, which stays on the host, and on disk
+        if it is mapped: rows are then fetched by Python, which no exported graph may hold and XLA
+        cannot compile.
+      rows: <int>[batch].
+
+    Returns:
+      [batch, ...].
+    """
+    if not isinstance(table, np.ndarray):
+        return tf.gather(table, rows)
+    array = np.asarray(table)  # Without the overhead of np.memmap, and without a copy.
+    found = tf.numpy_function(lambda rows: array[rows], [rows], array.dtype, stateful=False)
+    return tf.ensure_shape(found, [*rows.shape, *array.shape[1:]])
+
+
+def _mebibytes(size: int) -> int:
+    return -(-size // 2**20)

@@ -1,78 +1,11 @@
-"""What of a catalog is held in memory, what stays on disk, and how much either comes to."""
+"""How much memory training takes, and what it leaves on disk."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-import tensorflow as tf
-
-from mmrec_tf.config import Config
 from mmrec_tf.encoders.cache import encoded_bytes
-from mmrec_tf.errors import ConfigError
+from mmrec_tf.retrieval.catalog_tables import fitting
 from mmrec_tf.schema import FeatureSpec
-
-
-def fitting(sizes: Mapping[str, int], limit: int) -> set[str]:
-    """The names of what fits, each in its turn into what those before it have left.
-
-    Args:
-      sizes: by name, in bytes.
-      limit: in bytes.
-    """
-    found = set()
-    for name, size in sizes.items():
-        if size <= limit:
-            found.add(name)
-            limit -= size
-    return found
-
-
-def held_content(config: Config, sizes: Mapping[str, int]) -> set[str]:
-    """The modalities whose tables `training.catalog_memory_mb` has room for.
-
-    Args:
-      config: Config.
-      sizes: of the tables by modality, in bytes.
-
-    Raises:
-      ConfigError: when there is no room for one and the config cannot do without.
-    """
-    room = config.training.catalog_memory_mb
-    held = fitting(sizes, room << 20)
-    for name in sizes.keys() - held:
-        if config.training.jit_compile:
-            reason = "Python reads a table on disk, which training.jit_compile cannot compile"
-            choice = "set training.jit_compile to false"
-        elif config.retrieval.softmax == "full":
-            reason = 'retrieval.softmax "full" reads all of it in each step'
-            choice = 'set retrieval.softmax to "batch"'
-        else:
-            continue
-        raise ConfigError(
-            f"training.catalog_memory_mb: wanted room for all content; that of {name} takes "
-            f"{_mebibytes(sizes[name])} of {room} MiB, and {reason}. Raise it to at least "
-            f"{_mebibytes(sum(sizes.values()))}, or {choice}."
-        )
-    return held
-
-
-def gather(table, rows):
-    """Rows of a table, wherever it is.
-
-    Args:
-      table: a tensor or a variable, [row, ...]; or an array, which stays on the host, and on disk
-        if it is mapped: rows are then fetched by Python, which no exported graph may hold and XLA
-        cannot compile.
-      rows: <int>[batch].
-
-    Returns:
-      [batch, ...].
-    """
-    if not isinstance(table, np.ndarray):
-        return tf.gather(table, rows)
-    array = np.asarray(table)  # Without the overhead of np.memmap, and without a copy.
-    found = tf.numpy_function(lambda rows: array[rows], [rows], array.dtype, stateful=False)
-    return tf.ensure_shape(found, [*rows.shape, *array.shape[1:]])
 
 
 class Estimate(NamedTuple):
@@ -133,10 +66,6 @@ def _feature_bytes(specs: Mapping[str, FeatureSpec]) -> int:
 
 def _weight_bytes(weights) -> int:
     return sum(weight.shape.num_elements() * weight.dtype.size for weight in weights)
-
-
-def _mebibytes(size: int) -> int:
-    return -(-size // 2**20)
 
 
 def _listed(sizes: Mapping[str, int]) -> str:

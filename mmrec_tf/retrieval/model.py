@@ -1,35 +1,84 @@
 """The retrieval model: two towers that meet in one dot product."""
 
-import types
-from collections.abc import Iterable, Mapping
+import concurrent.futures
+import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_recommenders as tfrs
 
 from mmrec_tf.config import Config
+from mmrec_tf.dataset.batches import Histories
 from mmrec_tf.dataset.catalog import Content, empty_features
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders.cache import build_encoders
-from mmrec_tf.errors import RunError
-from mmrec_tf.retrieval.catalog_tables import PROFILE, build_tables
+from mmrec_tf.evaluation.baselines import BLOCK
+from mmrec_tf.evaluation.evaluate import blocks
+from mmrec_tf.evaluation.metrics import top_k
+from mmrec_tf.retrieval.catalog_tables import PROFILE, build_tables, gather
 from mmrec_tf.retrieval.item_graph import spectral_embedding, train_graph
 from mmrec_tf.retrieval.losses import perturb, with_noise
-from mmrec_tf.retrieval.memory_estimate import gather
-from mmrec_tf.retrieval.negatives import mean_over_replicas
+from mmrec_tf.retrieval.memory_estimate import estimate
 from mmrec_tf.retrieval.objective import Objective
-from mmrec_tf.schema import ModalitySpec, Schema
+from mmrec_tf.schema import ModalitySpec
 from mmrec_tf.towers import ItemTower, TowerOutput, UserTower, unit
 from mmrec_tf.towers.alignment import TranslationLoss
 from mmrec_tf.towers.alignment.closed_form import CLOSED_FORMS
-from mmrec_tf.training.optimizer import apply_step
+from mmrec_tf.training.callbacks import Mining
+from mmrec_tf.training.optimizer import build_optimizer
+from mmrec_tf.training.stage import Stage
+from mmrec_tf.training.step import mean_over_replicas
 
 # Items that are embedded at a time: of the raw content that encoders which train read, few fit into
 # memory.
 FEW, MANY = 64, 8192
 
 
-class RetrievalModel(tfrs.Model):
+def reads_profile(config: Config, dataset: Dataset) -> bool:
+    """Whether the user tower reads profile texts."""
+    return config.user.profile and dataset.schema.profile
+
+
+def raw_content(config: Config, dataset: Dataset) -> dict[str, np.ndarray | Content]:
+    """The raw values that each encoder reads, by encoder; "profile" encodes the users' profile
+    texts."""
+    names = dataset.schema.select(config.modalities)
+    values = {name: dataset.catalog.content[name] for name in names}
+    if reads_profile(config, dataset):
+        values[PROFILE] = dataset.users.profile
+    return values
+
+
+def make_encoders(
+    config: Config, dataset: Dataset, *, assets: Mapping[str, Mapping[str, str]] | None = None
+) -> dict[str, Any]:
+    """The encoders by modality, with the weights that the config names or random ones; "profile"
+    encodes the users' profile texts.
+
+    Args:
+      config: Config.
+      dataset: Dataset, from whose texts a vocabulary may be learned.
+      assets: by encoder, what its `assets()` returned, to rebuild those of a trained model without
+        its pretrained weights at hand; None to make them as the config says.
+
+    Returns:
+      dict of `mmrec_tf.encoders.*.Encoder`, built.
+    """
+    schema, catalog = dataset.schema, dataset.catalog
+    specs, values = {}, {}
+    for name, value in raw_content(config, dataset).items():
+        specs[name] = ModalitySpec("text") if name == PROFILE else schema.modalities[name]
+        if isinstance(value, Content):
+            values[name] = value.present_values()
+        elif name == PROFILE:
+            values[name] = value
+        else:
+            values[name] = value[catalog.present[:, list(schema.modalities).index(name)]]
+    return build_encoders(config, specs, values, assets=assets)
+
+
+class RetrievalModel(Stage):
     """Two towers under a softmax over items.
 
     The score of an item for a user is
@@ -40,23 +89,46 @@ class RetrievalModel(tfrs.Model):
     `queries` and `candidates` fold all of it into vectors of `dim + 1` entries, so that serving
     is one dot product.
 
-    The model holds the catalog's content as tables (`adapt`), and batches name items by number:
+    The model holds the catalog's content as tables, and batches name items by number:
     content is gathered where it is needed, once for each distinct item of a batch. Tables above
     `training.catalog_memory_mb` stay on disk, mapped into memory.
 
+    To change a part, override the method that makes it (`make_user_tower`, `make_item_tower`,
+    `make_objective`) or `compute_loss`; see docs/keras.md.
+
     Args:
       config: Config.
-      schema: Schema of the dataset.
+      dataset: Dataset, whose catalog and users the model takes in: frozen encoders run over its
+        content.
+      encoders: by modality, and "profile", encoders that were made or loaded before, see
+        `make_encoders`; None makes them as the config says.
+      cache: folder for the frozen encoders' vectors, and for tables that do not fit into memory;
+        "dataset" for that in the dataset directory, None encodes anew, into memory.
+      initialize: whether weights that do not start at random are set: id embeddings with
+        `item.id_init` spectral, and projections that are fitted. False where weights are loaded.
+
+    Raises:
+      ConfigError: when a table does not fit into `training.catalog_memory_mb` and the config
+        cannot do without, or when the config asks for what the dataset does not have.
     """
 
-    def __init__(self, config: Config, schema: Schema, **kwargs):
-        super().__init__(**kwargs)
-        self.config = config
-        self.schema = schema
+    stage = "retrieval"
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        *,
+        encoders: Mapping[str, Any] | None = None,
+        cache: str | pathlib.Path | None = "dataset",
+        initialize: bool = True,
+        **kwargs: Any,
+    ):
+        super().__init__(config, dataset, **kwargs)
+        schema = self.schema
         self.modalities = schema.select(config.modalities)
-        policy = "mixed_float16" if config.training.mixed_precision else "float32"
-        self.item_tower = ItemTower.from_experiment(config, schema, name="item_tower", dtype=policy)
-        self.user_tower = UserTower.from_experiment(config, schema, name="user_tower", dtype=policy)
+        self.item_tower = self.make_item_tower()
+        self.user_tower = self.make_user_tower()
         kind, pairs = config.alignment.kind, len(self.modalities) > 1
         # What the alignment loss is between: modalities, or modalities and ids.
         among = pairs or bool(self.modalities and config.alignment.collaborative)
@@ -84,83 +156,94 @@ class RetrievalModel(tfrs.Model):
             initializer="zeros",
             trainable=config.retrieval.popularity_bias,
         )
-        self.objective = Objective(
-            config.retrieval,
-            num_items=schema.num_items,
-            dim=config.dim,
-            static_shapes=config.training.jit_compile,
-            name="objective",
-        )
+        self.objective = self.make_objective()
         self.loss_tracker = tf.keras.metrics.Mean(name="loss")
         self.alignment_tracker = tf.keras.metrics.Mean(name="alignment_loss")
-        # Keras tracks layers in attributes and containers. A namespace hides the frozen encoders
-        # and the tables from it: neither belongs into every epoch's checkpoint.
-        self.state = types.SimpleNamespace(encoders={}, tables=None, graph=None, mined=None)
+        if encoders is None:
+            encoders = make_encoders(config, dataset)
+            # Anew, as encoders that are made here have drawn numbers, and loaded ones did not.
+            tf.keras.utils.set_random_seed(config.training.seed)
+        self.state.encoders, self.state.mined = dict(encoders), None
+        self.trained_encoders = {n: e for n, e in encoders.items() if not e.frozen}
+        self._make_weights()
+        self.state.tables, self.state.graph = build_tables(
+            dataset,
+            config,
+            raw=raw_content(config, dataset),
+            encoders=encoders,
+            cache=dataset.cache if cache == "dataset" else cache,
+        )
+        if initialize:
+            self._initialize()
+        self.built = True
+
+    # Parts, for subclasses to replace
+
+    @property
+    def policy(self) -> str:
+        """The dtype policy of the towers."""
+        return "mixed_float16" if self.config.training.mixed_precision else "float32"
+
+    def make_item_tower(self) -> ItemTower:
+        """The item tower; called once, by the constructor."""
+        return ItemTower.from_experiment(
+            self.config, self.schema, name="item_tower", dtype=self.policy
+        )
+
+    def make_user_tower(self) -> tf.keras.layers.Layer:
+        """The user tower, a layer that takes what `UserTower.call` takes; called once, by the
+        constructor."""
+        return UserTower.from_experiment(
+            self.config, self.schema, name="user_tower", dtype=self.policy
+        )
+
+    def make_objective(self) -> Objective:
+        """What each positive is compared with, and the loss of it; called once, by the
+        constructor."""
+        return Objective(
+            self.config.retrieval,
+            num_items=self.schema.num_items,
+            dim=self.config.dim,
+            static_shapes=self.config.training.jit_compile,
+            name="objective",
+        )
+
+    def default_optimizer(self) -> tf.keras.optimizers.Optimizer:
+        """The optimizer that the config asks for, over `epochs` epochs."""
+        training = self.config.training
+        encoders = self.trained_encoders.values()
+        return build_optimizer(
+            training,
+            steps=len(self.batches("train")) * self.epochs,
+            encoder_variables=[weight for e in encoders for weight in e.trainable_variables],
+        )
+
+    def batches(
+        self, split: str = "train", *, batch_size: int | None = None, seed: int | None = None
+    ) -> tf.data.Dataset:
+        """As `Stage.batches`."""
+        return self._split_batches(split, batch_size, seed)
+
+    def callbacks(self) -> list[tf.keras.callbacks.Callback]:
+        """Mining, where the config draws mined negatives."""
+        return [Mining(self.dataset)] if self.config.retrieval.num_mined_negatives else []
+
+    def frozen_layers(self) -> dict[str, tf.keras.layers.Layer]:
+        """The encoders that do not train."""
+        return {f"{name}_encoder": e for name, e in self.encoders.items() if e.frozen}
+
+    def memory_estimate(self) -> str:
+        """See `mmrec_tf.retrieval.memory_estimate.estimate`."""
+        return str(estimate(self, self.dataset))
 
     @property
     def encoders(self) -> dict:
         """The encoders by modality; "profile" encodes the users' profile texts."""
         return self.state.encoders
 
-    def raw_content(self, dataset: Dataset) -> dict[str, np.ndarray | Content]:
-        """The raw values that each encoder reads, by encoder."""
-        values = {name: dataset.catalog.content[name] for name in self.modalities}
-        if self.user_tower.profile is not None:
-            values[PROFILE] = dataset.users.profile
-        return values
-
-    def make_encoders(self, dataset: Dataset, *, assets=None) -> None:
-        """Builds the encoders, with the weights that the config names or random ones.
-
-        Args:
-          dataset: Dataset, from whose texts a vocabulary may be learned.
-          assets: by encoder, what its `assets()` returned, to rebuild those of a trained model
-            without its pretrained weights at hand; None to make them as the config says.
-        """
-        specs = {name: self.schema.modalities[name] for name in self.modalities}
-        if self.user_tower.profile is not None:
-            specs[PROFILE] = ModalitySpec("text")
-        values: dict[str, Iterable] = {}
-        for name, value in self.raw_content(dataset).items():
-            if isinstance(value, Content):
-                values[name] = value.present_values()
-            elif name == PROFILE:
-                values[name] = value
-            else:
-                column = list(self.schema.modalities).index(name)
-                values[name] = value[dataset.catalog.present[:, column]]
-        self.state.encoders = build_encoders(self.config, specs, values, assets=assets)
-        self.trained_encoders = {n: e for n, e in self.encoders.items() if not e.frozen}
-
-    def adapt(self, dataset: Dataset, *, cache=None) -> None:
-        """Takes in a dataset: makes the encoders unless there are some, then `build_tables`.
-
-        Args:
-          dataset: Dataset.
-          cache: folder for the frozen encoders' vectors, and for tables that do not fit into
-            memory; None encodes anew, into memory.
-
-        Raises:
-          ConfigError: when a table does not fit into `training.catalog_memory_mb` and the config
-            cannot do without, or when the config asks for what the dataset does not have.
-        """
-        if not self.encoders:
-            self.make_encoders(dataset)
-        self.state.tables, self.state.graph = build_tables(
-            dataset,
-            self.config,
-            raw=self.raw_content(dataset),
-            encoders=self.encoders,
-            cache=cache,
-        )
-
-    def initialize(self, dataset: Dataset) -> None:
-        """Sets the weights that a new model does not start at random: id embeddings with
-        `item.id_init` spectral, and projections that are fitted. Needs `adapt` and weights.
-
-        Args:
-          dataset: Dataset.
-        """
+    def _initialize(self) -> None:
+        """Sets the weights that a new model does not start at random."""
+        dataset = self.dataset
         fitted = bool(self.modalities) and self.config.alignment.kind in CLOSED_FORMS
         spectral = self.config.item.id_init == "spectral"
         if not fitted and not spectral:
@@ -192,13 +275,7 @@ class RetrievalModel(tfrs.Model):
 
     @property
     def tables(self) -> dict:
-        """What `adapt` stored.
-
-        Raises:
-          RunError: when the model has not seen a catalog yet.
-        """
-        if self.state.tables is None:
-            raise RunError("the model has no catalog yet: call adapt(dataset) first.")
+        """The catalog's content and what is known of users, see `build_tables`."""
         return self.state.tables
 
     @property
@@ -475,17 +552,71 @@ class RetrievalModel(tfrs.Model):
             has_collaborative=has_collaborative,
         )
 
-    def train_step(self, inputs):
-        """One step, see `apply_step`."""
-        return apply_step(self, inputs)
+    def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """The users of a batch.
 
-    def test_step(self, inputs):
-        """The losses of one batch without training."""
-        self.compute_loss(inputs, training=False)
-        return {metric.name: metric.result() for metric in self.metrics}
+        Args:
+          inputs: "user" and "history", and "gap" where it is known, as in `Schema.batch_spec`.
+          training: whether dropout is on.
 
-    def build_weights(self) -> None:
-        """Creates all weights, as loading them from a file needs them to exist. Needs encoders."""
+        Returns:
+          <float32>[batch, dim], unit vectors.
+        """
+        history = inputs["history"]
+        _, output, rows = self.embed_named({"history": history}, training=training)
+        return self.embed_users(
+            inputs["user"],
+            tf.gather(output.embedding, rows["history"]),
+            history >= 0,
+            gap=inputs.get("gap"),
+            training=training,
+        )
+
+    def embed(self, users: np.ndarray) -> np.ndarray:
+        """The embeddings of users with their train histories, <int>[n] -> <float32>[n, dim]."""
+        liked = self._liked(self.dataset)
+        embedding = tf.constant(self.embed_catalog().embedding)
+        parts = [
+            self._embed_known(liked, embedding, users[start : start + BLOCK]).numpy()
+            for start in range(0, len(users), BLOCK)
+        ]
+        return np.concatenate(parts) if parts else np.zeros([0, self.config.dim], np.float32)
+
+    def _liked(self, dataset: Dataset) -> Histories:
+        """What a history holds."""
+        return dataset.histories(disliked_below=self.config.retrieval.disliked_below)
+
+    def _embed_known(self, liked: Histories, embedding: tf.Tensor, users: np.ndarray) -> tf.Tensor:
+        """<float32>[n, dim] of users, given their histories and the items' embeddings."""
+        length = self.config.user.history_length
+        history = tf.constant(liked.last(users, length))
+        return self.embed_users(
+            tf.constant(users, tf.int32),
+            tf.gather(embedding, tf.maximum(history, 0)),
+            history >= 0,
+            gap=tf.constant(liked.gaps(users, length)),
+        )
+
+    def rank_items(self, dataset: Dataset, users: np.ndarray, *, k: int) -> np.ndarray:
+        """As `mmrec_tf.evaluation.evaluate.Ranker` has it."""
+        histories, liked = dataset.histories(), self._liked(dataset)
+        embedding = tf.constant(self.embed_catalog().embedding)
+        vectors = self.candidates(embedding, self.tables["log_frequency"])
+        tops: list[concurrent.futures.Future] = []
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            for block in blocks(len(users), dataset.schema.num_items):
+                some = users[block]
+                queries = self.queries(self._embed_known(liked, embedding, some))
+                # A copy, so it may be written to.
+                scores = tf.matmul(queries, vectors, transpose_b=True).numpy()
+                scores[histories.pairs(some)] = -np.inf
+                # One block is sorted while the next one is scored; no more of them stay in memory.
+                concurrent.futures.wait(tops[-1:])
+                tops.append(pool.submit(top_k, scores, k))
+        return np.concatenate([top.result() for top in tops])
+
+    def _make_weights(self) -> None:
+        """Creates all weights of the towers."""
         steps, dim = self.config.user.history_length, self.config.dim
         encoded = {name: tf.zeros([1, e.output_dim]) for name, e in self.encoders.items()}
         self.item_tower(

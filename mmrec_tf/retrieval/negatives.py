@@ -120,38 +120,6 @@ def log_expected(probability, *, num_drawn, num_uniform: int, num_items: int):
     return tf.math.log(expected)
 
 
-def gather_replicas(*values):
-    """Values of all replicas behind one another, in the order of the replicas, with gradients.
-
-    Args:
-      values: [batch, ...] each, where batch may differ among the replicas.
-
-    Returns:
-      The values [all batches, ...]; as they are where there is one replica.
-    """
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return values
-    return tuple(context.all_gather(value, axis=0) for value in values)
-
-
-def mean_over_replicas(values):
-    """The mean of one value an example, so scaled that the mean of what the replicas get is the
-    mean over the examples of all, though one may have fewer than another, or none.
-
-    Args:
-      values: <float32>[batch], where batch may differ among the replicas.
-
-    Returns:
-      <float32>[].
-    """
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return tf.reduce_mean(values)
-    size = context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.cast(tf.size(values), tf.float32))
-    return tf.reduce_sum(values) / size
-
-
 def _state(value, name: str) -> tf.Variable:
     """A variable that no optimizer touches. All replicas see the same gathered items, so that one
     of them may speak for all."""

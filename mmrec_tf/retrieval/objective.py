@@ -21,9 +21,9 @@ from mmrec_tf.retrieval.negatives import (
     FrequencyEstimator,
     ItemMemory,
     draw_columns,
-    gather_replicas,
     log_expected,
 )
+from mmrec_tf.training.step import gather_replicas
 
 # Places of examples on one replica do not reach those on the next.
 REPLICA_PLACES = 2**24

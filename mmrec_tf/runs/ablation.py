@@ -17,7 +17,7 @@ from mmrec_tf.evaluation.metrics import Difference, paired_bootstrap
 from mmrec_tf.records.manifest import write_json
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.runs.run import Run, load_run
-from mmrec_tf.training.fit import train_run
+from mmrec_tf.runs.train import train_run
 
 REMOVED = (0.0, 0.25, 0.5, 0.75, 1.0)
 SEED = 0
@@ -199,7 +199,7 @@ def trained_run(
 ) -> Run:
     """The finished run of that experiment in that folder; trained first unless it is there.
 
-    Args: as for `mmrec_tf.training.fit.train_run`.
+    Args: as for `mmrec_tf.runs.train.train_run`.
 
     Raises:
       RunError: when another one, or something else, stands there.

@@ -17,21 +17,19 @@ import importlib.metadata
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import tensorflow as tf
 
 from mmrec_tf.config import Config, load_config
 from mmrec_tf.dataset.directory import Dataset, open_dataset
 from mmrec_tf.errors import RunError
 from mmrec_tf.evaluation.calibration import Calibration
-from mmrec_tf.ranking import RankingModel
+from mmrec_tf.ranking.model import RankingModel
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.records.manifest import write_json
-from mmrec_tf.retrieval.model import RetrievalModel
+from mmrec_tf.retrieval.model import RetrievalModel, make_encoders
 from mmrec_tf.schema import Schema
+from mmrec_tf.training.checkpoints import load_weights, save_weights
 
 FORMAT = 1
 # What a run killed before its run.json may have left; everything else is somebody's.
@@ -42,37 +40,6 @@ PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "transformers",
 def versions() -> dict[str, str]:
     """The versions of the packages that a result depends on."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def save_weights(prefix: pathlib.Path, **parts) -> None:
-    """Writes a checkpoint of the named parts to the folder `prefix`, aside and renamed."""
-    aside = prefix.with_name(f".{prefix.name}.{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    tf.train.Checkpoint(**parts).write(str(aside / "weights"))
-    if prefix.exists():
-        stale = prefix.with_name(f".{prefix.name}.stale.{os.getpid()}")
-        os.replace(prefix, stale)
-        os.replace(aside, prefix)
-        shutil.rmtree(stale)
-    else:
-        os.replace(aside, prefix)
-
-
-def load_weights(prefix: pathlib.Path, **parts) -> None:
-    """Reads what `save_weights` wrote into parts whose weights exist.
-
-    Raises:
-      RunError: when the checkpoint is missing, damaged or of another model.
-    """
-    try:
-        status = tf.train.Checkpoint(**parts).read(str(prefix / "weights"))
-        status.assert_existing_objects_matched().expect_partial()
-    except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RunError(
-            f"{prefix}: wanted the weights of this run; {reason}. Train again."
-        ) from error
 
 
 class Run:
@@ -205,10 +172,8 @@ class Run:
     def retrieval(self) -> RetrievalModel:
         """The retrieval model; loaded unless `save_retrieval` put it there."""
         if self._retrieval is None:
-            model = RetrievalModel(self.config, self.schema)
-            self.load_encoders(model)
-            model.adapt(self.dataset, cache=self.dataset.cache)
-            model.build_weights()
+            encoders = self.load_encoders()
+            model = RetrievalModel(self.config, self.dataset, encoders=encoders, initialize=False)
             load_weights(self.directory / "weights/retrieval", model=model)
             self._retrieval = model
         return self._retrieval
@@ -222,9 +187,9 @@ class Run:
     def ranking(self) -> RankingModel | None:
         """The ranking model; None for a run without one."""
         if self._ranking is None and self.ranks:
-            model = RankingModel(self.config, self.retrieval)
-            model.adapt(self.dataset)
-            model.build_weights()
+            model = RankingModel(
+                self.config, self.dataset, retrieval=self.retrieval, initialize=False
+            )
             load_weights(self.directory / "weights/ranking", model=model)
             self._ranking = model
         return self._ranking
@@ -272,32 +237,31 @@ class Run:
         """Writes what makes a probability of a logit."""
         write_json(self.directory / "calibration.json", calibration.to_json())
 
-    def save_encoders(self, model: RetrievalModel) -> None:
+    def save_encoders(self, encoders: Mapping[str, Any]) -> None:
         """Writes the encoders' vocabulary, architecture and weights."""
-        for name, encoder in model.encoders.items():
+        for name, encoder in encoders.items():
             folder = self.directory / "assets" / name
             folder.mkdir(parents=True, exist_ok=True)
             for file, text in encoder.assets().items():
                 aside = folder / f".{file}.{os.getpid()}"
                 aside.write_text(text, encoding="utf-8")
                 os.replace(aside, folder / file)
-        save_weights(self.directory / "weights/encoders", **model.encoders)
+        save_weights(self.directory / "weights/encoders", **encoders)
 
-    def load_encoders(self, model: RetrievalModel, dataset: Dataset | None = None) -> None:
-        """Gives a model the encoders that `save_encoders` wrote.
+    def load_encoders(self, dataset: Dataset | None = None) -> dict[str, Any]:
+        """The encoders that `save_encoders` wrote, by modality.
 
         Args:
-          model: RetrievalModel.
-          dataset: that of the model; None for that of the run.
+          dataset: that of the model which is to read them; None for that of the run.
         """
         assets = _read_assets(self.directory / "assets")
-        dataset = dataset or self.dataset
-        model.make_encoders(dataset, assets=assets)
-        load_weights(self.directory / "weights/encoders", **model.encoders)
+        encoders = make_encoders(self.config, dataset or self.dataset, assets=assets)
+        load_weights(self.directory / "weights/encoders", **encoders)
+        return encoders
 
     def save_retrieval(self, model: RetrievalModel) -> None:
         """Writes the trained retrieval model with its encoders."""
-        self.save_encoders(model)
+        self.save_encoders(model.encoders)
         save_weights(self.directory / "weights/retrieval", model=model)
         self._retrieval = model
 

@@ -21,11 +21,12 @@ from mmrec_tf.config import Config
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders.cache import carry_encoded
 from mmrec_tf.errors import ConfigError, MmrecError, RunError
-from mmrec_tf.ranking import RankingModel
+from mmrec_tf.ranking.model import RankingModel
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.runs.run import Run
 from mmrec_tf.schema import FeatureSpec, Schema
+from mmrec_tf.training.stage import Stage
 
 # Settings that shape the weights, or that are spent when weights are made.
 SETTLED = (
@@ -181,15 +182,14 @@ def reembed(
         unchanged = {"gone": 0, "new": 0, "changed": 0, "unchanged": known.schema.num_items}
         return start.recommender(unavailable=unavailable), unchanged
     counts = {"gone": len(set(known.catalog.item_id) - set(dataset.catalog.item_id))}
-    retrieval = RetrievalModel(start.config, dataset.schema)
-    start.load_encoders(retrieval, dataset)
+    encoders = start.load_encoders(dataset)
     same = np.ones(len(dataset.catalog.item_id), bool)
     place = {name: row for row, name in enumerate(known.catalog.item_id)}
     row = np.array([place.get(name, -1) for name in dataset.catalog.item_id])
-    for name in retrieval.modalities:
+    for name in dataset.schema.select(start.config.modalities):
         # What the encoders made of it, if it is the same, is the same.
         same &= carry_encoded(
-            retrieval.encoders[name],
+            encoders[name],
             known.catalog.content[name],
             dataset.catalog.content[name],
             row,
@@ -200,14 +200,11 @@ def reembed(
     counts["new"] = int((row < 0).sum())
     counts["changed"] = int((~same & (row >= 0)).sum())
     counts["unchanged"] = len(row) - counts["new"] - counts["changed"]
-    retrieval.adapt(dataset, cache=dataset.cache)
-    retrieval.build_weights()
+    retrieval = RetrievalModel(start.config, dataset, encoders=encoders, initialize=False)
     carry_weights(retrieval, start, dataset)
     ranking = None
     if start.ranks:
-        ranking = RankingModel(start.config, retrieval)
-        ranking.adapt(dataset)
-        ranking.build_weights()
+        ranking = RankingModel(start.config, dataset, retrieval=retrieval, initialize=False)
         carry_weights(ranking, start, dataset)
     recommender = Recommender(
         retrieval, ranking, dataset, calibration=start.calibration, unavailable=unavailable
@@ -237,7 +234,7 @@ def carry_rows(old: np.ndarray, fresh: np.ndarray, *, before: Rows, after: Rows)
     return np.where(known[:, None], old[source], mean).astype(old.dtype)
 
 
-def carry_weights(model: RetrievalModel | RankingModel, start: Run, dataset: Dataset) -> None:
+def carry_weights(model: Stage, start: Run, dataset: Dataset) -> None:
     """Gives a model the weights of a finished run, and says in a line on stderr what was known.
 
     After `check_start`. The scores of items and users that have not changed stay what they were,
@@ -246,7 +243,7 @@ def carry_weights(model: RetrievalModel | RankingModel, start: Run, dataset: Dat
     that is new starts at zeros, which change nothing until they are trained.
 
     Args:
-      model: with weights, encoders and catalog.
+      model: RetrievalModel or RankingModel.
       start: Run.
       dataset: Dataset that training goes on with.
 
@@ -254,7 +251,7 @@ def carry_weights(model: RetrievalModel | RankingModel, start: Run, dataset: Dat
       RunError: when the weights of `start` are missing or damaged.
       ConfigError: when they do not fit, naming them and the settings that differ.
     """
-    stage = "ranking" if isinstance(model, RankingModel) else "retrieval"
+    stage = model.stage
     old = _read(start, stage)
     new = {path: v for path, v in model.get_weight_paths().items() if _carried(path)}
     fresh, left = _features(new.keys() - old.keys()), _features(old.keys() - new.keys())

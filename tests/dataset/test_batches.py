@@ -173,9 +173,9 @@ def test_training_balances_retrieval_and_nothing_else(dataset, monkeypatch):
 
     monkeypatch.setattr(type(dataset), "batches", recorded)
     config = small_world.config(**small_world.VECTORS, retrieval__item_balance=0.75)
-    retrieval = RetrievalModel(config, dataset.schema)
+    retrieval = RetrievalModel(config, dataset)
     train(retrieval, dataset)
-    train(RankingModel(config, retrieval), dataset)
+    train(RankingModel(config, dataset, retrieval=retrieval), dataset)
     assert asked == [config.retrieval, dataclasses.replace(config.retrieval, item_balance=0.0)]
 
 
@@ -359,7 +359,7 @@ def test_a_service_draws_as_the_balance_says(popular, service):
 
 def test_a_model_trains_on_a_service(dataset, service):
     config = small_world.config(**small_world.VECTORS, training__data_service=service)
-    model = RetrievalModel(config, dataset.schema)
+    model = RetrievalModel(config, dataset)
     losses = train(model, dataset).history["loss"]
     assert len(losses) == 2 and np.isfinite(losses).all()
     steps = -(-len(dataset.interactions("train").user) // 32)

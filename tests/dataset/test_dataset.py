@@ -233,9 +233,7 @@ def test_a_model_is_the_same_wherever_content_is(shards, tmp_path):
     answers = []
     for dataset in (open_dataset(shards), left(shards)):
         tf.keras.utils.set_random_seed(0)
-        model = RetrievalModel(small_world.config(), dataset.schema)
-        model.adapt(dataset)
-        model.build_weights()
+        model = RetrievalModel(small_world.config(), dataset, cache=None, initialize=False)
         servable = EncoderServable(model, dataset.catalog.item_id, k=3)
         requests = servable.examples_from(dataset.catalog.content, dataset.catalog.present)
         answers.append((model, model.embed_catalog().embedding, requests))
@@ -775,7 +773,7 @@ def test_damage_is_seen_on_opening(tmp_path):
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_a_command_compares_hashes_when_asked(tmp_path, capsys, command):
     from mmrec_tf.__main__ import main
-    from mmrec_tf.training.fit import train_run
+    from mmrec_tf.runs.train import train_run
 
     dataset = open_dataset(small_world.write(tmp_path / "d"))
     config = small_world.config(**small_world.VECTORS, training__epochs=1, ranking__epochs=0)

@@ -14,7 +14,7 @@ from mmrec_tf.config import Config, TextConfig
 from mmrec_tf.encoders.text import bert as text
 from mmrec_tf.encoders.text.adapters import Bottleneck, LowRank
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.training.fit import train_run
+from mmrec_tf.runs.train import train_run
 
 HIDDEN, INNER, RANK = 8, 32, 3
 # New weights of one block: two updates A and B; two bottlenecks with biases.

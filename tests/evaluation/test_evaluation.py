@@ -12,18 +12,10 @@ from support.tiny_dataset import write
 
 from mmrec_tf import RankingModel, Recommender, evaluate
 from mmrec_tf.errors import ConfigError, DatasetError
-from mmrec_tf.evaluation.evaluate import (
-    beyond_accuracy,
-    content_vectors,
-    evaluate_run,
-    evaluate_users,
-    item_slices,
-    rank_by_popularity,
-    rank_items,
-    relevant_items,
-    slice_metrics,
-)
+from mmrec_tf.evaluation.evaluate import evaluate_users, rank_by_popularity, relevant_items
 from mmrec_tf.evaluation.metrics import paired_bootstrap
+from mmrec_tf.evaluation.slices import item_slices, slice_metrics
+from mmrec_tf.runs.evaluate import beyond_accuracy, content_vectors, evaluate_run
 
 EVERYONE = np.arange(NUM_USERS)
 
@@ -86,22 +78,20 @@ def test_it_agrees_with_brute_force(model, dataset, split, k):
 
 
 def test_blocks_of_users_make_no_difference(model, dataset, monkeypatch):
-    whole = rank_items(model, dataset, EVERYONE, k=5)
+    whole = model.rank_items(dataset, EVERYONE, k=5)
     monkeypatch.setattr("mmrec_tf.evaluation.evaluate.BLOCK", 7)
-    np.testing.assert_array_equal(rank_items(model, dataset, EVERYONE, k=5), whole)
+    np.testing.assert_array_equal(model.rank_items(dataset, EVERYONE, k=5), whole)
     some = np.array([9, 3, 38])
-    np.testing.assert_array_equal(rank_items(model, dataset, some, k=5), whole[some])
+    np.testing.assert_array_equal(model.rank_items(dataset, some, k=5), whole[some])
 
 
 @pytest.mark.parametrize("ranked", [False, True])
 def test_train_items_are_left_out_and_all_others_ranked(model, dataset, ranked):
     judged = model
     if ranked:
-        ranking = RankingModel(model.config, model)
-        ranking.adapt(dataset)
-        ranking.build_weights()
+        ranking = RankingModel(model.config, dataset, retrieval=model, initialize=False)
         judged = Recommender(model, ranking, dataset)
-    top = rank_items(judged, dataset, EVERYONE, k=NUM_ITEMS + 2)
+    top = judged.rank_items(dataset, EVERYONE, k=NUM_ITEMS + 2)
     assert top.shape == (NUM_USERS, NUM_ITEMS + 2)
     train = dataset.interactions("train")
     for user in range(NUM_USERS):
@@ -113,15 +103,13 @@ def test_train_items_are_left_out_and_all_others_ranked(model, dataset, ranked):
 
 def test_both_stages_are_measured_as_recommended(model, dataset):
     """With twelve candidates of thirty, what ranking never sees is not found."""
-    ranking = RankingModel(model.config, model)
-    ranking.adapt(dataset)
-    ranking.build_weights()
+    ranking = RankingModel(model.config, dataset, retrieval=model, initialize=False)
     for weight in ranking.experts.weights + ranking.heads[0].weights:
         weight.assign(np.random.default_rng(0).normal(size=weight.shape))
     recommender = Recommender(model, ranking, dataset)
     answer = recommender.recommend([small_world.user_id(n) for n in EVERYONE], k=10)
     numbers = [[int(item[1:]) for item in row] for row in answer.item_id]
-    np.testing.assert_array_equal(rank_items(recommender, dataset, EVERYONE, k=10), numbers)
+    np.testing.assert_array_equal(recommender.rank_items(dataset, EVERYONE, k=10), numbers)
     one, both = (evaluate(judged, dataset, ks=[10]) for judged in (model, recommender))
     assert one != both
 
@@ -220,7 +208,7 @@ def test_slices_of_the_small_world(dataset):
 
 def test_a_slice_counts_its_own_pairs_and_users(model, dataset):
     users, (offset, items) = relevant_items(dataset, "test")
-    top = rank_items(model, dataset, users, k=10)
+    top = model.rank_items(dataset, users, k=10)
     members = np.zeros([NUM_ITEMS], bool)
     members[[5, 8, 28]] = True
     recalls = []
@@ -235,7 +223,7 @@ def test_a_slice_counts_its_own_pairs_and_users(model, dataset):
 
 def test_a_slice_of_everything_is_the_whole_and_of_nothing_has_no_figures(model, dataset):
     users, relevant = relevant_items(dataset, "test")
-    top = rank_items(model, dataset, users, k=10)
+    top = model.rank_items(dataset, users, k=10)
     everything = slice_metrics(top, relevant, np.ones([NUM_ITEMS], bool), [10])
     assert everything == {"users": NUM_USERS, **evaluate(model, dataset, ks=[10])}
     assert slice_metrics(top, relevant, np.zeros([NUM_ITEMS], bool), [10]) == {"users": 0}
@@ -294,7 +282,7 @@ def test_beyond_accuracy(report, run, dataset):
     assert found["popularity"]["coverage@5"] < found["model"]["coverage@5"]
     assert found["popularity"]["gini@5"] > found["model"]["gini@5"]
     users, _ = relevant_items(dataset, "test")
-    top = rank_items(run.retrieval, dataset, users, k=10)
+    top = run.retrieval.rank_items(dataset, users, k=10)
     vectors = content_vectors(run.retrieval, dataset)
     assert found["model"] == beyond_accuracy(top, dataset, vectors, ks=[5, 10])
 

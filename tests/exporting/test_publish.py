@@ -19,8 +19,8 @@ from mmrec_tf.exporting.publish import CARD_FILE, TAKEN_FILE
 from mmrec_tf.exporting.request_examples import Example
 from mmrec_tf.exporting.verify import predict_request
 from mmrec_tf.retrieval.index import build
+from mmrec_tf.runs.train import train_run
 from mmrec_tf.runs.warm_start import reembed
-from mmrec_tf.training.fit import train_run
 
 SLOW = pytest.mark.slow
 

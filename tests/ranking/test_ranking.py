@@ -6,11 +6,11 @@ import tensorflow as tf
 from support import small_world
 from support.small_world import build_retrieval
 
-from mmrec_tf import RankingModel
+from mmrec_tf import RankingModel, open_dataset
 from mmrec_tf.config import ARCHITECTURES
-from mmrec_tf.errors import RunError
+from mmrec_tf.errors import ConfigError
 from mmrec_tf.ranking import Request
-from mmrec_tf.training.fit import build_optimizer
+from mmrec_tf.training.optimizer import build_optimizer
 
 ITEMS = tf.range(small_world.NUM_ITEMS)[None, :]
 
@@ -22,10 +22,8 @@ def retrieval(dataset):
 
 
 def build(retrieval, dataset, **settings):
-    model = RankingModel(small_world.config(**{**small_world.VECTORS, **settings}), retrieval)
-    model.adapt(dataset)
-    model.build_weights()
-    return model
+    config = small_world.config(**{**small_world.VECTORS, **settings})
+    return RankingModel(config, dataset, retrieval=retrieval, initialize=False)
 
 
 def moved(model):
@@ -244,7 +242,7 @@ def test_gradient_reaches_every_weight(dataset, retrieval):
     assert not [name for name, value in zip(names, largest, strict=True) if value < 1e-6]
 
 
-def test_without_a_catalog_it_says_so(retrieval):
-    model = RankingModel(small_world.config(**small_world.VECTORS), retrieval)
-    with pytest.raises(RunError, match="call adapt"):
-        model.build_weights()
+def test_a_retrieval_model_of_another_dataset_is_refused(retrieval, tmp_path):
+    other = open_dataset(small_world.write(tmp_path / "other", seed=1))
+    with pytest.raises(ConfigError, match="retrieval: wanted a model made from"):
+        RankingModel(retrieval.config, other, retrieval=retrieval)

@@ -23,10 +23,9 @@ def retrieval(labeled):
 def build(retrieval, labeled, **settings):
     tf.keras.utils.set_random_seed(0)
     named = {f"ranking__{name}": value for name, value in settings.items()}
-    model = RankingModel(small_world.config(**{**small_world.VECTORS, **named}), retrieval)
-    model.adapt(labeled)
-    model.build_weights()
-    model.initialize(labeled)
+    model = RankingModel(
+        small_world.config(**{**small_world.VECTORS, **named}), labeled, retrieval=retrieval
+    )
     return model
 
 

@@ -73,9 +73,7 @@ def test_ranking_orders_what_retrieval_found(dataset):
 
 def test_untrained_ranking_keeps_retrieval_s_order(dataset):
     retrieval = build_retrieval(dataset)
-    ranking = RankingModel(retrieval.config, retrieval)
-    ranking.adapt(dataset)
-    ranking.build_weights()
+    ranking = RankingModel(retrieval.config, dataset, retrieval=retrieval, initialize=False)
     users = [user_id(n) for n in range(40)]
     one = Recommender(retrieval, None, dataset).recommend(users, k=10)
     both = Recommender(retrieval, ranking, dataset).recommend(users, k=10)

@@ -16,7 +16,7 @@ from mmrec_tf.retrieval.item_graph import (
     interaction_graph,
     spectral_embedding,
 )
-from mmrec_tf.training.fit import train_run
+from mmrec_tf.runs.train import train_run
 
 EMPTY = np.zeros([0], np.int64)
 GRAPH = {"graph__layers": 2, "graph__content_layers": 1, "graph__content_neighbors": 3}

@@ -23,7 +23,7 @@ ON_DISK = {"training__catalog_memory_mb": 0}
 
 def trained(dataset, cache, monkeypatch, **settings):
     monkeypatch.setattr(type(dataset), "cache", property(lambda _: cache))
-    model = RetrievalModel(small_world.config(**EXACT, **settings), dataset.schema)
+    model = RetrievalModel(small_world.config(**EXACT, **settings), dataset)
     return model, train(model, dataset).history
 
 
@@ -82,8 +82,7 @@ def test_only_what_does_not_fit_stays_on_disk(dataset, tmp_path):
         image__trainable_layers=-1,
         training__catalog_memory_mb=1,
     )
-    model = RetrievalModel(config, dataset.schema)
-    model.adapt(dataset, cache=tmp_path)
+    model = RetrievalModel(config, dataset, cache=tmp_path, initialize=False)
     assert places(model) == {"image": True, "audio": False}
     table = model.tables["content"]["image"]
     assert (table.dtype, table.shape) == (np.uint8, (30, 128, 128, 3))
@@ -101,11 +100,10 @@ def test_without_a_cache_it_is_held_and_the_results_are_the_same(dataset):
 )
 def test_what_cannot_read_from_disk_is_refused(dataset, setting, value):
     config = small_world.config(**small_world.VECTORS, **ON_DISK).override({setting: value})
-    model = RetrievalModel(config, dataset.schema)
     with pytest.raises(ConfigError, match=rf"vector takes 1 of 0 MiB.*{setting}.*at least 1"):
-        model.adapt(dataset)
+        RetrievalModel(config, dataset, cache=None)
     config = config.override({"training.catalog_memory_mb": 1})
-    RetrievalModel(config, dataset.schema).adapt(dataset)
+    RetrievalModel(config, dataset, cache=None)
 
 
 def test_there_is_no_less_room_than_none():
@@ -115,9 +113,9 @@ def test_there_is_no_less_room_than_none():
 
 def test_no_export_reads_a_table_on_disk(dataset, tmp_path):
     settings = {**small_world.VECTORS, **ON_DISK, "item__features": False}
-    model = RetrievalModel(small_world.config(**settings), dataset.schema)
-    model.adapt(dataset, cache=tmp_path / "cache")
-    model.build_weights()
+    model = RetrievalModel(
+        small_world.config(**settings), dataset, cache=tmp_path / "cache", initialize=False
+    )
     assert places(model) == {"vector": True}
     batch = next(iter(dataset.batches("train", 8, user=model.config.user)))
     graph = tf.function(model.compute_loss).get_concrete_function(batch).graph
@@ -137,9 +135,7 @@ def nbytes(values):
 def test_the_estimate_is_what_there_is_afterwards(dataset, tmp_path, monkeypatch):
     settings = {"audio__trainable_layers": -1, "modalities": ["text", "audio", "vector"]}
     monkeypatch.setattr(type(dataset), "cache", property(lambda _: tmp_path))
-    model = RetrievalModel(small_world.config(**{**EXACT, **settings}), dataset.schema)
-    model.make_encoders(dataset)
-    model.build_weights()
+    model = RetrievalModel(small_world.config(**{**EXACT, **settings}), dataset)
     memory, disk = estimate(model, dataset)
     train(model, dataset)
     tables = model.tables
@@ -169,11 +165,8 @@ def test_the_estimate_is_what_there_is_afterwards(dataset, tmp_path, monkeypatch
 
 def test_what_is_left_on_disk_is_said_apart(dataset, tmp_path, monkeypatch):
     settings = {"audio__trainable_layers": -1, **ON_DISK}
-    model = RetrievalModel(small_world.config(**EXACT, **settings), dataset.schema)
-    model.make_encoders(dataset)
-    model.build_weights()
+    model = RetrievalModel(small_world.config(**EXACT, **settings), dataset, cache=tmp_path)
     found = estimate(model, dataset)
-    model.adapt(dataset, cache=tmp_path)
     tables = model.tables["content"]
     assert found.disk == {name: tables[name].nbytes for name in ("audio", "vector")}
     assert not {"audio", "vector"} & found.memory.keys()

@@ -9,9 +9,9 @@ from mmrec_tf.retrieval.negatives import (
     FrequencyEstimator,
     ItemMemory,
     draw_columns,
-    gather_replicas,
     log_expected,
 )
+from mmrec_tf.training.step import gather_replicas
 
 # A handful of users with tastes of their own over items of which few are popular.
 NUM_USERS, NUM_ITEMS, BATCH, STEPS = 4, 40, 64, 300

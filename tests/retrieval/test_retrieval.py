@@ -262,7 +262,7 @@ def test_mixed_precision_is_near(dataset):
 
 @pytest.mark.parametrize("settings", [{}, {"mixed_precision": True}, {"jit_compile": True}])
 def test_fit_brings_the_loss_down(dataset, settings):
-    from mmrec_tf.training.fit import build_optimizer
+    from mmrec_tf.training.optimizer import build_optimizer
 
     model = build(dataset, **{f"training__{name}": value for name, value in settings.items()})
     training = model.config.training
@@ -303,6 +303,6 @@ def test_an_encoder_that_trains_is_trained_and_a_frozen_one_is_not(dataset):
 
 def test_a_model_without_a_catalog_says_so(dataset):
     config = small_world.config(**small_world.VECTORS)
-    model = RetrievalModel(config, dataset.schema)
+    model = RetrievalModel(config, dataset)
     with pytest.raises(RunError, match="call adapt"):
         model.compute_loss(REPEATED)

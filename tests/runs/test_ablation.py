@@ -19,7 +19,7 @@ from mmrec_tf.runs.ablation import (
     trained_run,
     verdict,
 )
-from mmrec_tf.training.fit import train_run
+from mmrec_tf.runs.train import train_run
 
 SETTINGS = {**small_world.VECTORS, "user__id_embedding": False, "ranking__epochs": 0}
 

@@ -13,9 +13,9 @@ from data import prepare
 from mmrec_tf import RetrievalModel, evaluate, load_config, load_run, open_dataset, train
 from mmrec_tf.__main__ import main
 from mmrec_tf.config import ALIGNMENTS, FUSIONS
-from mmrec_tf.evaluation.evaluate import rank_items
 from mmrec_tf.records import DatasetWriter, Triples
-from mmrec_tf.runs.run import load_weights, save_weights
+from mmrec_tf.retrieval.model import make_encoders
+from mmrec_tf.training.checkpoints import load_weights, save_weights
 from serving.check import checks
 from serving.client import Client
 from serving.local_server import LocalServer
@@ -167,7 +167,7 @@ def test_every_alignment_and_fusion_learns_and_is_read_back(linked, eager, tmp_p
     config = small_world.config(
         modalities=["audio", "vector"], user__profile=False, training__batch_size=48
     ).override(settings)
-    model = RetrievalModel(config, linked.schema)
+    model = RetrievalModel(config, linked)
     history = train(model, linked).history
     assert np.isfinite(history["loss"]).all() and history["loss"][-1] < history["loss"][0]
     aligns = config.alignment.kind in ("contrastive", "graph")
@@ -178,11 +178,11 @@ def test_every_alignment_and_fusion_learns_and_is_read_back(linked, eager, tmp_p
     assert len(np.unique(want.embedding, axis=0)) == small_world.NUM_ITEMS
 
     save_weights(tmp_path / "weights", model=model, **model.encoders)
-    other = RetrievalModel(config, linked.schema)
-    other.make_encoders(linked)
-    other.build_weights()
-    load_weights(tmp_path / "weights", model=other, **other.encoders)
-    other.adapt(linked, cache=linked.cache)
+    encoders = make_encoders(config.override({"training.seed": 1}), linked)
+    load_weights(tmp_path / "weights", **encoders)
+    config = config.override({"training.seed": 1})
+    other = RetrievalModel(config, linked, encoders=encoders, initialize=False)
+    load_weights(tmp_path / "weights", model=other)
     for one, two in zip(want, other.embed_catalog(), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
 
@@ -215,7 +215,7 @@ def learned(planted):
     }
     models = {}
     for name, settings in configs.items():
-        models[name] = RetrievalModel(settings, planted.schema)
+        models[name] = RetrievalModel(settings, planted)
         train(models[name], planted)
     return models
 
@@ -241,7 +241,7 @@ def test_cold_items_are_found_by_their_content_only(planted, learned):
     assert len(cold) > 10 and len(items) > 50
 
     def recall(name):
-        top = rank_items(learned[name], planted, users, k=20)
+        top = learned[name].rank_items(planted, users, k=20)
         return (top == items[:, None]).any(axis=1).mean()
 
     assert recall("ids") < 0.02
@@ -262,7 +262,7 @@ def test_every_alignment_and_fusion_beats_popularity_by_content_alone(planted, s
             **settings,
         }
     )
-    model = RetrievalModel(config, planted.schema)
+    model = RetrievalModel(config, planted)
     loss = train(model, planted).history["loss"]
     assert np.isfinite(loss).all() and loss[-1] < loss[0]
     recall, popular = (evaluate(m, planted, ks=[10])["recall@10"] for m in (model, None))

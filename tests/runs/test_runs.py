@@ -11,9 +11,9 @@ from support.small_world import NUM_USERS, user_id
 
 from mmrec_tf import load_run
 from mmrec_tf.errors import DatasetError, RunError
-from mmrec_tf.evaluation.evaluate import evaluate_run
+from mmrec_tf.runs.evaluate import evaluate_run
 from mmrec_tf.runs.run import Run, load_weights, save_weights
-from mmrec_tf.training.fit import train_run
+from mmrec_tf.runs.train import train_run
 
 USERS = [user_id(user) for user in range(NUM_USERS)]
 QUICK = {**small_world.VECTORS, "training__epochs": 1}

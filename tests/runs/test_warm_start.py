@@ -13,18 +13,17 @@ from support.growth import GONE, NEW_ITEMS, grow
 from support.small_world import NUM_ITEMS, NUM_USERS
 from support.training_runs import EXACT, Scripted, in_order
 
-from mmrec_tf import RankingModel, RetrievalModel, load_run, open_dataset, records
+from mmrec_tf import RankingModel, RetrievalModel, evaluate, load_run, open_dataset, records
 from mmrec_tf.__main__ import main
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import ConfigError, RunError
-from mmrec_tf.evaluation.evaluate import rank_items
 from mmrec_tf.ranking import Request
 from mmrec_tf.runs import warm_start as continuation
 from mmrec_tf.runs.run import Run
+from mmrec_tf.runs.train import train_run
 from mmrec_tf.runs.warm_start import Rows, carry_rows, carry_weights, rows_of
 from mmrec_tf.schema import SPLITS, FeatureSpec, ModalitySpec
-from mmrec_tf.training import fit as acts
-from mmrec_tf.training.fit import train_run
+from mmrec_tf.training.callbacks import Progress
 
 SETTINGS = {**small_world.VECTORS, "training__epochs": 6, "training__patience": 0}
 
@@ -56,10 +55,8 @@ def gone_on(start, grown, tmp_path_factory):
 def carried(start: Run, dataset: Dataset, **settings) -> RetrievalModel:
     """The model right after the start, before any step."""
     config = start.config.override({n.replace("__", "."): v for n, v in settings.items()})
-    model = RetrievalModel(config, dataset.schema)
-    start.load_encoders(model, dataset)
-    model.build_weights()
-    model.adapt(dataset)
+    encoders = start.load_encoders(dataset)
+    model = RetrievalModel(config, dataset, encoders=encoders, cache=None, initialize=False)
     carry_weights(model, start, dataset)
     return model
 
@@ -147,8 +144,8 @@ def test_without_a_change_even_the_ranking_is_the_same(start, dataset):
     model = carried(start, dataset)
     everyone = np.delete(np.arange(NUM_USERS), small_world.NEWCOMER)
     np.testing.assert_array_equal(
-        rank_items(model, dataset, everyone, k=10),
-        rank_items(start.retrieval, dataset, everyone, k=10),
+        model.rank_items(dataset, everyone, k=10),
+        start.retrieval.rank_items(dataset, everyone, k=10),
     )
     for path, weight in start.retrieval.get_weight_paths().items():
         if path.endswith("kernel") and not path.startswith("optimizer"):
@@ -163,7 +160,7 @@ def test_what_the_last_batches_left_behind_starts_anew(dataset, grown, tmp_path)
     )
     before = train_run(dataset, config, tmp_path / "run")
     model = carried(before, grown)
-    fresh = RetrievalModel(config, grown.schema)
+    fresh = RetrievalModel(config, grown)
     pairs = zip(model.objective.variables, fresh.objective.variables, strict=True)
     assert model.objective.variables
     for weight, other in pairs:
@@ -176,9 +173,7 @@ def test_the_ranking_model_is_carried_too(start, dataset, grown, tmp_path):
     for weight in before.ranking.trainable_variables:
         weight.assign(0.3 * rng.normal(size=weight.shape))
     before.save_ranking(before.ranking)
-    ranking = RankingModel(start.config, carried(before, grown))
-    ranking.adapt(grown)
-    ranking.build_weights()
+    ranking = RankingModel(start.config, grown, retrieval=carried(before, grown), initialize=False)
     carry_weights(ranking, before, grown)
     queries = tf.constant(rng.normal(size=[3, 9]), tf.float32)
     answers = []
@@ -205,9 +200,7 @@ def test_what_fine_tuning_added_follows_the_items(dataset, grown, tmp_path):
     shift = np.random.default_rng(0).normal(size=before.ranking.item_shift.shape)
     before.ranking.item_shift.assign(shift)
     before.save_ranking(before.ranking)
-    ranking = RankingModel(config, carried(before, grown))
-    ranking.adapt(grown)
-    ranking.build_weights()
+    ranking = RankingModel(config, grown, retrieval=carried(before, grown), initialize=False)
     carry_weights(ranking, before, grown)
     known = dict(zip(dataset.catalog.item_id, shift, strict=True))
     new = 0
@@ -222,10 +215,7 @@ def test_encoders_keep_their_words_and_weights(dataset, grown, tmp_path):
     settings = {"modalities": ["text", "vector"], "text__trainable_layers": -1}
     config = small_world.config(**settings, user__profile=False)
     before = Run.create(tmp_path / "run", config, dataset)
-    trained = RetrievalModel(config, dataset.schema)
-    trained.make_encoders(dataset)
-    trained.build_weights()
-    trained.adapt(dataset)
+    trained = RetrievalModel(config, dataset, cache=None, initialize=False)
     trained.encoders["text"].weights[0].assign_add(
         tf.ones_like(trained.encoders["text"].weights[0])
     )
@@ -235,8 +225,7 @@ def test_encoders_keep_their_words_and_weights(dataset, grown, tmp_path):
     for name, encoder in before.retrieval.encoders.items():
         assert model.encoders[name].fingerprint() == encoder.fingerprint()
         assert model.encoders[name].assets() == encoder.assets()
-    fresh = RetrievalModel(before.config, grown.schema)
-    fresh.make_encoders(grown)
+    fresh = RetrievalModel(before.config, grown, cache=None)
     assert fresh.encoders["text"].assets() != model.encoders["text"].assets()
     assert fresh.encoders["vector"].fingerprint() != model.encoders["vector"].fingerprint()
     want = scores(before.retrieval, dataset, USERS, ["i6", "i1"], ITEMS)
@@ -316,7 +305,7 @@ def pairs_found(model, dataset, wanted, *, k=10, split="valid") -> float:
     data = dataset.interactions(split)
     row = np.isin(dataset.catalog.item_id[data.item], wanted)
     users = np.unique(data.user[row])
-    top = dict(zip(users, rank_items(model, dataset, users, k=k), strict=True))
+    top = dict(zip(users, model.rank_items(dataset, users, k=k), strict=True))
     return np.mean([i in top[u] for u, i in zip(data.user[row], data.item[row], strict=True)])
 
 
@@ -324,7 +313,7 @@ def test_training_goes_on(start, gone_on, grown):
     """The weights that it began with count as the best until an epoch is better."""
     metrics = json.loads((gone_on.directory / "metrics.json").read_text())["valid"]["retrieval"]
     model = carried(start, grown)
-    assert metrics["ndcg@10"] >= acts.evaluate(model, grown, split="valid", ks=[10])["ndcg@10"]
+    assert metrics["ndcg@10"] >= evaluate(model, grown, split="valid", ks=[10])["ndcg@10"]
     new = [f"n{n}" for n in range(NEW_ITEMS)]
     assert pairs_found(gone_on.retrieval, grown, ITEMS) >= pairs_found(model, grown, ITEMS) - 0.05
     assert pairs_found(gone_on.retrieval, grown, new) >= pairs_found(model, grown, new) + 0.25
@@ -338,7 +327,7 @@ def test_it_reads_back_without_its_start(gone_on, grown, start):
     for part in (loaded.retrieval, loaded.recommender()):
         pair = gone_on.retrieval if part is loaded.retrieval else gone_on.recommender()
         np.testing.assert_array_equal(
-            rank_items(part, grown, everyone, k=5), rank_items(pair, grown, everyone, k=5)
+            part.rank_items(grown, everyone, k=5), pair.rank_items(grown, everyone, k=5)
         )
 
 
@@ -349,8 +338,8 @@ def test_weights_worse_than_the_start_are_not_kept(start, dataset, tmp_path, mon
     assert len(answers.weights) == 3
     everyone = np.delete(np.arange(NUM_USERS), small_world.NEWCOMER)
     np.testing.assert_array_equal(
-        rank_items(run.retrieval, dataset, everyone, k=5),
-        rank_items(start.retrieval, dataset, everyone, k=5),
+        run.retrieval.rank_items(dataset, everyone, k=5),
+        start.retrieval.rank_items(dataset, everyone, k=5),
     )
     assert run.ranking is None
 
@@ -359,7 +348,7 @@ def test_after_a_kill_the_same_call_goes_on(quick, grown, tmp_path, monkeypatch)
     config = small_world.config(**EXACT)
     base = train_run(quick.dataset, config.override({"training.epochs": 1}), tmp_path / "base")
     monkeypatch.setattr(Dataset, "batches", in_order(Dataset.batches))
-    begun, begin = [], acts.Progress.on_epoch_begin
+    begun, begin = [], Progress.on_epoch_begin
 
     def on_epoch_begin(callback, epoch, logs=None):
         if epoch == 2 and not begun:
@@ -368,7 +357,7 @@ def test_after_a_kill_the_same_call_goes_on(quick, grown, tmp_path, monkeypatch)
         begin(callback, epoch, logs)
 
     begun.append("whole")
-    monkeypatch.setattr(acts.Progress, "on_epoch_begin", on_epoch_begin)
+    monkeypatch.setattr(Progress, "on_epoch_begin", on_epoch_begin)
     whole = train_run(grown, config, tmp_path / "whole", start=base)
     begun.clear()
 
@@ -377,11 +366,11 @@ def test_after_a_kill_the_same_call_goes_on(quick, grown, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         begin(callback, epoch, logs)
 
-    monkeypatch.setattr(acts.Progress, "on_epoch_begin", until_two)
+    monkeypatch.setattr(Progress, "on_epoch_begin", until_two)
     with pytest.raises(KeyboardInterrupt):
         train_run(grown, config, tmp_path / "run", start=base)
     begun.append("again")
-    monkeypatch.setattr(acts.Progress, "on_epoch_begin", on_epoch_begin)
+    monkeypatch.setattr(Progress, "on_epoch_begin", on_epoch_begin)
     for other in (None, quick):
         with pytest.raises((RunError, ConfigError)):
             train_run(grown, config, tmp_path / "run", start=other)

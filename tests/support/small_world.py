@@ -214,9 +214,7 @@ def config(**settings) -> Config:
 def build_retrieval(dataset, **settings) -> RetrievalModel:
     """A model of `VECTORS` with its catalog, and all its weights drawn anew as if trained."""
     tf.keras.utils.set_random_seed(0)
-    model = RetrievalModel(config(**{**VECTORS, **settings}), dataset.schema)
-    model.adapt(dataset)
-    model.build_weights()
+    model = RetrievalModel(config(**{**VECTORS, **settings}), dataset, cache=None, initialize=False)
     rng = np.random.default_rng(0)
     for weight in model.trainable_variables:
         if weight.shape.rank:
@@ -232,9 +230,7 @@ def build_recommender(
     retrieval = build_retrieval(dataset, **settings)
     model = None
     if ranking:
-        model = RankingModel(retrieval.config, retrieval)
-        model.adapt(dataset)
-        model.build_weights()
+        model = RankingModel(retrieval.config, dataset, retrieval=retrieval, initialize=False)
         rng = np.random.default_rng(1)
         for weight in model.trainable_variables:
             if weight.shape.rank:

@@ -4,7 +4,7 @@ import functools
 
 from support import small_world
 
-from mmrec_tf.training.fit import Validation
+from mmrec_tf.training.callbacks import Validation
 
 EPOCHS = 4
 

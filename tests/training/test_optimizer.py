@@ -15,7 +15,8 @@ from mmrec_tf import RetrievalModel
 from mmrec_tf.config import TrainingConfig
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.training.fit import train
-from mmrec_tf.training.optimizer import AdamW, WarmupDecay, apply_step, build_optimizer, sum_rows
+from mmrec_tf.training.optimizer import AdamW, WarmupDecay, build_optimizer, sum_rows
+from mmrec_tf.training.step import apply_step
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -238,7 +239,7 @@ def test_a_warm_up_longer_than_the_training_is_refused():
 
 def model_of(dataset, **settings):
     settings = {**small_world.VECTORS, **settings}
-    return RetrievalModel(small_world.config(**settings), dataset.schema)
+    return RetrievalModel(small_world.config(**settings), dataset)
 
 
 class Rates(tf.keras.callbacks.Callback):

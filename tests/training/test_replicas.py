@@ -12,9 +12,9 @@ import tensorflow as tf
 from support import small_world
 
 from mmrec_tf import RetrievalModel, open_dataset
-from mmrec_tf.retrieval.negatives import gather_replicas, mean_over_replicas
 from mmrec_tf.training.fit import train
 from mmrec_tf.training.optimizer import AdamW
+from mmrec_tf.training.step import gather_replicas, mean_over_replicas
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -113,7 +113,7 @@ def trained(strategy, dataset, settings):
     losses = []
     config = small_world.config(**{**STEADY, **EPOCH, **settings})
     with strategy.scope():
-        model = RetrievalModel(config, dataset.schema)
+        model = RetrievalModel(config, dataset)
         after = tf.keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda batch, logs: losses.append(logs["loss"])
         )

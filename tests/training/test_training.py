@@ -18,9 +18,10 @@ from support.training_runs import EPOCHS, EXACT, Scripted, in_order, values
 from mmrec_tf import RankingModel, Recommender, RetrievalModel, open_dataset
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import DatasetError
-from mmrec_tf.evaluation.evaluate import rank_items
-from mmrec_tf.training import fit as training
-from mmrec_tf.training.fit import build_optimizer, train, train_run
+from mmrec_tf.runs.train import train_run
+from mmrec_tf.training.callbacks import Progress
+from mmrec_tf.training.fit import train
+from mmrec_tf.training.optimizer import build_optimizer
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -28,7 +29,7 @@ USERS = np.arange(small_world.NUM_USERS)
 
 
 def model_of(dataset, **settings):
-    return RetrievalModel(small_world.config(**{**small_world.VECTORS, **settings}), dataset.schema)
+    return RetrievalModel(small_world.config(**{**small_world.VECTORS, **settings}), dataset)
 
 
 def assert_equal(one, other, tolerance=0.0):
@@ -52,7 +53,8 @@ import functools, json, os, sys
 import mmrec_tf
 from support import small_world, training_runs as tests
 from mmrec_tf.runs import run as runs
-from mmrec_tf.training import fit as training
+from mmrec_tf.runs.train import train_run
+from mmrec_tf.training.callbacks import Progress
 from mmrec_tf.dataset.directory import Dataset
 
 def die(*_, **__):
@@ -63,13 +65,13 @@ def on_epoch_begin(callback, epoch, logs=None):
         die()
     begin(callback, epoch, logs)
 
-begin = training.Progress.on_epoch_begin
-training.Progress.on_epoch_begin = on_epoch_begin
+begin = Progress.on_epoch_begin
+Progress.on_epoch_begin = on_epoch_begin
 if sys.argv[3] == "saving":
     runs.Run.save_retrieval = die
 Dataset.batches = tests.in_order(Dataset.batches)
 config = small_world.config(**tests.EXACT).override(json.loads(sys.argv[5]))
-training.train_run(mmrec_tf.open_dataset(sys.argv[1]), config, sys.argv[2])
+train_run(mmrec_tf.open_dataset(sys.argv[1]), config, sys.argv[2])
 """
 
 
@@ -107,9 +109,9 @@ def test_after_a_kill_it_goes_on_where_it_was(dataset, whole, tmp_path, monkeypa
     """As if nothing had happened: same epochs, same weights, which hold Adam's moments in them."""
     kill(dataset, tmp_path / "run", stage, epoch)
     begun = []
-    begin = training.Progress.on_epoch_begin
+    begin = Progress.on_epoch_begin
     monkeypatch.setattr(
-        training.Progress,
+        Progress,
         "on_epoch_begin",
         lambda callback, epoch, logs=None: (begun.append(epoch), begin(callback, epoch, logs)),
     )
@@ -130,9 +132,9 @@ def test_after_a_kill_in_ranking_retrieval_is_not_trained_again(
 ):
     kill(dataset, tmp_path / "run", "ranking", 1, **{"ranking.epochs": 3})
     begun = []
-    begin = training.Progress.on_epoch_begin
+    begin = Progress.on_epoch_begin
     monkeypatch.setattr(
-        training.Progress,
+        Progress,
         "on_epoch_begin",
         lambda callback, epoch, logs=None: (
             begun.append((callback.name, epoch)),
@@ -202,7 +204,7 @@ def test_without_patience_it_never_stops(dataset, monkeypatch):
 def test_ranking_that_gets_worse_is_not_kept(dataset):
     retrieval = model_of(dataset, ranking__learning_rate=30.0)
     train(retrieval, dataset)
-    ranking = RankingModel(retrieval.config, retrieval)
+    ranking = RankingModel(retrieval.config, dataset, retrieval=retrieval)
     train(ranking, dataset)
     users = [small_world.user_id(user) for user in range(small_world.NUM_USERS)]
     one, both = (Recommender(retrieval, model, dataset) for model in (None, ranking))
@@ -235,7 +237,7 @@ def test_the_test_split_is_never_read(dataset, tmp_path, monkeypatch):
     config = small_world.config(**{**small_world.VECTORS, "training__epochs": 1})
     run = train_run(fresh, config, tmp_path / "run")
     with pytest.raises(AssertionError, match="read the test split"):
-        training.evaluate(run.retrieval, fresh, split="test")
+        run.retrieval.evaluate(fresh, split="test")
 
 
 @pytest.mark.parametrize("lacking", ["train", "valid"])
@@ -283,13 +285,13 @@ def test_mined_negatives_are_refreshed_every_so_many_epochs(dataset):
     config = small_world.config(
         **{**small_world.VECTORS, **settings, "training__epochs": 4, "training__patience": 0}
     )
-    model = RetrievalModel(config, dataset.schema)
+    model = RetrievalModel(config, dataset)
     seen = []
 
     class Watch(tf.keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
             if batch == 0:
-                seen.append((model.state.mined.numpy(), rank_items(model, dataset, USERS, k=8)))
+                seen.append((model.state.mined.numpy(), model.rank_items(dataset, USERS, k=8)))
 
     train(model, dataset, callbacks=[Watch()])
     mined = [found for found, _ in seen]

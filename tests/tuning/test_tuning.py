@@ -193,19 +193,19 @@ def test_the_default_trial_reads_the_valid_split_and_takes_the_best_epoch(monkey
     class History:
         history = {"valid_recall@20": [0.1, 0.3, 0.2], "test_recall@20": [0.9]}
 
-    class Dataset:
-        schema = "schema"
-
-    def train(model, dataset, settings):
-        assert (model, settings.monitor) == (("model", "schema"), "recall@20")
+    def train(model, dataset):
+        assert model == ("recall@20", "dataset") and dataset == "dataset"
         return History
 
     monkeypatch.setattr(
-        mm, "RetrievalModel", lambda config, schema: ("model", schema), raising=False
+        mm,
+        "RetrievalModel",
+        lambda config, dataset: (config.training.monitor, dataset),
+        raising=False,
     )
     monkeypatch.setattr(mm, "train", train, raising=False)
     config = mm.Config().override({"training.monitor": "recall@20"})
-    assert tuning_search.valid_score(Dataset(), config) == 0.3
+    assert tuning_search.valid_score("dataset", config) == 0.3
 
 
 @pytest.mark.parametrize(

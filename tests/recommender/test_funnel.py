@@ -14,24 +14,21 @@ from mmrec_tf import RankingModel, Recommender
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.evaluation.calibration import Calibration
 from mmrec_tf.evaluation.evaluate import relevant_items
-from mmrec_tf.evaluation.funnel import (
+from mmrec_tf.recommender.funnel import (
     collect,
     evaluate_ranking,
     fit_calibration,
     rank_shown,
     ranking_metric,
 )
-from mmrec_tf.training.fit import train_run
+from mmrec_tf.runs.train import train_run
 
 TASKS = {"ranking__tasks": ["click", "rating", "buy"], "ranking__loss": "binary"}
 
 
 def build(data, **settings):
     retrieval = build_retrieval(data, **settings)
-    model = RankingModel(retrieval.config, retrieval)
-    model.adapt(data)
-    model.build_weights()
-    model.initialize(data)
+    model = RankingModel(retrieval.config, data, retrieval=retrieval)
     rng = np.random.default_rng(1)
     for weight in model.trainable_variables:
         if weight.shape.rank == 2:

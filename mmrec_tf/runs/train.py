@@ -1,0 +1,142 @@
+"""Trains both stages into a run directory."""
+
+import json
+import pathlib
+import shutil
+
+import tensorflow as tf
+
+from mmrec_tf.config import Config
+from mmrec_tf.dataset.directory import Dataset
+from mmrec_tf.errors import RunError
+from mmrec_tf.evaluation.evaluate import evaluate
+from mmrec_tf.evaluation.modality_gap import diagnose
+from mmrec_tf.ranking.model import RankingModel
+from mmrec_tf.recommender.funnel import evaluate_ranking, fit_calibration
+from mmrec_tf.records.manifest import write_json
+from mmrec_tf.retrieval.model import RetrievalModel, make_encoders
+from mmrec_tf.runs.run import Run, load_run
+from mmrec_tf.runs.warm_start import carry_weights, check_start
+from mmrec_tf.training.fit import raise_for_empty, train
+
+VALID_KS = (10, 20)
+
+
+def train_run(
+    dataset: Dataset,
+    config: Config,
+    directory: str | pathlib.Path,
+    *,
+    twin: bool = False,
+    start: Run | str | pathlib.Path | None = None,
+) -> Run:
+    """Trains both stages into a run directory; the same call goes on after a kill.
+
+    Args:
+      dataset: Dataset.
+      config: Config.
+      directory: a new folder, or that of the same experiment, unfinished.
+      twin: also trains the id-only twin, in the folder `twin` of the run.
+      start: a finished run, or its path, whose weights both stages, and the twin, go on from, on
+        a dataset that may have other items, users and interactions; None for new models.
+
+    Returns:
+      Run, finished.
+
+    Raises:
+      ConfigError: for a modality that the dataset lacks, or a config that `start` cannot go on
+        with.
+      RunError: when something else stands in the folder, or when `start` is not finished, has no
+        twin to go on from, or has lost its dataset.
+    """
+    raise_for_empty(dataset)
+    # Refuses what cannot be before anything is written.
+    dataset.schema.select(config.modalities)
+    if start is not None:
+        start = start if isinstance(start, Run) else load_run(start)
+        check_start(start, config, dataset.schema)
+        if twin and start.twin is None:
+            raise RunError(f"{start.directory}: has no twin to go on from. Train without the twin.")
+    run = Run.create(directory, config, dataset, start=start)
+    run_twin = None
+    if twin:
+        path = run.directory / "twin"
+        done = (path / "run.json").exists() and Run(path, dataset=dataset.directory).finished
+        run_twin = (
+            Run(path, dataset=dataset.directory)
+            if done
+            else train_run(dataset, config.id_only(), path, start=start and start.twin)
+        )
+        run_twin._dataset = dataset
+    progress = run.directory / "progress"
+    if not (run.directory / "weights/retrieval").exists():
+        tf.keras.utils.set_random_seed(config.training.seed)
+        # After a kill a random or a pretrained encoder must be the one from before.
+        source = run if (run.directory / "weights/encoders").exists() else start
+        if source is None:
+            encoders = make_encoders(config, dataset)
+        else:
+            encoders = source.load_encoders(dataset)
+        if source is not run:
+            run.save_encoders(encoders)
+        retrieval = RetrievalModel(config, dataset, encoders=encoders)
+        if start is not None:
+            carry_weights(retrieval, start, dataset)
+        before = progress / "retrieval/diagnostics.json"
+        if not before.exists():
+            before.parent.mkdir(parents=True, exist_ok=True)
+            write_json(before, modality_diagnostics(retrieval))
+        train(
+            retrieval,
+            dataset,
+            directory=progress / "retrieval",
+            # Weights that go on from a run are what training has to beat.
+            measure_start=start is not None,
+        )
+        shutil.copy(progress / "retrieval/history.csv", run.directory / "history.csv")
+        run.save_retrieval(retrieval)
+    untrained = progress / "retrieval/diagnostics.json"
+    metrics: dict[str, dict] = {
+        "valid": {"retrieval": evaluate(run.retrieval, dataset, split="valid", ks=VALID_KS)},
+        "parameters": run.retrieval.parameter_counts(),
+        "modalities": {
+            "before": json.loads(untrained.read_text(encoding="utf-8")),
+            "after": modality_diagnostics(run.retrieval),
+        },
+    }
+    if config.ranking.epochs:
+        if run.ranking is None:
+            ranking = RankingModel(config, dataset, retrieval=run.retrieval)
+            if start is not None and start.ranks:
+                carry_weights(ranking, start, dataset)
+            train(ranking, dataset, directory=progress / "ranking")
+            shutil.copy(progress / "ranking/history.csv", run.directory / "ranking_history.csv")
+            run.save_ranking(ranking)
+    recommender = run.recommender()
+    # Of the logits as they are; a run that was killed here has an old one.
+    recommender.calibrate(fit_calibration(recommender, dataset))
+    run.save_calibration(recommender.calibration)
+    metrics["ranking"] = evaluate_ranking(recommender, dataset, split="valid", ks=VALID_KS)
+    if config.ranking.epochs:
+        metrics["valid"]["recommender"] = evaluate(recommender, dataset, split="valid", ks=VALID_KS)
+    if run_twin is not None:
+        metrics["valid"]["id_only"] = evaluate(
+            run_twin.retrieval, dataset, split="valid", ks=VALID_KS
+        )
+    metrics["valid"]["popularity"] = evaluate(None, dataset, split="valid", ks=VALID_KS)
+    run.finish(metrics)
+    shutil.rmtree(progress, ignore_errors=True)
+    return run
+
+
+def modality_diagnostics(model: RetrievalModel) -> dict[str, dict[str, float]]:
+    """`mmrec_tf.evaluation.modality_gap.diagnose` of a catalog's modalities, as they leave the
+    encoders ("encoded") and as alignment projects them ("aligned"); {} without modalities."""
+    names = model.modalities
+    if not names:
+        return {}
+    present = model.tables["present"].numpy()
+    return {
+        "encoded": diagnose([model.encode_catalog(name) for name in names], present, names),
+        "aligned": diagnose(model.embed_catalog().modalities, present, names),
+    }

@@ -1,0 +1,177 @@
+"""Keras callbacks of this package: `Validation`, `Mining`, `HistoryRows` and `Progress`."""
+
+import csv
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from mmrec_tf.dataset.directory import Dataset
+from mmrec_tf.records.manifest import write_json
+from mmrec_tf.training.checkpoints import load_weights, save_weights
+from mmrec_tf.training.stage import Stage
+
+# Of so many of the highest items of a user, mined negatives are drawn.
+MINED = 100
+
+
+class Validation(tf.keras.callbacks.Callback):
+    """Measures the model on the valid split after each epoch, keeps the best weights and stops
+    when they have not got better for `patience` epochs.
+
+    What was measured is in the epoch's logs as "valid_ndcg@10" or the like, for the callbacks
+    after this one; the model is left with the best weights.
+
+    Args:
+      dataset: Dataset.
+      monitor: str such as "ndcg@10"; None for what the model's config says.
+      patience: int. 0 never stops; None for what the model's config says.
+      directory: where the best weights so far survive a kill; None keeps them in memory only.
+      measure_start: whether the weights before the first epoch may be the best; None for what the
+        model says.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        monitor: str | None = None,
+        patience: int | None = None,
+        directory: pathlib.Path | None = None,
+        measure_start: bool | None = None,
+    ):
+        super().__init__()
+        self.dataset = dataset
+        self.monitor = monitor
+        self.patience = patience
+        self.directory = directory
+        self.measure_start = measure_start
+        self.best, self.best_epoch = -np.inf, -1
+        self.weights: list[np.ndarray] | None = None
+
+    def set_model(self, model: Stage) -> None:
+        """Takes from the model's config what was not given."""
+        super().set_model(model)
+        self.monitor = self.monitor or model.monitor
+        if self.patience is None:
+            self.patience = model.config.training.patience
+        if self.measure_start is None:
+            self.measure_start = model.measure_start
+
+    def measure(self) -> float:
+        """The monitored metric of the model as it is."""
+        return self.model.measure(self.dataset, self.monitor)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        state = self.directory / "best.json" if self.directory else None
+        if state is not None and state.exists():
+            facts = json.loads(state.read_text(encoding="utf-8"))
+            self.best, self.best_epoch = facts["best"], facts["epoch"]
+            # The best weights are kept, not trained on: where to go on from is the backup's say.
+            current = self.model.get_weights()
+            load_weights(self.directory / facts["folder"], model=self.model)
+            self.weights = self.model.get_weights()
+            self.model.set_weights(current)
+        elif self.measure_start:
+            self._keep(self.measure(), -1)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        value = self.measure()
+        if logs is not None:
+            logs[f"valid_{self.monitor}"] = value
+        if value > self.best:
+            self._keep(value, epoch)
+        elif self.patience and epoch - self.best_epoch >= self.patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        if self.weights is not None:
+            self.model.set_weights(self.weights)
+
+    def _keep(self, value: float, epoch: int) -> None:
+        self.best, self.best_epoch = value, epoch
+        self.weights = self.model.get_weights()
+        if self.directory is not None:
+            # A folder of its own each time, so that a kill at any moment leaves one that is whole.
+            folder = f"best-{epoch}"
+            save_weights(self.directory / folder, model=self.model)
+            facts = {"best": value, "epoch": epoch, "folder": folder}
+            write_json(self.directory / "best.json", facts)
+            for old in self.directory.glob("best-*"):
+                if old.name != folder:
+                    shutil.rmtree(old)
+
+
+class Mining(tf.keras.callbacks.Callback):
+    """Finds, every few epochs, the items that the model ranks highest for each user and that are
+    not among the user's train items: the negatives of `retrieval.num_mined_negatives`.
+
+    Args:
+      dataset: Dataset.
+    """
+
+    def __init__(self, dataset: Dataset):
+        super().__init__()
+        self.dataset = dataset
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        model, settings = self.model, self.model.config.retrieval
+        if model.state.mined is not None and epoch % settings.mining_epochs:
+            return
+        users = np.arange(self.dataset.schema.num_users)
+        k = max(MINED, settings.num_mined_negatives)
+        mined = model.rank_items(self.dataset, users, k=k)
+        if model.state.mined is None:
+            # A variable, as the step is traced once.
+            model.state.mined = tf.Variable(mined, trainable=False)
+        else:
+            model.state.mined.assign(mined)
+
+
+class HistoryRows(tf.keras.callbacks.Callback):
+    """Writes each epoch to a CSV file when it ends, so that a kill loses none.
+
+    Args:
+      path: the file; rows of earlier epochs, from before a kill, stay.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        super().__init__()
+        self.path = path
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        rows = {}
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = {int(row["epoch"]): row for row in csv.DictReader(file)}
+        rows[epoch] = {"epoch": epoch, **(logs or {})}
+        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        with aside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[epoch]))
+            writer.writeheader()
+            writer.writerows(rows[number] for number in sorted(rows))
+        os.replace(aside, self.path)
+
+
+class Progress(tf.keras.callbacks.Callback):
+    """A bar on stderr for each epoch, so that stdout stays free for results."""
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name = name
+        self.bar: tqdm | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        desc = f"{self.name} epoch {epoch + 1}/{self.params['epochs']}"
+        self.bar = tqdm(total=self.params["steps"], desc=desc, unit="batch", disable=None)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.bar.set_postfix({name: f"{value:.4f}" for name, value in (logs or {}).items()})
+        self.bar.close()
