@@ -25,7 +25,7 @@ from mmrec_tf.evaluation.metrics import (
     paired_bootstrap,
     retrieval_metrics,
 )
-from mmrec_tf.ranking import RankingModel
+from mmrec_tf.ranking.model import RankingModel
 from mmrec_tf.recommender.funnel import collect, evaluate_ranking, fit_calibration
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.records.manifest import write_json

@@ -9,7 +9,7 @@ from support.small_world import build_retrieval
 from mmrec_tf import RankingModel, open_dataset
 from mmrec_tf.config import ARCHITECTURES
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.ranking import Request
+from mmrec_tf.recommender.ranked import Request
 from mmrec_tf.training.optimizer import build_optimizer
 
 ITEMS = tf.range(small_world.NUM_ITEMS)[None, :]

@@ -31,7 +31,7 @@ def build(retrieval, labeled, **settings):
 
 def fit(model, labeled, *, epochs=20, rate=0.02):
     model.compile(optimizer=build_optimizer(model.config.training, learning_rate=rate))
-    batches = model.batches(labeled, 64, seed=0)
+    batches = model.batches(batch_size=64, seed=0)
     return model.fit(batches, epochs=epochs, verbose=0).history
 
 
@@ -43,7 +43,7 @@ def said(model, user, item):
     embedded = model.retrieval.embed_users(
         tf.constant(user), tf.zeros([len(user), 4, 8]), nothing >= 0
     )
-    from mmrec_tf.ranking import Request
+    from mmrec_tf.recommender.ranked import Request
 
     queries = model.retrieval.queries(embedded)
     request = Request(
@@ -95,7 +95,7 @@ def test_every_loss_learns_clicks(labeled, retrieval, loss):
 
 
 def test_a_low_rating_is_no_click_and_a_negative_of_those_that_are(labeled, retrieval):
-    batch = next(iter(build(retrieval, labeled, click_rating=4).batches(labeled, 500, seed=0)))
+    batch = next(iter(build(retrieval, labeled, click_rating=4).batches(batch_size=500, seed=0)))
     assert (batch["rating"].numpy() < 4).any()
     model = build(retrieval, labeled, click_rating=4, num_negatives=3)
     lists = model._lists(batch)
@@ -116,7 +116,7 @@ def test_a_low_rating_is_no_click_and_a_negative_of_those_that_are(labeled, retr
 
 def test_a_binary_model_starts_at_the_level_of_the_clicks(labeled, retrieval):
     model = build(retrieval, labeled, loss="binary", num_negatives=6)
-    lists = model._lists(next(iter(model.batches(labeled, 500, seed=3))))
+    lists = model._lists(next(iter(model.batches(batch_size=500, seed=3))))
     logits = lists.retrieved + model.heads[0].bias
     real = lists.weight.numpy() > 0
     mean = tf.sigmoid(logits).numpy()[real].mean()
@@ -127,7 +127,7 @@ def test_a_disliked_item_says_nothing_of_other_tasks(labeled, retrieval):
     """It is no click, but may well have been bought."""
     settings = {"click_rating": 4, "num_negatives": 3, "dropout": 0.0}
     model = build(retrieval, labeled, tasks=["buy"], **settings)
-    batch = next(iter(model.batches(labeled, 500, seed=0)))
+    batch = next(iter(model.batches(batch_size=500, seed=0)))
     assert (batch["disliked"].numpy()[:, 0] >= 0).any()
     none = {**batch, "disliked": tf.fill(tf.shape(batch["disliked"]), -1)}
 
@@ -167,7 +167,7 @@ def test_scores_are_the_weighed_sum_of_tasks(labeled, retrieval):
 
 
 def test_losses_are_weighed_by_task(labeled, retrieval):
-    batch = next(iter(build(retrieval, labeled).batches(labeled, 64, seed=0)))
+    batch = next(iter(build(retrieval, labeled).batches(batch_size=64, seed=0)))
 
     def loss(**settings):
         tf.keras.utils.set_random_seed(1)
@@ -188,7 +188,7 @@ def test_the_position_bias_is_learned_and_left_out_when_recommending(labeled, re
     fit(model, labeled, epochs=2)
     assert np.abs(model.position.table).max() > 0
     before, _ = said(model, [1, 2], [4, 5])
-    batch = next(iter(model.batches(labeled, 64, seed=0)))
+    batch = next(iter(model.batches(batch_size=64, seed=0)))
     without = float(model.compute_loss(batch, training=False))
     model.position.table.assign(model.position.table + 5)
     after, _ = said(model, [1, 2], [4, 5])

@@ -17,7 +17,7 @@ from mmrec_tf import RankingModel, RetrievalModel, evaluate, load_run, open_data
 from mmrec_tf.__main__ import main
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import ConfigError, RunError
-from mmrec_tf.ranking import Request
+from mmrec_tf.recommender.ranked import Request
 from mmrec_tf.runs import warm_start as continuation
 from mmrec_tf.runs.run import Run
 from mmrec_tf.runs.train import train_run

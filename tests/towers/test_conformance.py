@@ -14,7 +14,6 @@ import pytest
 import tensorflow as tf
 
 import mmrec_tf
-from mmrec_tf.ranking import PairFeatures
 from mmrec_tf.ranking.feature_interaction import (
     BilinearProduct,
     Cross,
@@ -24,6 +23,7 @@ from mmrec_tf.ranking.feature_interaction import (
     TargetAttention,
 )
 from mmrec_tf.ranking.multitask import PLE, MMoE, SharedBottom, UncertaintyWeights
+from mmrec_tf.ranking.pair_features import PairFeatures
 from mmrec_tf.towers import IdEmbedding, ItemTower, SelfAttention, SideFeatures, UserTower
 from mmrec_tf.towers.alignment import Alignment, TranslationLoss
 from mmrec_tf.towers.fusion import (
