@@ -16,7 +16,7 @@ import mmrec_tf as mm  # isort: skip  (chooses Keras 2 before TensorFlow is impo
 
 from benchmarks.facts import facts
 from mmrec_tf.evaluation.evaluate import evaluate_run
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 from mmrec_tf.runs.ablation import trained_run
 
 KS = (10, 20)

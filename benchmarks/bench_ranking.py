@@ -29,7 +29,7 @@ from mmrec_tf.evaluation.metrics import (
 )
 from mmrec_tf.ranking import RankingModel
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 from mmrec_tf.runs.ablation import trained_run
 from mmrec_tf.runs.run import Run, load_weights, save_weights
 from mmrec_tf.training.fit import train

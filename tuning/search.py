@@ -25,6 +25,7 @@ from keras_tuner.engine import base_tuner
 
 import mmrec_tf as mm
 from mmrec_tf.errors import ConfigError, MmrecError, TuningError
+from mmrec_tf.records.files import replace_file, write_json
 from tuning import space as spaces
 
 # Otherwise KerasTuner prints a traceback per failed trial; trials.csv has the reason, and
@@ -215,9 +216,12 @@ class _Tuner(base_tuner.BaseTuner):
     def _write(self) -> None:
         best = self._best()
         if best is not None:
-            _replace(self._out / "best_config.json", _json(self._trial_config(best).to_json()))
+            write_json(self._out / "best_config.json", self._trial_config(best).to_json())
         paths = [hp.name for hp in self.oracle.hyperparameters.space]
-        with _renamed(self._out / "trials.csv") as path, open(path, "w", newline="") as file:
+        with (
+            replace_file(self._out / "trials.csv") as path,
+            path.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(
                 ["trial", "status", self.oracle.objective.name, "epochs", *paths, "reason"]
@@ -291,23 +295,6 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2) + "\n"
-
-
-@contextlib.contextmanager
-def _renamed(path: pathlib.Path):
-    """A path beside `path` that takes its place at the end, so no reader sees half a file."""
-    aside = path.with_name(path.name + ".partial")
-    yield aside
-    os.replace(aside, path)
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-    with _renamed(path) as aside:
-        aside.write_text(text, encoding="utf-8")
-
-
 def _same_search(path: pathlib.Path, wanted: Mapping[str, Any]) -> None:
     """Records what is searched; refuses to go on with a search for something else."""
     wanted = json.loads(json.dumps(wanted))
@@ -320,7 +307,7 @@ def _same_search(path: pathlib.Path, wanted: Mapping[str, Any]) -> None:
                 "Choose another --out, or remove it to start again."
             )
     else:
-        _replace(path, _json(wanted))
+        write_json(path, wanted)
 
 
 def main(arguments: list[str] | None = None) -> int:

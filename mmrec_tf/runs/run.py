@@ -15,9 +15,7 @@ RUN/
 
 import importlib.metadata
 import json
-import os
 import pathlib
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +27,7 @@ from mmrec_tf.errors import RunError
 from mmrec_tf.evaluation.calibration import Calibration
 from mmrec_tf.ranking import RankingModel
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import replace_folder, write_json, write_text
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import Schema
 
@@ -46,17 +44,8 @@ def versions() -> dict[str, str]:
 
 def save_weights(prefix: pathlib.Path, **parts) -> None:
     """Writes a checkpoint of the named parts to the folder `prefix`, aside and renamed."""
-    aside = prefix.with_name(f".{prefix.name}.{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    tf.train.Checkpoint(**parts).write(str(aside / "weights"))
-    if prefix.exists():
-        stale = prefix.with_name(f".{prefix.name}.stale.{os.getpid()}")
-        os.replace(prefix, stale)
-        os.replace(aside, prefix)
-        shutil.rmtree(stale)
-    else:
-        os.replace(aside, prefix)
+    with replace_folder(prefix) as aside:
+        tf.train.Checkpoint(**parts).write(str(aside / "weights"))
 
 
 def load_weights(prefix: pathlib.Path, **parts) -> None:
@@ -278,9 +267,7 @@ class Run:
             folder = self.directory / "assets" / name
             folder.mkdir(parents=True, exist_ok=True)
             for file, text in encoder.assets().items():
-                aside = folder / f".{file}.{os.getpid()}"
-                aside.write_text(text, encoding="utf-8")
-                os.replace(aside, folder / file)
+                write_text(folder / file, text)
         save_weights(self.directory / "weights/encoders", **model.encoders)
 
     def load_encoders(self, model: RetrievalModel, dataset: Dataset | None = None) -> None:

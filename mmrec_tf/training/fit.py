@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import pathlib
 import shutil
 import sys
@@ -20,7 +19,7 @@ from mmrec_tf.evaluation.funnel import evaluate_ranking, fit_calibration, rankin
 from mmrec_tf.evaluation.modality_gap import diagnose
 from mmrec_tf.ranking import RankingModel
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import replace_file, write_json
 from mmrec_tf.retrieval.memory_estimate import estimate
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.runs.run import Run, load_run, load_weights, save_weights
@@ -160,12 +159,13 @@ class HistoryRows(tf.keras.callbacks.Callback):
             with self.path.open(newline="", encoding="utf-8") as file:
                 rows = {int(row["epoch"]): row for row in csv.DictReader(file)}
         rows[epoch] = {"epoch": epoch, **(logs or {})}
-        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with aside.open("w", newline="", encoding="utf-8") as file:
+        with (
+            replace_file(self.path) as aside,
+            aside.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, list(rows[epoch]))
             writer.writeheader()
             writer.writerows(rows[number] for number in sorted(rows))
-        os.replace(aside, self.path)
 
 
 class Progress(tf.keras.callbacks.Callback):
