@@ -24,7 +24,7 @@ import keras_tuner
 from keras_tuner.engine import base_tuner
 
 import mmrec_tf as mm
-from mmrec_tf.errors import ConfigError, MmrecError, TuningError
+from mmrec_tf.errors import ConfigError, TuningError, run_command
 from mmrec_tf.records.files import replace_file, write_json
 from tuning import space as spaces
 
@@ -332,8 +332,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-epochs", type=int, metavar="N", help="of one trial")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    return run_command(lambda: _search(options))
+
+
+def _search(options: argparse.Namespace) -> None:
+    config = mm.load_config(options.config) if options.config else mm.Config()
     try:
-        config = mm.load_config(options.config) if options.config else mm.Config()
         search(
             options.dataset,
             config.override(_assignments(options.set)),
@@ -344,15 +348,11 @@ def main(arguments: list[str] | None = None) -> int:
             max_epochs=options.max_epochs,
             seed=options.seed,
         )
-    except MmrecError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         print("interrupted; give the same command again to go on", file=sys.stderr)
-        return 130
+        raise
     best = pathlib.Path(options.out) / "best_config.json"
     print(f"mmrec-tf train --dataset {options.dataset} --config {best} --out RUN")
-    return 0
 
 
 def _assignments(texts: list[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmrec_tf.errors import ConfigError, MmrecError, ServingError
+from mmrec_tf.errors import ConfigError, ServingError, run_command
 from serving.client.options import connection, connection_options
 from serving.client.printing import json_of, lines_of, warnings_of
 from serving.client.sync import Client
@@ -235,12 +235,12 @@ def main(arguments: list[str] | None = None) -> int:
     # Set before TensorFlow is imported: its start-up notes are of no use to who asks once.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    try:
-        with _client(options) as client:
-            answer = _answer(client, options)
-    except MmrecError as error:
-        print(f"serving.client: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+    return run_command(lambda: _ask(options), name="serving.client")
+
+
+def _ask(options: argparse.Namespace) -> None:
+    with _client(options) as client:
+        answer = _answer(client, options)
     for warning in warnings_of(answer, _doubtful(options)):
         print(f"serving.client: {warning}", file=sys.stderr)
     lines = [json_of(answer)] if options.json else list(lines_of(answer))
@@ -248,7 +248,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(line)
     if not lines:
         print("serving.client: there is no such item.", file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":

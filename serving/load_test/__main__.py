@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmrec_tf.errors import ConfigError, MmrecError
+from mmrec_tf.errors import ConfigError, run_command
 from mmrec_tf.exporting.request_examples import Example, examples_path, read_examples
 from serving.client.options import connection, connection_options
 
@@ -158,31 +158,29 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--rate belongs to --mode open, which needs it")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    return run_command(lambda: _load(options), name="serving.load_test")
+
+
+def _load(options: argparse.Namespace) -> int:
     # TensorFlow's protocol buffers come in here, so that --help does not wait for them.
     from serving.load_test.load import run
 
-    try:
-        report = run(
-            options.address,
-            example_requests(
-                _examples_file(options),
-                model=options.model,
-                signatures=options.signature,
-                rows=options.batch,
-            ),
-            rate=options.rate,
-            concurrency=options.concurrency,
-            seconds=options.seconds,
-            warm_up_seconds=options.warm_up_seconds,
-            seed=options.seed,
-            progress=True,
-            **connection(options),
-        )
-    except MmrecError as error:
-        print(f"serving.load_test: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        return 130
+    report = run(
+        options.address,
+        example_requests(
+            _examples_file(options),
+            model=options.model,
+            signatures=options.signature,
+            rows=options.batch,
+        ),
+        rate=options.rate,
+        concurrency=options.concurrency,
+        seconds=options.seconds,
+        warm_up_seconds=options.warm_up_seconds,
+        seed=options.seed,
+        progress=True,
+        **connection(options),
+    )
     print(json.dumps(report._asdict()) if options.json else "\n".join(lines(report)))
     return 130 if report.interrupted else int(report.failed > 0 or not report.requests)
 
