@@ -18,7 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import keras_tuner
 from keras_tuner.engine import base_tuner
@@ -129,7 +129,7 @@ def valid_score(dataset: mm.Dataset, config: mm.Config) -> float:
     gc.collect()
     model = mm.RetrievalModel(config, dataset.schema)
     history = mm.train(model, dataset, config.training)
-    return max(history.history[_objective(config)])
+    return float(max(history.history[_objective(config)]))
 
 
 class _Tuner(base_tuner.BaseTuner):
@@ -153,7 +153,7 @@ class _Tuner(base_tuner.BaseTuner):
         self._trial = trial
         self._report = report
 
-    def run_trial(self, trial, *args, **kwargs) -> dict[str, float]:
+    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         start = time.monotonic()
         try:
             score = float(self._trial(self._trial_config(trial)))
@@ -167,7 +167,7 @@ class _Tuner(base_tuner.BaseTuner):
             self._seconds = time.monotonic() - start
         return {self.oracle.objective.name: score}
 
-    def on_trial_end(self, trial) -> None:
+    def on_trial_end(self, trial: Any) -> None:
         super().on_trial_end(trial)
         self._write()
         trial = self.oracle.get_trial(trial.trial_id)
@@ -193,7 +193,7 @@ class _Tuner(base_tuner.BaseTuner):
         self._write()
         return self._trial_config(best)
 
-    def _trial_config(self, trial) -> mm.Config:
+    def _trial_config(self, trial: Any) -> mm.Config:
         settings = spaces.overrides(trial.hyperparameters.values)
         if "tuner/epochs" in trial.hyperparameters.values:
             settings["training.epochs"] = trial.hyperparameters.values["tuner/epochs"]
@@ -202,11 +202,11 @@ class _Tuner(base_tuner.BaseTuner):
     def _ended(self) -> list[Any]:
         return [self.oracle.get_trial(trial_id) for trial_id in self.oracle.end_order]
 
-    def _best(self):
+    def _best(self) -> Any:
         completed = [trial for trial in self._ended() if trial.status == "COMPLETED"]
         return max(completed, key=lambda trial: trial.score, default=None)
 
-    def _no_trial_completed(self):
+    def _no_trial_completed(self) -> NoReturn:
         ended = self._ended()
         reason = f"The last one: {_reason(ended[-1])}" if ended else "None was started."
         raise TuningError(
@@ -281,11 +281,11 @@ def _objective(config: mm.Config) -> str:
     return f"valid_{config.training.monitor}"
 
 
-def _settings(trial) -> dict[str, Any]:
+def _settings(trial: Any) -> dict[str, Any]:
     return spaces.overrides(trial.hyperparameters.values)
 
 
-def _reason(trial) -> str:
+def _reason(trial: Any) -> str:
     """Why a trial failed: what `run_trial` said, the last line of the recorded traceback."""
     lines = (trial.message or "it gave no score").strip().splitlines()
     return lines[-1].removeprefix("keras_tuner.src.errors.FailedTrialError: ")

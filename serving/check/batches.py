@@ -1,16 +1,17 @@
 """What `serving.check` asks: an export's examples, and their rows in other company."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_tf.exporting.request_examples import Example, Examples
 
 if TYPE_CHECKING:
     from serving.client.calls import Signature
 
-Tensors = dict[str, np.ndarray]
+Tensors = dict[str, NDArray[Any]]
 DEFAULT = "serving_default"
 _MOST_ROWS = 8
 
@@ -36,7 +37,7 @@ def pools(requests: list[Example]) -> list[list[Tensors]]:
     Each group also gets a row of empty strings and zeros, an absent item or user, so that no row
     has only neighbors like itself.
     """
-    found: dict[tuple, list[Tensors]] = {}
+    found: dict[tuple[Any, ...], list[Tensors]] = {}
     for request in requests:
         shape = tuple(sorted((name, array.shape[1:]) for name, array in request.inputs.items()))
         rows = found.setdefault(shape, [])
@@ -49,7 +50,7 @@ def pools(requests: list[Example]) -> list[list[Tensors]]:
     return [rows for rows in found.values() if rows]
 
 
-def _blank(array: np.ndarray) -> np.ndarray:
+def _blank(array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype == object:
         return np.full(array.shape, b"", dtype=object)
     return np.zeros_like(array)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_tf.errors import ExportError, MmrecError
 from mmrec_tf.exporting.request_examples import (
@@ -46,7 +47,7 @@ class Check(NamedTuple):
 
 
 def check(
-    export: str | os.PathLike,
+    export: str | os.PathLike[str],
     address: str,
     *,
     rest_address: str | None = None,
@@ -213,7 +214,8 @@ class _Model:
             yield self._try(f"{where}: batch of 0", none)
 
     def _warmup(self, signatures: "Mapping[str, Signature]") -> str:
-        from serving.local_server.models.servable import WARMUP_FILE, Refusal, read_warmup
+        from serving.local_server.models.servable import WARMUP_FILE, read_warmup
+        from serving.local_server.refusals import Refusal
 
         path = self._path / WARMUP_FILE
         if not path.exists():
@@ -229,7 +231,7 @@ class _Model:
         }
         return _listed("none for", sorted(set(signatures) - warmed))
 
-    def _ask(self, signature: str, inputs: Mapping[str, np.ndarray]) -> Tensors:
+    def _ask(self, signature: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         answer = self._client.predict(
             self._name, inputs, signature=signature, version=self._version
         )
@@ -269,7 +271,7 @@ def _free(shape: tuple[int | None, ...] | None) -> bool:
     return bool(shape) and shape is not None and shape[0] is None
 
 
-def _finite(array: np.ndarray) -> bool:
+def _finite(array: NDArray[Any]) -> bool:
     # bfloat16 is of no kind that NumPy knows.
     return array.dtype.kind not in "fV" or bool(np.isfinite(array).all())
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_tf.errors import ServingError
 from mmrec_tf.exporting.request_examples import Example
@@ -15,7 +16,7 @@ _BINARY_SUFFIX = "_bytes"
 
 def predict(
     address: str, path: str, request: Example, *, row: bool, timeout_seconds: float
-) -> dict[str, np.ndarray]:
+) -> dict[str, NDArray[Any]]:
     """Asks for an example's prediction.
 
     Args:
@@ -75,12 +76,13 @@ def _post(address: str, path: str, body: str, timeout_seconds: float) -> dict[st
     if response.status != http.HTTPStatus.OK:
         raise ServingError(f"{address}{path} answered {response.status}: {text[:300]}")
     try:
-        return json.loads(text)
+        answer: dict[str, Any] = json.loads(text)
     except ValueError as error:
         raise ServingError(f"{address}{path} answered with no JSON: {error}.") from error
+    return answer
 
 
-def _to_json(array: np.ndarray) -> Any:
+def _to_json(array: NDArray[Any]) -> Any:
     if array.dtype != object:
         return array.tolist()
     # Any bytes may be in a string, a picture's as well as a word's; base64 carries them all.
@@ -90,7 +92,7 @@ def _to_json(array: np.ndarray) -> Any:
     return packed.tolist()
 
 
-def _from_json(name: str, values: Any, dtype: np.dtype) -> np.ndarray:
+def _from_json(name: str, values: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.kind == "b":
         # NumPy takes anything for a truth; a text or a number is none here.
         found = np.array(values)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_tf.errors import ConfigError, ServingError, run_command
 from serving.client.options import connection, connection_options
@@ -149,12 +150,13 @@ def _vector_files(pairs: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, path) for name, _, path in (pair.partition("=") for pair in pairs)]
 
 
-def _vector(path: str) -> np.ndarray:
+def _vector(path: str) -> NDArray[Any]:
     try:
         vector = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: wanted one vector as NumPy saves it; {error}.") from error
-    return np.atleast_2d(vector)
+    rows: NDArray[Any] = np.atleast_2d(vector)
+    return rows
 
 
 def _answer(client: Client, options: argparse.Namespace) -> Any:

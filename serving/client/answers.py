@@ -1,9 +1,9 @@
 """What a server answers, as named tuples."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_tf.errors import ConfigError, ServingError
 from mmrec_tf.recommender.outputs import Recommendations, SimilarItems, to_str
@@ -30,9 +30,9 @@ class Ranking(NamedTuple):
       probability: <float32>[batch, candidate], of a click; NaN there, 0 for an unknown item.
     """
 
-    item_id: np.ndarray
-    score: np.ndarray
-    probability: np.ndarray
+    item_id: NDArray[Any]
+    score: NDArray[Any]
+    probability: NDArray[Any]
 
 
 class UserEmbeddings(NamedTuple):
@@ -45,8 +45,8 @@ class UserEmbeddings(NamedTuple):
         nothing.
     """
 
-    embedding: np.ndarray
-    known: np.ndarray
+    embedding: NDArray[Any]
+    known: NDArray[Any]
 
 
 class ItemEmbeddings(NamedTuple):
@@ -64,10 +64,10 @@ class ItemEmbeddings(NamedTuple):
         absent; None likewise.
     """
 
-    embedding: np.ndarray
-    weights: np.ndarray
-    present: np.ndarray | None
-    unreadable: np.ndarray | None
+    embedding: NDArray[Any]
+    weights: NDArray[Any]
+    present: NDArray[Any] | None
+    unreadable: NDArray[Any] | None
 
 
 class FoundItems(NamedTuple):
@@ -80,12 +80,12 @@ class FoundItems(NamedTuple):
       unreadable: <bool>[batch, modality], as in `ItemEmbeddings`.
     """
 
-    item_id: np.ndarray
-    score: np.ndarray
-    unreadable: np.ndarray | None
+    item_id: NDArray[Any]
+    score: NDArray[Any]
+    unreadable: NDArray[Any] | None
 
 
-def output(outputs: Mapping[str, np.ndarray], name: str, signature: str) -> np.ndarray:
+def output(outputs: Mapping[str, NDArray[Any]], name: str, signature: str) -> NDArray[Any]:
     """One output of an answer, which has to be there."""
     if name not in outputs:
         raise ServingError(
@@ -96,8 +96,8 @@ def output(outputs: Mapping[str, np.ndarray], name: str, signature: str) -> np.n
 
 
 def best(
-    outputs: Mapping[str, np.ndarray], names: Sequence[str], k: int | None, signature: str
-) -> dict[str, np.ndarray]:
+    outputs: Mapping[str, NDArray[Any]], names: Sequence[str], k: int | None, signature: str
+) -> dict[str, NDArray[Any]]:
     """The first k of each output, strings as str."""
     parts = {name: output(outputs, name, signature) for name in names}
     most = parts["item_id"].shape[1]

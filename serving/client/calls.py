@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grpc
-import numpy as np
 from google.protobuf import message as protobuf_message
 from grpc import StatusCode
+from numpy.typing import NDArray
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -97,7 +97,7 @@ class Calls:
         *,
         signature: str,
         outputs: Sequence[str] = (),
-    ) -> Steps[dict[str, np.ndarray]]:
+    ) -> Steps[dict[str, NDArray[Any]]]:
         """Asks for one prediction; see `Client.predict`."""
         request = predict_request(target, inputs, signature=signature, outputs=outputs)
         response = yield from self._call("Predict", request, target, signature)

@@ -26,9 +26,9 @@ class Tls(NamedTuple):
       key: of that certificate, not encrypted.
     """
 
-    ca: str | os.PathLike | None = None
-    certificate: str | os.PathLike | None = None
-    key: str | os.PathLike | None = None
+    ca: str | os.PathLike[str] | None = None
+    certificate: str | os.PathLike[str] | None = None
+    key: str | os.PathLike[str] | None = None
 
 
 def open_channel(
@@ -116,7 +116,7 @@ def _credentials(tls: Tls) -> grpc.ChannelCredentials:
     )
 
 
-def _read(name: str, path: str | os.PathLike) -> bytes:
+def _read(name: str, path: str | os.PathLike[str]) -> bytes:
     try:
         return pathlib.Path(path).read_bytes()
     except OSError as error:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_tf.errors import ConfigError, ServingError
 from serving.client.answers import (
@@ -142,7 +143,7 @@ class Questions:
         version: int | None,
         label: str | None,
         outputs: Sequence[str],
-    ) -> Steps[dict[str, np.ndarray]]:
+    ) -> Steps[dict[str, NDArray[Any]]]:
         """As `Client.predict`."""
         target = self._target(model, version, label)
         return (
@@ -165,7 +166,7 @@ class Questions:
 
     def _ask_encoder(
         self, signature: str, content: Mapping[str, Any]
-    ) -> Steps[dict[str, np.ndarray]]:
+    ) -> Steps[dict[str, NDArray[Any]]]:
         given = {name: values for name, values in content.items() if values is not None}
         if not given:
             raise ConfigError(
@@ -190,7 +191,7 @@ class Questions:
 
 def content_inputs(
     signature: str, given: Mapping[str, Any], specs: Mapping[str, TensorSpec]
-) -> dict[str, np.ndarray]:
+) -> dict[str, NDArray[Any]]:
     """Fills in what is absent: the model has an input for each of its modalities, no more."""
     unknown = [name for name in given if name not in specs]
     if unknown:

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import numpy as np
+from numpy.typing import NDArray
 
 from serving.client.answers import (
     FoundItems,
@@ -140,7 +140,7 @@ class Client(BaseClient):
         text: Strings | None = None,
         image: Strings | None = None,
         audio: Strings | None = None,
-        **vectors: np.ndarray,
+        **vectors: NDArray[Any],
     ) -> ItemEmbeddings:
         """Embeds items by their content.
 
@@ -164,7 +164,7 @@ class Client(BaseClient):
         image: Strings | None = None,
         audio: Strings | None = None,
         k: int | None = None,
-        **vectors: np.ndarray,
+        **vectors: NDArray[Any],
     ) -> FoundItems:
         """Finds the catalog's items that lie nearest to words, a picture or a sound.
 
@@ -190,7 +190,7 @@ class Client(BaseClient):
         version: int | None = None,
         label: str | None = None,
         outputs: Sequence[str] = (),
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, NDArray[Any]]:
         """Asks any signature of any model.
 
         Args:
@@ -232,7 +232,8 @@ class Client(BaseClient):
                 else:
                     step = steps.send(outcome)
         except StopIteration as end:
-            return end.value
+            answer: Answer = end.value
+            return answer
 
     def _take(self, step: Call | Wait) -> Any:
         if isinstance(step, Wait):

@@ -12,11 +12,13 @@ that requests which had to wait for others do not look faster than they were.
 import argparse
 import json
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_tf.errors import ConfigError, run_command
 from mmrec_tf.exporting.request_examples import Example, examples_path, read_examples
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def example_requests(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     model: str | None = None,
     signatures: Sequence[str] = (),
@@ -70,7 +72,7 @@ def example_requests(
     ]
 
 
-def _with_rows(example: Example, rows: int | None) -> list[dict[str, np.ndarray]]:
+def _with_rows(example: Example, rows: int | None) -> list[dict[str, NDArray[Any]]]:
     if rows is None:
         return [example.inputs]
     given = min(map(len, example.inputs.values()))
@@ -138,9 +140,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _examples_file(options: argparse.Namespace) -> str | os.PathLike:
+def _examples_file(options: argparse.Namespace) -> str | pathlib.Path:
     if options.requests is not None:
-        return options.requests
+        return str(options.requests)
     from serving.check.exported import newest_versions
 
     versions = newest_versions(options.export)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from serving.local_server.models.models import Models
     from serving.local_server.rest.server import RestServer
 
-Path = str | os.PathLike
+Path = str | os.PathLike[str]
 
 
 class LocalServer:

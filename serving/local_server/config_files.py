@@ -80,7 +80,7 @@ def _declare() -> dict[str, Any]:
 _MESSAGES = {"ModelServerConfig": model_server_config_pb2.ModelServerConfig, **_declare()}
 
 
-def read(path: str | os.PathLike, message: str) -> Any:
+def read(path: str | os.PathLike[str], message: str) -> Any:
     """Reads a file in protobuf's text form.
 
     Args:

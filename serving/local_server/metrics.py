@@ -127,7 +127,7 @@ class Metrics:
         return "".join(f"{line}\n" for metric in metrics for line in metric.lines())
 
 
-def read_path(monitoring_config: str | os.PathLike) -> str | None:
+def read_path(monitoring_config: str | os.PathLike[str]) -> str | None:
     """Reads under which path the metrics are asked for; None where they are off.
 
     Raises:

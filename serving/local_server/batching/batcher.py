@@ -11,18 +11,18 @@ import math
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 from grpc import StatusCode
+from numpy.typing import NDArray
 
 from serving.local_server.batching import merging
 from serving.local_server.batching.parameters import BatchingParameters
 from serving.local_server.metrics import Metrics
 from serving.local_server.refusals import Refusal
 
-Arrays = Mapping[str, np.ndarray]
-Run = Callable[[Arrays], dict[str, np.ndarray]]
+Arrays = Mapping[str, NDArray[Any]]
+Run = Callable[[Arrays], dict[str, NDArray[Any]]]
 _log = logging.getLogger(__name__)
 
 
@@ -35,7 +35,7 @@ class _Task:
         self.deadline = deadline
         self.queued = time.monotonic()
         self.done = threading.Event()
-        self.outputs: list[dict[str, np.ndarray]] = []
+        self.outputs: list[dict[str, NDArray[Any]]] = []
         self.error: Refusal | None = None
         self.num_left = 1
 
@@ -88,7 +88,7 @@ class Batcher:
 
     def run(
         self, key: Hashable, run: Run, arrays: Arrays, *, deadline: float = math.inf
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, NDArray[Any]]:
         """Runs a request together with others of the same key, and returns its own rows.
 
         Args:
@@ -249,7 +249,9 @@ class Batcher:
             else:
                 yield piece
 
-    def _settle(self, piece: _Piece, error: Refusal | None, outputs: dict[str, np.ndarray]) -> None:
+    def _settle(
+        self, piece: _Piece, error: Refusal | None, outputs: dict[str, NDArray[Any]]
+    ) -> None:
         task = piece.task
         with self._changed:
             task.outputs[piece.place] = outputs

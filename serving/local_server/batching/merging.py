@@ -4,13 +4,15 @@ Texts of the refusals, and what batches are filled up with, are TensorFlow Servi
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from grpc import StatusCode
+from numpy.typing import NDArray
 
 from serving.local_server.refusals import Refusal
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, NDArray[Any]]
 
 
 def num_rows(arrays: Arrays) -> int:
@@ -56,7 +58,7 @@ def cut(size: int, free: int, most: int) -> Iterator[int]:
         left -= most
 
 
-def merge(parts: Sequence[Arrays], *, size: int, pad: bool) -> dict[str, np.ndarray]:
+def merge(parts: Sequence[Arrays], *, size: int, pad: bool) -> dict[str, NDArray[Any]]:
     """Concatenates the rows of several requests.
 
     Args:
@@ -71,7 +73,7 @@ def merge(parts: Sequence[Arrays], *, size: int, pad: bool) -> dict[str, np.ndar
     return {name: _merge_one(name, [part[name] for part in parts], size, pad) for name in parts[0]}
 
 
-def _merge_one(name: str, arrays: list[np.ndarray], size: int, pad: bool) -> np.ndarray:
+def _merge_one(name: str, arrays: list[NDArray[Any]], size: int, pad: bool) -> NDArray[Any]:
     if len({array.shape[1:] for array in arrays}) > 1:
         if not pad or len({array.ndim for array in arrays}) > 1:
             raise Refusal(
@@ -89,7 +91,7 @@ def _merge_one(name: str, arrays: list[np.ndarray], size: int, pad: bool) -> np.
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
-def _padded(array: np.ndarray, longest: np.ndarray) -> np.ndarray:
+def _padded(array: NDArray[Any], longest: NDArray[Any]) -> NDArray[Any]:
     shape = (len(array), *longest.tolist())
     if array.shape == shape or not len(array):
         return array.reshape(shape)
@@ -102,7 +104,7 @@ def _padded(array: np.ndarray, longest: np.ndarray) -> np.ndarray:
     return padded
 
 
-def split(outputs: Arrays, sizes: Sequence[int], merged: Arrays) -> list[dict[str, np.ndarray]]:
+def split(outputs: Arrays, sizes: Sequence[int], merged: Arrays) -> list[dict[str, NDArray[Any]]]:
     """Cuts the outputs of a batch into those of its requests.
 
     Args:
@@ -130,7 +132,7 @@ def split(outputs: Arrays, sizes: Sequence[int], merged: Arrays) -> list[dict[st
     ]
 
 
-def joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def joined(parts: Sequence[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     """Puts the outputs of a request's pieces together again."""
     if len(parts) == 1:
         return parts[0]

@@ -35,7 +35,7 @@ class BatchingParameters(NamedTuple):
         return next((allowed for allowed in self.allowed_batch_sizes if allowed >= size), size)
 
 
-def read(batching_parameters_file: str | os.PathLike) -> BatchingParameters:
+def read(batching_parameters_file: str | os.PathLike[str]) -> BatchingParameters:
     """Reads a batching.config.
 
     Raises:

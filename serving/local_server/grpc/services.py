@@ -242,7 +242,7 @@ def _check_spec(request: Any) -> None:
 
 def _deadline(context: grpc.ServicerContext) -> float:
     """Until when the caller waits, in seconds of `time.monotonic`."""
-    left = context.time_remaining()
+    left: float | None = context.time_remaining()
     if left is None or left > _MOST_SECONDS:
         return math.inf
     return time.monotonic() + left

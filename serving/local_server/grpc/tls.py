@@ -9,7 +9,7 @@ from mmrec_tf.errors import ConfigError
 from serving.local_server import config_files
 
 
-def read_credentials(ssl_config: str | os.PathLike) -> grpc.ServerCredentials:
+def read_credentials(ssl_config: str | os.PathLike[str]) -> grpc.ServerCredentials:
     """Reads an SSLConfig, which holds the contents of PEM files, not their names.
 
     Raises:

@@ -94,7 +94,7 @@ class Models:
                 f"{{{''.join(f'{one}, ' for one in failed)}}}",
             )
 
-    def reload_file(self, path: str | os.PathLike) -> None:
+    def reload_file(self, path: str | os.PathLike[str]) -> None:
         """Reads a models.config once more; one that cannot be used is logged and ignored."""
         try:
             self.reload(models_config.read(path))

@@ -48,7 +48,7 @@ def wanted_versions(policy: Any, versions: Collection[int]) -> set[int]:
     return set(sorted(versions)[-max(policy.latest.num_versions, 1) :])
 
 
-def read(models_config: str | os.PathLike) -> Any:
+def read(models_config: str | os.PathLike[str]) -> Any:
     """Reads a models.config.
 
     Returns:
@@ -117,7 +117,7 @@ def _check_platform(model: Any, known: Collection[str]) -> None:
     raise _invalid(f"Model {model.name} requests unsupported platform {model.model_platform}")
 
 
-def folders_of(export: str | os.PathLike) -> list[ModelSettings]:
+def folders_of(export: str | os.PathLike[str]) -> list[ModelSettings]:
     """Returns every model of an export directory, served in its highest version.
 
     Raises:
@@ -141,7 +141,7 @@ def folders_of(export: str | os.PathLike) -> list[ModelSettings]:
     return models
 
 
-def version_folders(base_path: str | os.PathLike) -> dict[int, pathlib.Path]:
+def version_folders(base_path: str | os.PathLike[str]) -> dict[int, pathlib.Path]:
     """Returns the folders below `base_path` whose whole name is a number, by that number.
 
     Raises:

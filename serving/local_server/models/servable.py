@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import message as protobuf_message
 from grpc import StatusCode
+from numpy.typing import NDArray
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -79,7 +80,7 @@ class Servable:
         *,
         outputs: Iterable[str] = (),
         deadline: float = math.inf,
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, NDArray[Any]]:
         """Runs a signature.
 
         Args:
@@ -106,7 +107,7 @@ class Servable:
         wanted = _check_filter(signature, list(outputs))
         _check_dtypes(signature, arrays)
 
-        def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        def run(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             return self._run(name, arrays, wanted)
 
         if self._batcher is None:
@@ -115,8 +116,8 @@ class Servable:
         return self._batcher.run(key, run, arrays, deadline=deadline)
 
     def _run(
-        self, name: str, arrays: Mapping[str, np.ndarray], wanted: Iterable[str]
-    ) -> dict[str, np.ndarray]:
+        self, name: str, arrays: Mapping[str, NDArray[Any]], wanted: Iterable[str]
+    ) -> dict[str, NDArray[Any]]:
         begun = time.perf_counter()
         try:
             constants = {key: tf.constant(array) for key, array in arrays.items()}
@@ -241,7 +242,7 @@ def _check_count(signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, An
 
 def _decode(
     signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
+) -> dict[str, NDArray[Any]]:
     arrays = {}
     for name in sorted(signature.inputs):
         if name in inputs:
@@ -282,7 +283,9 @@ def _check_filter(signature: meta_graph_pb2.SignatureDef, outputs: list[str]) ->
     return outputs or sorted(signature.outputs)
 
 
-def _check_dtypes(signature: meta_graph_pb2.SignatureDef, arrays: Mapping[str, np.ndarray]) -> None:
+def _check_dtypes(
+    signature: meta_graph_pb2.SignatureDef, arrays: Mapping[str, NDArray[Any]]
+) -> None:
     for place, (name, array) in enumerate(sorted(arrays.items())):
         wanted, got = signature.inputs[name].dtype, tensors.enum_of(array)
         if wanted != got:
