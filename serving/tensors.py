@@ -15,7 +15,7 @@ from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from mmrec_tf.exporting import request_examples as examples
 
-# DataType -> (NumPy dtype, the typed field that carries it).
+# DataType -> (NumPy dtype, its typed field).
 _FIELDS: dict[int, tuple[Any, str]] = {
     types_pb2.DT_FLOAT: (np.float32, "float_val"),
     types_pb2.DT_DOUBLE: (np.float64, "double_val"),
@@ -130,8 +130,8 @@ def to_proto(array: NDArray[Any], *, packed: bool = False) -> tensor_pb2.TensorP
 def from_proto(proto: tensor_pb2.TensorProto) -> NDArray[Any]:
     """Decodes a TensorProto of either encoding.
 
-    Too few typed values are filled up with the last one, as TensorFlow does: one value stands for
-    the whole tensor.
+    If there are too few typed values, the last one is repeated, as in TensorFlow: one value stands
+    for the whole tensor.
 
     Returns:
       An array, never read-only; strings as an object array of bytes.

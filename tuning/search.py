@@ -2,7 +2,7 @@
 
     python -m tuning.search --dataset work/toy --trials 20 --out work/search
 
-An interrupted search goes on when the same command is given again.
+To resume an interrupted search, give the same command again.
 """
 
 import argparse
@@ -51,18 +51,18 @@ def search(
     trial: Trial | None = None,
     report: Callable[[str], None] = print,
 ) -> mm.Config:
-    """Runs a search, or goes on with the one that `out` holds.
+    """Runs a search, or resumes the one in `out`.
 
     Args:
       dataset_path: a dataset directory; its test split is not read.
       config: where the search starts; `config.training.monitor` on the valid split is maximized.
-      out: receives `best_config.json` and `trials.csv`, both renewed after every trial.
+      out: receives `best_config.json` and `trials.csv`, both rewritten after every trial.
       space: the settings to vary, as in `tuning.space`; None for `default_space(config)`.
       strategy: "random", "bayesian" (Gaussian process, upper confidence bound; Snoek et al. 2012)
         or "hyperband" (Li et al. 2018).
       trials: how many to run at most; None for 20, or as many as one round of Hyperband takes.
       max_epochs: epochs of a trial at most; None for `config.training.epochs`. Hyperband gives
-        most trials fewer, and trains those that it promotes again from the start.
+        most trials fewer, and trains the promoted ones again from scratch.
       seed: of the search. The seed of the models is `config.training.seed`.
       trial: config -> score, higher is better; None trains a retrieval model.
       report: receives one line per trial.
@@ -101,7 +101,7 @@ def search(
         },
     )
     try:
-        # KerasTuner announces on stdout that it resumes, and cannot be told not to.
+        # KerasTuner prints to stdout when it resumes, and has no option to turn that off.
         with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
             tuner = _Tuner(oracle, config, out, trial=trial, report=report)
     except ValueError as error:
@@ -110,21 +110,21 @@ def search(
             "Remove that folder to start again."
         ) from error
     with warnings.catch_warnings():
-        # The Gaussian process of a Bayesian search finds few points hard to fit, and says so often.
+        # The Gaussian process of a Bayesian search warns often when there are few points to fit.
         warnings.filterwarnings("ignore", module="sklearn.gaussian_process")
         tuner.search(verbose=0)
     return tuner.finish()
 
 
 def valid_score(dataset: mm.Dataset, config: mm.Config) -> float:
-    """Trains a retrieval model; its best `training.monitor` on the valid split.
+    """Trains a retrieval model and returns its best `training.monitor` on the valid split.
 
     Raises:
       MmrecError: whatever the model or its training refuses.
     """
     import tensorflow as tf
 
-    # A search builds model after model in one process; Keras keeps the graphs of all until told.
+    # A search builds many models in one process, and Keras keeps all their graphs until told.
     tf.keras.backend.clear_session()
     gc.collect()
     model = mm.RetrievalModel(config, dataset.schema)
@@ -181,7 +181,7 @@ class _Tuner(base_tuner.BaseTuner):
             else f"failed: {_reason(trial)}"
         )
         self._report(f"trial {done}{of}: {result} in {self._seconds:.0f} s, {settings}")
-        # With nothing to show for it, a third failure says that the next would fail as well.
+        # If the first three all fail, the next would most likely fail as well.
         if best is None and done >= 3:
             self._no_trial_completed()
 

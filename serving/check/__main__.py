@@ -47,7 +47,7 @@ def _checks(options: argparse.Namespace) -> Iterator[Check]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints a line a check; returns the exit status."""
+    """Prints one line per check; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.address and (options.rest_address or connection(options)["tls"]):

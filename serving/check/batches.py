@@ -1,4 +1,4 @@
-"""What `serving.check` asks: an export's examples, and their rows in other company."""
+"""The requests of `serving.check`: an export's examples, and their rows mixed with other rows."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ _MOST_ROWS = 8
 
 
 def for_default(examples: Examples, signatures: "Mapping[str, Signature]") -> list[Example]:
-    """serving_default is another signature under a second name, so that one's examples hold."""
+    """serving_default is a second name of another signature, so the examples of that one apply."""
     asked = {request.signature for request in examples.requests}
     if DEFAULT in asked or DEFAULT not in signatures:
         return []
@@ -35,7 +35,7 @@ def pools(requests: list[Example]) -> list[list[Tensors]]:
     """Groups the examples' rows by shape, as only those of one shape fit into one batch.
 
     Each group also gets a row of empty strings and zeros, an absent item or user, so that no row
-    has only neighbors like itself.
+    is only with rows like itself.
     """
     found: dict[tuple[Any, ...], list[Tensors]] = {}
     for request in requests:

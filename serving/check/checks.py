@@ -3,10 +3,10 @@
     python -m serving.check EXPORT --address localhost:8500 --rest-address localhost:8501
     python -m serving.check EXPORT                      # starts serving.local_server itself
 
-Replays the examples that lie in each servable's newest version and compares the answers; then
-asks for what TensorFlow Serving, its batching and its REST interface need of a model: a default
-signature, a free first dimension everywhere, rows that do not depend on their neighbors, any
-number of rows, finite numbers in types that have a JSON form, warm-up records, no op of others.
+Replays the examples stored in each servable's newest version and compares the answers. Then checks
+what TensorFlow Serving, its batching and its REST interface need of a model: a default signature, a
+free first dimension everywhere, rows that do not depend on each other, any number of rows, finite
+numbers of types that have a JSON form, warm-up records, and no custom ops.
 """
 
 import os
@@ -40,7 +40,7 @@ _REST_DTYPES = (
 
 
 class Check(NamedTuple):
-    """One thing that was looked at; `problem` is empty where all is well."""
+    """The result of one check; `problem` is empty if it passed."""
 
     name: str
     problem: str
@@ -176,7 +176,7 @@ class _Model:
     def _check_rows(
         self, signature: str, requests: list[Example], examples: Examples
     ) -> Iterator[Check]:
-        """Rows asked one by one must answer as they do in any batch, whoever else is in it."""
+        """A row must get the same answer alone as in any batch, whatever the other rows are."""
         for place, rows in enumerate(pools(requests), start=1):
             where = f"{signature}: group {place}, {len(rows)} different rows"
             singles: list[Tensors] = []

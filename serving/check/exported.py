@@ -1,4 +1,4 @@
-"""What lies in an export directory."""
+"""The versions in an export directory."""
 
 import os
 import pathlib
@@ -12,7 +12,7 @@ def newest_versions(export: str | os.PathLike[str]) -> dict[str, tuple[int, path
     Raises:
       ServingError: when there is none.
     """
-    # It brings TensorFlow, which --help need not wait for.
+    # Imported here because loading TensorFlow would delay --help.
     from serving.local_server.models.models_config import version_folders
 
     root = pathlib.Path(export)

@@ -1,4 +1,4 @@
-"""One prediction over TensorFlow Serving's REST interface, as `serving.check` asks for it."""
+"""One prediction over TensorFlow Serving's REST interface, for `serving.check`."""
 
 import base64
 import http.client
@@ -85,7 +85,7 @@ def _post(address: str, path: str, body: str, timeout_seconds: float) -> dict[st
 def _to_json(array: NDArray[Any]) -> Any:
     if array.dtype != object:
         return array.tolist()
-    # Any bytes may be in a string, a picture's as well as a word's; base64 carries them all.
+    # A string may hold any bytes, such as a picture's; base64 carries them all.
     packed = np.empty(array.shape, dtype=object)
     for place, value in np.ndenumerate(array):
         packed[place] = {"b64": base64.b64encode(value).decode("ascii")}
@@ -94,7 +94,7 @@ def _to_json(array: NDArray[Any]) -> Any:
 
 def _from_json(name: str, values: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.kind == "b":
-        # NumPy takes anything for a truth; a text or a number is none here.
+        # NumPy converts anything to a boolean; texts and numbers are refused here.
         found = np.array(values)
         if found.size and found.dtype != dtype:
             raise ValueError(f"{name}: wanted true and false; got {found.dtype}")

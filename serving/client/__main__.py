@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(given: str | None) -> int:
-    """Since 1970 UTC; 0 for None, a time that is not known."""
+    """Seconds since 1970 UTC; 0 for None, an unknown time."""
     if given is None:
         return 0
     try:
@@ -222,7 +222,7 @@ def _client(options: argparse.Namespace) -> Client:
 
 
 def _doubtful(options: argparse.Namespace) -> list[str]:
-    """What came and might not be readable; words always are."""
+    """The names of sent content that may be unreadable; text never is."""
     named = [name for name in ("image", "audio") if getattr(options, name, None)]
     return named + [name for name, _ in _vector_files(getattr(options, "vector", []))]
 
@@ -234,7 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     content = [getattr(options, name, None) for name in ("text", "image", "audio", "vector")]
     if options.command in ENCODER_COMMANDS and not any(content):
         parser.error("give at least one of --text, --image, --audio and --vector")
-    # Set before TensorFlow is imported: its start-up notes are of no use to who asks once.
+    # Set before TensorFlow is imported, as its start-up notes are of no use here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     return run_command(lambda: _ask(options), name="serving.client")

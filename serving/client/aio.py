@@ -1,4 +1,4 @@
-"""The client for an event loop."""
+"""The asyncio client."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class AsyncClient(BaseClient):
-    """Asks as `Client` does, with the same arguments, from coroutines.
+    """The methods of `Client`, with the same arguments, as coroutines.
 
-    It is made in a coroutine, as its channel belongs to the event loop.
+    Create it inside a coroutine, because its channel belongs to the event loop.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""What a server answers, as named tuples."""
+"""The answers of a server, as named tuples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ __all__ = [
 
 
 class Ranking(NamedTuple):
-    """What is said of given items, in the order given.
+    """Scores of given items, in the order given.
 
     Attributes:
       item_id: object[batch, candidate] of str; "" where a row had fewer candidates.
@@ -36,13 +36,13 @@ class Ranking(NamedTuple):
 
 
 class UserEmbeddings(NamedTuple):
-    """Where users lie.
+    """Embeddings of users.
 
     Attributes:
-      embedding: <float32>[batch, dim], of unit length; its dot product with an item's is what
-        retrieval goes by.
-      known: <bool>[batch]; False where nothing is known of the user, so that the embedding says
-        nothing.
+      embedding: <float32>[batch, dim], of unit length; its dot product with an item's is
+        the retrieval score.
+      known: <bool>[batch]; False where nothing is known about the user, so that the embedding is
+        meaningless.
     """
 
     embedding: NDArray[Any]
@@ -50,18 +50,18 @@ class UserEmbeddings(NamedTuple):
 
 
 class ItemEmbeddings(NamedTuple):
-    """Where items lie, and how much each modality counted.
+    """Embeddings of items, and how much each modality counted.
 
-    Modalities stand in the order of the model card (`assets.extra/model_card.json`), which a
-    server does not tell.
+    Modalities are in the order of the model card (`assets.extra/model_card.json`), which the
+    server does not report.
 
     Attributes:
       embedding: <float32>[batch, dim].
       weights: <float32>[batch, modality].
-      present: <bool>[batch, modality], which came and could be read; None from an export that
-        does not say.
-      unreadable: <bool>[batch, modality], which came and could not be read, so that they count as
-        absent; None likewise.
+      present: <bool>[batch, modality], which were sent and could be read; None from an export
+        that does not say.
+      unreadable: <bool>[batch, modality], which were sent but could not be read, so that they
+        count as absent; None likewise.
     """
 
     embedding: NDArray[Any]
@@ -71,10 +71,10 @@ class ItemEmbeddings(NamedTuple):
 
 
 class FoundItems(NamedTuple):
-    """Items near to some content.
+    """Items similar to some content.
 
     Attributes:
-      item_id: object[batch, k] of str, the nearest first; "" for none, as where there was nothing
+      item_id: object[batch, k] of str, the nearest first; "" for none, as when there was nothing
         to search by.
       score: <float32>[batch, k], the cosine; -1e9 for none.
       unreadable: <bool>[batch, modality], as in `ItemEmbeddings`.
@@ -86,7 +86,7 @@ class FoundItems(NamedTuple):
 
 
 def output(outputs: Mapping[str, NDArray[Any]], name: str, signature: str) -> NDArray[Any]:
-    """One output of an answer, which has to be there."""
+    """One output of an answer, which must be there."""
     if name not in outputs:
         raise ServingError(
             f"{signature}: wanted an output {name}; the model answered with "

@@ -1,4 +1,4 @@
-"""What a caller hands over, checked, as arrays that a request can carry."""
+"""The caller's arguments, checked and turned into arrays for a request."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ def blank(rows: int, spec: "TensorSpec") -> NDArray[Any]:
 
 
 def user_inputs(user_id: Sequence[str], **lists: Lists | None) -> dict[str, NDArray[Any]]:
-    """Who asks, and lists of ids or categories for each; all lists empty where None."""
+    """Users, and lists of ids or categories for each; empty lists for None."""
     users = strings("user_id", user_id)
     inputs = {"user_id": users}
     for name, given in lists.items():
@@ -52,7 +52,7 @@ def user_inputs(user_id: Sequence[str], **lists: Lists | None) -> dict[str, NDAr
 
 
 def times(values: Sequence[int] | None, num_rows: int) -> NDArray[Any]:
-    """When each asks, <int64>[batch]; 0 for None, a time that is not known."""
+    """The time of each request, <int64>[batch]; 0 for None, an unknown time."""
     values = [0] * num_rows if values is None else values
     if len(values) != num_rows:
         raise ConfigError(f"time: wanted {num_rows}, one a user; got {len(values)}.")
@@ -76,7 +76,7 @@ def rows_of(name: str, values: Lists, num_rows: int) -> list[NDArray[Any]]:
 
 
 def padded(rows: list[NDArray[Any]], width: int) -> NDArray[Any]:
-    """<string>[batch, width], filled up with ""."""
+    """<string>[batch, width], padded with ""."""
     table = np.full((len(rows), width), b"", dtype=object)
     for place, row in enumerate(rows):
         table[place, : len(row)] = row

@@ -1,4 +1,4 @@
-"""What the models of an export are asked, and how their answers are read; for both clients."""
+"""The requests to the models of an export and how to read their answers, for both clients."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -93,12 +93,12 @@ class Questions:
         inputs["time"] = times(time, len(user_id))
         rows = rows_of("item_id", item_id, len(user_id))
         width = max(map(len, rows), default=0)
-        # A server that batches cannot widen what has no element to be filled up with.
+        # A server that batches cannot pad a tensor without elements.
         inputs["item_id"] = padded(rows, max(width, 1))
         outputs = yield from self._calls.predict(self._recommender, inputs, signature="rank")
         parts = {}
         for name in ("score", "probability"):
-            # A server that batches may have widened this request to its widest neighbor.
+            # A server that batches may have padded this request to the widest one in its batch.
             parts[name] = np.array(output(outputs, name, "rank"))[:, :width]
             for place, row in enumerate(rows):
                 parts[name][place, len(row) :] = np.nan
@@ -192,7 +192,7 @@ class Questions:
 def content_inputs(
     signature: str, given: Mapping[str, Any], specs: Mapping[str, TensorSpec]
 ) -> dict[str, NDArray[Any]]:
-    """Fills in what is absent: the model has an input for each of its modalities, no more."""
+    """Fills in absent content, as every modality's input must be sent; refuses unknown ones."""
     unknown = [name for name in given if name not in specs]
     if unknown:
         raise ConfigError(

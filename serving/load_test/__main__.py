@@ -1,12 +1,12 @@
-"""Asks a server again and again, and says how it took that.
+"""Sends requests to a server for a while and reports latencies and errors.
 
     python -m serving.load_test --export EXPORT --mode closed --concurrency 8 --seconds 10
     python -m serving.load_test --export EXPORT --mode open --rate 200
 
-A closed loop sends a request when an answer has come: it finds how much a server can do. An open
-loop sends them at random times (a Poisson process), whether or not the server keeps up: it finds
-what users wait for at some rate. There a latency counts from the time when a request was due, so
-that requests which had to wait for others do not look faster than they were.
+A closed loop sends the next request after an answer, which shows how much a server can do. An open
+loop sends requests at random times (a Poisson process), whether or not the server keeps up, which
+shows how long users wait at a given rate. There, latency is measured from when a request was due,
+so requests that had to wait for others do not look faster than they were.
 """
 
 import argparse
@@ -43,9 +43,8 @@ def example_requests(
       path: the file, in the form of `mmrec_tf.exporting.request_examples`.
       model: the name under which it is served; None for the one in the file.
       signatures: of which the examples are taken; none for the first one's.
-      rows: of each request: as many requests are made of an example as it has rows, each with
-        another one first, and rows come again where there are too few. None for the examples as
-        they are.
+      rows: of each request. An example gives as many requests as it has rows, each starting with
+        another row; rows are repeated if there are too few. None for the examples as they are.
 
     Raises:
       ExportError: when the file is missing or damaged.
@@ -85,7 +84,7 @@ def _with_rows(example: Example, rows: int | None) -> list[dict[str, NDArray[Any
 
 
 def lines(report: "Report") -> list[str]:
-    """What the command prints, a line each."""
+    """The lines that the command prints."""
     answered = report.codes.get("OK", 0)
     latency = "  ".join(f"{name} {value:.2f}" for name, value in report.latency_ms.items())
     codes = "  ".join(f"{code} {count}" for code, count in report.codes.items())
@@ -164,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _load(options: argparse.Namespace) -> int:
-    # TensorFlow's protocol buffers come in here, so that --help does not wait for them.
+    # Imported here because TensorFlow's protocol buffers would delay --help.
     from serving.load_test.load import run
 
     report = run(

@@ -1,6 +1,6 @@
 """Requests merged into one batch, and its outputs cut into theirs.
 
-Texts of the refusals, and what batches are filled up with, are TensorFlow Serving's.
+Error texts and padding are TensorFlow Serving's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +40,7 @@ def num_rows(arrays: Arrays) -> int:
 
 
 def cut(size: int, free: int, most: int) -> Iterator[int]:
-    """Gives the sizes of a request's pieces: first what an open batch still takes, then full ones.
+    """Returns the sizes of a request's pieces: first one for the open batch, then full batches.
 
     Args:
       size: rows of the request; 0 gives one piece of 0.
@@ -63,12 +63,12 @@ def merge(parts: Sequence[Arrays], *, size: int, pad: bool) -> dict[str, NDArray
 
     Args:
       parts: the inputs of each request, by name.
-      size: rows of the batch; it is filled up with the first row of the last request that has any.
-      pad: whether rows of different shape are filled up, with the first element of their own
+      size: rows of the batch; it is padded with the first row of the last request that has any.
+      pad: whether rows of different shape are padded, with the first element of their own
         request's tensor.
 
     Raises:
-      Refusal: when the rows have different shapes and are not filled up, or cannot be.
+      Refusal: when the rows have different shapes and are not padded, or cannot be.
     """
     return {name: _merge_one(name, [part[name] for part in parts], size, pad) for name in parts[0]}
 
@@ -105,7 +105,7 @@ def _padded(array: NDArray[Any], longest: NDArray[Any]) -> NDArray[Any]:
 
 
 def split(outputs: Arrays, sizes: Sequence[int], merged: Arrays) -> list[dict[str, NDArray[Any]]]:
-    """Cuts the outputs of a batch into those of its requests.
+    """Splits the outputs of a batch into those of its requests.
 
     Args:
       outputs: of the run, by name.

@@ -26,7 +26,7 @@ class ModelSettings(NamedTuple):
     """How one model is served.
 
     Attributes:
-      name: by which it is asked for.
+      name: the name in requests.
       base_path: the folder of its versions.
       policy: a ServableVersionPolicy; an empty one serves the highest version.
       labels: the version that each label stands for.
@@ -55,7 +55,7 @@ def read(models_config: str | os.PathLike[str]) -> Any:
       A ModelServerConfig, for `settings_of`.
 
     Raises:
-      ConfigError: when the file is none.
+      ConfigError: when the file is not a ModelServerConfig.
     """
     return config_files.read(models_config, "ModelServerConfig")
 
@@ -82,7 +82,7 @@ def settings_of(config: Any, *, known: Collection[str] = ()) -> list[ModelSettin
             raise _invalid(f"Illegal to list model {model.name} multiple times in config list")
         seen.add(model.name)
     for model in models:
-        # A URI is absolute, too, but there is no other file system here.
+        # A URI is absolute, too, but only local files are supported here.
         if not os.path.isabs(model.base_path):
             raise _invalid(
                 f"Expected model {model.name} to have an absolute path or URI; got "

@@ -1,7 +1,7 @@
 """One loaded version of a model: its signatures, its warm-up, and the checks before it runs.
 
-Order and texts of the refusals are TensorFlow Serving's, so that a client written against this
-server meets nothing new in production.
+The order and texts of errors are TensorFlow Serving's, so that a client written against this server
+finds nothing new in production.
 """
 
 import math
@@ -52,7 +52,7 @@ class Servable:
           version: the version's number.
           path: its folder, holding `saved_model.pb`.
           metrics: what counts loads and times runs.
-          batcher: what runs requests together; None for each by itself.
+          batcher: what runs requests together; None to run each by itself.
 
         Raises:
           Refusal: when the folder is no SavedModel, needs an op that is not registered here, or
@@ -88,7 +88,7 @@ class Servable:
           inputs: the tensors by public name, encoded or decoded.
           outputs: the names wanted; none for all.
           deadline: until when to wait for a batch, in seconds of `time.monotonic`. A run that has
-            begun goes on to its end.
+            started is finished.
 
         Returns:
           The outputs by public name; strings as object arrays of bytes.
@@ -151,7 +151,7 @@ class Servable:
             if kind != "predict_log":
                 raise Refusal(StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
             request = log.predict_log.request
-            # The record's model name and version do not count: it warms the version it lies in.
+            # The record's model name and version are ignored: it warms up the version it is in.
             self.predict(
                 request.model_spec.signature_name, request.inputs, outputs=request.output_filter
             )
@@ -297,7 +297,7 @@ def _check_dtypes(
 
 
 def _refusal(error: tf.errors.OpError) -> Refusal:
-    """Takes off what eager execution adds to a message and a session does not."""
+    """Removes what eager execution adds to a message but a session does not."""
     text = error.message or str(error)
     text = re.sub(r"\AGraph execution error:\n\n", "", text)
     text = re.sub(r"\ADetected at node [^\n]*\n(?:.*\n)*?<stack traces unavailable>\n", "", text)

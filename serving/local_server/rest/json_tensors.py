@@ -1,4 +1,4 @@
-"""JSON <-> NumPy, as TensorFlow Serving's REST interface has it.
+"""JSON <-> NumPy, in the form of TensorFlow Serving's REST interface.
 
 A request is either in row form, `{"instances": [...]}`, or columnar, `{"inputs": ...}`, and its
 answer comes in the same form. Strings are JSON strings or `{"b64": "..."}`. Nothing of a request
@@ -137,7 +137,7 @@ def write_outputs(outputs: Mapping[str, NDArray[Any]], *, row: bool) -> bytes:
 
 
 def to_bytes(document: Any, *, indent: int = 4) -> bytes:
-    """Returns JSON as the server writes it; NaN and infinities stand bare in it."""
+    """Returns JSON as the server writes it, with bare NaN and infinities."""
     text = json.dumps(document, ensure_ascii=False, indent=indent)
     return text.encode("utf-8", "surrogateescape")
 
