@@ -38,7 +38,7 @@ import tensorflow_recommenders as tfrs
 from benchmarks.facts import facts
 from mmrec_tf.evaluation.metrics import retrieval_metrics
 from mmrec_tf.records import DatasetWriter
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 from mmrec_tf.schema import Schema
 
 KS = (1, 5, 10, 50, 100)

@@ -15,7 +15,7 @@ import time
 import mmrec_tf as mm  # isort: skip  (chooses Keras 2 before TensorFlow is imported)
 
 from benchmarks.facts import facts
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 from mmrec_tf.runs.ablation import trained_run
 from mmrec_tf.runs.evaluate import evaluate_run
 

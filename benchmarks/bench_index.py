@@ -41,7 +41,7 @@ import tensorflow_recommenders as tfrs
 
 from benchmarks.facts import facts
 from mmrec_tf.records import DatasetWriter
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 from mmrec_tf.retrieval.index import ExactIndex, ScannIndex, build_index, recall
 from mmrec_tf.schema import ModalitySpec, Schema
 from mmrec_tf.training.fit import train

@@ -23,7 +23,7 @@ from mmrec_tf.config import Config
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.evaluation.evaluate import evaluate_users
 from mmrec_tf.evaluation.metrics import mean_metrics, paired_bootstrap
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 from mmrec_tf.runs.ablation import trained_run
 
 KS = (10, 20)

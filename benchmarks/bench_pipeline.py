@@ -34,7 +34,7 @@ import tensorflow as tf
 
 from benchmarks.facts import facts
 from mmrec_tf.encoders.cache import encode, forward
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 from mmrec_tf.retrieval.memory_estimate import estimate
 from mmrec_tf.retrieval.model import make_encoders
 from mmrec_tf.training.optimizer import build_optimizer

@@ -34,7 +34,7 @@ from benchmarks.facts import facts
 from data.items.shards import runner
 from data.sources import media_folder
 from mmrec_tf.media import text
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 
 ROOT = pathlib.Path(__file__).parents[1]
 ROUNDS = 3

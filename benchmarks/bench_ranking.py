@@ -28,7 +28,7 @@ from mmrec_tf.evaluation.metrics import (
 from mmrec_tf.ranking.model import RankingModel
 from mmrec_tf.recommender.funnel import collect, evaluate_ranking, fit_calibration
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 from mmrec_tf.runs.ablation import trained_run
 from mmrec_tf.runs.run import Run, load_weights, save_weights
 from mmrec_tf.training.fit import train

@@ -31,7 +31,7 @@ import tensorflow as tf
 
 from benchmarks.facts import facts
 from mmrec_tf.records import DatasetWriter
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 from mmrec_tf.schema import FeatureSpec, ModalitySpec, Schema
 
 K = 10

@@ -37,7 +37,7 @@ from data.prepare import main as prepare
 from mmrec_tf.exporting.servables import EncoderServable
 from mmrec_tf.media.audio import prepare as prepare_sound
 from mmrec_tf.media.image import prepare as prepare_picture
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 from mmrec_tf.runs.train import train_run
 
 K = 10

@@ -44,7 +44,7 @@ from benchmarks.bench_recommend import build, write_dataset
 from benchmarks.facts import ROOT, facts
 from mmrec_tf.exporting.request_examples import Example, examples_path, read_examples
 from mmrec_tf.exporting.verify import predict_request
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 from serving import tensors
 
 NUM_ITEMS = 100_000

@@ -32,7 +32,7 @@ import tensorflow_recommenders as tfrs
 
 from benchmarks.facts import facts
 from mmrec_tf.records import DatasetWriter
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 from mmrec_tf.schema import Schema
 from mmrec_tf.training.optimizer import build_optimizer
 

@@ -20,7 +20,7 @@ import PIL.Image
 from benchmarks.facts import facts
 from mmrec_tf.errors import MediaError
 from mmrec_tf.media import audio, image
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 
 DECODERS = (
     "opencv_imdecode",

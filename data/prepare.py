@@ -8,7 +8,7 @@ from typing import Any
 
 from data.items.shards import ItemShards, runner
 from data.sources import amazon, features, media_folder, microlens, movielens, synthetic
-from mmrec_tf.errors import ConfigError, MmrecError
+from mmrec_tf.errors import run_command
 
 # Each has `add_arguments(parser)`, `from_arguments(arguments)` and `prepare(options, out, ...)`.
 SOURCES = {
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None, *, run_others: RunOthers | None = No
         does not know go to it.
 
     Returns:
-      0; 2 for wrong usage, 1 for any other error of ours.
+      The exit status, as `mmrec_tf.errors.run_command` gives it.
     """
     parser = _parser(workers=run_others is None)
     arguments, others = parser.parse_known_args(argv)
@@ -46,18 +46,16 @@ def main(argv: Sequence[str] | None = None, *, run_others: RunOthers | None = No
         else:
             run_others(shards, options=others)
 
-    try:
+    def prepare() -> None:
         manifest = source.prepare(
             source.from_arguments(arguments),
             arguments.out,
             overwrite=arguments.overwrite,
             run=run,
         )
-    except MmrecError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    print(_summary(manifest, arguments.out))
-    return 0
+        print(_summary(manifest, arguments.out))
+
+    return run_command(prepare)
 
 
 def _summary(manifest: dict[str, Any], out: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import mmrec_tf
 from mmrec_tf.config import Config, load_config
-from mmrec_tf.errors import ConfigError, MmrecError
+from mmrec_tf.errors import ConfigError, run_command
 from mmrec_tf.reporting import tables
 
 
@@ -283,17 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # of this command.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     parsed = build_parser().parse_args(arguments)
-    try:
-        parsed.call(parsed)
-    except MmrecError as error:
-        print(f"{type(error).__name__}: {error}".replace("\n", " "), file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    except OSError as error:
-        print(f"{error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return run_command(lambda: parsed.call(parsed))
 
 
 if __name__ == "__main__":

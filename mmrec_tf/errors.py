@@ -9,8 +9,14 @@
     +-- ExportError       an export that failed its own checks
     +-- ServingError      a server that is missing, or that refused a request
 
-Every message says what was wanted, what came, and what to do.
+Every message says what was wanted, what came, and what to do. `run_command` turns an error into
+what a command prints and the status with which it exits; `did_you_mean` ends a message about an
+unknown name.
 """
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
 
 
 class MmrecError(Exception):
@@ -51,3 +57,50 @@ class ExportError(MmrecError):
 
 class ServingError(MmrecError):
     """A server that is missing, or that refused a request."""
+
+
+def run_command(function: Callable[[], int | None], *, name: str | None = None) -> int:
+    """Calls what a command does, and turns an error into one line on stderr.
+
+    Args:
+      function: returns the exit status; None for 0.
+      name: what the line begins with, such as "serving.check"; None for the error's class; "" for
+        the message alone.
+
+    Returns:
+      The status of `function`; 2 after a ConfigError, 1 after another MmrecError or an error of
+      the system, such as a missing file or a full disk; 130 when it was interrupted. All other
+      errors are bugs, and are raised.
+    """
+    try:
+        return function() or 0
+    except MmrecError as error:
+        head = type(error).__name__ if name is None else name
+        lines = [line.strip() for line in str(error).splitlines()]
+        print(": ".join(filter(None, (head, " ".join(filter(None, lines))))), file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except OSError as error:
+        parts = (name or "", str(error.filename or ""), error.strerror or str(error))
+        print(": ".join(filter(None, parts)), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = None) -> str:
+    """The end of a message about an unknown name.
+
+    Args:
+      name: what was asked for.
+      known: what could have been asked for.
+      otherwise: how the message ends where nothing is near; None to list all that is known.
+
+    Returns:
+      Such as "; did you mean 'num_mels'?", whatever the case of the letters.
+    """
+    known = list(known)
+    lower = {other.lower(): other for other in reversed(known)}
+    near = difflib.get_close_matches(name.lower(), lower, n=1)
+    if near:
+        return f"; did you mean {lower[near[0]]!r}?"
+    return f"; known: {', '.join(known)}." if otherwise is None else otherwise

@@ -10,11 +10,12 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from numpy.typing import NDArray
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from mmrec_tf.exporting import request_examples as examples
 
-# DataType -> (NumPy dtype, the typed field that carries it).
+# DataType -> (NumPy dtype, its typed field).
 _FIELDS: dict[int, tuple[Any, str]] = {
     types_pb2.DT_FLOAT: (np.float32, "float_val"),
     types_pb2.DT_DOUBLE: (np.float64, "double_val"),
@@ -56,10 +57,10 @@ _MOST_ELEMENTS = 2**26
 
 def type_name(enum: int) -> str:
     """Returns the name that TensorFlow's messages use: `float`, `double`, `half`, `string`..."""
-    return types_pb2.DataType.Name(enum).removeprefix("DT_").lower()
+    return str(types_pb2.DataType.Name(enum)).removeprefix("DT_").lower()
 
 
-def numpy_dtype(enum: int) -> np.dtype:
+def numpy_dtype(enum: int) -> np.dtype[Any]:
     """Returns the NumPy dtype of a DataType; object for strings.
 
     Raises:
@@ -70,7 +71,7 @@ def numpy_dtype(enum: int) -> np.dtype:
     return np.dtype(_FIELDS[enum][0])
 
 
-def enum_of(array: np.ndarray) -> int:
+def enum_of(array: NDArray[Any]) -> int:
     """Returns the DataType of an array; object arrays are strings.
 
     Raises:
@@ -82,7 +83,7 @@ def enum_of(array: np.ndarray) -> int:
         raise ValueError(f"arrays of {array.dtype} are not supported") from None
 
 
-def as_array(value: Any) -> np.ndarray:
+def as_array(value: Any) -> NDArray[Any]:
     """Makes an array of a caller's value as `tf.constant` would: float32 and strings of bytes.
 
     Args:
@@ -98,7 +99,7 @@ def as_array(value: Any) -> np.ndarray:
     return array
 
 
-def to_proto(array: np.ndarray, *, packed: bool = False) -> tensor_pb2.TensorProto:
+def to_proto(array: NDArray[Any], *, packed: bool = False) -> tensor_pb2.TensorProto:
     """Encodes an array.
 
     Args:
@@ -126,11 +127,11 @@ def to_proto(array: np.ndarray, *, packed: bool = False) -> tensor_pb2.TensorPro
     return proto
 
 
-def from_proto(proto: tensor_pb2.TensorProto) -> np.ndarray:
+def from_proto(proto: tensor_pb2.TensorProto) -> NDArray[Any]:
     """Decodes a TensorProto of either encoding.
 
-    Too few typed values are filled up with the last one, as TensorFlow does: one value stands for
-    the whole tensor.
+    If there are too few typed values, the last one is repeated, as in TensorFlow: one value stands
+    for the whole tensor.
 
     Returns:
       An array, never read-only; strings as an object array of bytes.
@@ -155,7 +156,7 @@ def from_proto(proto: tensor_pb2.TensorProto) -> np.ndarray:
     return _unpack_values(proto, dtype, count).reshape(shape)
 
 
-def _unpack_values(proto: tensor_pb2.TensorProto, dtype: np.dtype, count: int) -> np.ndarray:
+def _unpack_values(proto: tensor_pb2.TensorProto, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     field = _FIELDS[proto.dtype][1]
     values = getattr(proto, field)[:count]
     array = np.empty(count, dtype=dtype)
@@ -175,7 +176,7 @@ def _unpack_values(proto: tensor_pb2.TensorProto, dtype: np.dtype, count: int) -
     return array
 
 
-def _unpack_strings(content: bytes, count: int) -> np.ndarray:
+def _unpack_strings(content: bytes, count: int) -> NDArray[Any]:
     """Reads TensorFlow's packed strings: all lengths as varints, then all bytes."""
     lengths, place = [], 0
     for _ in range(count):

@@ -2,8 +2,8 @@
 
 import os
 
-# Both before keras_tuner, which imports TensorFlow: its start-up lines say nothing to a user of
-# this program, and mmrec_tf chooses Keras 2.
+# Both before keras_tuner, which imports TensorFlow: its start-up lines are noise to the user, and
+# mmrec_tf chooses Keras 2.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import mmrec_tf  # noqa: F401

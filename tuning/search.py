@@ -2,7 +2,7 @@
 
     python -m tuning.search --dataset work/toy --trials 20 --out work/search
 
-An interrupted search goes on when the same command is given again.
+To resume an interrupted search, give the same command again.
 """
 
 import argparse
@@ -18,13 +18,14 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import keras_tuner
 from keras_tuner.engine import base_tuner
 
 import mmrec_tf as mm
-from mmrec_tf.errors import ConfigError, MmrecError, TuningError
+from mmrec_tf.errors import ConfigError, TuningError, run_command
+from mmrec_tf.records.files import replace_file, write_json
 from tuning import space as spaces
 
 # Otherwise KerasTuner prints a traceback per failed trial; trials.csv has the reason, and
@@ -50,18 +51,18 @@ def search(
     trial: Trial | None = None,
     report: Callable[[str], None] = print,
 ) -> mm.Config:
-    """Runs a search, or goes on with the one that `out` holds.
+    """Runs a search, or resumes the one in `out`.
 
     Args:
       dataset_path: a dataset directory; its test split is not read.
       config: where the search starts; `config.training.monitor` on the valid split is maximized.
-      out: receives `best_config.json` and `trials.csv`, both renewed after every trial.
+      out: receives `best_config.json` and `trials.csv`, both rewritten after every trial.
       space: the settings to vary, as in `tuning.space`; None for `default_space(config)`.
       strategy: "random", "bayesian" (Gaussian process, upper confidence bound; Snoek et al. 2012)
         or "hyperband" (Li et al. 2018).
       trials: how many to run at most; None for 20, or as many as one round of Hyperband takes.
       max_epochs: epochs of a trial at most; None for `config.training.epochs`. Hyperband gives
-        most trials fewer, and trains those that it promotes again from the start.
+        most trials fewer, and trains the promoted ones again from scratch.
       seed: of the search. The seed of the models is `config.training.seed`.
       trial: config -> score, higher is better; None trains a retrieval model.
       report: receives one line per trial.
@@ -100,7 +101,7 @@ def search(
         },
     )
     try:
-        # KerasTuner announces on stdout that it resumes, and cannot be told not to.
+        # KerasTuner prints to stdout when it resumes, and has no option to turn that off.
         with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
             tuner = _Tuner(oracle, config, out, trial=trial, report=report)
     except ValueError as error:
@@ -109,26 +110,26 @@ def search(
             "Remove that folder to start again."
         ) from error
     with warnings.catch_warnings():
-        # The Gaussian process of a Bayesian search finds few points hard to fit, and says so often.
+        # The Gaussian process of a Bayesian search warns often when there are few points to fit.
         warnings.filterwarnings("ignore", module="sklearn.gaussian_process")
         tuner.search(verbose=0)
     return tuner.finish()
 
 
 def valid_score(dataset: mm.Dataset, config: mm.Config) -> float:
-    """Trains a retrieval model; its best `training.monitor` on the valid split.
+    """Trains a retrieval model and returns its best `training.monitor` on the valid split.
 
     Raises:
       MmrecError: whatever the model or its training refuses.
     """
     import tensorflow as tf
 
-    # A search builds model after model in one process; Keras keeps the graphs of all until told.
+    # A search builds many models in one process, and Keras keeps all their graphs until told.
     tf.keras.backend.clear_session()
     gc.collect()
     model = mm.RetrievalModel(config, dataset)
     history = mm.train(model, dataset)
-    return max(history.history[_objective(config)])
+    return float(max(history.history[_objective(config)]))
 
 
 class _Tuner(base_tuner.BaseTuner):
@@ -152,7 +153,7 @@ class _Tuner(base_tuner.BaseTuner):
         self._trial = trial
         self._report = report
 
-    def run_trial(self, trial, *args, **kwargs) -> dict[str, float]:
+    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         start = time.monotonic()
         try:
             score = float(self._trial(self._trial_config(trial)))
@@ -166,7 +167,7 @@ class _Tuner(base_tuner.BaseTuner):
             self._seconds = time.monotonic() - start
         return {self.oracle.objective.name: score}
 
-    def on_trial_end(self, trial) -> None:
+    def on_trial_end(self, trial: Any) -> None:
         super().on_trial_end(trial)
         self._write()
         trial = self.oracle.get_trial(trial.trial_id)
@@ -180,7 +181,7 @@ class _Tuner(base_tuner.BaseTuner):
             else f"failed: {_reason(trial)}"
         )
         self._report(f"trial {done}{of}: {result} in {self._seconds:.0f} s, {settings}")
-        # With nothing to show for it, a third failure says that the next would fail as well.
+        # If the first three all fail, the next would most likely fail as well.
         if best is None and done >= 3:
             self._no_trial_completed()
 
@@ -192,7 +193,7 @@ class _Tuner(base_tuner.BaseTuner):
         self._write()
         return self._trial_config(best)
 
-    def _trial_config(self, trial) -> mm.Config:
+    def _trial_config(self, trial: Any) -> mm.Config:
         settings = spaces.overrides(trial.hyperparameters.values)
         if "tuner/epochs" in trial.hyperparameters.values:
             settings["training.epochs"] = trial.hyperparameters.values["tuner/epochs"]
@@ -201,11 +202,11 @@ class _Tuner(base_tuner.BaseTuner):
     def _ended(self) -> list[Any]:
         return [self.oracle.get_trial(trial_id) for trial_id in self.oracle.end_order]
 
-    def _best(self):
+    def _best(self) -> Any:
         completed = [trial for trial in self._ended() if trial.status == "COMPLETED"]
         return max(completed, key=lambda trial: trial.score, default=None)
 
-    def _no_trial_completed(self):
+    def _no_trial_completed(self) -> NoReturn:
         ended = self._ended()
         reason = f"The last one: {_reason(ended[-1])}" if ended else "None was started."
         raise TuningError(
@@ -215,9 +216,12 @@ class _Tuner(base_tuner.BaseTuner):
     def _write(self) -> None:
         best = self._best()
         if best is not None:
-            _replace(self._out / "best_config.json", _json(self._trial_config(best).to_json()))
+            write_json(self._out / "best_config.json", self._trial_config(best).to_json())
         paths = [hp.name for hp in self.oracle.hyperparameters.space]
-        with _renamed(self._out / "trials.csv") as path, open(path, "w", newline="") as file:
+        with (
+            replace_file(self._out / "trials.csv") as path,
+            path.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(
                 ["trial", "status", self.oracle.objective.name, "epochs", *paths, "reason"]
@@ -277,11 +281,11 @@ def _objective(config: mm.Config) -> str:
     return f"valid_{config.training.monitor}"
 
 
-def _settings(trial) -> dict[str, Any]:
+def _settings(trial: Any) -> dict[str, Any]:
     return spaces.overrides(trial.hyperparameters.values)
 
 
-def _reason(trial) -> str:
+def _reason(trial: Any) -> str:
     """Why a trial failed: what `run_trial` said, the last line of the recorded traceback."""
     lines = (trial.message or "it gave no score").strip().splitlines()
     return lines[-1].removeprefix("keras_tuner.src.errors.FailedTrialError: ")
@@ -289,23 +293,6 @@ def _reason(trial) -> str:
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2) + "\n"
-
-
-@contextlib.contextmanager
-def _renamed(path: pathlib.Path):
-    """A path beside `path` that takes its place at the end, so no reader sees half a file."""
-    aside = path.with_name(path.name + ".partial")
-    yield aside
-    os.replace(aside, path)
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-    with _renamed(path) as aside:
-        aside.write_text(text, encoding="utf-8")
 
 
 def _same_search(path: pathlib.Path, wanted: Mapping[str, Any]) -> None:
@@ -320,7 +307,7 @@ def _same_search(path: pathlib.Path, wanted: Mapping[str, Any]) -> None:
                 "Choose another --out, or remove it to start again."
             )
     else:
-        _replace(path, _json(wanted))
+        write_json(path, wanted)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -345,8 +332,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-epochs", type=int, metavar="N", help="of one trial")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    return run_command(lambda: _search(options))
+
+
+def _search(options: argparse.Namespace) -> None:
+    config = mm.load_config(options.config) if options.config else mm.Config()
     try:
-        config = mm.load_config(options.config) if options.config else mm.Config()
         search(
             options.dataset,
             config.override(_assignments(options.set)),
@@ -357,15 +348,11 @@ def main(arguments: list[str] | None = None) -> int:
             max_epochs=options.max_epochs,
             seed=options.seed,
         )
-    except MmrecError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         print("interrupted; give the same command again to go on", file=sys.stderr)
-        return 130
+        raise
     best = pathlib.Path(options.out) / "best_config.json"
     print(f"mmrec-tf train --dataset {options.dataset} --config {best} --out RUN")
-    return 0
 
 
 def _assignments(texts: list[str]) -> dict[str, str]:

@@ -19,13 +19,13 @@ from mmrec_tf.errors import ConfigError
 
 Space = Mapping[str, Mapping[str, Any]]
 
-# The search sets the first itself; trials that differ in the second cannot be compared.
+# The search sets the first itself; trials with different monitors cannot be compared.
 _RESERVED = ("training.epochs", "training.monitor")
 _EXAMPLE = '{"float": [0.001, 0.1], "log": true}, {"int": [1, 4]} or {"choice": [32, 64]}'
 
 
 def default_space(config: Config) -> Space:
-    """What is worth varying first; what concerns content is left out of an id-only config."""
+    """The settings most worth varying; those of content are left out for an id-only config."""
     space: dict[str, Mapping[str, Any]] = {
         "training.learning_rate": {"float": [3e-4, 3e-2], "log": True},
         "training.weight_decay": {"float": [1e-6, 1e-2], "log": True},

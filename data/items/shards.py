@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from data.items import workers as processes
 from mmrec_tf.records import DatasetWriter, PreparedItem
+from mmrec_tf.records.files import write_json
 from mmrec_tf.records.items import num_shards, report_path, shard_of, write_shard
-from mmrec_tf.records.manifest import write_json
 
 _BUFFER_CHARACTERS = 1 << 20
 

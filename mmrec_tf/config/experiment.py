@@ -1,7 +1,6 @@
 """Settings of training, the whole experiment, and how it is read and changed."""
 
 import dataclasses
-import difflib
 import json
 import math
 import pathlib
@@ -21,7 +20,7 @@ from mmrec_tf.config.retrieval import (
     RetrievalConfig,
     UserConfig,
 )
-from mmrec_tf.errors import ConfigError
+from mmrec_tf.errors import ConfigError, did_you_mean
 
 DECAYS = ("none", "linear", "cosine")
 
@@ -189,9 +188,7 @@ def load_config(path: str | pathlib.Path) -> Config:
 def _field_type(cls, name: str, path: str):
     hints = typing.get_type_hints(cls)
     if name not in hints:
-        near = difflib.get_close_matches(name, hints, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(hints)}."
-        raise ConfigError(f"unknown setting {path}{hint}")
+        raise ConfigError(f"unknown setting {path}{did_you_mean(name, hints)}")
     return hints[name]
 
 

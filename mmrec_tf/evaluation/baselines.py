@@ -5,7 +5,6 @@ score(np.array([3, 7]))  # <float32>[2, item], higher is better
 rank_by(score, dataset, users, k=10)
 """
 
-import difflib
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -13,7 +12,7 @@ import scipy.linalg
 import scipy.sparse
 
 from mmrec_tf.dataset.directory import Dataset
-from mmrec_tf.errors import ConfigError
+from mmrec_tf.errors import ConfigError, did_you_mean
 from mmrec_tf.evaluation.metrics import ItemVectors, mean_metrics, retrieval_metrics, top_k
 
 # Users ranked at once: so many, or fewer, so that their scores stay below 128 MiB.
@@ -162,9 +161,7 @@ def baseline_names(names: Iterable[str]) -> list[str]:
     found: list[str] = []
     for name in names:
         if name != "all" and name not in BASELINES:
-            near = difflib.get_close_matches(name, BASELINES, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(BASELINES)}."
-            raise ConfigError(f"unknown baseline {name!r}{hint}")
+            raise ConfigError(f"unknown baseline {name!r}{did_you_mean(name, BASELINES)}")
         found += BASELINES if name == "all" else [name]
     return list(dict.fromkeys(found))
 

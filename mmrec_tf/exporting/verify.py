@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mmrec_tf.errors import ExportError, MmrecError
+from mmrec_tf.errors import ExportError, run_command
 from mmrec_tf.exporting.request_examples import Example, compare, examples_path, read_examples
 
 # In every TensorFlow wheel, but they call back into a Python process.
@@ -184,12 +184,8 @@ def main() -> int:
     )
     parser.add_argument("folder")
     parsed = parser.parse_args()
-    try:
-        print("\n".join(verify(parsed.folder)))
-    except MmrecError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    # The message alone: who exports a model puts its name before it.
+    return run_command(lambda: print("\n".join(verify(parsed.folder))), name="")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Which items have a category that a request asks for or turns down."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from mmrec_tf.errors import ConfigError
+from mmrec_tf.errors import ConfigError, did_you_mean
 from mmrec_tf.schema import FeatureSpec
 
 
@@ -44,8 +43,7 @@ class CategoryFilter(tf.Module):
         """
         for name in categories:
             if name and name not in self.names:
-                near = difflib.get_close_matches(name, self.names, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ", such as genre=comedy."
+                hint = did_you_mean(name, self.names, otherwise=", such as genre=comedy.")
                 raise ConfigError(
                     f"category {name!r}: wanted NAME=VALUE of a side feature of items{hint}"
                 )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 from mmrec_tf.records.record_proto import item_record
 from mmrec_tf.records.shards import RecordFile, shard_name
 

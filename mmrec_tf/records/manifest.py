@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -12,14 +11,6 @@ from mmrec_tf.schema import Schema
 
 FORMAT = 2
 AGAIN = 'Write the dataset again with "python -m data.prepare".'
-
-
-def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
-    """Writes one JSON object aside and renames it into place; equal values give equal bytes."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text + "\n", encoding="utf-8")
-    aside.replace(path)
 
 
 def read_manifest(directory: str | pathlib.Path) -> dict[str, Any]:

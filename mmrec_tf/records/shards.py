@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import pathlib
 import struct
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 import google_crc32c
 
 from mmrec_tf.errors import DatasetError
+from mmrec_tf.records.files import aside
 from mmrec_tf.records.manifest import AGAIN
 
 
@@ -23,8 +23,7 @@ class RecordFile:
 
     def __init__(self, path: pathlib.Path):
         self._path = path
-        # By process, because what a killed one started may live on for a moment.
-        self._aside = path.with_name(f".{path.name}.{os.getpid()}")
+        self._aside = aside(path)
         self._digest = hashlib.sha256()
         self.bytes = self.records = 0
         with _writing(path):

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmrec_tf.errors import DatasetError
-from mmrec_tf.records.manifest import read_manifest, write_json
+from mmrec_tf.records.files import move_folder, write_json
+from mmrec_tf.records.manifest import read_manifest
 
 # What an unfinished directory holds, beside JSON files.
 _OURS = ("items", "users", "interactions", "graph", "work", "quarantine.csv")
@@ -129,20 +130,8 @@ class PartialDirectory:
     def put_into_place(self) -> None:
         """Renames the folder to where it belongs."""
         check_place(self._shown, overwrite=self._overwrite)
-        old = None
-        if self._directory.exists() and any(self._directory.iterdir()):
-            old = self.path.with_name(f"{self._directory.name}.replaced")
-            shutil.rmtree(old, ignore_errors=True)  # from a kill between the lines below
-            self._directory.rename(old)
-        try:
-            self.path.rename(self._directory)
-        except OSError:
-            if old is not None:
-                old.rename(self._directory)
-            raise
+        move_folder(self.path, self._directory)
         self._in_place = True
-        if old is not None:
-            shutil.rmtree(old)
 
 
 def check_place(directory: str | pathlib.Path, *, overwrite: bool) -> None:

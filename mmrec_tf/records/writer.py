@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from mmrec_tf.errors import DatasetError
+from mmrec_tf.records.files import write_json
 from mmrec_tf.records.items import Contents, PreparedItem, Quarantined, read_report
-from mmrec_tf.records.manifest import FORMAT, content_sha256, sha256, write_json
+from mmrec_tf.records.manifest import FORMAT, content_sha256, sha256
 from mmrec_tf.records.record_proto import (
     bytes_feature,
     floats_feature,

@@ -14,7 +14,7 @@ from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import ConfigError, RunError
 from mmrec_tf.evaluation.evaluate import evaluate_users
 from mmrec_tf.evaluation.metrics import Difference, paired_bootstrap
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.runs.run import Run, load_run
 from mmrec_tf.runs.train import train_run

@@ -15,7 +15,6 @@ RUN/
 
 import importlib.metadata
 import json
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +25,7 @@ from mmrec_tf.errors import RunError
 from mmrec_tf.evaluation.calibration import Calibration
 from mmrec_tf.ranking.model import RankingModel
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json, write_text
 from mmrec_tf.retrieval.model import RetrievalModel, make_encoders
 from mmrec_tf.schema import Schema
 from mmrec_tf.training.checkpoints import load_weights, save_weights
@@ -243,9 +242,7 @@ class Run:
             folder = self.directory / "assets" / name
             folder.mkdir(parents=True, exist_ok=True)
             for file, text in encoder.assets().items():
-                aside = folder / f".{file}.{os.getpid()}"
-                aside.write_text(text, encoding="utf-8")
-                os.replace(aside, folder / file)
+                write_text(folder / file, text)
         save_weights(self.directory / "weights/encoders", **encoders)
 
     def load_encoders(self, dataset: Dataset | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mmrec_tf.evaluation.evaluate import evaluate
 from mmrec_tf.evaluation.modality_gap import diagnose
 from mmrec_tf.ranking.model import RankingModel
 from mmrec_tf.recommender.funnel import evaluate_ranking, fit_calibration
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 from mmrec_tf.retrieval.model import RetrievalModel, make_encoders
 from mmrec_tf.runs.run import Run, load_run
 from mmrec_tf.runs.warm_start import carry_weights, check_start

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import pathlib
 import shutil
 
@@ -11,7 +10,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from mmrec_tf.dataset.directory import Dataset
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import replace_file, write_json
 from mmrec_tf.training.checkpoints import load_weights, save_weights
 from mmrec_tf.training.stage import Stage
 
@@ -149,12 +148,13 @@ class HistoryRows(tf.keras.callbacks.Callback):
             with self.path.open(newline="", encoding="utf-8") as file:
                 rows = {int(row["epoch"]): row for row in csv.DictReader(file)}
         rows[epoch] = {"epoch": epoch, **(logs or {})}
-        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with aside.open("w", newline="", encoding="utf-8") as file:
+        with (
+            replace_file(self.path) as aside,
+            aside.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, list(rows[epoch]))
             writer.writeheader()
             writer.writerows(rows[number] for number in sorted(rows))
-        os.replace(aside, self.path)
 
 
 class Progress(tf.keras.callbacks.Callback):

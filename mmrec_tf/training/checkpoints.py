@@ -1,30 +1,21 @@
 """Weights on disk: written aside and renamed, read back with an error that says what is wrong."""
 
-import os
 import pathlib
-import shutil
+from typing import Any
 
 import tensorflow as tf
 
 from mmrec_tf.errors import RunError
+from mmrec_tf.records.files import replace_folder
 
 
-def save_weights(prefix: pathlib.Path, **parts) -> None:
+def save_weights(prefix: pathlib.Path, **parts: Any) -> None:
     """Writes a checkpoint of the named parts to the folder `prefix`, aside and renamed."""
-    aside = prefix.with_name(f".{prefix.name}.{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    tf.train.Checkpoint(**parts).write(str(aside / "weights"))
-    if prefix.exists():
-        stale = prefix.with_name(f".{prefix.name}.stale.{os.getpid()}")
-        os.replace(prefix, stale)
-        os.replace(aside, prefix)
-        shutil.rmtree(stale)
-    else:
-        os.replace(aside, prefix)
+    with replace_folder(prefix) as aside:
+        tf.train.Checkpoint(**parts).write(str(aside / "weights"))
 
 
-def load_weights(prefix: pathlib.Path, **parts) -> None:
+def load_weights(prefix: pathlib.Path, **parts: Any) -> None:
     """Reads what `save_weights` wrote into parts whose weights exist.
 
     Raises:

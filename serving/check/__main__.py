@@ -3,9 +3,9 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from mmrec_tf.errors import ConfigError, MmrecError
+from mmrec_tf.errors import run_command
 from serving.check.checks import Check, check
 from serving.client.options import connection, connection_options
 
@@ -47,21 +47,21 @@ def _checks(options: argparse.Namespace) -> Iterator[Check]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints a line a check; returns the exit status."""
+    """Prints one line per check; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.address and (options.rest_address or connection(options)["tls"]):
         parser.error("--rest-address and --tls-... need --address")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    return run_command(lambda: _report(_checks(options)), name="serving.check")
+
+
+def _report(checks: Iterable[Check]) -> int:
     passed, failed = 0, 0
-    try:
-        for one in _checks(options):
-            passed, failed = passed + (not one.problem), failed + bool(one.problem)
-            print(f"FAIL  {one.name}: {one.problem}" if one.problem else f"ok    {one.name}")
-    except MmrecError as error:
-        print(f"serving.check: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+    for one in checks:
+        passed, failed = passed + (not one.problem), failed + bool(one.problem)
+        print(f"FAIL  {one.name}: {one.problem}" if one.problem else f"ok    {one.name}")
     if failed:
         print(f"serving.check: {failed} of {passed + failed} checks failed")
         return 1

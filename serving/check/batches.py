@@ -1,22 +1,23 @@
-"""What `serving.check` asks: an export's examples, and their rows in other company."""
+"""The requests of `serving.check`: an export's examples, and their rows mixed with other rows."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_tf.exporting.request_examples import Example, Examples
 
 if TYPE_CHECKING:
     from serving.client.calls import Signature
 
-Tensors = dict[str, np.ndarray]
+Tensors = dict[str, NDArray[Any]]
 DEFAULT = "serving_default"
 _MOST_ROWS = 8
 
 
 def for_default(examples: Examples, signatures: "Mapping[str, Signature]") -> list[Example]:
-    """serving_default is another signature under a second name, so that one's examples hold."""
+    """serving_default is a second name of another signature, so the examples of that one apply."""
     asked = {request.signature for request in examples.requests}
     if DEFAULT in asked or DEFAULT not in signatures:
         return []
@@ -34,9 +35,9 @@ def pools(requests: list[Example]) -> list[list[Tensors]]:
     """Groups the examples' rows by shape, as only those of one shape fit into one batch.
 
     Each group also gets a row of empty strings and zeros, an absent item or user, so that no row
-    has only neighbors like itself.
+    is only with rows like itself.
     """
-    found: dict[tuple, list[Tensors]] = {}
+    found: dict[tuple[Any, ...], list[Tensors]] = {}
     for request in requests:
         shape = tuple(sorted((name, array.shape[1:]) for name, array in request.inputs.items()))
         rows = found.setdefault(shape, [])
@@ -49,7 +50,7 @@ def pools(requests: list[Example]) -> list[list[Tensors]]:
     return [rows for rows in found.values() if rows]
 
 
-def _blank(array: np.ndarray) -> np.ndarray:
+def _blank(array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype == object:
         return np.full(array.shape, b"", dtype=object)
     return np.zeros_like(array)

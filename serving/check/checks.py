@@ -3,10 +3,10 @@
     python -m serving.check EXPORT --address localhost:8500 --rest-address localhost:8501
     python -m serving.check EXPORT                      # starts serving.local_server itself
 
-Replays the examples that lie in each servable's newest version and compares the answers; then
-asks for what TensorFlow Serving, its batching and its REST interface need of a model: a default
-signature, a free first dimension everywhere, rows that do not depend on their neighbors, any
-number of rows, finite numbers in types that have a JSON form, warm-up records, no op of others.
+Replays the examples stored in each servable's newest version and compares the answers. Then checks
+what TensorFlow Serving, its batching and its REST interface need of a model: a default signature, a
+free first dimension everywhere, rows that do not depend on each other, any number of rows, finite
+numbers of types that have a JSON form, warm-up records, and no custom ops.
 """
 
 import os
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_tf.errors import ExportError, MmrecError
 from mmrec_tf.exporting.request_examples import (
@@ -39,14 +40,14 @@ _REST_DTYPES = (
 
 
 class Check(NamedTuple):
-    """One thing that was looked at; `problem` is empty where all is well."""
+    """The result of one check; `problem` is empty if it passed."""
 
     name: str
     problem: str
 
 
 def check(
-    export: str | os.PathLike,
+    export: str | os.PathLike[str],
     address: str,
     *,
     rest_address: str | None = None,
@@ -175,7 +176,7 @@ class _Model:
     def _check_rows(
         self, signature: str, requests: list[Example], examples: Examples
     ) -> Iterator[Check]:
-        """Rows asked one by one must answer as they do in any batch, whoever else is in it."""
+        """A row must get the same answer alone as in any batch, whatever the other rows are."""
         for place, rows in enumerate(pools(requests), start=1):
             where = f"{signature}: group {place}, {len(rows)} different rows"
             singles: list[Tensors] = []
@@ -213,7 +214,8 @@ class _Model:
             yield self._try(f"{where}: batch of 0", none)
 
     def _warmup(self, signatures: "Mapping[str, Signature]") -> str:
-        from serving.local_server.models.servable import WARMUP_FILE, Refusal, read_warmup
+        from serving.local_server.models.servable import WARMUP_FILE, read_warmup
+        from serving.local_server.refusals import Refusal
 
         path = self._path / WARMUP_FILE
         if not path.exists():
@@ -229,7 +231,7 @@ class _Model:
         }
         return _listed("none for", sorted(set(signatures) - warmed))
 
-    def _ask(self, signature: str, inputs: Mapping[str, np.ndarray]) -> Tensors:
+    def _ask(self, signature: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         answer = self._client.predict(
             self._name, inputs, signature=signature, version=self._version
         )
@@ -269,7 +271,7 @@ def _free(shape: tuple[int | None, ...] | None) -> bool:
     return bool(shape) and shape is not None and shape[0] is None
 
 
-def _finite(array: np.ndarray) -> bool:
+def _finite(array: NDArray[Any]) -> bool:
     # bfloat16 is of no kind that NumPy knows.
     return array.dtype.kind not in "fV" or bool(np.isfinite(array).all())
 

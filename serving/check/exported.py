@@ -1,4 +1,4 @@
-"""What lies in an export directory."""
+"""The versions in an export directory."""
 
 import os
 import pathlib
@@ -6,14 +6,14 @@ import pathlib
 from mmrec_tf.errors import ServingError
 
 
-def newest_versions(export: str | os.PathLike) -> dict[str, tuple[int, pathlib.Path]]:
+def newest_versions(export: str | os.PathLike[str]) -> dict[str, tuple[int, pathlib.Path]]:
     """The newest version of every servable of an export, with its folder.
 
     Raises:
       ServingError: when there is none.
     """
-    # It brings TensorFlow, which --help need not wait for.
-    from serving.local_server.models.versions import version_folders
+    # Imported here because loading TensorFlow would delay --help.
+    from serving.local_server.models.models_config import version_folders
 
     root = pathlib.Path(export)
     found = {}

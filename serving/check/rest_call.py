@@ -1,4 +1,4 @@
-"""One prediction over TensorFlow Serving's REST interface, as `serving.check` asks for it."""
+"""One prediction over TensorFlow Serving's REST interface, for `serving.check`."""
 
 import base64
 import http.client
@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_tf.errors import ServingError
 from mmrec_tf.exporting.request_examples import Example
@@ -15,7 +16,7 @@ _BINARY_SUFFIX = "_bytes"
 
 def predict(
     address: str, path: str, request: Example, *, row: bool, timeout_seconds: float
-) -> dict[str, np.ndarray]:
+) -> dict[str, NDArray[Any]]:
     """Asks for an example's prediction.
 
     Args:
@@ -75,24 +76,25 @@ def _post(address: str, path: str, body: str, timeout_seconds: float) -> dict[st
     if response.status != http.HTTPStatus.OK:
         raise ServingError(f"{address}{path} answered {response.status}: {text[:300]}")
     try:
-        return json.loads(text)
+        answer: dict[str, Any] = json.loads(text)
     except ValueError as error:
         raise ServingError(f"{address}{path} answered with no JSON: {error}.") from error
+    return answer
 
 
-def _to_json(array: np.ndarray) -> Any:
+def _to_json(array: NDArray[Any]) -> Any:
     if array.dtype != object:
         return array.tolist()
-    # Any bytes may be in a string, a picture's as well as a word's; base64 carries them all.
+    # A string may hold any bytes, such as a picture's; base64 carries them all.
     packed = np.empty(array.shape, dtype=object)
     for place, value in np.ndenumerate(array):
         packed[place] = {"b64": base64.b64encode(value).decode("ascii")}
     return packed.tolist()
 
 
-def _from_json(name: str, values: Any, dtype: np.dtype) -> np.ndarray:
+def _from_json(name: str, values: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.kind == "b":
-        # NumPy takes anything for a truth; a text or a number is none here.
+        # NumPy converts anything to a boolean; texts and numbers are refused here.
         found = np.array(values)
         if found.size and found.dtype != dtype:
             raise ValueError(f"{name}: wanted true and false; got {found.dtype}")

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mmrec_tf.errors import ConfigError, MmrecError, ServingError
+from mmrec_tf.errors import ConfigError, ServingError, run_command
 from serving.client.options import connection, connection_options
 from serving.client.printing import json_of, lines_of, warnings_of
 from serving.client.sync import Client
@@ -107,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(given: str | None) -> int:
-    """Since 1970 UTC; 0 for None, a time that is not known."""
+    """Seconds since 1970 UTC; 0 for None, an unknown time."""
     if given is None:
         return 0
     try:
@@ -149,12 +150,13 @@ def _vector_files(pairs: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, path) for name, _, path in (pair.partition("=") for pair in pairs)]
 
 
-def _vector(path: str) -> np.ndarray:
+def _vector(path: str) -> NDArray[Any]:
     try:
         vector = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: wanted one vector as NumPy saves it; {error}.") from error
-    return np.atleast_2d(vector)
+    rows: NDArray[Any] = np.atleast_2d(vector)
+    return rows
 
 
 def _answer(client: Client, options: argparse.Namespace) -> Any:
@@ -220,7 +222,7 @@ def _client(options: argparse.Namespace) -> Client:
 
 
 def _doubtful(options: argparse.Namespace) -> list[str]:
-    """What came and might not be readable; words always are."""
+    """The names of sent content that may be unreadable; text never is."""
     named = [name for name in ("image", "audio") if getattr(options, name, None)]
     return named + [name for name, _ in _vector_files(getattr(options, "vector", []))]
 
@@ -232,15 +234,15 @@ def main(arguments: list[str] | None = None) -> int:
     content = [getattr(options, name, None) for name in ("text", "image", "audio", "vector")]
     if options.command in ENCODER_COMMANDS and not any(content):
         parser.error("give at least one of --text, --image, --audio and --vector")
-    # Set before TensorFlow is imported: its start-up notes are of no use to who asks once.
+    # Set before TensorFlow is imported, as its start-up notes are of no use here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    try:
-        with _client(options) as client:
-            answer = _answer(client, options)
-    except MmrecError as error:
-        print(f"serving.client: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+    return run_command(lambda: _ask(options), name="serving.client")
+
+
+def _ask(options: argparse.Namespace) -> None:
+    with _client(options) as client:
+        answer = _answer(client, options)
     for warning in warnings_of(answer, _doubtful(options)):
         print(f"serving.client: {warning}", file=sys.stderr)
     lines = [json_of(answer)] if options.json else list(lines_of(answer))
@@ -248,7 +250,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(line)
     if not lines:
         print("serving.client: there is no such item.", file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The client for an event loop."""
+"""The asyncio client."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import numpy as np
+from numpy.typing import NDArray
 
 from serving.client.answers import (
     FoundItems,
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class AsyncClient(BaseClient):
-    """Asks as `Client` does, with the same arguments, from coroutines.
+    """The methods of `Client`, with the same arguments, as coroutines.
 
-    It is made in a coroutine, as its channel belongs to the event loop.
+    Create it inside a coroutine, because its channel belongs to the event loop.
 
     Example:
 
@@ -99,7 +99,7 @@ class AsyncClient(BaseClient):
         text: Strings | None = None,
         image: Strings | None = None,
         audio: Strings | None = None,
-        **vectors: np.ndarray,
+        **vectors: NDArray[Any],
     ) -> ItemEmbeddings:
         """As `Client.embed_item`."""
         content = {"text": text, "image": image, "audio": audio, **vectors}
@@ -112,7 +112,7 @@ class AsyncClient(BaseClient):
         image: Strings | None = None,
         audio: Strings | None = None,
         k: int | None = None,
-        **vectors: np.ndarray,
+        **vectors: NDArray[Any],
     ) -> FoundItems:
         """As `Client.search`."""
         content = {"text": text, "image": image, "audio": audio, **vectors}
@@ -127,7 +127,7 @@ class AsyncClient(BaseClient):
         version: int | None = None,
         label: str | None = None,
         outputs: Sequence[str] = (),
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, NDArray[Any]]:
         """As `Client.predict`."""
         return await self._ask(
             self._questions.predict(
@@ -156,7 +156,8 @@ class AsyncClient(BaseClient):
                 else:
                     step = steps.send(outcome)
         except StopIteration as end:
-            return end.value
+            answer: Answer = end.value
+            return answer
 
     async def _take(self, step: Call | Wait) -> Any:
         if isinstance(step, Wait):

@@ -1,9 +1,9 @@
-"""What a server answers, as named tuples."""
+"""The answers of a server, as named tuples."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_tf.errors import ConfigError, ServingError
 from mmrec_tf.recommender.outputs import Recommendations, SimilarItems, to_str
@@ -22,7 +22,7 @@ __all__ = [
 
 
 class Ranking(NamedTuple):
-    """What is said of given items, in the order given.
+    """Scores of given items, in the order given.
 
     Attributes:
       item_id: object[batch, candidate] of str; "" where a row had fewer candidates.
@@ -30,63 +30,63 @@ class Ranking(NamedTuple):
       probability: <float32>[batch, candidate], of a click; NaN there, 0 for an unknown item.
     """
 
-    item_id: np.ndarray
-    score: np.ndarray
-    probability: np.ndarray
+    item_id: NDArray[Any]
+    score: NDArray[Any]
+    probability: NDArray[Any]
 
 
 class UserEmbeddings(NamedTuple):
-    """Where users lie.
+    """Embeddings of users.
 
     Attributes:
-      embedding: <float32>[batch, dim], of unit length; its dot product with an item's is what
-        retrieval goes by.
-      known: <bool>[batch]; False where nothing is known of the user, so that the embedding says
-        nothing.
+      embedding: <float32>[batch, dim], of unit length; its dot product with an item's is
+        the retrieval score.
+      known: <bool>[batch]; False where nothing is known about the user, so that the embedding is
+        meaningless.
     """
 
-    embedding: np.ndarray
-    known: np.ndarray
+    embedding: NDArray[Any]
+    known: NDArray[Any]
 
 
 class ItemEmbeddings(NamedTuple):
-    """Where items lie, and how much each modality counted.
+    """Embeddings of items, and how much each modality counted.
 
-    Modalities stand in the order of the model card (`assets.extra/model_card.json`), which a
-    server does not tell.
+    Modalities are in the order of the model card (`assets.extra/model_card.json`), which the
+    server does not report.
 
     Attributes:
       embedding: <float32>[batch, dim].
       weights: <float32>[batch, modality].
-      present: <bool>[batch, modality], which came and could be read; None from an export that
-        does not say.
-      unreadable: <bool>[batch, modality], which came and could not be read, so that they count as
-        absent; None likewise.
+      present: <bool>[batch, modality], which were sent and could be read; None from an export
+        that does not say.
+      unreadable: <bool>[batch, modality], which were sent but could not be read, so that they
+        count as absent; None likewise.
     """
 
-    embedding: np.ndarray
-    weights: np.ndarray
-    present: np.ndarray | None
-    unreadable: np.ndarray | None
+    embedding: NDArray[Any]
+    weights: NDArray[Any]
+    present: NDArray[Any] | None
+    unreadable: NDArray[Any] | None
 
 
 class FoundItems(NamedTuple):
-    """Items near to some content.
+    """Items similar to some content.
 
     Attributes:
-      item_id: object[batch, k] of str, the nearest first; "" for none, as where there was nothing
+      item_id: object[batch, k] of str, the nearest first; "" for none, as when there was nothing
         to search by.
       score: <float32>[batch, k], the cosine; -1e9 for none.
       unreadable: <bool>[batch, modality], as in `ItemEmbeddings`.
     """
 
-    item_id: np.ndarray
-    score: np.ndarray
-    unreadable: np.ndarray | None
+    item_id: NDArray[Any]
+    score: NDArray[Any]
+    unreadable: NDArray[Any] | None
 
 
-def output(outputs: Mapping[str, np.ndarray], name: str, signature: str) -> np.ndarray:
-    """One output of an answer, which has to be there."""
+def output(outputs: Mapping[str, NDArray[Any]], name: str, signature: str) -> NDArray[Any]:
+    """One output of an answer, which must be there."""
     if name not in outputs:
         raise ServingError(
             f"{signature}: wanted an output {name}; the model answered with "
@@ -96,8 +96,8 @@ def output(outputs: Mapping[str, np.ndarray], name: str, signature: str) -> np.n
 
 
 def best(
-    outputs: Mapping[str, np.ndarray], names: Sequence[str], k: int | None, signature: str
-) -> dict[str, np.ndarray]:
+    outputs: Mapping[str, NDArray[Any]], names: Sequence[str], k: int | None, signature: str
+) -> dict[str, NDArray[Any]]:
     """The first k of each output, strings as str."""
     parts = {name: output(outputs, name, signature) for name in names}
     most = parts["item_id"].shape[1]

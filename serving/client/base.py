@@ -7,7 +7,7 @@ from serving.client.channels import Tls, open_channel
 
 
 class BaseClient:
-    """The settings of a client, its channel, and the questions that it can ask."""
+    """The settings of a client, its channel, and the calls that it can make."""
 
     _asynchronous = False
 
@@ -30,12 +30,12 @@ class BaseClient:
         Args:
           address: `host:port` of the server's gRPC.
           timeout_seconds: for one call with all its retries.
-          retries: how often a call is tried again at most.
+          retries: how often a call is retried at most.
           recommender: the name under which the recommender is served.
           encoder: the name under which the encoder is served.
-          version: which version is asked, of every model; None for the newest that is available.
+          version: which version of every model to ask; None for the newest available one.
           label: the same by a label of the server's `models.config`.
-          tls: files for a server that takes calls over TLS only; None for one in the clear.
+          tls: files for a server that requires TLS; None for an unencrypted connection.
           compression: of requests, "gzip" or "deflate"; None for none.
           max_message_bytes: of one request or answer; None for no limit.
 
@@ -46,7 +46,7 @@ class BaseClient:
             raise ConfigError(f"timeout_seconds: wanted more than 0; got {timeout_seconds}.")
         if retries < 0:
             raise ConfigError(f"retries: wanted 0 or more; got {retries}.")
-        # TensorFlow's protocol buffers come in here, so that --help does not wait for them.
+        # Imported here because TensorFlow's protocol buffers would delay --help.
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
         from serving.client.calls import Calls

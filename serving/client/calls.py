@@ -1,4 +1,4 @@
-"""Calls to TensorFlow Serving as steps: deadlines, retries, and errors that say what to do."""
+"""Calls to TensorFlow Serving as steps, with deadlines, retries and helpful errors."""
 
 import itertools
 import random
@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grpc
-import numpy as np
 from google.protobuf import message as protobuf_message
 from grpc import StatusCode
+from numpy.typing import NDArray
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -51,7 +51,7 @@ class Signature(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """What a served model can be asked; `version` is the one that answered."""
+    """The signatures of a served model; `version` is the one that answered."""
 
     model: str
     version: int
@@ -59,7 +59,7 @@ class Metadata(NamedTuple):
 
 
 class VersionStatus(NamedTuple):
-    """Where one version stands: START, LOADING, AVAILABLE, UNLOADING or END, and why."""
+    """The state of one version: START, LOADING, AVAILABLE, UNLOADING or END, and why."""
 
     version: int
     state: str
@@ -68,7 +68,7 @@ class VersionStatus(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Which of a model's versions is asked: a number or a label; neither for the newest."""
+    """Which of a model's versions to ask: a number or a label; neither for the newest."""
 
     model: str
     version: int | None = None
@@ -84,7 +84,7 @@ class Calls:
         Args:
           address: `host:port`, for the texts of errors.
           timeout_seconds: for one call with all its retries.
-          retries: how often a call is tried again at most.
+          retries: how often a call is retried at most.
         """
         self._address = address
         self._timeout_seconds = timeout_seconds
@@ -97,7 +97,7 @@ class Calls:
         *,
         signature: str,
         outputs: Sequence[str] = (),
-    ) -> Steps[dict[str, np.ndarray]]:
+    ) -> Steps[dict[str, NDArray[Any]]]:
         """Asks for one prediction; see `Client.predict`."""
         request = predict_request(target, inputs, signature=signature, outputs=outputs)
         response = yield from self._call("Predict", request, target, signature)
@@ -110,7 +110,7 @@ class Calls:
             ) from error
 
     def metadata(self, target: Target) -> Steps[Metadata]:
-        """Asks what a model can be asked; signatures of TensorFlow's own are left out."""
+        """Asks for a model's signatures; TensorFlow's own are left out."""
         request = get_model_metadata_pb2.GetModelMetadataRequest(
             model_spec=_spec(target), metadata_field=["signature_def"]
         )
@@ -134,7 +134,7 @@ class Calls:
         )
 
     def status(self, model: str) -> Steps[list[VersionStatus]]:
-        """Asks where every version of a model stands, the newest first."""
+        """Asks for the state of every version of a model, the newest first."""
         target = Target(model)
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=_spec(target))
         response = yield from self._call("GetModelStatus", request, target)
@@ -160,7 +160,7 @@ class Calls:
             except grpc.RpcError as raised:
                 error = raised
             longest = min(_FIRST_WAIT_SECONDS * 2**attempt, _LONGEST_WAIT_SECONDS)
-            # Callers that failed together must not all come back together.
+            # Callers that failed together must not all retry together.
             wait = longest * random.uniform(0.5, 1.0)
             late = time.monotonic() + wait >= deadline
             if late or attempt >= self._retries or not _may_retry(error):
@@ -173,7 +173,7 @@ class Calls:
     ) -> Steps[CallError]:
         code, details = error.code(), error.details() or ""
         names: list[str] = []
-        # What there is instead, from the server itself, where it still answers.
+        # Ask the server what it has instead, if it still answers.
         try:
             if explanations.lacks_signature(code, details):
                 names = list((yield from self.metadata(target)).signatures)
@@ -204,7 +204,7 @@ def predict_request(
     """The message that asks for a prediction.
 
     Raises:
-      ConfigError: for an input of which no tensor can be made.
+      ConfigError: for an input that cannot be made into a tensor.
     """
     request = predict_pb2.PredictRequest(model_spec=_spec(target, signature), output_filter=outputs)
     for name, value in inputs.items():
@@ -217,7 +217,7 @@ def predict_request(
 
 
 def _may_retry(error: Any) -> bool:
-    # A message over a size limit has the code of a busy server, but no retry makes it smaller.
+    # A message over a size limit has the same code as a busy server, but retrying does not help.
     return error.code() in _RETRIED and not explanations.too_large(error.details() or "")
 
 

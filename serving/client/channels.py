@@ -1,4 +1,4 @@
-"""Ways to a server: in the clear or over TLS, compressed or not."""
+"""Channels to a server: with or without TLS and compression."""
 
 import asyncio
 import os
@@ -18,17 +18,17 @@ COMPRESSIONS = {
 
 
 class Tls(NamedTuple):
-    """Files in PEM form for a server that takes calls over TLS only.
+    """PEM files for a server that requires TLS.
 
     Attributes:
-      ca: certificates of who signed the server's; None for those that gRPC brings.
-      certificate: one's own, with all that lead to its root, for a server that asks for it.
+      ca: certificates of the authority that signed the server's; None for gRPC's own.
+      certificate: the client's own, with its chain, for a server that asks for one.
       key: of that certificate, not encrypted.
     """
 
-    ca: str | os.PathLike | None = None
-    certificate: str | os.PathLike | None = None
-    key: str | os.PathLike | None = None
+    ca: str | os.PathLike[str] | None = None
+    certificate: str | os.PathLike[str] | None = None
+    key: str | os.PathLike[str] | None = None
 
 
 def open_channel(
@@ -43,8 +43,8 @@ def open_channel(
 
     Args:
       address: `host:port`.
-      asynchronous: for `grpc.aio`, whose channel belongs to the event loop that runs now.
-      tls: None for a connection in the clear.
+      asynchronous: for `grpc.aio`, whose channel belongs to the running event loop.
+      tls: None for an unencrypted connection.
       compression: of what is sent, "gzip" or "deflate"; None for none.
       max_message_bytes: of one message, sent or received; None for no limit.
 
@@ -64,7 +64,7 @@ def open_channel(
         # minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
-        # Models are served inside one's own network; a proxy for the web is in the way there.
+        # Models are served inside a private network, where a web proxy is in the way.
         ("grpc.enable_http_proxy", 0),
     ]
     library = _aio() if asynchronous else grpc
@@ -94,7 +94,7 @@ def _credentials(tls: Tls) -> grpc.ChannelCredentials:
     files = {
         name: None if path is None else _read(name, path) for name, path in tls._asdict().items()
     }
-    # gRPC itself takes any bytes and fails later, at the first call, without a word about why.
+    # gRPC itself accepts any bytes, and fails at the first call without saying why.
     context = ssl.create_default_context()
     try:
         if tls.ca is not None:
@@ -116,7 +116,7 @@ def _credentials(tls: Tls) -> grpc.ChannelCredentials:
     )
 
 
-def _read(name: str, path: str | os.PathLike) -> bytes:
+def _read(name: str, path: str | os.PathLike[str]) -> bytes:
     try:
         return pathlib.Path(path).read_bytes()
     except OSError as error:

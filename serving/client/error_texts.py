@@ -1,4 +1,4 @@
-"""What a status of gRPC means to who asked, and what to do about it."""
+"""What a gRPC status means to the caller, and what to do about it."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from grpc import StatusCode
 
 
 def too_large(details: str) -> bool:
-    """Whether a message was over a limit of gRPC, on either side."""
+    """Whether a message exceeded a gRPC limit, on either side."""
     return "larger than max" in details
 
 
@@ -30,16 +30,16 @@ def explained(
     timeout_seconds: float,
     instead: Sequence[str],
 ) -> str:
-    """One line for who asked.
+    """One line for the caller.
 
     Args:
       code: how the call ended.
       details: its text.
       address: the server's.
       asked: `model` or `model/signature`.
-      attempts: how often it was tried.
+      attempts: how many attempts were made.
       timeout_seconds: that one call may take.
-      instead: the signatures or versions that there are, where one was asked for in vain.
+      instead: the signatures or versions that exist, when the one asked for does not.
     """
     model = asked.split("/")[0]
     if too_large(details):

@@ -1,8 +1,8 @@
-"""A call as steps, so that both clients share all but the waiting.
+"""A call as steps, so that both clients share everything but the waiting.
 
-A question is a generator. It yields what has to be done, a `Call` or a `Wait`, and is sent what
-came of it, or is thrown the `grpc.RpcError`; what it returns is the answer. So retries and errors
-say nothing of threads or of an event loop.
+A method is a generator. It yields the next step, a `Call` or a `Wait`, and is sent the result or
+thrown the `grpc.RpcError`; it returns the answer. Retries and errors therefore need not know about
+threads or event loops.
 """
 
 from collections.abc import Generator
@@ -18,7 +18,7 @@ class Call(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """A pause before a call is tried again."""
+    """A pause before a retry."""
 
     seconds: float
 

@@ -1,9 +1,10 @@
-"""What a caller hands over, checked, as arrays that a request can carry."""
+"""The caller's arguments, checked and turned into arrays for a request."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_tf.errors import ConfigError
 
@@ -14,7 +15,7 @@ Strings = Sequence[str | bytes]
 Lists = Sequence[Sequence[str]]
 
 
-def column(name: str, values: Any, spec: "TensorSpec") -> np.ndarray:
+def column(name: str, values: Any, spec: "TensorSpec") -> NDArray[Any]:
     """Content of one kind, as the input takes it: <string>[batch] or <float32>[batch, dim]."""
     if spec.dtype == "string":
         return strings(name, values)
@@ -30,15 +31,15 @@ def column(name: str, values: Any, spec: "TensorSpec") -> np.ndarray:
     return vectors
 
 
-def blank(rows: int, spec: "TensorSpec") -> np.ndarray:
+def blank(rows: int, spec: "TensorSpec") -> NDArray[Any]:
     """The same for items that lack it."""
     if spec.dtype == "string":
         return np.full(rows, b"", dtype=object)
     return np.zeros([rows, *(size or 0 for size in (spec.shape or ())[1:])], np.float32)
 
 
-def user_inputs(user_id: Sequence[str], **lists: Lists | None) -> dict[str, np.ndarray]:
-    """Who asks, and lists of ids or categories for each; all lists empty where None."""
+def user_inputs(user_id: Sequence[str], **lists: Lists | None) -> dict[str, NDArray[Any]]:
+    """Users, and lists of ids or categories for each; empty lists for None."""
     users = strings("user_id", user_id)
     inputs = {"user_id": users}
     for name, given in lists.items():
@@ -50,8 +51,8 @@ def user_inputs(user_id: Sequence[str], **lists: Lists | None) -> dict[str, np.n
     return inputs
 
 
-def times(values: Sequence[int] | None, num_rows: int) -> np.ndarray:
-    """When each asks, <int64>[batch]; 0 for None, a time that is not known."""
+def times(values: Sequence[int] | None, num_rows: int) -> NDArray[Any]:
+    """The time of each request, <int64>[batch]; 0 for None, an unknown time."""
     values = [0] * num_rows if values is None else values
     if len(values) != num_rows:
         raise ConfigError(f"time: wanted {num_rows}, one a user; got {len(values)}.")
@@ -65,7 +66,7 @@ def times(values: Sequence[int] | None, num_rows: int) -> np.ndarray:
     return np.array(values, np.int64).reshape(num_rows)
 
 
-def rows_of(name: str, values: Lists, num_rows: int) -> list[np.ndarray]:
+def rows_of(name: str, values: Lists, num_rows: int) -> list[NDArray[Any]]:
     """Each user's list as <string>[any]."""
     if isinstance(values, str | bytes):
         raise ConfigError(f"{name}: wanted a list of strings for each user; got {values!r}.")
@@ -74,15 +75,15 @@ def rows_of(name: str, values: Lists, num_rows: int) -> list[np.ndarray]:
     return [strings(name, row) for row in values]
 
 
-def padded(rows: list[np.ndarray], width: int) -> np.ndarray:
-    """<string>[batch, width], filled up with ""."""
+def padded(rows: list[NDArray[Any]], width: int) -> NDArray[Any]:
+    """<string>[batch, width], padded with ""."""
     table = np.full((len(rows), width), b"", dtype=object)
     for place, row in enumerate(rows):
         table[place, : len(row)] = row
     return table
 
 
-def strings(name: str, values: Strings) -> np.ndarray:
+def strings(name: str, values: Strings) -> NDArray[Any]:
     """<string>[any], as bytes."""
     if isinstance(values, str | bytes):
         raise ConfigError(f"{name}: wanted a list of strings; got the string {values!r:.60}.")

@@ -1,9 +1,10 @@
-"""What the models of an export are asked, and how their answers are read; for both clients."""
+"""The requests to the models of an export and how to read their answers, for both clients."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_tf.errors import ConfigError, ServingError
 from serving.client.answers import (
@@ -92,12 +93,12 @@ class Questions:
         inputs["time"] = times(time, len(user_id))
         rows = rows_of("item_id", item_id, len(user_id))
         width = max(map(len, rows), default=0)
-        # A server that batches cannot widen what has no element to be filled up with.
+        # A server that batches cannot pad a tensor without elements.
         inputs["item_id"] = padded(rows, max(width, 1))
         outputs = yield from self._calls.predict(self._recommender, inputs, signature="rank")
         parts = {}
         for name in ("score", "probability"):
-            # A server that batches may have widened this request to its widest neighbor.
+            # A server that batches may have padded this request to the widest one in its batch.
             parts[name] = np.array(output(outputs, name, "rank"))[:, :width]
             for place, row in enumerate(rows):
                 parts[name][place, len(row) :] = np.nan
@@ -142,7 +143,7 @@ class Questions:
         version: int | None,
         label: str | None,
         outputs: Sequence[str],
-    ) -> Steps[dict[str, np.ndarray]]:
+    ) -> Steps[dict[str, NDArray[Any]]]:
         """As `Client.predict`."""
         target = self._target(model, version, label)
         return (
@@ -165,7 +166,7 @@ class Questions:
 
     def _ask_encoder(
         self, signature: str, content: Mapping[str, Any]
-    ) -> Steps[dict[str, np.ndarray]]:
+    ) -> Steps[dict[str, NDArray[Any]]]:
         given = {name: values for name, values in content.items() if values is not None}
         if not given:
             raise ConfigError(
@@ -190,8 +191,8 @@ class Questions:
 
 def content_inputs(
     signature: str, given: Mapping[str, Any], specs: Mapping[str, TensorSpec]
-) -> dict[str, np.ndarray]:
-    """Fills in what is absent: the model has an input for each of its modalities, no more."""
+) -> dict[str, NDArray[Any]]:
+    """Fills in absent content, as every modality's input must be sent; refuses unknown ones."""
     unknown = [name for name in given if name not in specs]
     if unknown:
         raise ConfigError(

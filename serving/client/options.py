@@ -14,7 +14,7 @@ def connection_options(
     Args:
       address: the default.
       timeout_seconds: the default.
-      needed: what it means that there is none, where `address` is None.
+      needed: what happens without one, if `address` is None.
     """
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What the client's command prints of an answer."""
+"""Prints answers for the client's command."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -50,11 +50,11 @@ def lines_of(answer: Any) -> Iterator[str]:
 
 
 def warnings_of(answer: Any, given: Sequence[str]) -> list[str]:
-    """What the one who asked ought to know besides the answer.
+    """Warnings about an answer.
 
     Args:
       answer: of any method of the client, to one row.
-      given: the names of what came with the request and might not be readable.
+      given: the names of content in the request that may be unreadable.
     """
     if isinstance(answer, UserEmbeddings) and not answer.known[0]:
         return ["nothing is known of this user; the embedding says nothing."]
@@ -62,7 +62,7 @@ def warnings_of(answer: Any, given: Sequence[str]) -> list[str]:
     bad = 0 if unreadable is None else int(np.sum(unreadable[0]))
     if not bad:
         return []
-    # A server does not tell in which order the modalities stand.
+    # A server does not report the order of the modalities.
     which = " and ".join(given) if bad == len(given) else f"{bad} of {', '.join(given)}"
     return [f"{which}: could not be read; answered without it."]
 
@@ -90,5 +90,5 @@ def _shape(sizes: Sequence[int | None]) -> str:
 
 
 def _cell(value: Any) -> str:
-    # An empty cell would leave a hole that not every tool sees.
+    # Not every tool copes with an empty cell.
     return value or "-" if isinstance(value, str) else f"{value:.4f}"

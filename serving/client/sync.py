@@ -1,4 +1,4 @@
-"""The client that waits for its answers."""
+"""The blocking client."""
 
 import time as clock
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import numpy as np
+from numpy.typing import NDArray
 
 from serving.client.answers import (
     FoundItems,
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class Client(BaseClient):
-    """Asks one server, over one channel; safe to share among threads.
+    """A client of one server, over one channel; threads may share it.
 
-    Calls are tried again, after growing waits, when the server is busy (RESOURCE_EXHAUSTED) or
-    away (UNAVAILABLE), and never for longer than `timeout_seconds` in all.
+    Calls are retried with exponential backoff when the server is busy (RESOURCE_EXHAUSTED) or
+    unavailable (UNAVAILABLE), but never for longer than `timeout_seconds` in all.
 
     Example:
 
@@ -71,13 +71,12 @@ class Client(BaseClient):
         Args:
           user_id: [batch]; an id that the model does not know is a new user.
           history: [batch, step], the items of each user, oldest first; rows may differ in length.
-            None or an empty row takes what the user met in training.
+            None or an empty row uses the user's train interactions.
           exclude: [batch, any], further items that must not be shown.
           allow: [batch, any], categories such as "genre=comedy" of which an item has to have one;
-            None or an empty row for any. What no item has leaves none to show.
+            None or an empty row for any. A category that no item has leaves no items.
           deny: [batch, any], categories of which an item must have none.
-          time: [batch], when each is asked for, in seconds since 1970 UTC; 0 or None where that is
-            not known.
+          time: [batch], of each request, in seconds since 1970 UTC; 0 or None if unknown.
           k: how many items; None for as many as the export was made for.
 
         Returns:
@@ -90,14 +89,14 @@ class Client(BaseClient):
         )
 
     def similar_items(self, item_id: Sequence[str], *, k: int | None = None) -> SimilarItems:
-        """Finds the items that lie nearest to others.
+        """Finds the items most similar to others.
 
         Args:
-          item_id: [batch]; to an id that the model does not know nothing is similar.
+          item_id: [batch]; nothing is similar to an id that the model does not know.
           k: how many items; None for as many as the export was made for.
 
         Returns:
-          [batch, k] items and scores; none is similar to itself.
+          [batch, k] items and scores, without the item itself.
         """
         return self._ask(self._questions.similar_items(item_id, k=k))
 
@@ -123,14 +122,14 @@ class Client(BaseClient):
         return self._ask(self._questions.rank(user_id, item_id, history=history, time=time))
 
     def embed_user(self, user_id: Sequence[str], history: Lists | None = None) -> UserEmbeddings:
-        """Embeds users where items lie.
+        """Embeds users in the space of the items.
 
         Args:
           user_id: [batch]; as in `recommend`.
           history: as in `recommend`.
 
         Returns:
-          [batch, dim] embeddings, and of whom anything is known.
+          [batch, dim] embeddings, and which users anything is known about.
         """
         return self._ask(self._questions.embed_user(user_id, history))
 
@@ -140,7 +139,7 @@ class Client(BaseClient):
         text: Strings | None = None,
         image: Strings | None = None,
         audio: Strings | None = None,
-        **vectors: np.ndarray,
+        **vectors: NDArray[Any],
     ) -> ItemEmbeddings:
         """Embeds items by their content.
 
@@ -152,7 +151,7 @@ class Client(BaseClient):
             ("image" and "audio" too, where the model was trained on such); zeros for none.
 
         Returns:
-          [batch, dim] embeddings; [batch, modality] weights, and what was there and readable.
+          [batch, dim] embeddings; [batch, modality] weights, and which content was readable.
         """
         content = {"text": text, "image": image, "audio": audio, **vectors}
         return self._ask(self._questions.embed_item(content))
@@ -164,9 +163,9 @@ class Client(BaseClient):
         image: Strings | None = None,
         audio: Strings | None = None,
         k: int | None = None,
-        **vectors: np.ndarray,
+        **vectors: NDArray[Any],
     ) -> FoundItems:
-        """Finds the catalog's items that lie nearest to words, a picture or a sound.
+        """Finds the catalog's items that are most similar to words, a picture or a sound.
 
         Args:
           text: [batch]; as in `embed_item`.
@@ -190,8 +189,8 @@ class Client(BaseClient):
         version: int | None = None,
         label: str | None = None,
         outputs: Sequence[str] = (),
-    ) -> dict[str, np.ndarray]:
-        """Asks any signature of any model.
+    ) -> dict[str, NDArray[Any]]:
+        """Calls any signature of any model.
 
         Args:
           model: the model's name.
@@ -218,7 +217,7 @@ class Client(BaseClient):
         return self._ask(self._questions.metadata(model, version=version, label=label))
 
     def status(self, model: str) -> "list[VersionStatus]":
-        """Returns where every version of a model stands, the newest first."""
+        """Returns the state of every version of a model, the newest first."""
         return self._ask(self._questions.status(model))
 
     def _ask(self, steps: Steps[Answer]) -> Answer:
@@ -232,7 +231,8 @@ class Client(BaseClient):
                 else:
                     step = steps.send(outcome)
         except StopIteration as end:
-            return end.value
+            answer: Answer = end.value
+            return answer
 
     def _take(self, step: Call | Wait) -> Any:
         if isinstance(step, Wait):

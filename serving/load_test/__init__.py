@@ -1,1 +1,1 @@
-"""Requests at a rate, and what came back: `python -m serving.load_test EXPORT`."""
+"""Sends requests at a chosen rate and reports latencies: `python -m serving.load_test`."""

@@ -1,24 +1,26 @@
-"""Asks a server again and again, and says how it took that.
+"""Sends requests to a server for a while and reports latencies and errors.
 
     python -m serving.load_test --export EXPORT --mode closed --concurrency 8 --seconds 10
     python -m serving.load_test --export EXPORT --mode open --rate 200
 
-A closed loop sends a request when an answer has come: it finds how much a server can do. An open
-loop sends them at random times (a Poisson process), whether or not the server keeps up: it finds
-what users wait for at some rate. There a latency counts from the time when a request was due, so
-that requests which had to wait for others do not look faster than they were.
+A closed loop sends the next request after an answer, which shows how much a server can do. An open
+loop sends requests at random times (a Poisson process), whether or not the server keeps up, which
+shows how long users wait at a given rate. There, latency is measured from when a request was due,
+so requests that had to wait for others do not look faster than they were.
 """
 
 import argparse
 import json
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mmrec_tf.errors import ConfigError, MmrecError
+from mmrec_tf.errors import ConfigError, run_command
 from mmrec_tf.exporting.request_examples import Example, examples_path, read_examples
 from serving.client.options import connection, connection_options
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def example_requests(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     model: str | None = None,
     signatures: Sequence[str] = (),
@@ -41,9 +43,8 @@ def example_requests(
       path: the file, in the form of `mmrec_tf.exporting.request_examples`.
       model: the name under which it is served; None for the one in the file.
       signatures: of which the examples are taken; none for the first one's.
-      rows: of each request: as many requests are made of an example as it has rows, each with
-        another one first, and rows come again where there are too few. None for the examples as
-        they are.
+      rows: of each request. An example gives as many requests as it has rows, each starting with
+        another row; rows are repeated if there are too few. None for the examples as they are.
 
     Raises:
       ExportError: when the file is missing or damaged.
@@ -70,7 +71,7 @@ def example_requests(
     ]
 
 
-def _with_rows(example: Example, rows: int | None) -> list[dict[str, np.ndarray]]:
+def _with_rows(example: Example, rows: int | None) -> list[dict[str, NDArray[Any]]]:
     if rows is None:
         return [example.inputs]
     given = min(map(len, example.inputs.values()))
@@ -83,7 +84,7 @@ def _with_rows(example: Example, rows: int | None) -> list[dict[str, np.ndarray]
 
 
 def lines(report: "Report") -> list[str]:
-    """What the command prints, a line each."""
+    """The lines that the command prints."""
     answered = report.codes.get("OK", 0)
     latency = "  ".join(f"{name} {value:.2f}" for name, value in report.latency_ms.items())
     codes = "  ".join(f"{code} {count}" for code, count in report.codes.items())
@@ -138,9 +139,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _examples_file(options: argparse.Namespace) -> str | os.PathLike:
+def _examples_file(options: argparse.Namespace) -> str | pathlib.Path:
     if options.requests is not None:
-        return options.requests
+        return str(options.requests)
     from serving.check.exported import newest_versions
 
     versions = newest_versions(options.export)
@@ -158,31 +159,29 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--rate belongs to --mode open, which needs it")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # TensorFlow's protocol buffers come in here, so that --help does not wait for them.
+    return run_command(lambda: _load(options), name="serving.load_test")
+
+
+def _load(options: argparse.Namespace) -> int:
+    # Imported here because TensorFlow's protocol buffers would delay --help.
     from serving.load_test.load import run
 
-    try:
-        report = run(
-            options.address,
-            example_requests(
-                _examples_file(options),
-                model=options.model,
-                signatures=options.signature,
-                rows=options.batch,
-            ),
-            rate=options.rate,
-            concurrency=options.concurrency,
-            seconds=options.seconds,
-            warm_up_seconds=options.warm_up_seconds,
-            seed=options.seed,
-            progress=True,
-            **connection(options),
-        )
-    except MmrecError as error:
-        print(f"serving.load_test: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        return 130
+    report = run(
+        options.address,
+        example_requests(
+            _examples_file(options),
+            model=options.model,
+            signatures=options.signature,
+            rows=options.batch,
+        ),
+        rate=options.rate,
+        concurrency=options.concurrency,
+        seconds=options.seconds,
+        warm_up_seconds=options.warm_up_seconds,
+        seed=options.seed,
+        progress=True,
+        **connection(options),
+    )
     print(json.dumps(report._asdict()) if options.json else "\n".join(lines(report)))
     return 130 if report.interrupted else int(report.failed > 0 or not report.requests)
 

@@ -1,4 +1,4 @@
-"""A load on a server, and what came of it; `serving.load_test` is its command."""
+"""Puts load on a server and measures it; `serving.load_test` is its command."""
 
 import asyncio
 import collections
@@ -22,18 +22,18 @@ _TICK_SECONDS = 0.5
 
 
 class Report(NamedTuple):
-    """What came of a load.
+    """The result of a load test.
 
     Attributes:
       seconds: from the end of the warm-up to the last answer.
       requests: how many were due in that time.
       requests_per_second: how many of them were answered without an error, a second.
       latency_ms: of those, by "p50", "p90", "p95", "p99" and "max"; empty where there are none.
-      late_ms: p99 of how long after it was due a request was sent. It is part of the latencies of
-        an open loop, and this program's own: where it is large, the machine that sends is too busy.
-      codes: how many requests ended with which status of gRPC.
+      late_ms: p99 of how late requests were sent. It is part of an open loop's latencies but
+        caused by this program: if it is large, the sending machine is too busy.
+      codes: how many requests ended with each gRPC status.
       texts: of each status but OK, the first text.
-      versions: how many answers came from which version of the model.
+      versions: how many answers came from each version of the model.
       interrupted: whether it was ended before its time.
     """
 
@@ -68,18 +68,18 @@ def run(
 ) -> Report:
     """Loads a server and measures.
 
-    Nothing is tried again. Ctrl-C ends it with what it has so far.
+    There are no retries. Ctrl-C ends it with the results so far.
 
     Args:
       address: `host:port` of the server's gRPC.
       requests: what is sent, in turn.
       rate: requests a second of an open loop; None for a closed one.
-      concurrency: of a closed loop, how many requests are under way at once.
+      concurrency: of a closed loop, how many requests run at once.
       seconds: how long it measures.
       warm_up_seconds: how long it loads before that.
       seed: of an open loop's random times.
       timeout_seconds: for one request.
-      progress: whether it shows on a terminal how far it is.
+      progress: whether to show progress on a terminal.
       **settings: `tls`, `compression` and `max_message_bytes` of `Client`.
 
     Raises:
@@ -129,7 +129,7 @@ async def _ready(channel: Any, address: str, timeout_seconds: float) -> None:
 
 
 class _Load:
-    """One load under way, and what is known of it so far."""
+    """A running load test and its results so far."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class _Load:
     async def closed(self) -> None:
         while (now := time.perf_counter()) < self._end:
             if not await self._send(now):
-                # A server that comes back should not find its cores taken by who asks for it.
+                # A server that restarts should not find its cores taken by this program.
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def open(self, group: asyncio.TaskGroup, rate: float, seed: int) -> None:

@@ -2,7 +2,7 @@
 
     python -m serving.local_server EXPORT --port 8500 --rest-port 8501
 
-The embedded default for demos and tests, where no TensorFlow Serving is at hand. It answers
+For demos and tests without TensorFlow Serving. It answers
 PredictionService Predict and GetModelMetadata, ModelService GetModelStatus and
 HandleReloadConfigRequest, and the REST routes predict, status and metadata, with TensorFlow
 Serving's codes and texts; all else is UNIMPLEMENTED. Models, labels, batching, metrics, health and
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from serving.local_server.models.models import Models
     from serving.local_server.rest.server import RestServer
 
-Path = str | os.PathLike
+Path = str | os.PathLike[str]
 
 
 class LocalServer:
@@ -62,18 +62,18 @@ class LocalServer:
 
         Args:
           export: the directory that holds `<model>/<number>/`; each model is served in its highest
-            version. None where `model_config_file` says what is served.
+            version. None if `model_config_file` says what is served.
           host: the address to listen on.
           port: for gRPC; 0 for any free one.
           rest_port: for REST; 0 for any free one, None for no REST.
-          poll_seconds: how often the directories are looked at for new versions; 0 for never.
+          poll_seconds: how often to look for new versions; 0 for never.
           model_config_file: models, their folders, policies and labels (`models.config`).
           model_config_file_poll_wait_seconds: how often that file is read again; 0 for never.
-          allow_version_labels_for_unavailable_models: whether a new label may stand for a version
-            that is not loaded yet, as all are at the start.
-          enable_batching: whether requests that come together run together.
+          allow_version_labels_for_unavailable_models: whether a new label may name a version that
+            is not loaded yet; at the start none is.
+          enable_batching: whether requests that arrive together run together.
           batching_parameters_file: how (`batching.config`).
-          monitoring_config_file: under which path REST shows metrics (`monitoring.config`).
+          monitoring_config_file: the path of the metrics on the REST port (`monitoring.config`).
           ssl_config_file: the contents of PEM files for TLS, of gRPC only.
           enable_grpc_healthcheck_service: whether grpc.health.v1.Health is answered.
           grpc_max_threads: how many gRPC calls are answered at once; more of them wait.
@@ -139,7 +139,7 @@ class LocalServer:
           ConfigError: when a file of settings cannot be used.
           ServingError: when there is nothing to serve, a model does not load, or a port is taken.
         """
-        # TensorFlow comes in here, so that --help does not wait for it.
+        # Imported here because loading TensorFlow would delay --help.
         from serving.local_server import metrics
         from serving.local_server.batching import batcher as batching
         from serving.local_server.batching import parameters as batching_parameters

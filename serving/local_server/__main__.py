@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
+from typing import Any
 
-from mmrec_tf.errors import ConfigError, MmrecError
+from mmrec_tf.errors import run_command
 from serving.local_server import LocalServer
 
 
@@ -91,17 +93,15 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(level=logging.INFO, format="serving.local_server: %(message)s")
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
-    try:
-        # All that TensorFlow brings along stays to the end. Were it not set aside, each swap would
-        # look through it for what is left of the old version, and answer nobody for half a second.
-        importlib.import_module("serving.local_server.grpc.services")
-        gc.freeze()
-        server = LocalServer(**settings).start()
-    except MmrecError as error:
-        print(f"serving.local_server: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        return 130
+    return run_command(lambda: _serve(settings), name="serving.local_server")
+
+
+def _serve(settings: Mapping[str, Any]) -> None:
+    # All that TensorFlow brings along stays to the end. Were it not set aside, each swap would
+    # look through it for what is left of the old version, and answer nobody for half a second.
+    importlib.import_module("serving.local_server.grpc.services")
+    gc.freeze()
+    server = LocalServer(**settings).start()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -116,7 +116,6 @@ def main(arguments: list[str] | None = None) -> int:
     while not stop.wait(0.5):
         pass
     server.stop()
-    return 0
 
 
 if __name__ == "__main__":

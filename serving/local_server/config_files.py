@@ -1,4 +1,4 @@
-"""The text files that TensorFlow Serving's flags name, read by the keys that it has.
+"""Reads the text files that TensorFlow Serving's flags name, with its keys.
 
 Of their messages only ModelServerConfig comes with tensorflow-serving-api. The others are declared
 here, with the keys that the local server knows; a text file names keys, so their numbers are free.
@@ -67,7 +67,7 @@ def _declare() -> dict[str, Any]:
                 field.type = _SCALARS[kind]
             else:
                 field.type, field.type_name = _FIELD.TYPE_MESSAGE, f".{kind}"
-    # Of its own, as the default pool is everyone's.
+    # A pool of its own, because the default pool is shared.
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     pool.AddSerializedFile(file.SerializeToString())
@@ -80,7 +80,7 @@ def _declare() -> dict[str, Any]:
 _MESSAGES = {"ModelServerConfig": model_server_config_pb2.ModelServerConfig, **_declare()}
 
 
-def read(path: str | os.PathLike, message: str) -> Any:
+def read(path: str | os.PathLike[str], message: str) -> Any:
     """Reads a file in protobuf's text form.
 
     Args:

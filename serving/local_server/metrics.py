@@ -1,4 +1,4 @@
-"""What the server counts, in Prometheus' text form, under the names that TensorFlow Serving has.
+"""The server's metrics, in Prometheus' text format, under TensorFlow Serving's names.
 
 A `/` in a name becomes `:`. Prometheus' own client library cannot write these counters: it ends the
 name of each with `_total`.
@@ -44,7 +44,7 @@ class Counter:
 
 
 class Histogram:
-    """How often a value fell below each of growing limits, and the sum of all values."""
+    """A histogram: how often a value fell below each limit, and the sum of all values."""
 
     def __init__(self, name: str, *labels: str, limits: Iterable[float]):
         self.name = name.replace("/", ":")
@@ -81,7 +81,7 @@ class Histogram:
 
 
 class Metrics:
-    """All that one server counts. Latencies are in microseconds."""
+    """All metrics of one server. Latencies are in microseconds."""
 
     def __init__(self) -> None:
         latencies = [10 * 1.8**power for power in range(33)]  # Up to about 20 minutes.
@@ -127,8 +127,8 @@ class Metrics:
         return "".join(f"{line}\n" for metric in metrics for line in metric.lines())
 
 
-def read_path(monitoring_config: str | os.PathLike) -> str | None:
-    """Reads under which path the metrics are asked for; None where they are off.
+def read_path(monitoring_config: str | os.PathLike[str]) -> str | None:
+    """Reads the path of the metrics; None if they are off.
 
     Raises:
       ConfigError: when the file is no MonitoringConfig.

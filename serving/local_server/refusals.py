@@ -1,4 +1,4 @@
-"""What ends a request or a load without an answer: a code and TensorFlow Serving's text."""
+"""The error that ends a request or a load: a gRPC code and TensorFlow Serving's text."""
 
 import grpc
 

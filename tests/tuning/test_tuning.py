@@ -56,7 +56,7 @@ def test_search_returns_the_best_of_its_trials(tmp_path, strategy):
     scores = [float(row["valid_ndcg@10"]) for row in rows(tmp_path)]
     assert scores == pytest.approx([quick(config) for config in seen])
     assert {row["status"] for row in rows(tmp_path)} == {"completed"}
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_hyperband_promotes_the_better_trials(tmp_path):

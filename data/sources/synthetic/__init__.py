@@ -15,7 +15,7 @@ from data.sources.synthetic.files import write_source
 from data.sources.synthetic.world import World, best
 from data.tables.side_features import FeatureColumns
 from mmrec_tf.errors import DatasetError
-from mmrec_tf.records.manifest import write_json
+from mmrec_tf.records.files import write_json
 from mmrec_tf.records.staging import check_place
 
 

@@ -1,6 +1,5 @@
 """Pictures: JPEG bytes on disk, square uint8 pixels in the graph, a Keras application on top."""
 
-import difflib
 import importlib
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +10,7 @@ import tensorflow as tf
 from mmrec_tf.config import ImageConfig
 from mmrec_tf.encoders.decoding import decode_readable, decode_rows
 from mmrec_tf.encoders.encoder import ModalityEncoder
-from mmrec_tf.errors import ConfigError
+from mmrec_tf.errors import ConfigError, did_you_mean
 from mmrec_tf.schema import ModalitySpec
 
 # In a graph, where a server's memory is at stake; `mmrec_tf.media.image.prepare` takes more.
@@ -326,9 +325,8 @@ def _check_size(data: tf.Tensor) -> tf.Operation:
 def _application(architecture: str) -> Callable[..., tf.keras.Model]:
     known = [name for name in dir(tf.keras.applications) if name[0].isupper()]
     if architecture not in known:
-        near = difflib.get_close_matches(architecture, known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
-        raise ConfigError(f"image.architecture: unknown {architecture!r}; {hint}")
+        hint = did_you_mean(architecture, known)
+        raise ConfigError(f"image.architecture: unknown {architecture!r}{hint}")
     return getattr(tf.keras.applications, architecture)
 
 

@@ -1,1 +1,1 @@
-"""Requests that run together."""
+"""Puts requests that come together into one run of the model."""

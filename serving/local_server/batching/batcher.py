@@ -1,8 +1,8 @@
-"""Server-side batching: requests that come together run together, as TensorFlow Serving does it.
+"""Server-side batching: requests that arrive together run together, as in TensorFlow Serving.
 
 Requests of the same version, signature and outputs wait in one queue. A batch closes when it is
 full, or when its first request has waited `batch_timeout_micros` and a thread is free; the threads
-are shared by all queues. One run that fails fails all requests in it.
+are shared by all queues. A run that fails fails all its requests.
 """
 
 import collections
@@ -11,18 +11,18 @@ import math
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 from grpc import StatusCode
+from numpy.typing import NDArray
 
 from serving.local_server.batching import merging
 from serving.local_server.batching.parameters import BatchingParameters
 from serving.local_server.metrics import Metrics
 from serving.local_server.refusals import Refusal
 
-Arrays = Mapping[str, np.ndarray]
-Run = Callable[[Arrays], dict[str, np.ndarray]]
+Arrays = Mapping[str, NDArray[Any]]
+Run = Callable[[Arrays], dict[str, NDArray[Any]]]
 _log = logging.getLogger(__name__)
 
 
@@ -35,7 +35,7 @@ class _Task:
         self.deadline = deadline
         self.queued = time.monotonic()
         self.done = threading.Event()
-        self.outputs: list[dict[str, np.ndarray]] = []
+        self.outputs: list[dict[str, NDArray[Any]]] = []
         self.error: Refusal | None = None
         self.num_left = 1
 
@@ -74,7 +74,7 @@ class Batcher:
         self._parameters = parameters
         self._metrics = metrics
         self._changed = threading.Condition()
-        # In the order in which they are looked at; one that is empty is dropped.
+        # In the order of their turns; an empty one is dropped.
         self._queues: collections.OrderedDict[Hashable, _Queue] = collections.OrderedDict()
         self._closed = False
         self._threads = [
@@ -88,7 +88,7 @@ class Batcher:
 
     def run(
         self, key: Hashable, run: Run, arrays: Arrays, *, deadline: float = math.inf
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, NDArray[Any]]:
         """Runs a request together with others of the same key, and returns its own rows.
 
         Args:
@@ -147,7 +147,7 @@ class Batcher:
     def _check_capacity(self, queue: _Queue, task: _Task) -> None:
         parameters, batches = self._parameters, queue.batches
         most = parameters.max_execution_batch_size
-        # The real server counts the batch that is still open even where it is empty.
+        # The real server counts the open batch even if it is empty.
         num_batches = max(len(batches), 1)
         open_size = batches[-1].size if batches else 0
         full = "The batch scheduling queue to which this task was submitted is full; "
@@ -184,7 +184,7 @@ class Batcher:
                     self._changed.wait(self._wait_seconds())
                     found = self._take()
                 if self._queues:
-                    # One request may have brought several batches; another thread sees to the rest.
+                    # One request may fill several batches; another thread takes the rest.
                     self._changed.notify()
             self._process(*found)
             # Otherwise this thread would hold on to the last version that it ran.
@@ -209,7 +209,7 @@ class Batcher:
         return batch.opened + self._parameters.batch_timeout_seconds
 
     def _wait_seconds(self) -> float | None:
-        """How long until a batch is due; None for until another request comes."""
+        """How long until a batch is due; None to wait for another request."""
         due = min((self._due(queue.batches[0]) for queue in self._queues.values()), default=None)
         return None if due is None else max(0.0, due - time.monotonic())
 
@@ -230,14 +230,14 @@ class Batcher:
             outputs = merging.split(run(merged), [piece.size for piece in pieces], merged)
         except Refusal as refusal:
             error = refusal
-        except Exception as failure:  # Whoever waits for it must not wait for ever.
+        except Exception as failure:  # Its callers must not wait forever.
             _log.exception("a batch failed")
             error = Refusal(StatusCode.INTERNAL, f"{type(failure).__name__}: {failure}")
         for number, piece in enumerate(pieces):
             self._settle(piece, error, {} if error else outputs[number])
 
     def _alive(self, batch: _Batch, now: float) -> Iterator[_Piece]:
-        """Refuses those whose time was over in the queue; gives the others."""
+        """Refuses those whose deadline passed in the queue; returns the others."""
         for piece in batch.pieces:
             waited = (now - piece.task.queued) * 1e6
             self._metrics.batching_queuing_latency.observe(
@@ -249,7 +249,9 @@ class Batcher:
             else:
                 yield piece
 
-    def _settle(self, piece: _Piece, error: Refusal | None, outputs: dict[str, np.ndarray]) -> None:
+    def _settle(
+        self, piece: _Piece, error: Refusal | None, outputs: dict[str, NDArray[Any]]
+    ) -> None:
         task = piece.task
         with self._changed:
             task.outputs[piece.place] = outputs

@@ -1,16 +1,18 @@
 """Requests merged into one batch, and its outputs cut into theirs.
 
-Texts of the refusals, and what batches are filled up with, are TensorFlow Serving's.
+Error texts and padding are TensorFlow Serving's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from grpc import StatusCode
+from numpy.typing import NDArray
 
 from serving.local_server.refusals import Refusal
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, NDArray[Any]]
 
 
 def num_rows(arrays: Arrays) -> int:
@@ -38,7 +40,7 @@ def num_rows(arrays: Arrays) -> int:
 
 
 def cut(size: int, free: int, most: int) -> Iterator[int]:
-    """Gives the sizes of a request's pieces: first what an open batch still takes, then full ones.
+    """Returns the sizes of a request's pieces: first one for the open batch, then full batches.
 
     Args:
       size: rows of the request; 0 gives one piece of 0.
@@ -56,22 +58,22 @@ def cut(size: int, free: int, most: int) -> Iterator[int]:
         left -= most
 
 
-def merge(parts: Sequence[Arrays], *, size: int, pad: bool) -> dict[str, np.ndarray]:
+def merge(parts: Sequence[Arrays], *, size: int, pad: bool) -> dict[str, NDArray[Any]]:
     """Concatenates the rows of several requests.
 
     Args:
       parts: the inputs of each request, by name.
-      size: rows of the batch; it is filled up with the first row of the last request that has any.
-      pad: whether rows of different shape are filled up, with the first element of their own
+      size: rows of the batch; it is padded with the first row of the last request that has any.
+      pad: whether rows of different shape are padded, with the first element of their own
         request's tensor.
 
     Raises:
-      Refusal: when the rows have different shapes and are not filled up, or cannot be.
+      Refusal: when the rows have different shapes and are not padded, or cannot be.
     """
     return {name: _merge_one(name, [part[name] for part in parts], size, pad) for name in parts[0]}
 
 
-def _merge_one(name: str, arrays: list[np.ndarray], size: int, pad: bool) -> np.ndarray:
+def _merge_one(name: str, arrays: list[NDArray[Any]], size: int, pad: bool) -> NDArray[Any]:
     if len({array.shape[1:] for array in arrays}) > 1:
         if not pad or len({array.ndim for array in arrays}) > 1:
             raise Refusal(
@@ -89,7 +91,7 @@ def _merge_one(name: str, arrays: list[np.ndarray], size: int, pad: bool) -> np.
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
-def _padded(array: np.ndarray, longest: np.ndarray) -> np.ndarray:
+def _padded(array: NDArray[Any], longest: NDArray[Any]) -> NDArray[Any]:
     shape = (len(array), *longest.tolist())
     if array.shape == shape or not len(array):
         return array.reshape(shape)
@@ -102,8 +104,8 @@ def _padded(array: np.ndarray, longest: np.ndarray) -> np.ndarray:
     return padded
 
 
-def split(outputs: Arrays, sizes: Sequence[int], merged: Arrays) -> list[dict[str, np.ndarray]]:
-    """Cuts the outputs of a batch into those of its requests.
+def split(outputs: Arrays, sizes: Sequence[int], merged: Arrays) -> list[dict[str, NDArray[Any]]]:
+    """Splits the outputs of a batch into those of its requests.
 
     Args:
       outputs: of the run, by name.
@@ -130,7 +132,7 @@ def split(outputs: Arrays, sizes: Sequence[int], merged: Arrays) -> list[dict[st
     ]
 
 
-def joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def joined(parts: Sequence[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     """Puts the outputs of a request's pieces together again."""
     if len(parts) == 1:
         return parts[0]

@@ -15,10 +15,10 @@ class BatchingParameters(NamedTuple):
       batch_timeout_seconds: how long the first request of a batch waits for others.
       num_batch_threads: how many batches run at once.
       max_enqueued_batches: of one queue; more are refused.
-      allowed_batch_sizes: a batch is filled up to the next of these; none for as it comes.
+      allowed_batch_sizes: a batch is padded to the next of these; none for no padding.
       pad_variable_length_inputs: whether rows of different shape may run together.
-      enable_large_batch_splitting: whether a request of more rows is cut, not refused.
-      thread_pool_name: how the threads are called, in metrics, too.
+      enable_large_batch_splitting: whether a larger request is split instead of refused.
+      thread_pool_name: the name of the threads, also in metrics.
     """
 
     max_execution_batch_size: int = 1000
@@ -35,7 +35,7 @@ class BatchingParameters(NamedTuple):
         return next((allowed for allowed in self.allowed_batch_sizes if allowed >= size), size)
 
 
-def read(batching_parameters_file: str | os.PathLike) -> BatchingParameters:
+def read(batching_parameters_file: str | os.PathLike[str]) -> BatchingParameters:
     """Reads a batching.config.
 
     Raises:

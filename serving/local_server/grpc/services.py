@@ -30,7 +30,7 @@ from serving.local_server.refusals import Refusal
 
 _MOST_MESSAGE_BYTES = 2**31 - 1
 _MOST_DETAILS = 1024
-# Of who waits for ever, gRPC says that centuries are left.
+# Without a deadline, gRPC reports that centuries are left.
 _MOST_SECONDS = 10**8
 _log = logging.getLogger(__name__)
 Answer = Callable[[Any, grpc.ServicerContext], Any]
@@ -55,8 +55,8 @@ class RpcServer:
           models: what is served.
           metrics: what counts the requests.
           address: `host:port`; an IPv6 host in brackets, port 0 for any free one.
-          max_threads: how many calls are answered at once; more of them wait.
-          credentials: for TLS; None for calls in the clear.
+          max_threads: how many calls are answered at once; others wait.
+          credentials: for TLS; None for no encryption.
           has_health: whether grpc.health.v1.Health is answered.
 
         Raises:
@@ -111,8 +111,8 @@ class RpcServer:
     def stop(self, grace_seconds: float) -> None:
         """Takes no more calls, waits for those begun, then closes the port.
 
-        Who watches the health is told at once that nothing is served any more, and keeps the port
-        open for as long as the wait may last.
+        Health watchers are told at once that nothing is served any more; while there are any, the
+        port stays open for the whole wait.
         """
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_seconds).wait()
@@ -139,7 +139,7 @@ def _handler(answer: Answer, request_type: Any) -> grpc.RpcMethodHandler:
 
 
 class _Services:
-    """What the methods answer; each raises Refusal with TensorFlow Serving's code and text."""
+    """The answers of the methods; each raises Refusal with TensorFlow Serving's code and text."""
 
     def __init__(self, models: Models, metrics: Metrics):
         self._models = models
@@ -241,8 +241,8 @@ def _check_spec(request: Any) -> None:
 
 
 def _deadline(context: grpc.ServicerContext) -> float:
-    """Until when the caller waits, in seconds of `time.monotonic`."""
-    left = context.time_remaining()
+    """The caller's deadline, in seconds of `time.monotonic`."""
+    left: float | None = context.time_remaining()
     if left is None or left > _MOST_SECONDS:
         return math.inf
     return time.monotonic() + left

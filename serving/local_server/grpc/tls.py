@@ -9,7 +9,7 @@ from mmrec_tf.errors import ConfigError
 from serving.local_server import config_files
 
 
-def read_credentials(ssl_config: str | os.PathLike) -> grpc.ServerCredentials:
+def read_credentials(ssl_config: str | os.PathLike[str]) -> grpc.ServerCredentials:
     """Reads an SSLConfig, which holds the contents of PEM files, not their names.
 
     Raises:
@@ -31,7 +31,7 @@ def read_credentials(ssl_config: str | os.PathLike) -> grpc.ServerCredentials:
         root_certificates=config.custom_ca.encode() or None,
         require_client_auth=config.client_verify,
     )
-    # gRPC looks at them when it takes a port, and then says no more than that it could not.
+    # gRPC checks them only when it opens a port, and then does not say what is wrong.
     probe = grpc.server(futures.ThreadPoolExecutor(1))
     try:
         probe.add_secure_port("127.0.0.1:0", credentials)

@@ -1,1 +1,1 @@
-"""Which models and versions there are, and how they are swapped."""
+"""Finds models and their versions, loads them, and swaps them as new ones appear."""

@@ -1,4 +1,4 @@
-"""All models of a server: which of them a request means, and how the set of them changes."""
+"""All models of a server: finding the one that a request means, and changing the set."""
 
 import contextlib
 import logging
@@ -30,12 +30,12 @@ class Models:
         *,
         labels_may_wait: bool = False,
     ):
-        """Takes note of the models; loads nothing.
+        """Records the settings; loads nothing.
 
         Args:
           settings: of each model.
           load: makes a servable of a model's name, a version's number and its folder.
-          labels_may_wait: whether a new label may stand for a version that is not available.
+          labels_may_wait: whether a new label may name a version that is not available.
         """
         self._settings = settings
         self._load_servable = load
@@ -51,7 +51,7 @@ class Models:
         """Loads what the settings ask for.
 
         Raises:
-          ServingError: when it cannot be served, as the real server then does not start.
+          ServingError: when a model cannot be served; the real server does not start then either.
         """
         try:
             with self._changing:
@@ -77,12 +77,12 @@ class Models:
     def reload(self, config: Any) -> None:
         """Replaces the set of models by that of a ModelServerConfig, and loads those new in it.
 
-        Models that it leaves out are dropped. Labels move at once; another policy or folder of a
-        model that was there before counts from the next poll.
+        Models that it leaves out are dropped. Labels move at once; a changed policy or folder of an
+        existing model takes effect at the next poll.
 
         Raises:
-          Refusal: with TensorFlow Serving's code and text. All stays as it was, unless it is a new
-            model that did not load.
+          Refusal: with TensorFlow Serving's code and text. Nothing changes, unless a new model did
+            not load.
         """
         with self._changing:
             served = [name for name, model in self._models.items() if model.settings is not None]
@@ -94,12 +94,12 @@ class Models:
                 f"{{{''.join(f'{one}, ' for one in failed)}}}",
             )
 
-    def reload_file(self, path: str | os.PathLike) -> None:
+    def reload_file(self, path: str | os.PathLike[str]) -> None:
         """Reads a models.config once more; one that cannot be used is logged and ignored."""
         try:
             self.reload(models_config.read(path))
             self._complaint = ""
-        except Exception as error:  # Its reader must outlive whatever the file holds.
+        except Exception as error:  # The thread must survive whatever the file holds.
             complaint = f"{path} is ignored: {error}"
             if complaint != self._complaint:
                 _log.error("%s", complaint)
@@ -153,7 +153,7 @@ class Models:
         ]
 
     def _apply(self, settings: Sequence[ModelSettings]) -> list[str]:
-        """Follows new settings; returns what did not load of the models that are new."""
+        """Applies new settings; returns what failed to load of the new models."""
         labels = self._labels_of(settings)
         models = dict(self._models)
         added = []
@@ -191,7 +191,7 @@ class Models:
 def _poll(model: Model) -> None:
     try:
         model.poll()
-    except Exception:  # The poll must outlive whatever one folder does to it.
+    except Exception:  # The poll must survive any error in one folder.
         _log.exception("%s: the poll failed", model.name)
 
 

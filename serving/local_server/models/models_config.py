@@ -26,7 +26,7 @@ class ModelSettings(NamedTuple):
     """How one model is served.
 
     Attributes:
-      name: by which it is asked for.
+      name: the name in requests.
       base_path: the folder of its versions.
       policy: a ServableVersionPolicy; an empty one serves the highest version.
       labels: the version that each label stands for.
@@ -48,14 +48,14 @@ def wanted_versions(policy: Any, versions: Collection[int]) -> set[int]:
     return set(sorted(versions)[-max(policy.latest.num_versions, 1) :])
 
 
-def read(models_config: str | os.PathLike) -> Any:
+def read(models_config: str | os.PathLike[str]) -> Any:
     """Reads a models.config.
 
     Returns:
       A ModelServerConfig, for `settings_of`.
 
     Raises:
-      ConfigError: when the file is none.
+      ConfigError: when the file is not a ModelServerConfig.
     """
     return config_files.read(models_config, "ModelServerConfig")
 
@@ -82,7 +82,7 @@ def settings_of(config: Any, *, known: Collection[str] = ()) -> list[ModelSettin
             raise _invalid(f"Illegal to list model {model.name} multiple times in config list")
         seen.add(model.name)
     for model in models:
-        # A URI is absolute, too, but there is no other file system here.
+        # A URI is absolute, too, but only local files are supported here.
         if not os.path.isabs(model.base_path):
             raise _invalid(
                 f"Expected model {model.name} to have an absolute path or URI; got "
@@ -117,7 +117,7 @@ def _check_platform(model: Any, known: Collection[str]) -> None:
     raise _invalid(f"Model {model.name} requests unsupported platform {model.model_platform}")
 
 
-def folders_of(export: str | os.PathLike) -> list[ModelSettings]:
+def folders_of(export: str | os.PathLike[str]) -> list[ModelSettings]:
     """Returns every model of an export directory, served in its highest version.
 
     Raises:
@@ -141,7 +141,7 @@ def folders_of(export: str | os.PathLike) -> list[ModelSettings]:
     return models
 
 
-def version_folders(base_path: str | os.PathLike) -> dict[int, pathlib.Path]:
+def version_folders(base_path: str | os.PathLike[str]) -> dict[int, pathlib.Path]:
     """Returns the folders below `base_path` whose whole name is a number, by that number.
 
     Raises:

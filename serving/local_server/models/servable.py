@@ -1,7 +1,7 @@
 """One loaded version of a model: its signatures, its warm-up, and the checks before it runs.
 
-Order and texts of the refusals are TensorFlow Serving's, so that a client written against this
-server meets nothing new in production.
+The order and texts of errors are TensorFlow Serving's, so that a client written against this server
+finds nothing new in production.
 """
 
 import math
@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import message as protobuf_message
 from grpc import StatusCode
+from numpy.typing import NDArray
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -51,7 +52,7 @@ class Servable:
           version: the version's number.
           path: its folder, holding `saved_model.pb`.
           metrics: what counts loads and times runs.
-          batcher: what runs requests together; None for each by itself.
+          batcher: what runs requests together; None to run each by itself.
 
         Raises:
           Refusal: when the folder is no SavedModel, needs an op that is not registered here, or
@@ -79,7 +80,7 @@ class Servable:
         *,
         outputs: Iterable[str] = (),
         deadline: float = math.inf,
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, NDArray[Any]]:
         """Runs a signature.
 
         Args:
@@ -87,7 +88,7 @@ class Servable:
           inputs: the tensors by public name, encoded or decoded.
           outputs: the names wanted; none for all.
           deadline: until when to wait for a batch, in seconds of `time.monotonic`. A run that has
-            begun goes on to its end.
+            started is finished.
 
         Returns:
           The outputs by public name; strings as object arrays of bytes.
@@ -106,7 +107,7 @@ class Servable:
         wanted = _check_filter(signature, list(outputs))
         _check_dtypes(signature, arrays)
 
-        def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        def run(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             return self._run(name, arrays, wanted)
 
         if self._batcher is None:
@@ -115,8 +116,8 @@ class Servable:
         return self._batcher.run(key, run, arrays, deadline=deadline)
 
     def _run(
-        self, name: str, arrays: Mapping[str, np.ndarray], wanted: Iterable[str]
-    ) -> dict[str, np.ndarray]:
+        self, name: str, arrays: Mapping[str, NDArray[Any]], wanted: Iterable[str]
+    ) -> dict[str, NDArray[Any]]:
         begun = time.perf_counter()
         try:
             constants = {key: tf.constant(array) for key, array in arrays.items()}
@@ -150,7 +151,7 @@ class Servable:
             if kind != "predict_log":
                 raise Refusal(StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
             request = log.predict_log.request
-            # The record's model name and version do not count: it warms the version it lies in.
+            # The record's model name and version are ignored: it warms up the version it is in.
             self.predict(
                 request.model_spec.signature_name, request.inputs, outputs=request.output_filter
             )
@@ -241,7 +242,7 @@ def _check_count(signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, An
 
 def _decode(
     signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
+) -> dict[str, NDArray[Any]]:
     arrays = {}
     for name in sorted(signature.inputs):
         if name in inputs:
@@ -282,7 +283,9 @@ def _check_filter(signature: meta_graph_pb2.SignatureDef, outputs: list[str]) ->
     return outputs or sorted(signature.outputs)
 
 
-def _check_dtypes(signature: meta_graph_pb2.SignatureDef, arrays: Mapping[str, np.ndarray]) -> None:
+def _check_dtypes(
+    signature: meta_graph_pb2.SignatureDef, arrays: Mapping[str, NDArray[Any]]
+) -> None:
     for place, (name, array) in enumerate(sorted(arrays.items())):
         wanted, got = signature.inputs[name].dtype, tensors.enum_of(array)
         if wanted != got:
@@ -294,7 +297,7 @@ def _check_dtypes(signature: meta_graph_pb2.SignatureDef, arrays: Mapping[str, n
 
 
 def _refusal(error: tf.errors.OpError) -> Refusal:
-    """Takes off what eager execution adds to a message and a session does not."""
+    """Removes what eager execution adds to a message but a session does not."""
     text = error.message or str(error)
     text = re.sub(r"\AGraph execution error:\n\n", "", text)
     text = re.sub(r"\ADetected at node [^\n]*\n(?:.*\n)*?<stack traces unavailable>\n", "", text)

@@ -1,10 +1,10 @@
-"""The versions of one model: which lie on disk, which are served, and the swap between them.
+"""The versions of one model: which are on disk, which are served, and how they are swapped.
 
     BASE_PATH/<number>/saved_model.pb
 
-A new version is loaded and warmed up first; only then are those dropped that the policy no longer
-wants, each when the last request that holds it is over. A number that failed to load is spent: the
-old version keeps serving until another one appears.
+A new version is loaded and warmed up first; only then are the versions dropped that the policy no
+longer wants, each after its last request. A number that failed to load is not tried again: the old
+version keeps serving until another one appears.
 """
 
 import collections
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class VersionStatus(NamedTuple):
-    """Where one version stands: START, LOADING, AVAILABLE, UNLOADING or END, and why."""
+    """The state of one version: START, LOADING, AVAILABLE, UNLOADING or END, and why."""
 
     version: int
     state: str
@@ -43,7 +43,7 @@ class Model:
     """One model's versions. `poll` is called by one thread at a time; all else by many.
 
     Attributes:
-      settings: may be replaced; the next `poll` follows. None drops all versions.
+      settings: may be replaced; the next `poll` applies it. None drops all versions.
     """
 
     def __init__(self, settings: ModelSettings, load: Callable[[str, int, pathlib.Path], Servable]):
@@ -60,7 +60,7 @@ class Model:
         self._complaint = ""
 
     def poll(self) -> None:
-        """Looks at the folder once, and loads and unloads what that asks for."""
+        """Looks at the folder once, and loads and unloads versions accordingly."""
         wanted: dict[int, pathlib.Path] = {}
         if self.settings is not None:
             try:
@@ -76,7 +76,7 @@ class Model:
             self._set(VersionStatus(version, "START"))
         for version in missing:
             self._load(version, wanted[version])
-        # What is wanted but does not load must not take away what serves.
+        # A version that fails to load must not replace one that serves.
         if not wanted or wanted.keys() & self._available.keys():
             self._unload_all_but(wanted.keys())
         if self._has_garbage:
@@ -86,7 +86,7 @@ class Model:
 
     @contextlib.contextmanager
     def hold(self, version: int | None) -> Iterator[Servable]:
-        """Gives a version that is available, the highest for None, and keeps it until the end.
+        """Yields an available version, the highest for None, and keeps it to the end of the block.
 
         Raises:
           Refusal: when there is none.
@@ -129,7 +129,7 @@ class Model:
             self._set(VersionStatus(version, "END", refusal.code, refusal.text))
             _log.error("%s/%d failed to load: %s", self.name, version, refusal.text)
             return
-        except Exception as error:  # Whatever a folder holds, its number is spent, not retried.
+        except Exception as error:  # Whatever the error, the number is not tried again.
             self._set(VersionStatus(version, "END", StatusCode.UNKNOWN, repr(error)))
             _log.exception("%s/%d failed to load", self.name, version)
             return
@@ -158,7 +158,7 @@ class Model:
             self._statuses[status.version] = status
 
     def _complain(self, complaint: str) -> None:
-        """Logs what is wrong once, not once a poll."""
+        """Logs a problem once, not at every poll."""
         if complaint != self._complaint:
             _log.error("%s", complaint)
         self._complaint = complaint

@@ -1,4 +1,4 @@
-"""JSON <-> NumPy, as TensorFlow Serving's REST interface has it.
+"""JSON <-> NumPy, in the form of TensorFlow Serving's REST interface.
 
 A request is either in row form, `{"instances": [...]}`, or columnar, `{"inputs": ...}`, and its
 answer comes in the same form. Strings are JSON strings or `{"b64": "..."}`. Nothing of a request
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from grpc import StatusCode
+from numpy.typing import NDArray
 from tensorflow.core.framework import types_pb2
 
 from serving import tensors
@@ -78,7 +79,7 @@ def parse(body: bytes) -> Request:
 
 def read_inputs(
     document: Mapping[str, Any], dtypes: Mapping[str, int]
-) -> tuple[dict[str, np.ndarray], bool]:
+) -> tuple[dict[str, NDArray[Any]], bool]:
     """Makes the tensors of a request.
 
     Args:
@@ -109,7 +110,7 @@ def read_inputs(
     return _read_rows(instances, dtypes), True
 
 
-def write_outputs(outputs: Mapping[str, np.ndarray], *, row: bool) -> bytes:
+def write_outputs(outputs: Mapping[str, NDArray[Any]], *, row: bool) -> bytes:
     """Writes an answer as `{"predictions": [...]}` or `{"outputs": ...}`.
 
     A signature with one output gives bare values, one with several gives objects.
@@ -136,12 +137,12 @@ def write_outputs(outputs: Mapping[str, np.ndarray], *, row: bool) -> bytes:
 
 
 def to_bytes(document: Any, *, indent: int = 4) -> bytes:
-    """Returns JSON as the server writes it; NaN and infinities stand bare in it."""
+    """Returns JSON as the server writes it, with bare NaN and infinities."""
     text = json.dumps(document, ensure_ascii=False, indent=indent)
     return text.encode("utf-8", "surrogateescape")
 
 
-def _read_columns(value: Any, dtypes: Mapping[str, int]) -> dict[str, np.ndarray]:
+def _read_columns(value: Any, dtypes: Mapping[str, int]) -> dict[str, NDArray[Any]]:
     if not _is_named(value):
         if len(dtypes) > 1:
             raise _invalid(
@@ -157,14 +158,14 @@ def _read_columns(value: Any, dtypes: Mapping[str, int]) -> dict[str, np.ndarray
     return arrays
 
 
-def _read_rows(instances: list[Any], dtypes: Mapping[str, int]) -> dict[str, np.ndarray]:
+def _read_rows(instances: list[Any], dtypes: Mapping[str, int]) -> dict[str, NDArray[Any]]:
     if not isinstance(instances[0], dict) and len(dtypes) > 1:
         raise _invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors "
             "required as per tensorinfo_map"
         )
     named = _is_named(instances[0])
-    elements: dict[str, list[np.ndarray]] = {name: [] for name in dtypes}
+    elements: dict[str, list[NDArray[Any]]] = {name: [] for name in dtypes}
     for place, instance in enumerate(instances):
         if named != _is_named(instance):
             raise _invalid(
@@ -193,7 +194,7 @@ def _add_element(
     name: str,
     value: Any,
     dtypes: Mapping[str, int],
-    elements: Mapping[str, list[np.ndarray]],
+    elements: Mapping[str, list[NDArray[Any]]],
 ) -> None:
     try:
         if name not in dtypes:
@@ -206,14 +207,14 @@ def _add_element(
     elements[name].append(array)
 
 
-def _check_like(array: np.ndarray, first: np.ndarray) -> None:
+def _check_like(array: NDArray[Any], first: NDArray[Any]) -> None:
     if array.size != first.size:
         raise _invalid(f"Expecting tensor size: {first.size} but got: {array.size}")
     if array.shape != first.shape:
         raise _invalid(f"Expecting shape {_shape(first)} but got: {_shape(array)}")
 
 
-def _dense(value: Any, enum: int) -> np.ndarray:
+def _dense(value: Any, enum: int) -> NDArray[Any]:
     """Makes one tensor; the first element of each list says how long its neighbors must be."""
     shape, first = [], value
     while isinstance(first, list):
@@ -304,7 +305,7 @@ def _is_named(value: Any) -> bool:
     return isinstance(value, dict) and not _is_base64(value)
 
 
-def _check_rows(outputs: Mapping[str, np.ndarray]) -> None:
+def _check_rows(outputs: Mapping[str, NDArray[Any]]) -> None:
     expected = None
     for name, array in sorted(outputs.items()):
         if array.ndim == 0:
@@ -317,7 +318,7 @@ def _check_rows(outputs: Mapping[str, np.ndarray]) -> None:
         expected = len(array)
 
 
-def _to_json(name: str, array: np.ndarray) -> Any:
+def _to_json(name: str, array: NDArray[Any]) -> Any:
     flat = array.ravel()
     values: list[Any]
     if array.dtype == object and name.endswith(_BINARY_SUFFIX):
@@ -334,7 +335,7 @@ def _to_json(name: str, array: np.ndarray) -> Any:
     return nested.reshape(array.shape).tolist()
 
 
-def _spell_infinity(match: re.Match) -> str:
+def _spell_infinity(match: re.Match[str]) -> str:
     return "Infinity" if match[0] == "Inf" else match[0]
 
 
@@ -354,7 +355,7 @@ def _shown(value: Any) -> str:
     return f"JSON Value: {_text(value)}"
 
 
-def _shape(array: np.ndarray) -> str:
+def _shape(array: NDArray[Any]) -> str:
     return f"[{','.join(map(str, array.shape))}]"
 
 

@@ -2,7 +2,7 @@
 
 POST /v1/models/<model>[/versions/<n>|/labels/<l>]:predict
 GET  /v1/models/<model>[/versions/<n>|/labels/<l>][/metadata]
-GET  the path of Prometheus' metrics, where they are on
+GET  the path of Prometheus' metrics, if they are on
 """
 
 import re
@@ -52,7 +52,7 @@ _NO_PAGE = (
 
 
 class Answer(NamedTuple):
-    """What goes back over HTTP."""
+    """An HTTP answer."""
 
     code: int
     body: bytes
@@ -65,7 +65,7 @@ class Site(NamedTuple):
     Attributes:
       models: what is asked.
       metrics: what counts the requests.
-      metrics_path: under which path the counts are read; None for none.
+      metrics_path: the path of the metrics; None for none.
     """
 
     models: Models

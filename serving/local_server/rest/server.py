@@ -1,4 +1,4 @@
-"""HTTP/1.1 for the local server's REST routes: bodies, compression, an orderly end."""
+"""HTTP/1.1 for the local server's REST routes: bodies, compression, graceful shutdown."""
 
 import contextlib
 import http.server
@@ -51,11 +51,11 @@ class RestServer:
         self._thread.start()
 
     def refuse(self) -> None:
-        """Answers 503 from now on; what has begun goes on."""
+        """Answers 503 from now on; running requests go on."""
         self._begun.refuse()
 
     def stop(self, grace_seconds: float) -> None:
-        """Takes no more requests, waits for those begun, then closes the port."""
+        """Takes no more requests, waits for the running ones, then closes the port."""
         self._begun.refuse()
         self._begun.wait(grace_seconds)
         if self._thread.is_alive():
@@ -65,7 +65,7 @@ class RestServer:
 
 
 class _Begun:
-    """Counts the requests under way; once told to refuse, lets none begin any more."""
+    """Counts the running requests; once told to refuse, lets no more begin."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -137,7 +137,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             with self.begun.one():
                 self._respond()
         except Refusal as refusal:
-            self.close_connection = True  # What is left of the body cannot be told from a request.
+            self.close_connection = True  # The rest of the body could be mistaken for a request.
             self._send(refused(refusal))
 
     def _respond(self) -> None:

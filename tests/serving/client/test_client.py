@@ -617,7 +617,7 @@ def test_the_check_command(capsys, export, server, tmp_path):
 
 def test_the_model_configuration_is_one():
     config = model_server_config_pb2.ModelServerConfig()
-    text_format.Parse((ROOT / "serving" / "models.config").read_text(), config)
+    text_format.Parse((ROOT / "serving/deploy/models.config").read_text(), config)
     models = config.model_config_list.config
     assert {model.name: model.base_path for model in models} == {
         "recommender": "/models/recommender",
@@ -627,10 +627,10 @@ def test_the_model_configuration_is_one():
 
 
 def test_the_compose_file_names_files_that_exist():
-    text = (ROOT / "serving" / "docker-compose.yml").read_text()
+    text = (ROOT / "serving/deploy/docker-compose.yml").read_text()
     assert "image: tensorflow/serving:2.19.0" in text
     for name in ("models.config", "batching.config", "monitoring.config"):
-        assert f"./{name}:" in text and (ROOT / "serving" / name).exists()
+        assert f"./{name}:" in text and (ROOT / "serving/deploy" / name).exists()
 
 
 VECTOR = TensorSpec("float32", (None, 3))
