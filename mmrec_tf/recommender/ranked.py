@@ -63,12 +63,14 @@ class Ranking(Protocol):
 
     Attributes:
       config: Config.
+      variables: the weights, which an export holds.
       binary: names of the tasks whose output is a logit.
       click_shift: float, what to add to the logit of a click where negatives were drawn.
     """
 
     config: Config
     binary: list[str]
+    variables: list
 
     @property
     def click_shift(self) -> float: ...

@@ -2,7 +2,7 @@
 
 import concurrent.futures
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,8 @@ def make_encoders(
       dict of `mmrec_tf.encoders.*.Encoder`, built.
     """
     schema, catalog = dataset.schema, dataset.catalog
-    specs, values = {}, {}
+    specs: dict[str, ModalitySpec] = {}
+    values: dict[str, Iterable] = {}
     for name, value in raw_content(config, dataset).items():
         specs[name] = ModalitySpec("text") if name == PROFILE else schema.modalities[name]
         if isinstance(value, Content):

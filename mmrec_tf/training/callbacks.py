@@ -163,7 +163,6 @@ class Progress(tf.keras.callbacks.Callback):
     def __init__(self, name: str):
         super().__init__()
         self.name = name
-        self.bar: tqdm | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         desc = f"{self.name} epoch {epoch + 1}/{self.params['epochs']}"

@@ -59,7 +59,9 @@ def test_the_same_config_and_dataset_make_the_same_model(dataset):
     for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     another = mm.RetrievalModel(config(training__seed=1), dataset)
-    assert any((a != b).any() for a, b in zip(one.get_weights(), another.get_weights()))
+    assert any(
+        (a != b).any() for a, b in zip(one.get_weights(), another.get_weights(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("optimizer", [None, "sgd", tf.keras.optimizers.Adagrad(0.1)])
@@ -69,7 +71,9 @@ def test_any_optimizer_trains(dataset, optimizer):
     model.compile(optimizer)
     history = model.fit(model.batches("train"), epochs=2, verbose=0).history
     assert history["loss"][1] < history["loss"][0]
-    assert any((a != b.numpy()).any() for a, b in zip(before, model.trainable_variables))
+    assert any(
+        (a != b.numpy()).any() for a, b in zip(before, model.trainable_variables, strict=True)
+    )
 
 
 def test_under_mixed_precision_an_optimizer_scales_the_loss(dataset):
@@ -94,7 +98,9 @@ def test_weights_go_round(model, dataset, retrieval, tmp_path):
     model.fit(epochs=1, verbose=0)
     model.save_weights(str(tmp_path / "weights"))
     other = stage(model.stage, dataset, retrieval, training__seed=7)
-    assert any((a != b).any() for a, b in zip(model.get_weights(), other.get_weights()))
+    assert any(
+        (a != b).any() for a, b in zip(model.get_weights(), other.get_weights(), strict=True)
+    )
     other.load_weights(str(tmp_path / "weights")).expect_partial()
     for a, b in zip(model.trainable_weights, other.trainable_weights, strict=True):
         np.testing.assert_array_equal(a, b)
