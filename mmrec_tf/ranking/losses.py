@@ -5,9 +5,11 @@ All are called with logits, labels and weights <float32>[batch, candidate] and r
 nothing, and no gradient reaches it. A row of padding alone costs 0.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
-from mmrec_tf.retrieval.losses import LOWEST
+from mmrec_tf.schema import LOWEST_SCORE
 
 
 def listwise_softmax_loss(logits, labels, weights):
@@ -27,7 +29,9 @@ def listwise_softmax_loss(logits, labels, weights):
     positive = tf.where(known, labels, 0.0)
     count = tf.reduce_sum(positive, axis=1, keepdims=True)
     losses = tf.keras.losses.categorical_crossentropy(
-        tf.math.divide_no_nan(positive, count), tf.where(known, logits, LOWEST), from_logits=True
+        tf.math.divide_no_nan(positive, count),
+        tf.where(known, logits, LOWEST_SCORE),
+        from_logits=True,
     )
     # The gradient takes it that targets sum to 1, and is not 0 where they are all 0.
     return tf.where(count[:, 0] > 0, losses, 0.0)
@@ -96,3 +100,21 @@ def squared_loss(logits, labels, weights):
 def _mean(losses, weights):
     total = tf.reduce_sum(weights * losses, axis=1)
     return tf.math.divide_no_nan(total, tf.reduce_sum(weights, axis=1))
+
+
+# By `ranking.loss`; each is called with logits, labels, weights and the settings of ranking.
+LOSSES: dict[str, Callable] = {
+    "listwise": lambda logits, labels, weights, settings: listwise_softmax_loss(
+        logits, labels, weights
+    ),
+    "pairwise": lambda logits, labels, weights, settings: pairwise_logistic_loss(
+        logits, labels, weights
+    ),
+    "binary": lambda logits, labels, weights, settings: binary_loss(
+        logits,
+        labels,
+        weights,
+        positive_weight=settings.positive_weight,
+        focal_gamma=settings.focal_gamma,
+    ),
+}

@@ -13,12 +13,7 @@ from mmrec_tf.errors import ConfigError
 from mmrec_tf.evaluation.calibration import downsampling_shift, level
 from mmrec_tf.evaluation.evaluate import evaluate
 from mmrec_tf.ranking.feature_interaction import INTERACTIONS
-from mmrec_tf.ranking.losses import (
-    binary_loss,
-    listwise_softmax_loss,
-    pairwise_logistic_loss,
-    squared_loss,
-)
+from mmrec_tf.ranking.losses import LOSSES, squared_loss
 from mmrec_tf.ranking.multitask import SHARINGS, UncertaintyWeights
 from mmrec_tf.ranking.pair_features import PairFeatures
 from mmrec_tf.recommender.funnel import ranking_metric
@@ -435,7 +430,7 @@ class RankingModel(Stage):
                     # A disliked item is no click, but may well have been bought.
                     drawn = 1 + settings.num_negatives
                     logits, labels, weight = (x[:, :drawn] for x in (logits, labels, weight))
-                each = self._binary_task(logits, labels, weight)
+                each = LOSSES[settings.loss](logits, labels, weight, settings)
             losses.append(mean_over_replicas(each * inputs["weight"]))
         for tracker, loss in zip(self.task_trackers, losses, strict=False):
             tracker.update_state(loss)
@@ -448,20 +443,6 @@ class RankingModel(Stage):
         shown = tf.where(lists.weight > 0, ranked.score, ranked.score.dtype.min)
         self.first_tracker.update_state(tf.argmax(shown, axis=1) == 0)
         return loss
-
-    def _binary_task(self, logits, labels, weight):
-        settings = self.config.ranking
-        if settings.loss == "listwise":
-            return listwise_softmax_loss(logits, labels, weight)
-        if settings.loss == "pairwise":
-            return pairwise_logistic_loss(logits, labels, weight)
-        return binary_loss(
-            logits,
-            labels,
-            weight,
-            positive_weight=settings.positive_weight,
-            focal_gamma=settings.focal_gamma,
-        )
 
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """The scores of the items that a batch names.

@@ -24,6 +24,10 @@ def retrieval(dataset):
     return mm.RetrievalModel(config(), dataset)
 
 
+def differ(one, other):
+    return any((a != b).any() for a, b in zip(one, other, strict=True))
+
+
 def stage(name, dataset, retrieval=None, **settings):
     if name == "retrieval":
         return mm.RetrievalModel(config(**settings), dataset)
