@@ -11,6 +11,9 @@ MODALITY_KINDS = ("text", "image", "audio", "vector")
 SPLITS = ("train", "valid", "test")
 # A record holds an interaction's types as the bits of one integer.
 MOST_EVENTS = 62
+# The score of what must not be shown, or is not there: below all others, and finite, as an answer
+# must be one that JSON can carry.
+LOWEST_SCORE = -1e9
 
 
 @dataclass(frozen=True)

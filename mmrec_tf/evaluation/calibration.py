@@ -18,7 +18,7 @@ from scipy.special import expit
 
 from mmrec_tf.config import CALIBRATIONS
 from mmrec_tf.errors import ConfigError, RunError
-from mmrec_tf.retrieval.losses import LOWEST
+from mmrec_tf.schema import LOWEST_SCORE
 
 # From this logit on a probability is sure: `metrics.log_loss` sees no difference any more.
 SURE = 16.0
@@ -69,8 +69,8 @@ class Calibration:
     def __call__(self, logits):
         """<float>[...] -> <float32>[...], probabilities.
 
-        Logits of any size, `LOWEST` among them, give a finite one; NaN gives NaN. It computes in
-        float64, so that rounding turns no order around.
+        Logits of any size, `LOWEST_SCORE` among them, give a finite one; NaN gives NaN. It computes
+        in float64, so that rounding turns no order around.
         """
         logits = tf.cast(logits, tf.float64)
         if self.knots:
@@ -127,14 +127,14 @@ def fit(kind: str, logits: np.ndarray, labels: np.ndarray) -> Calibration:
 
     Args:
       kind: one of `mmrec_tf.config.CALIBRATIONS`.
-      logits: <float>[example], without those of excluded candidates (`LOWEST`).
+      logits: <float>[example], without those of excluded candidates (`LOWEST_SCORE`).
       labels: <bool or 0/1>[example].
 
     Raises:
       ConfigError: for another kind.
       RunError: for examples without a positive or without a negative, or logits that are not finite
         in float32.
-      ValueError: for sizes that differ, labels other than 0 and 1, or the logit `LOWEST`.
+      ValueError: for sizes that differ, labels other than 0 and 1, or the logit `LOWEST_SCORE`.
     """
     if kind not in CALIBRATIONS:
         raise ConfigError(f"calibration: wanted one of {', '.join(CALIBRATIONS)}; got {kind!r}.")
@@ -217,8 +217,8 @@ def _checked(kind: str, logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndar
             f"logits: wanted finite numbers; got {logits[~np.isfinite(logits)][0]}, so the model "
             "diverged. Lower training.learning_rate, or set training.clip_norm."
         )
-    if (logits == LOWEST).any():
-        raise ValueError(f"logits: wanted none of {LOWEST:g}, which marks what is excluded.")
+    if (logits == LOWEST_SCORE).any():
+        raise ValueError(f"logits: wanted none of {LOWEST_SCORE:g}, which marks what is excluded.")
     num_positive = int(labels.sum())
     if num_positive in (0, len(labels)):
         raise RunError(

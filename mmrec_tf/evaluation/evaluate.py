@@ -23,9 +23,9 @@ from mmrec_tf.evaluation.metrics import (
     top_k,
 )
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.retrieval.index import LOWEST
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.runs.run import Run
+from mmrec_tf.schema import LOWEST_SCORE
 
 # Fewer users at once than these, and multiplying matrices turns slow.
 FEWEST = 128
@@ -124,7 +124,7 @@ def _recommend_items(
     def recommend(user):
         history, gap, met = recommender.read_history(user)
         shown = recommender.recommend_items(user, history, gap, met, k=k)
-        return tf.where(shown.score > LOWEST, shown.item, -1)
+        return tf.where(shown.score > LOWEST_SCORE, shown.item, -1)
 
     graph = recommender.graph(("items", k), recommend, [tf.TensorSpec([None], tf.int32)])
     tops = [

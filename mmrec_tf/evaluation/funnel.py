@@ -30,7 +30,7 @@ from mmrec_tf.evaluation.metrics import (
     threshold_metrics,
 )
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.retrieval.index import LOWEST
+from mmrec_tf.schema import LOWEST_SCORE
 
 # Users, or interactions, that are ranked at once.
 BLOCK = 256
@@ -91,8 +91,8 @@ def collect(recommender: Recommender, dataset: Dataset, *, split: str, k: int) -
         found = recommender.candidates(request, met, num=num)
         place = recommender.order(found, min(k, num))
         shown = tf.gather(found.item, place, batch_dims=1)
-        real = tf.gather(found.score, place, batch_dims=1) > LOWEST
-        item = tf.where(found.retrieved > LOWEST, found.item, -1)
+        real = tf.gather(found.score, place, batch_dims=1) > LOWEST_SCORE
+        item = tf.where(found.retrieved > LOWEST_SCORE, found.item, -1)
         return item, found.retrieved, found.score, found.logit, tf.where(real, shown, -1)
 
     graph = recommender.graph(("pool", k), find, [tf.TensorSpec([None], tf.int32)])
@@ -225,7 +225,7 @@ def evaluate_ranking(
     if recommender.ranking is not None:
         result["shown"] = _shown(recommender, dataset, split)
     tops = {
-        "retrieval": np.where(pool.retrieved > LOWEST, pool.item, -1)[:, : ks[-1]],
+        "retrieval": np.where(pool.retrieved > LOWEST_SCORE, pool.item, -1)[:, : ks[-1]],
         "ranking": _by_score(pool)[:, : ks[-1]],
         "recommended": pool.shown,
     }

@@ -15,8 +15,9 @@ from mmrec_tf.dataset.catalog import Content
 from mmrec_tf.exporting.request_examples import Example
 from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS, Limits, within
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.retrieval.index import LOWEST, ExactIndex
+from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.model import RetrievalModel
+from mmrec_tf.schema import LOWEST_SCORE
 from mmrec_tf.towers import TowerOutput
 
 NUM_EXAMPLES = 4
@@ -171,7 +172,7 @@ class RecommenderServable(tf.Module):
 def _without_near_ties(score: np.ndarray) -> list[int]:
     """Rows in which no two of the real scores <float32>[row, k] are near; all if there are none."""
     ordered = -np.sort(-score, axis=1)
-    gap = np.where(ordered[:, 1:] > LOWEST, ordered[:, :-1] - ordered[:, 1:], np.inf)
+    gap = np.where(ordered[:, 1:] > LOWEST_SCORE, ordered[:, :-1] - ordered[:, 1:], np.inf)
     rows = np.flatnonzero(gap.min(axis=1, initial=np.inf) > NEAR)
     return list(rows) or list(range(len(score)))
 
@@ -277,10 +278,10 @@ class EncoderServable(tf.Module):
             self.space(output), self.k, allowed=tf.convert_to_tensor(self.available)[None, :]
         )
         # Without anything to go by, any item would do.
-        real = (score > LOWEST) & tf.reduce_any(output.present, axis=1, keepdims=True)
+        real = (score > LOWEST_SCORE) & tf.reduce_any(output.present, axis=1, keepdims=True)
         return {
             "item_id": tf.where(real, tf.gather(self.item_id, item), ""),
-            "score": tf.where(real, score, LOWEST),
+            "score": tf.where(real, score, LOWEST_SCORE),
             "unreadable": unreadable,
         }
 
@@ -318,7 +319,7 @@ class EncoderServable(tf.Module):
         # Of near ties the order may change with the size of a batch: the row farthest from any.
         score = _answered(self, Example("search", inputs, {})).outputs["score"]
         gap = (score[:, :-1] - score[:, 1:]).min(axis=1, initial=np.inf)
-        row = int(np.argmax(np.where(score[:, 0] > LOWEST, gap, -1)))
+        row = int(np.argmax(np.where(score[:, 0] > LOWEST_SCORE, gap, -1)))
         return [
             _answered(self, Example("embed_item", inputs, {})),
             _answered(

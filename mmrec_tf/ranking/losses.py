@@ -7,7 +7,7 @@ nothing, and no gradient reaches it. A row of padding alone costs 0.
 
 import tensorflow as tf
 
-from mmrec_tf.retrieval.losses import LOWEST
+from mmrec_tf.schema import LOWEST_SCORE
 
 
 def listwise_softmax_loss(logits, labels, weights):
@@ -27,7 +27,9 @@ def listwise_softmax_loss(logits, labels, weights):
     positive = tf.where(known, labels, 0.0)
     count = tf.reduce_sum(positive, axis=1, keepdims=True)
     losses = tf.keras.losses.categorical_crossentropy(
-        tf.math.divide_no_nan(positive, count), tf.where(known, logits, LOWEST), from_logits=True
+        tf.math.divide_no_nan(positive, count),
+        tf.where(known, logits, LOWEST_SCORE),
+        from_logits=True,
     )
     # The gradient takes it that targets sum to 1, and is not 0 where they are all 0.
     return tf.where(count[:, 0] > 0, losses, 0.0)

@@ -24,7 +24,7 @@ from mmrec_tf.recommender.ranked import Lists, Ranked, Request
 from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.retrieval.negatives import mean_over_replicas
-from mmrec_tf.schema import Schema
+from mmrec_tf.schema import LOWEST_SCORE, Schema
 from mmrec_tf.towers import IdEmbedding, UserTower, unit
 from mmrec_tf.training.optimizer import apply_step
 
@@ -391,7 +391,7 @@ class RankingModel(tfrs.Model):
             weights = settings.task_weights or (1.0,) * len(losses)
             loss = tf.add_n([w * each for w, each in zip(weights, losses, strict=True)])
         self.loss_tracker.update_state(loss)
-        shown = tf.where(lists.weight > 0, ranked.score, ranked.score.dtype.min)
+        shown = tf.where(lists.weight > 0, ranked.score, LOWEST_SCORE)
         self.first_tracker.update_state(tf.argmax(shown, axis=1) == 0)
         return loss
 

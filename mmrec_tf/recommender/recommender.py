@@ -18,8 +18,9 @@ from mmrec_tf.recommender.category_filter import CategoryFilter, number_of
 from mmrec_tf.recommender.diversity import diversify
 from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS, decoded, padded, require_k
 from mmrec_tf.recommender.outputs import Recommendations, SimilarItems
-from mmrec_tf.retrieval.index import LOWEST, ExactIndex, IvfIndex
+from mmrec_tf.retrieval.index import ExactIndex, IvfIndex
 from mmrec_tf.retrieval.model import RetrievalModel
+from mmrec_tf.schema import LOWEST_SCORE
 
 
 class Candidates(NamedTuple):
@@ -27,9 +28,9 @@ class Candidates(NamedTuple):
 
     Attributes:
       item: <int32>[batch, candidate].
-      retrieved: <float32>[batch, candidate], retrieval's scores; `LOWEST` for what must not be
-        shown, and came up because nothing else was left.
-      score: <float32>[batch, candidate], what orders them; `LOWEST` stays.
+      retrieved: <float32>[batch, candidate], retrieval's scores; `LOWEST_SCORE` for what must not
+        be shown, and came up because nothing else was left.
+      score: <float32>[batch, candidate], what orders them; `LOWEST_SCORE` stays.
       logit: <float32>[batch, candidate], of a click, not calibrated.
       rating: <float32>[batch, candidate], predicted; None for a model that predicts none.
       attention: as in `Ranked`.
@@ -255,7 +256,7 @@ class Recommender(tf.Module):
         if self.config.recommender.popularity_dampening:
             less = self.config.recommender.popularity_dampening * vectors[..., -1]
             score = tf.where(nobody[:, None], score, score - less)
-        score = tf.where(retrieved > LOWEST, score, LOWEST)
+        score = tf.where(retrieved > LOWEST_SCORE, score, LOWEST_SCORE)
         user = request.queries[:, : self.config.dim]
         return Candidates(item, retrieved, score, logit, rating, attention, user, nobody)
 
@@ -365,9 +366,9 @@ class Recommender(tf.Module):
         share = tf.einsum("bd,bcmd->bcm", shown.user, modalities)
         share *= tf.gather(self.items["weights"], item)
         present = tf.gather(self.items["present"], item) & ~shown.nobody[:, None, None]
-        share = tf.where(present, share, LOWEST)
+        share = tf.where(present, share, LOWEST_SCORE)
         # Where the highest is none that is present, it is this one.
-        none = tf.fill(tf.shape(item), 0.5 * LOWEST)[..., None]
+        none = tf.fill(tf.shape(item), 0.5 * LOWEST_SCORE)[..., None]
         share = tf.concat([share, none], axis=2)
         known = history >= 0
         weight = shown.attention
@@ -375,7 +376,7 @@ class Recommender(tf.Module):
             dim = self.config.dim
             read = tf.gather(self.index.vectors, tf.maximum(history, 0))[..., :dim]
             weight = tf.einsum("bcd,bsd->bcs", tf.gather(self.index.vectors, item)[..., :dim], read)
-        step = tf.argmax(tf.where(known[:, None, :], weight, LOWEST), axis=2)
+        step = tf.argmax(tf.where(known[:, None, :], weight, LOWEST_SCORE), axis=2)
         because = tf.gather(history, step, batch_dims=1)
         return tf.argmax(share, axis=2, output_type=tf.int32), because
 
@@ -398,7 +399,7 @@ class Recommender(tf.Module):
         met = tf.concat([met, self.item_table.lookup(exclude)], axis=1)
         shown = self.recommend_items(user, read, gap, met, k=k, time=time, wish=(allow, deny))
         modality, because = self.explain(shown, read)
-        real = shown.score > LOWEST
+        real = shown.score > LOWEST_SCORE
         blank = tf.fill(tf.shape(real), "")
         names = tf.gather(self.item_id, tf.maximum(because, 0))
         probability = self.calibration(shown.logit)
@@ -420,8 +421,8 @@ class Recommender(tf.Module):
           time: <int64>[batch], as in `recommend_ids`.
 
         Returns:
-          "score" and "probability", <float32>[batch, candidate]; `LOWEST` and 0 for an unknown
-          item.
+          "score" and "probability", <float32>[batch, candidate]; `LOWEST_SCORE` and 0 for an
+          unknown item.
         """
         user = self.user_table.lookup(user_id)
         read, gap, _ = self.read_history(user, history)
@@ -432,7 +433,7 @@ class Recommender(tf.Module):
         ranked = self.rank(request, nobody, row, tf.einsum("bd,bcd->bc", queries, vectors))
         probability = self.calibration(ranked.logit)
         return {
-            "score": tf.where(item >= 0, ranked.score, LOWEST),
+            "score": tf.where(item >= 0, ranked.score, LOWEST_SCORE),
             "probability": tf.where(item >= 0, probability, tf.zeros_like(probability)),
         }
 
@@ -464,10 +465,10 @@ class Recommender(tf.Module):
             exclude=item[:, None],
             allowed=self.available[None, :],
         )
-        real = (score > LOWEST) & (item >= 0)[:, None]
+        real = (score > LOWEST_SCORE) & (item >= 0)[:, None]
         return {
             "item_id": tf.where(real, tf.gather(self.item_id, near), ""),
-            "score": tf.where(real, score, LOWEST),
+            "score": tf.where(real, score, LOWEST_SCORE),
         }
 
     def recommend(

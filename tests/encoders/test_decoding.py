@@ -17,7 +17,7 @@ from mmrec_tf.encoders.image import applications as image
 from mmrec_tf.encoders.text import bert as text
 from mmrec_tf.exporting.servables import EncoderServable
 from mmrec_tf.recommender.inputs import Limits, within
-from mmrec_tf.retrieval.index import LOWEST
+from mmrec_tf.schema import LOWEST_SCORE
 
 SIZE = 32
 
@@ -201,7 +201,7 @@ def test_what_counts_as_present_is_said(servable):
 def test_with_nothing_to_go_by_nothing_is_found(servable):
     answer = servable.search(*asked(servable, text=["", "owl"], image=[b"junk", b""]))
     assert set(answer["item_id"].numpy()[0]) == {b""}
-    assert (answer["score"].numpy()[0] == LOWEST).all()
+    assert (answer["score"].numpy()[0] == LOWEST_SCORE).all()
     assert b"" not in answer["item_id"].numpy()[1] and (answer["score"].numpy()[1] <= 1).all()
 
 

@@ -36,7 +36,7 @@ from mmrec_tf.exporting.request_examples import (
 )
 from mmrec_tf.exporting.servables import EncoderServable, RecommenderServable
 from mmrec_tf.exporting.verify import in_session, read_ops, verify
-from mmrec_tf.retrieval.index import LOWEST
+from mmrec_tf.schema import LOWEST_SCORE
 
 K = 5
 NAMES = ("recommender", "encoder")
@@ -270,7 +270,7 @@ def test_rank_answers_as_recommend_does(loaded):
     for name in ("score", "probability"):
         want = getattr(best, name)[:, ::-1]
         np.testing.assert_allclose(answer[name][:, :K], want, rtol=1e-4, atol=1e-4)
-    assert (answer["score"][:, K:] == LOWEST).all() and not answer["probability"][:, K:].any()
+    assert (answer["score"][:, K:] == LOWEST_SCORE).all() and not answer["probability"][:, K:].any()
 
 
 # To the last bit
@@ -407,7 +407,7 @@ def test_unknown_categories_are_nobody_s(both):
     _, _, model, _ = both
     got = recommended(model, USERS, **some_allowed())
     only = np.arange(len(USERS)) % 4 == 2
-    assert (got.item_id[only] == "").all() and (got.score[only] == LOWEST).all()
+    assert (got.item_id[only] == "").all() and (got.score[only] == LOWEST_SCORE).all()
     assert not got.probability[only].any() and (got.modality[only] == "").all()
     want = recommended(model, USERS, **known(some_allowed()))
     for name, value in want._asdict().items():
@@ -421,7 +421,7 @@ def test_similar_items_answers_as_python_does(both):
     got = ask(model, "similar_items", item_id=asked)
     np.testing.assert_array_equal(decoded(got["item_id"]), want.item_id)
     np.testing.assert_array_equal(got["score"], want.score)
-    assert (want.item_id[-2:] == "").all() and (want.score[-2:] == LOWEST).all()
+    assert (want.item_id[-2:] == "").all() and (want.score[-2:] == LOWEST_SCORE).all()
     for item, found in zip(asked[:-2], want.item_id[:-2], strict=True):
         assert item not in found and "" not in found
         if kind in ("retrieval", "diverse"):
@@ -445,7 +445,7 @@ def test_withdrawn_items_are_never_shown_but_ranked(both):
         item_id=[[*WITHDRAWN]],
         time=np.zeros([1], np.int64),
     )
-    assert (answer["score"] > LOWEST).all() and (answer["probability"] > 0).all()
+    assert (answer["score"] > LOWEST_SCORE).all() and (answer["probability"] > 0).all()
 
 
 def test_the_ops_of_every_kind_are_core(both):
@@ -583,7 +583,9 @@ def test_an_answer_holds_at_most_the_catalog(vectors):
     nothing = [strings([[""]])] * 4
     answer = servable.recommend(strings(["u1"]), *nothing, tf.constant([0], tf.int64))
     assert answer["item_id"].shape == (1, NUM_ITEMS)
-    assert answer["item_id"].numpy()[0, -1] == b"" and answer["score"].numpy()[0, -1] == LOWEST
+    assert (
+        answer["item_id"].numpy()[0, -1] == b"" and answer["score"].numpy()[0, -1] == LOWEST_SCORE
+    )
 
 
 # What is refused

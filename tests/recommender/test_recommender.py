@@ -17,7 +17,8 @@ from mmrec_tf.errors import ConfigError
 from mmrec_tf.evaluation.calibration import Calibration
 from mmrec_tf.ranking import Request
 from mmrec_tf.recommender.inputs import padded
-from mmrec_tf.retrieval.index import LOWEST, ExactIndex, IvfIndex
+from mmrec_tf.retrieval.index import ExactIndex, IvfIndex
+from mmrec_tf.schema import LOWEST_SCORE
 
 ALL = [item_id(n) for n in range(NUM_ITEMS)]
 
@@ -96,7 +97,7 @@ def test_nobody_is_shown_what_they_met_or_said_they_met(dataset, recommender):
 def test_empty_places_stand_behind(dataset, recommender):
     answer = recommender.recommend([user_id(0), user_id(NEWCOMER)], k=NUM_ITEMS)
     assert (answer.item_id[0] != "").tolist() == [True] * 24 + [False] * 6
-    assert (answer.score[0] > LOWEST).tolist() == [True] * 24 + [False] * 6
+    assert (answer.score[0] > LOWEST_SCORE).tolist() == [True] * 24 + [False] * 6
     assert (answer.item_id[1] != "").all()
     assert np.isfinite(answer.score).all()
     everything = recommender.recommend(["nobody"], history=[ALL], k=3)
@@ -235,12 +236,12 @@ def test_rank_gives_the_scores_of_recommend_and_lowest_for_the_unknown(recommend
     asked = [*answer.item_id[0][::-1], "unheard of", ""]
     score = rank(recommender, user_id(2), [], asked)
     np.testing.assert_allclose(score[:10], answer.score[0][::-1], rtol=1e-4, atol=1e-4)
-    assert score[10:].tolist() == [LOWEST, LOWEST]
+    assert score[10:].tolist() == [LOWEST_SCORE, LOWEST_SCORE]
 
 
 def test_rank_scores_what_the_user_has_met_too(dataset, recommender):
     met = train_items(dataset, 2)
-    assert (rank(recommender, user_id(2), [], met) > LOWEST).all()
+    assert (rank(recommender, user_id(2), [], met) > LOWEST_SCORE).all()
 
 
 # The index
@@ -251,7 +252,7 @@ def test_equal_scores_stand_by_number_and_what_is_excluded_last():
     query = tf.constant([[1.0], [1.0]])
     score, item = index.search(query, 3, exclude=tf.constant([[-1, -1], [1, 0]]))
     assert item.numpy().tolist() == [[1, 2, 0], [2, 3, 0]]
-    np.testing.assert_allclose(score, [[2, 2, 1], [2, 0.5, LOWEST]])
+    np.testing.assert_allclose(score, [[2, 2, 1], [2, 0.5, LOWEST_SCORE]])
     assert index.search(query, 99)[1].shape == (2, 4)
 
 
@@ -295,7 +296,7 @@ def test_filters_exclusions_and_what_is_withdrawn(dataset):
     assert [item for item in answer if item] == shown[2:]
     assert not {*shown[:2]} & {*withdrawn.similar_items([shown[2]], k=NUM_ITEMS).item_id[0]}
     # What the caller names is scored all the same.
-    assert rank(withdrawn, "u3", [], shown[:2]).min() > LOWEST
+    assert rank(withdrawn, "u3", [], shown[:2]).min() > LOWEST_SCORE
     with pytest.raises(ConfigError, match="1 that are none, such as 'x'"):
         Recommender(recommender.retrieval, None, dataset, unavailable=["x", "i1"])
 
@@ -484,7 +485,7 @@ def test_similar_items_are_those_with_the_nearest_embeddings(dataset, recommende
         order = np.argsort(-cosine, kind="stable")[:-1]
         assert answer.item_id[row].tolist() == [*(ALL[n] for n in order), ""]
         np.testing.assert_allclose(answer.score[row, :-1], cosine[order], rtol=1e-4, atol=1e-5)
-    assert set(answer.item_id[1]) == {""} and (answer.score[1] == LOWEST).all()
+    assert set(answer.item_id[1]) == {""} and (answer.score[1] == LOWEST_SCORE).all()
     assert recommender.similar_items([], k=2).item_id.shape == (0, 2)
     with pytest.raises(ConfigError, match="k: wanted at least 1"):
         recommender.similar_items(["i4"], k=0)

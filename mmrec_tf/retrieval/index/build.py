@@ -6,8 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.errors import ConfigError, ExportError
-from mmrec_tf.retrieval.index.exact import LOWEST, ExactIndex
+from mmrec_tf.retrieval.index.exact import ExactIndex
 from mmrec_tf.retrieval.index.ivf import IvfIndex
+from mmrec_tf.schema import LOWEST_SCORE
 
 # Below so many items an exact index answers soon enough, see docs/index.md.
 FEW = 200_000
@@ -106,14 +107,16 @@ def recall(found: np.ndarray, best: np.ndarray) -> np.ndarray:
     By score, as of items that score alike any will do.
 
     Args:
-      found: <float32>[query, k], from high to low; `LOWEST` for none.
+      found: <float32>[query, k], from high to low; `LOWEST_SCORE` for none.
       best: <float32>[query, k], the same of an exact index.
     """
-    count = (best > LOWEST).sum(axis=1)
+    count = (best > LOWEST_SCORE).sum(axis=1)
     least = np.take_along_axis(best, np.maximum(count - 1, 0)[:, None], axis=1)
     # The same product, summed up in another order.
-    least = least - 1e-5 * np.abs(best).max(axis=1, where=best > LOWEST, initial=0, keepdims=True)
-    hit = ((found > LOWEST) & (found >= least)).sum(axis=1)
+    least = least - 1e-5 * np.abs(best).max(
+        axis=1, where=best > LOWEST_SCORE, initial=0, keepdims=True
+    )
+    hit = ((found > LOWEST_SCORE) & (found >= least)).sum(axis=1)
     return np.where(count, np.minimum(hit, count) / np.maximum(count, 1), 1.0)
 
 

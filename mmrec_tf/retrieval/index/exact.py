@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-# Finite, as an answer must be one that JSON can carry.
-LOWEST = -1e9
+from mmrec_tf.schema import LOWEST_SCORE
+
 # Scores held at a time: 128 MiB for each of a few arrays.
 MAX_SCORES = 1 << 25
 
@@ -31,7 +31,7 @@ class ExactIndex(tf.Module):
         Returns:
           Scores <float32>[batch, k] from high to low and items <int32>[batch, k]; of equal scores
           the lower item number comes first. What must not be found and comes up all the same,
-          because nothing else is left, has the score `LOWEST`.
+          because nothing else is left, has the score `LOWEST_SCORE`.
         """
         rows = max(1, MAX_SCORES // self.vectors.shape[0])
         inputs = [queries, exclude, allowed]
@@ -76,9 +76,9 @@ class ExactIndex(tf.Module):
             excluded = tf.scatter_nd(
                 tf.stack([row, column], axis=-1), tf.ones(shape), [shape[0], num_items + 1]
             )[:, :num_items]
-            scores = tf.where(excluded > 0, LOWEST, scores)
+            scores = tf.where(excluded > 0, LOWEST_SCORE, scores)
         if allowed is not None:
-            scores = tf.where(allowed, scores, LOWEST)
+            scores = tf.where(allowed, scores, LOWEST_SCORE)
         found = tf.math.top_k(scores, k=min(k, num_items))
         return found.values, found.indices
 
@@ -95,7 +95,7 @@ def best_of(vectors, query, items, exclude, *, k: int):
 
     Returns:
       Scores <float32>[k] and items <int32>[k], as `ExactIndex.search` orders them; behind the last
-      one any item with the score `LOWEST`.
+      one any item with the score `LOWEST_SCORE`.
     """
     # In the order of their numbers, as of equal scores `top_k` takes the first.
     items = tf.sort(items)
@@ -103,7 +103,7 @@ def best_of(vectors, query, items, exclude, *, k: int):
     scores = tf.reduce_sum(tf.gather(vectors, tf.maximum(items, 0)) * query, axis=1)
     hidden = (items < 0) | tf.reduce_any(items[:, None] == exclude[None, :], axis=1)
     missing = [[0, tf.maximum(k - tf.size(items), 0)]]
-    scores = tf.pad(tf.where(hidden, LOWEST, scores), missing, constant_values=LOWEST)
+    scores = tf.pad(tf.where(hidden, LOWEST_SCORE, scores), missing, constant_values=LOWEST_SCORE)
     scores, place = tf.math.top_k(scores, k)
     return scores, tf.gather(tf.pad(tf.maximum(items, 0), missing), place)
 

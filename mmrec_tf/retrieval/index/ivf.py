@@ -6,7 +6,8 @@ import tensorflow as tf
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.retrieval.index.clustering import cluster, query_metric
 from mmrec_tf.retrieval.index.codes import Flat, Int8, Product
-from mmrec_tf.retrieval.index.exact import LOWEST, ExactIndex, best_of, require_one_row
+from mmrec_tf.retrieval.index.exact import ExactIndex, best_of, require_one_row
+from mmrec_tf.schema import LOWEST_SCORE
 
 KINDS = ("ivf", "ivf_int8", "ivf_pq")
 # Items a page. A list ends in a page that is half empty, so small ones waste less.
@@ -127,12 +128,12 @@ class IvfIndex(ExactIndex):
         real = items >= 0
         if allowed is not None:
             real &= tf.gather(allowed[0], tf.maximum(items, 0))
-        scores = tf.where(real, scores, LOWEST)
+        scores = tf.where(real, scores, LOWEST_SCORE)
         # So many more as are excluded, which are told apart among the best alone.
         exclude = tf.boolean_mask(exclude, exclude >= 0)
         many = tf.minimum(RESCORED[self.kind] * k + tf.size(exclude), tf.size(scores))
         scores, place = tf.math.top_k(scores, many)
-        found = tf.where(scores > LOWEST, tf.gather(items, place), -1)
+        found = tf.where(scores > LOWEST_SCORE, tf.gather(items, place), -1)
         return best_of(self.vectors, query, found, exclude, k=k)
 
 
