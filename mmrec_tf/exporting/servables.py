@@ -12,13 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.dataset.catalog import Content
+from mmrec_tf.exporting.limits import Limits, check_limits
 from mmrec_tf.exporting.request_examples import Example
-from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS, Limits, within
+from mmrec_tf.exporting.search_space import SearchSpace
+from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import LOWEST_SCORE
-from mmrec_tf.towers import TowerOutput
 
 NUM_EXAMPLES = 4
 # So many users and items are looked through for them.
@@ -56,9 +57,9 @@ class RecommenderServable(tf.Module):
             *recommender.retrieval.user_tables,
             recommender.retrieval.log_temperature,
             *(recommender.ranking.variables if recommender.ranking else []),
-            recommender.item_table,
-            recommender.user_table,
-            recommender.filter.table,
+            recommender.retriever.item_table,
+            recommender.retriever.user_table,
+            recommender.retriever.filter.table,
         ]
         self.k = min(k, recommender.index.vectors.shape[0])
         self.limits = limits
@@ -68,7 +69,7 @@ class RecommenderServable(tf.Module):
         """What `Recommender.recommend_ids` answers, each [batch, k]."""
         inputs = {"user_id": user_id, "history": history, "exclude": exclude}
         inputs |= {"allow": allow, "deny": deny, "time": time}
-        return self.state.recommender.recommend_ids(*within(self.limits, inputs), k=self.k)
+        return self.state.recommender.recommend_ids(*check_limits(self.limits, inputs), k=self.k)
 
     @tf.function(
         input_signature=[
@@ -81,13 +82,13 @@ class RecommenderServable(tf.Module):
     def rank(self, user_id, history, item_id, time):
         """score, -1e9 for an unknown item, and probability, <float32>[batch, candidate]."""
         inputs = {"user_id": user_id, "history": history, "item_id": item_id, "time": time}
-        return self.state.recommender.rank_ids(*within(self.limits, inputs))
+        return self.state.recommender.rank_ids(*check_limits(self.limits, inputs))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="item_id")])
     def similar_items(self, item_id):
         """item_id <string>[batch, k], "" for none, and score <float32>[batch, k]."""
         return self.state.recommender.similar_ids(
-            *within(self.limits, {"item_id": item_id}), k=self.k
+            *check_limits(self.limits, {"item_id": item_id}), k=self.k
         )
 
     @tf.function(
@@ -98,7 +99,7 @@ class RecommenderServable(tf.Module):
     )
     def embed_user(self, user_id, history):
         """embedding <float32>[batch, dim], and known <bool>[batch]."""
-        inputs = within(self.limits, {"user_id": user_id, "history": history})
+        inputs = check_limits(self.limits, {"user_id": user_id, "history": history})
         return self.state.recommender.embed_user_ids(*inputs)
 
     @property
@@ -117,27 +118,27 @@ class RecommenderServable(tf.Module):
         process."""
         dataset = self.state.recommender.dataset
         users, items = dataset.users.user_id[:NUM_TRIED], dataset.catalog.item_id
-        known = self._clear("recommend", self._request(users))
+        known = self._without_ties("recommend", self._request(users))
         plain = self._request(np.append(known["user_id"], ["nobody"]))
-        told = self._clear("recommend", self._told(users))
+        asking = self._without_ties("recommend", self._wishes(users))
         size = len(plain["user_id"])
         asked = {
             "user_id": plain["user_id"],
-            "history": self._told(plain["user_id"])["history"],
+            "history": self._wishes(plain["user_id"])["history"],
             "item_id": np.array(
                 [[*np.resize(np.roll(items, -row), 4), "unheard of"] for row in range(size)], object
             ),
             "time": plain["time"],
         }
-        near = self._clear("similar_items", {"item_id": items[:NUM_TRIED]})["item_id"]
+        near = self._without_ties("similar_items", {"item_id": items[:NUM_TRIED]})["item_id"]
         requests = [
             Example("recommend", plain, {}),
-            Example("recommend", told, {}),
+            Example("recommend", asking, {}),
             Example("rank", asked, {}),
             Example("similar_items", {"item_id": np.append(near, ["unheard of"])}, {}),
-            Example("embed_user", {name: told[name] for name in ("user_id", "history")}, {}),
+            Example("embed_user", {name: asking[name] for name in ("user_id", "history")}, {}),
         ]
-        return [_answered(self, request) for request in requests]
+        return [_answer(self, request) for request in requests]
 
     @staticmethod
     def _request(user_id: np.ndarray) -> dict[str, np.ndarray]:
@@ -147,10 +148,10 @@ class RecommenderServable(tf.Module):
         inputs |= {name: np.full([size, 3], "", object) for name in ("exclude", "allow", "deny")}
         return {**inputs, "time": np.zeros([size], np.int64)}
 
-    def _told(self, user_id: np.ndarray) -> dict[str, np.ndarray]:
+    def _wishes(self, user_id: np.ndarray) -> dict[str, np.ndarray]:
         """What leaves nothing open: of each list some rows hold one, in every mix."""
         recommender, inputs = self.state.recommender, self._request(user_id)
-        items, categories = recommender.dataset.catalog.item_id, recommender.filter.names
+        items, categories = recommender.dataset.catalog.item_id, recommender.retriever.filter.names
         for row in range(len(user_id)):
             inputs["history"][row, 1 : 1 + row % 3] = [items[row * 7 % len(items)], "unheard of"][
                 : row % 3
@@ -162,14 +163,14 @@ class RecommenderServable(tf.Module):
         # Another hour each; that of the first is not known.
         return {**inputs, "time": 5 * 3600 * np.arange(len(user_id))}
 
-    def _clear(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _without_ties(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The first rows whose scores have no near ties; of all rows when there are none such."""
-        score = _answered(self, Example(signature, inputs, {})).outputs["score"]
-        rows = _without_near_ties(score)[:NUM_EXAMPLES]
+        score = _answer(self, Example(signature, inputs, {})).outputs["score"]
+        rows = _rows_without_ties(score)[:NUM_EXAMPLES]
         return {name: value[rows] for name, value in inputs.items()}
 
 
-def _without_near_ties(score: np.ndarray) -> list[int]:
+def _rows_without_ties(score: np.ndarray) -> list[int]:
     """Rows in which no two of the real scores <float32>[row, k] are near; all if there are none."""
     ordered = -np.sort(-score, axis=1)
     gap = np.where(ordered[:, 1:] > LOWEST_SCORE, ordered[:, :-1] - ordered[:, 1:], np.inf)
@@ -240,7 +241,7 @@ class EncoderServable(tf.Module):
 
     def _tower(self, raw):
         """TowerOutput, and which modalities came and could not be read, <bool>[batch, modality]."""
-        given = within(self.limits, dict(zip(self.modalities, raw, strict=True)))
+        given = check_limits(self.limits, dict(zip(self.modalities, raw, strict=True)))
         present, unreadable, encoded = [], [], {}
         for name, value in zip(self.modalities, given, strict=True):
             encoder = self.state.encoders[name]
@@ -317,18 +318,16 @@ class EncoderServable(tf.Module):
             ]
             inputs[name] = np.concatenate([values[: len(rows)], *alone, blank, broken])
         # Of near ties the order may change with the size of a batch: the row farthest from any.
-        score = _answered(self, Example("search", inputs, {})).outputs["score"]
+        score = _answer(self, Example("search", inputs, {})).outputs["score"]
         gap = (score[:, :-1] - score[:, 1:]).min(axis=1, initial=np.inf)
         row = int(np.argmax(np.where(score[:, 0] > LOWEST_SCORE, gap, -1)))
         return [
-            _answered(self, Example("embed_item", inputs, {})),
-            _answered(
-                self, Example("search", {n: v[row : row + 1] for n, v in inputs.items()}, {})
-            ),
+            _answer(self, Example("embed_item", inputs, {})),
+            _answer(self, Example("search", {n: v[row : row + 1] for n, v in inputs.items()}, {})),
         ]
 
 
-def _answered(servable, example: Example) -> Example:
+def _answer(servable, example: Example) -> Example:
     """The example with the answer of this process."""
     inputs = [
         tf.constant(value.tolist(), tf.string, shape=value.shape)
@@ -339,30 +338,3 @@ def _answered(servable, example: Example) -> Example:
     # The Python function, not its graph: the answer must not come from what is being checked.
     answer = servable.signatures[example.signature].python_function(*inputs)
     return example._replace(outputs={name: value.numpy() for name, value in answer.items()})
-
-
-class SearchSpace(tf.Module):
-    """Where content of any modality lies beside that of any other.
-
-    Alignment brings an item's modalities near each other, but leaves each of them in a region of
-    its own (the modality gap, Liang et al. 2022), so that words would find words and no sound.
-    Here each modality is centered on its mean over the catalog first; an item, or a request, lies
-    at the mean of what it has.
-
-    Args:
-      catalog: TowerOutput of all items.
-    """
-
-    def __init__(self, catalog: TowerOutput):
-        super().__init__(name="search_space")
-        here = np.asarray(catalog.present, np.float32)[:, :, None]
-        aligned = tf.math.l2_normalize(tf.cast(catalog.modalities, tf.float32), axis=2).numpy()
-        mean = (aligned * here).sum(axis=0) / np.maximum(here.sum(axis=0), 1)
-        self.mean = tf.Variable(mean, trainable=False, name="mean")
-
-    def __call__(self, output: TowerOutput) -> tf.Tensor:
-        """<float32>[batch, dim], of unit length; zeros where no modality is there."""
-        aligned = tf.math.l2_normalize(tf.cast(output.modalities, tf.float32), axis=2)
-        centered = tf.math.l2_normalize(aligned - self.mean, axis=2)
-        here = tf.cast(output.present, tf.float32)[:, :, None]
-        return tf.math.l2_normalize(tf.reduce_sum(centered * here, axis=1), axis=1)

@@ -46,7 +46,7 @@ def user_inputs(user_id: Sequence[str], **lists: Lists | None) -> dict[str, np.n
         # An empty id or category is none. It also leads every row, because a server that batches
         # requests of different lengths pads each with the first element of its tensor.
         rows = [np.concatenate([strings(name, [""]), row]) for row in rows]
-        inputs[name] = padded(rows, max(map(len, rows), default=1))
+        inputs[name] = pad_rows(rows, max(map(len, rows), default=1))
     return inputs
 
 
@@ -74,7 +74,7 @@ def rows_of(name: str, values: Lists, num_rows: int) -> list[np.ndarray]:
     return [strings(name, row) for row in values]
 
 
-def padded(rows: list[np.ndarray], width: int) -> np.ndarray:
+def pad_rows(rows: list[np.ndarray], width: int) -> np.ndarray:
     """<string>[batch, width], filled up with ""."""
     table = np.full((len(rows), width), b"", dtype=object)
     for place, row in enumerate(rows):

@@ -29,7 +29,7 @@ from serving.client.inputs import (
     Lists,
     blank,
     column,
-    padded,
+    pad_rows,
     rows_of,
     strings,
     times,
@@ -93,7 +93,7 @@ class Questions:
         rows = rows_of("item_id", item_id, len(user_id))
         width = max(map(len, rows), default=0)
         # A server that batches cannot widen what has no element to be filled up with.
-        inputs["item_id"] = padded(rows, max(width, 1))
+        inputs["item_id"] = pad_rows(rows, max(width, 1))
         outputs = yield from self._calls.predict(self._recommender, inputs, signature="rank")
         parts = {}
         for name in ("score", "probability"):

@@ -16,7 +16,6 @@ from mmrec_tf.encoders.audio import mel_cnn as audio
 from mmrec_tf.encoders.image import applications as image
 from mmrec_tf.encoders.text import bert as text
 from mmrec_tf.exporting.servables import EncoderServable
-from mmrec_tf.recommender.inputs import Limits, within
 from mmrec_tf.schema import LOWEST_SCORE
 
 SIZE = 32
@@ -215,35 +214,6 @@ def test_withdrawn_items_are_not_found(servable, dataset):
     other.available = tf.Variable(available, trainable=False)
     found = other._search(*asked(servable, text=["owl"]))["item_id"].numpy()[0].astype(str)
     assert found.tolist()[:4] == ids.tolist()[1:]
-
-
-# Limits
-
-
-def test_a_request_within_its_limits_passes():
-    inputs = {"user_id": tf.constant(["a", "b"]), "history": tf.constant([["x"], ["y"]])}
-    got = within(Limits(rows=2, width=1), inputs)
-    assert [value.numpy().tolist() for value in got] == [[b"a", b"b"], [[b"x"], [b"y"]]]
-
-
-@pytest.mark.parametrize(
-    ("inputs", "words"),
-    [
-        ({"user_id": ["a"] * 3}, "user_id: wanted at most 2 rows in a request; got"),
-        (
-            {"user_id": ["a"], "history": [["x"] * 4]},
-            "history: wanted lists of at most 3 entries; got",
-        ),
-        (
-            {"user_id": ["a", "b"], "history": [["x"]]},
-            "history: wanted as many rows as user_id has,",
-        ),
-    ],
-)
-def test_a_request_beyond_its_limits_is_refused(inputs, words):
-    graph = tf.function(lambda inputs: within(Limits(rows=2, width=3), inputs))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=words):
-        graph({name: tf.constant(value) for name, value in inputs.items()})
 
 
 def test_a_single_row_of_one_input_is_not_spread_over_all(servable):

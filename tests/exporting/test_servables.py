@@ -610,7 +610,7 @@ def test_a_wrong_answer_is_noticed_and_nothing_is_left(vectors, tmp_path, monkey
     """The encoder's examples say otherwise than it does; the recommender, written before, goes
     with it."""
     (tmp_path / "recommender/1").mkdir(parents=True)
-    honest = servables._answered
+    honest = servables._answer
 
     def lie(servable, example):
         answer = honest(servable, example)
@@ -618,7 +618,7 @@ def test_a_wrong_answer_is_noticed_and_nothing_is_left(vectors, tmp_path, monkey
             return answer._replace(outputs={**answer.outputs, "score": answer.outputs["score"] + 1})
         return answer
 
-    monkeypatch.setattr(servables, "_answered", lie)
+    monkeypatch.setattr(servables, "_answer", lie)
     with pytest.raises(ExportError, match="encoder: .*answers example .*score differs"):
         export(vectors, tmp_path, version=2)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}

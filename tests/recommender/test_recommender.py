@@ -16,7 +16,7 @@ from mmrec_tf import RankingModel, Recommender
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.evaluation.calibration import Calibration
 from mmrec_tf.ranking import Request
-from mmrec_tf.recommender.inputs import padded
+from mmrec_tf.recommender.inputs import pad_lists
 from mmrec_tf.retrieval.index import ExactIndex, IvfIndex
 from mmrec_tf.schema import LOWEST_SCORE
 
@@ -539,6 +539,25 @@ def test_who_asks_for_a_category_or_is_nobody_is_compared_with_every_item(probin
     assert (got.item_id[1] != want.item_id[1]).any()
 
 
+def test_a_stranger_without_any_list_is_compared_with_every_item(probing):
+    """The lists of such a request have no entry at all."""
+    exact, other = probing
+    for users in (["nobody"], ["u1", "nobody"]):
+        got, want = other.recommend(users, k=8), exact.recommend(users, k=8)
+        np.testing.assert_array_equal(got.item_id[-1], want.item_id[-1])
+        np.testing.assert_array_equal(got.score[-1], want.score[-1])
+
+
+def test_every_index_says_whether_it_is_exact_and_can_be(probing):
+    exact, other = probing
+    assert exact.index.exact and not other.index.exact
+    query = tf.constant(exact.index.vectors[:3])
+    for got, want in zip(
+        other.index.exact_search(query, 5), exact.index.search(query, 5), strict=True
+    ):
+        np.testing.assert_array_equal(got, want)
+
+
 def test_exclusions_hold_in_any_index(probing):
     _, other = probing
     first = other.recommend(["u1"], k=3).item_id[0]
@@ -553,7 +572,7 @@ def test_the_embedding_of_a_user_is_what_retrieval_goes_by(dataset):
     recommender = build_recommender(dataset, ranking=False)
     users = ["u1", "u2", "nobody", "a stranger"]
     history = [[], ["i3", "i4"], [], ["i8"]]
-    placed = recommender.embed_user_ids(tf.constant(users), padded("history", history, 4))
+    placed = recommender.embed_user_ids(tf.constant(users), pad_lists("history", history, 4))
     embedding = placed["embedding"].numpy()
     np.testing.assert_allclose(np.linalg.norm(embedding[[0, 1, 3]], axis=1), 1, rtol=1e-5)
     assert placed["known"].numpy().tolist() == [True, True, False, True]

@@ -70,12 +70,12 @@ def build_index(
     index = IvfIndex(vectors, queries, kind=kind, seed=seed, name="index")
     allowed = None if available is None else tf.constant(available, tf.bool)[None, :]
     search = tf.function(lambda some: index.search(some, k, allowed=allowed)[0])
-    exact = tf.function(lambda some: ExactIndex.search(index, some, k, allowed=allowed)[0])
-    best = _asked(exact, queries)
+    exact = tf.function(lambda some: index.exact_search(some, k, allowed=allowed)[0])
+    best = _ask(exact, queries)
 
     def recalls(probes: int, half: slice) -> np.ndarray:
         index.num_probes.assign(probes)
-        return recall(_asked(search, queries[half]), best[half])
+        return recall(_ask(search, queries[half]), best[half])
 
     chosen, held = slice(0, None, 2), slice(1, None, 2)
     index.num_probes.assign(_fewest(lambda n: recalls(n, chosen), index.num_lists, min_recall))
@@ -120,7 +120,7 @@ def recall(found: np.ndarray, best: np.ndarray) -> np.ndarray:
     return np.where(count, np.minimum(hit, count) / np.maximum(count, 1), 1.0)
 
 
-def _asked(search, queries: np.ndarray) -> np.ndarray:
+def _ask(search, queries: np.ndarray) -> np.ndarray:
     blocks = [queries[start : start + BLOCK] for start in range(0, len(queries), BLOCK)]
     return np.concatenate([search(tf.constant(some)).numpy() for some in blocks])
 

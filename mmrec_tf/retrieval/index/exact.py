@@ -19,7 +19,16 @@ class ExactIndex(tf.Module):
         super().__init__(name=name)
         self.vectors = tf.Variable(vectors, trainable=False, name="vectors", dtype=tf.float32)
 
+    @property
+    def exact(self) -> bool:
+        """Whether `search` looks at every item, as `exact_search` does."""
+        return True
+
     def search(self, queries, k: int, *, exclude=None, allowed=None):
+        """As `exact_search`."""
+        return self.exact_search(queries, k, exclude=exclude, allowed=allowed)
+
+    def exact_search(self, queries, k: int, *, exclude=None, allowed=None):
         """The items with the highest dot product.
 
         Args:
@@ -44,7 +53,7 @@ class ExactIndex(tf.Module):
         )
 
     def _compare_blocks(self, inputs, k: int, rows: int):
-        """`_compare` of so many rows at a time, lest all scores of a large batch be in memory."""
+        """`_compare` of so many rows at a time: a large batch would fill memory."""
         batch, k = tf.shape(inputs[0])[0], min(k, self.vectors.shape[0])
 
         def block(start):
@@ -116,6 +125,6 @@ def require_one_row(allowed) -> None:
     """
     if allowed is not None and allowed.shape[0] != 1:
         raise ValueError(
-            f"allowed: wanted one row for all queries; got the shape {allowed.shape}. Search with "
-            "an ExactIndex for what differs between queries."
+            f"allowed: wanted one row for all queries; got the shape {allowed.shape}. Ask "
+            "exact_search for what differs between queries."
         )

@@ -92,17 +92,22 @@ class IvfIndex(ExactIndex):
         else:
             self.codes = {"ivf": Flat, "ivf_int8": Int8}[kind](paged)
 
+    @property
+    def exact(self) -> bool:
+        """False: `search` reads some lists only."""
+        return False
+
     def search(self, queries, k: int, *, exclude=None, allowed=None):
         """The items with the highest dot product in the lists that are read.
 
         Args:
           queries: <float32>[batch, dim].
           k: int. Cut to the number of items.
-          exclude: as in `ExactIndex.search`; their number costs little.
+          exclude: as in `exact_search`; their number costs little.
           allowed: <bool>[1, item], items that may be found by anyone; None for all.
 
         Returns:
-          As `ExactIndex.search`, where what was not found counts as not allowed.
+          As `exact_search`, where what was not found counts as not allowed.
 
         Raises:
           ValueError: for an `allowed` that differs between queries.

@@ -1,0 +1,194 @@
+"""The first stage in a graph: what a request asks for, to the items that retrieval finds."""
+
+import copy
+import types
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from mmrec_tf.config import Config
+from mmrec_tf.dataset.directory import Dataset
+from mmrec_tf.dataset.histories import StoredHistories
+from mmrec_tf.errors import ConfigError
+from mmrec_tf.recommender.category_filter import CategoryFilter, number_of
+from mmrec_tf.recommender.ranked import Request
+from mmrec_tf.retrieval.index import ExactIndex
+from mmrec_tf.retrieval.model import RetrievalModel
+from mmrec_tf.towers import TowerOutput
+
+
+class Retriever(tf.Module):
+    """Finds candidates: who asks, what they met, and the items nearest to that.
+
+    Args:
+      retrieval: RetrievalModel, trained.
+      dataset: Dataset, for ids and histories.
+      catalog: TowerOutput, what `retrieval.embed_catalog` returned.
+      config: Config of the model that is served.
+      unavailable: ids of items that are never found.
+
+    Raises:
+      ConfigError: for an id of `unavailable` that the dataset does not have.
+    """
+
+    def __init__(
+        self,
+        retrieval: RetrievalModel,
+        dataset: Dataset,
+        catalog: TowerOutput,
+        *,
+        config: Config,
+        unavailable: Sequence[str] = (),
+    ):
+        super().__init__(name="retriever")
+        # A namespace hides the model from tf.Module: what is exported must not carry the weights
+        # of item tower and encoders.
+        self.state = types.SimpleNamespace(retrieval=retrieval)
+        self.dim = config.dim
+        self.history_length = config.user.history_length
+        vectors = retrieval.candidates(
+            tf.constant(catalog.embedding), retrieval.tables["log_frequency"]
+        )
+        # One more column: what is popular is found by the same dot product.
+        popularity = tf.constant(dataset.catalog.log_frequency)[:, None]
+        self.index = ExactIndex(tf.concat([vectors, popularity], axis=1), name="index")
+        self.item_table = number_of(dataset.catalog.item_id)
+        self.user_table = number_of(dataset.users.user_id)
+        self.available = tf.Variable(
+            find_available(dataset, unavailable), name="available", trainable=False
+        )
+        self.filter = CategoryFilter(dataset.schema.item_features, dataset.catalog.features)
+        self.seen_items = StoredHistories(dataset.histories(), times=False)
+        self.liked_items = self.seen_items
+        if config.user.time_gaps or config.retrieval.disliked_below is not None:
+            liked = dataset.histories(disliked_below=config.retrieval.disliked_below)
+            self.liked_items = StoredHistories(liked, times=config.user.time_gaps)
+
+    @property
+    def retrieval(self) -> RetrievalModel:
+        """The model whose towers it searches with."""
+        return self.state.retrieval
+
+    def with_index(self, index: ExactIndex) -> "Retriever":
+        """The same with another index of the same vectors."""
+        other = copy.copy(self)
+        other.index = index
+        return other
+
+    def read_history(self, user, history=None):
+        """What the user tower reads, and what must not be recommended.
+
+        Args:
+          user: <int32>[batch].
+          history: <string>[batch, step], oldest first; "" and unknown ids are passed over. None for
+            the stored one of everyone.
+
+        Returns:
+          What the tower reads, <int32>[batch, history_length], with <float32>[batch,
+          history_length], the gaps of `Schema.batch_spec`, known of stored histories only; and what
+          must not be recommended, <int32>[batch, any]. Items are padded with -1.
+        """
+        length = self.history_length
+        if history is None:
+            history = tf.fill([tf.shape(user)[0], 0], "")
+        given = self.item_table.lookup(history)
+        batch, steps = tf.shape(given)[0], tf.shape(given)[1]
+        # An item counts once, where it first stands: a server that batches requests of different
+        # length fills the short ones up with their first element.
+        order = tf.argsort(given, axis=1, stable=True)
+        ordered = tf.gather(given, order, batch_dims=1)
+        repeated = tf.pad(ordered[:, 1:] == ordered[:, :-1], [[0, 0], [1, 0]])[:, :steps]
+        repeated = tf.gather(repeated, tf.argsort(order, axis=1), batch_dims=1)
+        given = tf.where(repeated, -1, given)
+        # The last `length` known ones, in their order.
+        whole = tf.concat([tf.fill([batch, length], -1), given], axis=1)
+        place = tf.where(whole >= 0, tf.range(1, length + steps + 1)[None, :], 0)
+        _, last = tf.math.top_k(place, k=length)
+        last = tf.gather(whole, tf.sort(last, axis=1), batch_dims=1)
+        some = tf.reduce_any(given >= 0, axis=1, keepdims=True)
+        stored, gap = self.liked_items.read(user, length=length)
+        read, gap = tf.where(some, last, stored), tf.where(some, -1.0, gap)
+        return read, gap, tf.concat([given, self.seen_items.read(user)[0]], axis=1)
+
+    def request(self, user, history, gap, time) -> Request:
+        """Whom candidates are for; see `read_history` and `Request`."""
+        embedding = tf.gather(self.index.vectors, tf.maximum(history, 0))
+        embedded = self.retrieval.embed_users(
+            user, embedding[..., : self.dim], history >= 0, gap=gap
+        )
+        return Request(self.retrieval.queries(embedded), user, history, gap, time)
+
+    def nobody(self, request: Request):
+        """<bool>[batch], whether nothing is known of a user."""
+        nobody = tf.reduce_all(request.history < 0, axis=1)
+        tower = self.retrieval.user_tower
+        if tower.profile is None and tower.features is None:
+            return nobody
+        return nobody & (request.user < 0)
+
+    def queries(self, request: Request, nobody):
+        """<float32>[batch, dim + 2], for the index."""
+        queries = tf.pad(request.queries, [[0, 0], [0, 1]])
+        popular = tf.one_hot(self.dim + 1, self.dim + 2)
+        return tf.where(nobody[:, None], popular[None, :], queries)
+
+    def search(self, request: Request, nobody, exclude, *, num: int, wish=None):
+        """The items nearest to users.
+
+        An index that does not look at every item might miss what is popular, or of a category, as
+        such items may lie anywhere: whoever asks for these is compared with every item.
+
+        Args:
+          request: Request.
+          nobody: <bool>[batch], see `nobody`.
+          exclude: <int32>[batch, any], items that must not be found; -1 for none.
+          num: int. How many, cut to the number of items.
+          wish: the categories that are allowed and denied, see `CategoryFilter`; None for any.
+
+        Returns:
+          Scores <float32>[batch, num] and items <int32>[batch, num], see `ExactIndex.search`.
+        """
+        queries = self.queries(request, nobody)
+        if self.index.exact:
+            return self.index.search(queries, num, exclude=exclude, allowed=self._allowed(wish))
+        found = self.index.search(queries, num, exclude=exclude, allowed=self._allowed(None))
+        whole = nobody if wish is None else nobody | self.filter.asks(*wish)
+
+        def compare():
+            row = tf.where(whole)[:, 0]
+            # Not `gather_nd`, which refuses lists without any entry.
+            asked = None if wish is None else [tf.gather(part, row) for part in wish]
+            exact = self.index.exact_search(
+                tf.gather(queries, row),
+                num,
+                exclude=tf.gather(exclude, row),
+                allowed=self._allowed(asked),
+            )
+            pairs = zip(found, exact, strict=True)
+            return [tf.tensor_scatter_nd_update(old, row[:, None], new) for old, new in pairs]
+
+        return tf.cond(tf.reduce_any(whole), compare, lambda: list(found))
+
+    def _allowed(self, wish):
+        """<bool>[batch or 1, item]."""
+        available = tf.convert_to_tensor(self.available)
+        return available[None, :] if wish is None else self.filter(*wish, available)
+
+
+def find_available(dataset: Dataset, unavailable: Sequence[str]) -> np.ndarray:
+    """Which items may be found, <bool>[item].
+
+    Raises:
+      ConfigError: for an id that no item has.
+    """
+    number = {name: row for row, name in enumerate(dataset.catalog.item_id)}
+    unknown = [name for name in unavailable if name not in number]
+    if unknown:
+        raise ConfigError(
+            f"unavailable: wanted ids of items of {dataset.directory}; got {len(unknown)} that are "
+            f"none, such as {unknown[0]!r}."
+        )
+    available = np.ones([len(number)], bool)
+    available[[number[name] for name in unavailable]] = False
+    return available
