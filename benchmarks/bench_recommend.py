@@ -116,7 +116,7 @@ def stages(recommender: mm.Recommender, num: int, batch: int) -> dict[str, Calla
         "retrieve": lambda: retrieve(users, lists[0]),
         "rank": lambda: rank(request, item, score),
         "diversify": lambda: diversify(ranked),
-        "recommend": lambda: whole(users, *lists, times),
+        "recommend": lambda: whole(users, *lists, times, tf.fill([batch], ""), lists[0]),
         "bare": lambda: bare(queries),
     }
 

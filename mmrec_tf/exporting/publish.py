@@ -195,6 +195,10 @@ def _describe(recommender: Recommender, servable) -> dict[str, Any]:
     if servable.name_on_disk == RecommenderServable.name_on_disk:
         about["limits"]["candidates"] = max(recommender.num_candidates, servable.k)
         about["limits"]["history_length"] = recommender.config.user.history_length
+        about["profile"] = recommender.retriever.reads_profile
+        about["features"] = list(recommender.retriever.feature_entries.specs)
+    else:
+        about["features"] = list(servable.feature_entries.specs)
     return about
 
 

@@ -12,14 +12,17 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.dataset.catalog import Content
+from mmrec_tf.errors import ConfigError
 from mmrec_tf.exporting.limits import Limits, check_limits
 from mmrec_tf.exporting.request_examples import Example
 from mmrec_tf.exporting.search_space import SearchSpace
+from mmrec_tf.recommender.feature_entries import FeatureEntries, replace_features
 from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS
 from mmrec_tf.recommender.recommender import Recommender
+from mmrec_tf.retrieval.catalog_tables import PROFILE
 from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.model import RetrievalModel
-from mmrec_tf.schema import LOWEST_SCORE
+from mmrec_tf.schema import LOWEST_SCORE, FeatureSpec
 
 NUM_EXAMPLES = 4
 # So many users and items are looked through for them.
@@ -29,6 +32,8 @@ NEAR = 1e-4
 RECOMMENDER_LIMITS = Limits()
 # Networks hold far more for a row than ids do.
 ENCODER_LIMITS = Limits(rows=64)
+# The input of side features, beside those of modalities.
+FEATURES = "features"
 UNREADABLE = b"neither a picture nor a sound"
 
 
@@ -50,6 +55,7 @@ class RecommenderServable(tf.Module):
     def __init__(self, recommender: Recommender, *, k: int, limits: Limits = RECOMMENDER_LIMITS):
         super().__init__()
         self.state = types.SimpleNamespace(recommender=recommender)
+        reads_profile = recommender.retriever.reads_profile
         self.resources = [
             *recommender.variables,
             *recommender.index.variables,
@@ -60,15 +66,18 @@ class RecommenderServable(tf.Module):
             recommender.retriever.item_table,
             recommender.retriever.user_table,
             recommender.retriever.filter.table,
+            *recommender.retriever.feature_entries.tables.values(),
+            *(recommender.retrieval.encoders[PROFILE].variables if reads_profile else []),
         ]
         self.k = min(k, recommender.index.vectors.shape[0])
         self.limits = limits
 
     @tf.function(input_signature=RECOMMEND_INPUTS)
-    def recommend(self, user_id, history, exclude, allow, deny, time):
-        """What `Recommender.recommend_ids` answers, each [batch, k]."""
+    def recommend(self, user_id, history, exclude, allow, deny, time, profile, features):
+        """What `Recommender.recommend_ids` answers."""
         inputs = {"user_id": user_id, "history": history, "exclude": exclude}
         inputs |= {"allow": allow, "deny": deny, "time": time}
+        inputs |= {"profile": profile, "features": features}
         return self.state.recommender.recommend_ids(*check_limits(self.limits, inputs), k=self.k)
 
     @tf.function(
@@ -77,11 +86,15 @@ class RecommenderServable(tf.Module):
             tf.TensorSpec([None, None], tf.string, name="history"),
             tf.TensorSpec([None, None], tf.string, name="item_id"),
             tf.TensorSpec([None], tf.int64, name="time"),
+            tf.TensorSpec([None], tf.string, name="profile"),
+            tf.TensorSpec([None, None], tf.string, name="features"),
         ]
     )
-    def rank(self, user_id, history, item_id, time):
-        """score, -1e9 for an unknown item, and probability, <float32>[batch, candidate]."""
+    def rank(self, user_id, history, item_id, time, profile, features):
+        """score, -1e9 for an unknown item, and probability, <float32>[batch, candidate]; unread
+        <bool>[batch]."""
         inputs = {"user_id": user_id, "history": history, "item_id": item_id, "time": time}
+        inputs |= {"profile": profile, "features": features}
         return self.state.recommender.rank_ids(*check_limits(self.limits, inputs))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="item_id")])
@@ -95,12 +108,15 @@ class RecommenderServable(tf.Module):
         input_signature=[
             tf.TensorSpec([None], tf.string, name="user_id"),
             tf.TensorSpec([None, None], tf.string, name="history"),
+            tf.TensorSpec([None], tf.string, name="profile"),
+            tf.TensorSpec([None, None], tf.string, name="features"),
         ]
     )
-    def embed_user(self, user_id, history):
-        """embedding <float32>[batch, dim], and known <bool>[batch]."""
-        inputs = check_limits(self.limits, {"user_id": user_id, "history": history})
-        return self.state.recommender.embed_user_ids(*inputs)
+    def embed_user(self, user_id, history, profile, features):
+        """embedding <float32>[batch, dim]; known and unread <bool>[batch]."""
+        inputs = {"user_id": user_id, "history": history}
+        inputs |= {"profile": profile, "features": features}
+        return self.state.recommender.embed_user_ids(*check_limits(self.limits, inputs))
 
     @property
     def signatures(self) -> dict:
@@ -129,6 +145,7 @@ class RecommenderServable(tf.Module):
                 [[*np.resize(np.roll(items, -row), 4), "unheard of"] for row in range(size)], object
             ),
             "time": plain["time"],
+            **{name: self._wishes(plain["user_id"])[name] for name in ("profile", "features")},
         }
         near = self._without_ties("similar_items", {"item_id": items[:NUM_TRIED]})["item_id"]
         requests = [
@@ -136,7 +153,11 @@ class RecommenderServable(tf.Module):
             Example("recommend", asking, {}),
             Example("rank", asked, {}),
             Example("similar_items", {"item_id": np.append(near, ["unheard of"])}, {}),
-            Example("embed_user", {name: asking[name] for name in ("user_id", "history")}, {}),
+            Example(
+                "embed_user",
+                {name: asking[name] for name in ("user_id", "history", "profile", "features")},
+                {},
+            ),
         ]
         return [_answer(self, request) for request in requests]
 
@@ -146,7 +167,8 @@ class RecommenderServable(tf.Module):
         size = len(user_id)
         inputs = {"user_id": user_id, "history": np.full([size, 4], "", object)}
         inputs |= {name: np.full([size, 3], "", object) for name in ("exclude", "allow", "deny")}
-        return {**inputs, "time": np.zeros([size], np.int64)}
+        inputs |= {"time": np.zeros([size], np.int64), "profile": np.full([size], "", object)}
+        return {**inputs, "features": np.full([size, 3], "", object)}
 
     def _wishes(self, user_id: np.ndarray) -> dict[str, np.ndarray]:
         """What leaves nothing open: of each list some rows hold one, in every mix."""
@@ -160,6 +182,11 @@ class RecommenderServable(tf.Module):
             if categories:
                 wish = inputs["deny" if row % 2 else "allow"]
                 wish[row, 1] = categories[row // 2 % len(categories)]
+        if recommender.retriever.reads_profile:
+            inputs["profile"][::2] = "likes the sea"
+        for row in range(0, len(user_id), 3):
+            brought = example_entries(recommender.retriever.feature_entries.specs, row)[:2]
+            inputs["features"][row, 1 : 1 + len(brought)] = brought
         # Another hour each; that of the first is not known.
         return {**inputs, "time": 5 * 3600 * np.arange(len(user_id))}
 
@@ -168,6 +195,17 @@ class RecommenderServable(tf.Module):
         score = _answer(self, Example(signature, inputs, {})).outputs["score"]
         rows = _rows_without_ties(score)[:NUM_EXAMPLES]
         return {name: value[rows] for name, value in inputs.items()}
+
+
+def example_entries(specs: Mapping[str, FeatureSpec], number: int) -> list[str]:
+    """An entry for each side feature, others for each number."""
+    entries = []
+    for name, spec in specs.items():
+        if spec.kind == "numeric":
+            entries.append(f"{name}={spec.mean + spec.std * (number % 5 - 2):.4f}")
+        elif spec.vocabulary:
+            entries.append(f"{name}={spec.vocabulary[number % len(spec.vocabulary)]}")
+    return entries
 
 
 def _rows_without_ties(score: np.ndarray) -> list[int]:
@@ -183,7 +221,8 @@ class EncoderServable(tf.Module):
 
     Texts, pictures and sounds come as <string>[batch], "" where absent; ready-made vectors as
     <float32>[batch, dim], zeros where absent. Content that cannot be read counts as absent, and
-    the answer says so.
+    the answer says so. `embed_item` of a model that reads side features of items takes these, too,
+    as entries such as "genre=comedy" (see `FeatureEntries`).
 
     Args:
       retrieval: RetrievalModel, trained, with at least one modality.
@@ -192,6 +231,9 @@ class EncoderServable(tf.Module):
       build_index: from the catalog's vectors <float32>[item, dim] to what is searched.
       available: <bool>[item], which may be found; None for all.
       limits: Limits of a request.
+
+    Raises:
+      ConfigError: for a modality that has the name of another input.
     """
 
     name_on_disk = "encoder"
@@ -208,6 +250,15 @@ class EncoderServable(tf.Module):
     ):
         super().__init__()
         self.modalities = retrieval.modalities
+        if FEATURES in self.modalities:
+            raise ConfigError(
+                f"export: wanted no modality with the name {FEATURES!r}, under which side features "
+                "come. Prepare the dataset with another name for it."
+            )
+        reads_features = retrieval.item_tower.features is not None
+        self.feature_entries = FeatureEntries(
+            retrieval.schema.item_features if reads_features else {}
+        )
         self.state = types.SimpleNamespace(
             encoders={name: retrieval.encoders[name] for name in self.modalities},
             item_tower=retrieval.item_tower,
@@ -236,12 +287,12 @@ class EncoderServable(tf.Module):
                 specs.append(tf.TensorSpec([None, spec.dim], tf.float32, name=name))
             else:
                 specs.append(tf.TensorSpec([None], tf.string, name=name))
-        self.embed_item = tf.function(self._embed_item, input_signature=specs)
+        entries = [tf.TensorSpec([None, None], tf.string, name=FEATURES)] if reads_features else []
+        self.embed_item = tf.function(self._embed_item, input_signature=[*specs, *entries])
         self.search = tf.function(self._search, input_signature=specs)
 
-    def _tower(self, raw):
+    def _tower(self, given, features):
         """TowerOutput, and which modalities came and could not be read, <bool>[batch, modality]."""
-        given = check_limits(self.limits, dict(zip(self.modalities, raw, strict=True)))
         present, unreadable, encoded = [], [], {}
         for name, value in zip(self.modalities, given, strict=True):
             encoder = self.state.encoders[name]
@@ -254,27 +305,36 @@ class EncoderServable(tf.Module):
             unreadable.append(bad)
             encoded[name] = encoder(content, training=False)
         batch = tf.shape(given[0])[0]
+        stored = {name: tf.repeat(v, batch, axis=0) for name, v in self.features.items()}
         output = self.state.item_tower(
             {
                 "item": tf.fill([batch], -1),
                 "present": tf.stack(present, axis=1),
                 "encoded": encoded,
-                "features": {n: tf.repeat(v, batch, axis=0) for n, v in self.features.items()},
+                "features": replace_features(stored, features),
             }
         )
         return output, tf.stack(unreadable, axis=1)
 
     def _embed_item(self, *raw):
-        output, unreadable = self._tower(raw)
+        names = [*self.modalities, FEATURES][: len(raw)]
+        given = check_limits(self.limits, dict(zip(names, raw, strict=True)))
+        features, unread = {}, {}
+        if len(raw) > len(self.modalities):
+            features, passed_over = self.feature_entries(given.pop())
+            unread = {"unread": tf.reduce_any(passed_over, axis=1)}
+        output, unreadable = self._tower(given, features)
         return {
             "embedding": output.embedding,
             "weights": output.weights,
             "present": output.present,
             "unreadable": unreadable,
+            **unread,
         }
 
     def _search(self, *raw):
-        output, unreadable = self._tower(raw)
+        given = check_limits(self.limits, dict(zip(self.modalities, raw, strict=True)))
+        output, unreadable = self._tower(given, {})
         score, item = self.index.search(
             self.space(output), self.k, allowed=tf.convert_to_tensor(self.available)[None, :]
         )
@@ -321,8 +381,15 @@ class EncoderServable(tf.Module):
         score = _answer(self, Example("search", inputs, {})).outputs["score"]
         gap = (score[:, :-1] - score[:, 1:]).min(axis=1, initial=np.inf)
         row = int(np.argmax(np.where(score[:, 0] > LOWEST_SCORE, gap, -1)))
+        entries = {}
+        if self.feature_entries.specs:
+            listed = np.full([len(next(iter(inputs.values()))), 3], "", object)
+            for place in range(1, len(listed), 2):
+                brought = example_entries(self.feature_entries.specs, place)[:2]
+                listed[place, 1 : 1 + len(brought)] = brought
+            entries = {FEATURES: listed}
         return [
-            _answer(self, Example("embed_item", inputs, {})),
+            _answer(self, Example("embed_item", {**inputs, **entries}, {})),
             _answer(self, Example("search", {n: v[row : row + 1] for n, v in inputs.items()}, {})),
         ]
 

@@ -229,6 +229,8 @@ class RankingModel(tfrs.Model):
             self._embed_items(tf.maximum(request.history, 0), items),
             request.history >= 0,
             gap=request.gap,
+            profile=request.profile,
+            features=request.features,
             training=training,
             tower=self.user_tower,
         )
@@ -255,7 +257,9 @@ class RankingModel(tfrs.Model):
                 "numbers": tf.concat([score[..., None], bias], axis=-1),
                 **{n: tf.gather(items[n], item) for n in ("modalities", "present", "weights")},
                 "item_features": {n: tf.gather(v, item) for n, v in items["features"].items()},
-                "user_features": self.retrieval.features_of(request.user),
+                "user_features": self.retrieval.features_of(request.user)
+                if request.features is None
+                else request.features,
                 "history": self._embed_items(tf.maximum(request.history, 0), items),
                 "known": request.history >= 0,
                 "time": request.time,

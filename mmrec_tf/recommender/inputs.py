@@ -13,6 +13,8 @@ RECOMMEND_INPUTS = [
     tf.TensorSpec([None], tf.string, name="user_id"),
     *(tf.TensorSpec([None, None], tf.string, name=name) for name in _LISTS),
     tf.TensorSpec([None], tf.int64, name="time"),
+    tf.TensorSpec([None], tf.string, name="profile"),
+    tf.TensorSpec([None, None], tf.string, name="features"),
 ]
 
 
@@ -20,6 +22,24 @@ def require_k(k: int) -> None:
     """Refuses a k below 1."""
     if k < 1:
         raise ConfigError(f"k: wanted at least 1; got {k}.")
+
+
+def drop_repeats(numbers, *, blank: int):
+    """Leaves each number of a row once, where it first stands.
+
+    A server that batches requests of different lengths fills the short ones up with their first
+    element.
+
+    Args:
+      numbers: <int32>[batch, any].
+      blank: what takes the place of the others.
+    """
+    width = tf.shape(numbers)[1]
+    order = tf.argsort(numbers, axis=1, stable=True)
+    ordered = tf.gather(numbers, order, batch_dims=1)
+    repeated = tf.pad(ordered[:, 1:] == ordered[:, :-1], [[0, 0], [1, 0]])[:, :width]
+    repeated = tf.gather(repeated, tf.argsort(order, axis=1), batch_dims=1)
+    return tf.where(repeated, blank, numbers)
 
 
 def pad_lists(name: str, rows: Sequence[Sequence[str]] | None, num_users: int) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """What a ranking model is asked, what it says, and what it learns from."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -14,6 +15,10 @@ class Request(NamedTuple):
       history: <int32>[batch, step], -1 for padding.
       gap: <float32>[batch, step], as in `Schema.batch_spec`.
       time: <int64>[batch], seconds since 1970 UTC; 0 where it is not known.
+      profile: <float32>[batch, features], encoded profile texts; None for the stored ones, or for
+        a model that reads none.
+      features: side features of the users by name, as in `SideFeatures.call`; None for the stored
+        ones.
     """
 
     queries: tf.Tensor
@@ -21,6 +26,8 @@ class Request(NamedTuple):
     history: tf.Tensor
     gap: tf.Tensor
     time: tf.Tensor
+    profile: tf.Tensor | None = None
+    features: Mapping[str, tf.Tensor] | None = None
 
 
 class Ranked(NamedTuple):

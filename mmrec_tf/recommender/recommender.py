@@ -83,7 +83,13 @@ class Recommender(tf.Module):
         self.num_candidates = config.ranking.num_candidates
         catalog = retrieval.embed_catalog()
         self.retriever = Retriever(
-            retrieval, dataset, catalog, config=config, unavailable=unavailable
+            retrieval,
+            dataset,
+            catalog,
+            config=config,
+            reads_features=retrieval.user_tower.features is not None
+            or (ranking is not None and config.ranking.features),
+            unavailable=unavailable,
         )
         fixed = {"trainable": False}
         self.items = {
@@ -155,9 +161,9 @@ class Recommender(tf.Module):
         """As `Retriever.read_history`."""
         return self.retriever.read_history(user, history)
 
-    def request(self, user, history, gap, time) -> Request:
+    def request(self, user, history, gap, time, *, profile=None, features=None) -> Request:
         """As `Retriever.request`."""
-        return self.retriever.request(user, history, gap, time)
+        return self.retriever.request(user, history, gap, time, profile=profile, features=features)
 
     def rank(self, request: Request, nobody, item, retrieved) -> Candidates:
         """What ranking says of candidates; retrieval's own scores where there is none.
@@ -220,7 +226,19 @@ class Recommender(tf.Module):
 
         return tf.cond(tf.reduce_any(strength > 0), diversified, lambda: place[:, :k])
 
-    def recommend_items(self, user, history, gap, exclude, *, k: int, time=None, wish=None):
+    def recommend_items(
+        self,
+        user,
+        history,
+        gap,
+        exclude,
+        *,
+        k: int,
+        time=None,
+        profile=None,
+        features=None,
+        wish=None,
+    ) -> Candidates:
         """Items for users, by number.
 
         Args:
@@ -230,13 +248,14 @@ class Recommender(tf.Module):
           exclude: <int32>[batch, any].
           k: int. Cut to the number of items.
           time: <int64>[batch], as in `Request`; None where it is not known.
+          profile, features: as in `Retriever.request`.
           wish: as in `candidates`.
 
         Returns:
           Candidates, cut to the k that are shown, in their order.
         """
         time = tf.zeros_like(user, tf.int64) if time is None else time
-        request = self.retriever.request(user, history, gap, time)
+        request = self.request(user, history, gap, time, profile=profile, features=features)
         found = self.candidates(request, exclude, num=max(self.num_candidates, k), wish=wish)
         place = self.order(found, min(k, found.item.shape[1]))
         parts = {
@@ -246,8 +265,10 @@ class Recommender(tf.Module):
         }
         return found._replace(**parts)
 
-    def recommend_ids(self, user_id, history, exclude, allow, deny, time, *, k: int) -> dict:
-        """The graph behind `recommend`, on ids.
+    def recommend_ids(
+        self, user_id, history, exclude, allow, deny, time, profile, features, *, k: int
+    ) -> dict:
+        """The graph of `recommend`, on ids.
 
         Args:
           user_id: <string>[batch].
@@ -255,15 +276,27 @@ class Recommender(tf.Module):
           exclude: <string>[batch, any], further items that must not be shown.
           allow, deny: <string>[batch, any], see `CategoryFilter`.
           time: <int64>[batch], seconds since 1970 UTC; 0 where it is not known.
+          profile, features: <string>[batch] and <string>[batch, any], see `Retriever.request`.
           k: int.
 
         Returns:
-          By the names of `Recommendations`, ids as <string>[batch, k].
+          By the names of `Recommendations`, ids as <string>[batch, k]; and "unread" <bool>[batch],
+          see `Retriever.unread`.
         """
         user = self.retriever.user_table.lookup(user_id)
         read, gap, met = self.retriever.read_history(user, history)
         met = tf.concat([met, self.retriever.item_table.lookup(exclude)], axis=1)
-        shown = self.recommend_items(user, read, gap, met, k=k, time=time, wish=(allow, deny))
+        shown = self.recommend_items(
+            user,
+            read,
+            gap,
+            met,
+            k=k,
+            time=time,
+            profile=profile,
+            features=features,
+            wish=(allow, deny),
+        )
         modality, because = explain(shown, read, self.items)
         real = shown.score > LOWEST_SCORE
         blank = tf.fill(tf.shape(real), "")
@@ -275,24 +308,25 @@ class Recommender(tf.Module):
             "probability": tf.where(real, probability, tf.zeros_like(probability)),
             "modality": tf.where(real, tf.gather(self.modality_name, modality), blank),
             "history_item": tf.where(real & (because >= 0), names, blank),
+            "unread": self.retriever.unread(profile, features),
         }
 
-    def rank_ids(self, user_id, history, item_id, time) -> dict:
+    def rank_ids(self, user_id, history, item_id, time, profile, features) -> dict:
         """What is said of items that the caller names, withdrawn and seen ones too.
 
         Args:
           user_id: <string>[batch].
           history: <string>[batch, step].
           item_id: <string>[batch, candidate].
-          time: <int64>[batch], as in `recommend_ids`.
+          time, profile, features: as in `recommend_ids`.
 
         Returns:
           "score" and "probability", <float32>[batch, candidate]; `LOWEST_SCORE` and 0 for an
-          unknown item.
+          unknown item; and "unread" as in `recommend_ids`.
         """
         user = self.retriever.user_table.lookup(user_id)
         read, gap, _ = self.retriever.read_history(user, history)
-        request = self.retriever.request(user, read, gap, time)
+        request = self.request(user, read, gap, time, profile=profile, features=features)
         item = self.retriever.item_table.lookup(item_id)
         row, nobody = tf.maximum(item, 0), self.retriever.nobody(request)
         queries = self.retriever.queries(request, nobody)
@@ -302,24 +336,31 @@ class Recommender(tf.Module):
         return {
             "score": tf.where(item >= 0, ranked.score, LOWEST_SCORE),
             "probability": tf.where(item >= 0, probability, tf.zeros_like(probability)),
+            "unread": self.retriever.unread(profile, features),
         }
 
-    def embed_user_ids(self, user_id, history) -> dict:
-        """The graph behind `embed_user`.
+    def embed_user_ids(self, user_id, history, profile, features) -> dict:
+        """The graph of `embed_user`.
 
         Args:
           user_id: <string>[batch].
-          history: <string>[batch, step], as in `recommend_ids`.
+          history, profile, features: as in `recommend_ids`.
 
         Returns:
           "embedding" <float32>[batch, dim], of unit length, whose dot product with an item's is
-          what retrieval goes by, and "known" <bool>[batch], whether anything is known of the user.
+          what retrieval goes by; "known" <bool>[batch], whether anything is known of the user; and
+          "unread" as in `recommend_ids`.
         """
         user = self.retriever.user_table.lookup(user_id)
         read, gap, _ = self.retriever.read_history(user, history)
-        request = self.retriever.request(user, read, gap, tf.zeros_like(user, tf.int64))
+        time = tf.zeros_like(user, tf.int64)
+        request = self.request(user, read, gap, time, profile=profile, features=features)
         embedding = tf.math.l2_normalize(request.queries[:, : self.config.dim], axis=1)
-        return {"embedding": embedding, "known": ~self.retriever.nobody(request)}
+        return {
+            "embedding": embedding,
+            "known": ~self.retriever.nobody(request),
+            "unread": self.retriever.unread(profile, features),
+        }
 
     def similar_ids(self, item_id, *, k: int) -> dict:
         """The graph behind `similar_items`: <string>[batch] -> "item_id" <string>[batch, k] and
@@ -347,6 +388,8 @@ class Recommender(tf.Module):
         allow: Sequence[Sequence[str]] | None = None,
         deny: Sequence[Sequence[str]] | None = None,
         time: Sequence[int] | None = None,
+        profile: Sequence[str] | None = None,
+        features: Sequence[Sequence[str]] | None = None,
         k: int = 10,
     ) -> Recommendations:
         """Recommends items to users.
@@ -362,30 +405,46 @@ class Recommender(tf.Module):
           deny: likewise, categories of which it must have none.
           time: for each user the time of the request, seconds since 1970 UTC, for a model that
             reads it; 0 or None where it is not known.
+          profile: for each user a text, for a model that reads profiles; it replaces the stored
+            one. None or "" for none.
+          features: for each user side features such as "age=31" or "genre=comedy", for a model
+            that reads them; each replaces what is stored under its name. None or an empty list for
+            none.
           k: how many.
 
         Raises:
-          ConfigError: when k is below 1, something is missing for a user, or no item can have a
-            category.
+          ConfigError: when k is below 1, something is missing for a user, no item can have a
+            category, or the model does not read a profile or a side feature.
         """
         require_k(k)
+        size = len(user_id)
         named = {"history": history, "exclude": exclude, "allow": allow, "deny": deny}
-        inputs = {name: pad_lists(name, rows, len(user_id)) for name, rows in named.items()}
+        inputs = {name: pad_lists(name, rows, size) for name, rows in named.items()}
         for lists in (allow, deny):
             for row in () if lists is None else lists:
                 self.retriever.filter.require(row)
-        if time is not None and len(time) != len(user_id):
+        for row in () if features is None else features:
+            self.retriever.feature_entries.require(row, of="users")
+        if profile is not None and any(profile) and not self.retriever.reads_profile:
             raise ConfigError(
-                f"time: wanted one for each of {len(user_id)} users; got {len(time)}."
+                "profile: wanted none, as this model reads no profile texts; got "
+                f"{next(filter(None, profile))!r:.60}."
             )
-        times = [0] * len(user_id) if time is None else list(time)
-        when = tf.constant(times, tf.int64, shape=[len(user_id)])
-        users = tf.constant(list(user_id), tf.string, shape=[len(user_id)])
+        for name, column in (("time", time), ("profile", profile)):
+            if column is not None and len(column) != size:
+                raise ConfigError(
+                    f"{name}: wanted one for each of {size} users; got {len(column)}."
+                )
+        inputs["time"] = tf.constant([0] * size if time is None else list(time), tf.int64, [size])
+        texts = [""] * size if profile is None else list(profile)
+        inputs["profile"] = tf.constant(texts, tf.string, [size])
+        inputs["features"] = pad_lists("features", features, size)
+        users = tf.constant(list(user_id), tf.string, shape=[size])
         # The graph that is exported, so that both give the same answers to the last bit.
         answer = self.graph(
             ("recommend", k), functools.partial(self.recommend_ids, k=k), RECOMMEND_INPUTS
-        )(users, *inputs.values(), when)
-        return Recommendations(**{name: to_array(value) for name, value in answer.items()})
+        )(users, *inputs.values())
+        return Recommendations(*(to_array(answer[name]) for name in Recommendations._fields))
 
     def similar_items(self, item_id: Sequence[str], *, k: int = 10) -> SimilarItems:
         """Items whose embeddings are nearest to those of others.

@@ -12,7 +12,10 @@ from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import StoredHistories
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.recommender.category_filter import CategoryFilter, number_of
+from mmrec_tf.recommender.feature_entries import FeatureEntries, replace_features
+from mmrec_tf.recommender.inputs import drop_repeats
 from mmrec_tf.recommender.ranked import Request
+from mmrec_tf.retrieval.catalog_tables import PROFILE
 from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.towers import TowerOutput
@@ -26,6 +29,7 @@ class Retriever(tf.Module):
       dataset: Dataset, for ids and histories.
       catalog: TowerOutput, what `retrieval.embed_catalog` returned.
       config: Config of the model that is served.
+      reads_features: whether either stage reads side features of users.
       unavailable: ids of items that are never found.
 
     Raises:
@@ -39,6 +43,7 @@ class Retriever(tf.Module):
         catalog: TowerOutput,
         *,
         config: Config,
+        reads_features: bool,
         unavailable: Sequence[str] = (),
     ):
         super().__init__(name="retriever")
@@ -59,6 +64,8 @@ class Retriever(tf.Module):
             find_available(dataset, unavailable), name="available", trainable=False
         )
         self.filter = CategoryFilter(dataset.schema.item_features, dataset.catalog.features)
+        specs = dataset.schema.user_features if reads_features else {}
+        self.feature_entries = FeatureEntries(specs)
         self.seen_items = StoredHistories(dataset.histories(), times=False)
         self.liked_items = self.seen_items
         if config.user.time_gaps or config.retrieval.disliked_below is not None:
@@ -94,13 +101,7 @@ class Retriever(tf.Module):
             history = tf.fill([tf.shape(user)[0], 0], "")
         given = self.item_table.lookup(history)
         batch, steps = tf.shape(given)[0], tf.shape(given)[1]
-        # An item counts once, where it first stands: a server that batches requests of different
-        # length fills the short ones up with their first element.
-        order = tf.argsort(given, axis=1, stable=True)
-        ordered = tf.gather(given, order, batch_dims=1)
-        repeated = tf.pad(ordered[:, 1:] == ordered[:, :-1], [[0, 0], [1, 0]])[:, :steps]
-        repeated = tf.gather(repeated, tf.argsort(order, axis=1), batch_dims=1)
-        given = tf.where(repeated, -1, given)
+        given = drop_repeats(given, blank=-1)
         # The last `length` known ones, in their order.
         whole = tf.concat([tf.fill([batch, length], -1), given], axis=1)
         place = tf.where(whole >= 0, tf.range(1, length + steps + 1)[None, :], 0)
@@ -111,13 +112,65 @@ class Retriever(tf.Module):
         read, gap = tf.where(some, last, stored), tf.where(some, -1.0, gap)
         return read, gap, tf.concat([given, self.seen_items.read(user)[0]], axis=1)
 
-    def request(self, user, history, gap, time) -> Request:
-        """Whom candidates are for; see `read_history` and `Request`."""
+    @property
+    def reads_profile(self) -> bool:
+        """Whether profile texts have an effect."""
+        return self.retrieval.user_tower.profile is not None
+
+    def request(self, user, history, gap, time, *, profile=None, features=None) -> Request:
+        """Whom candidates are for.
+
+        Args:
+          user, history, gap, time: as in `Request`; see `read_history`.
+          profile: <string>[batch], texts that replace the stored ones; "" keeps those, as None
+            does for all.
+          features: <string>[batch, any], side features, see `FeatureEntries`; each replaces what is
+            stored under its name.
+        """
+        vectors = self._encode_profiles(user, profile) if self.reads_profile else None
+        replaced = None
+        if features is not None and self.feature_entries.specs:
+            brought, _ = self.feature_entries(features)
+            replaced = replace_features(self.retrieval.features_of(user), brought)
         embedding = tf.gather(self.index.vectors, tf.maximum(history, 0))
         embedded = self.retrieval.embed_users(
-            user, embedding[..., : self.dim], history >= 0, gap=gap
+            user,
+            embedding[..., : self.dim],
+            history >= 0,
+            gap=gap,
+            profile=vectors,
+            features=replaced,
         )
-        return Request(self.retrieval.queries(embedded), user, history, gap, time)
+        queries = self.retrieval.queries(embedded)
+        return Request(queries, user, history, gap, time, vectors, replaced)
+
+    def _encode_profiles(self, user, profile):
+        """<float32>[batch, features]; the text encoder runs for brought texts only."""
+        stored = self.retrieval.profiles_of(user)
+        if profile is None:
+            return stored
+        row = tf.where(tf.strings.length(profile) > 0)[:, 0]
+        encoder = self.retrieval.encoders[PROFILE]
+
+        def encode():
+            content, _ = encoder.preprocess_readable(tf.gather(profile, row))
+            vectors = tf.cast(encoder(content, training=False), stored.dtype)
+            return tf.tensor_scatter_nd_update(stored, row[:, None], vectors)
+
+        return tf.cond(tf.size(row) > 0, encode, lambda: stored)
+
+    def unread(self, profile, features):
+        """Whether a request brings a profile or a side feature that the model passes over.
+
+        Args:
+          profile: <string>[batch].
+          features: <string>[batch, any].
+
+        Returns:
+          <bool>[batch].
+        """
+        unread = tf.reduce_any(self.feature_entries(features)[1], axis=1)
+        return unread if self.reads_profile else unread | (tf.strings.length(profile) > 0)
 
     def nobody(self, request: Request):
         """<bool>[batch], whether nothing is known of a user."""
@@ -125,7 +178,14 @@ class Retriever(tf.Module):
         tower = self.retrieval.user_tower
         if tower.profile is None and tower.features is None:
             return nobody
-        return nobody & (request.user < 0)
+        known = request.user >= 0
+        brought = [] if request.profile is None else [request.profile]
+        if tower.features is not None and request.features is not None:
+            brought += request.features.values()
+        # Of an unknown user that is all zeros, but for what the request brought.
+        for value in brought:
+            known |= tf.reduce_any(value != 0, axis=1)
+        return nobody & ~known
 
     def queries(self, request: Request, nobody):
         """<float32>[batch, dim + 2], for the index."""

@@ -160,6 +160,11 @@ def servable(dataset):
     return EncoderServable(retrieval, dataset.catalog.item_id, k=5)
 
 
+def entries(size):
+    """No side features, which `embed_item` of this model takes as well."""
+    return [tf.fill([size, 0], "")]
+
+
 def asked(servable, **content):
     """One row a value; other modalities blank."""
     size = len(next(iter(content.values())))
@@ -179,9 +184,9 @@ def test_a_bad_picture_leaves_the_other_rows_and_modalities_as_they_are(servable
     good = asked(servable, text=texts, image=[b"", b"", b"", JPEG])
     bad = asked(servable, text=texts, image=[b"", b"no picture", PICTURES["half a jpeg"][0], JPEG])
     names = list(servable.modalities)
-    for signature in ("embed_item", "search"):
-        want = {n: v.numpy() for n, v in servable.signatures[signature](*good).items()}
-        got = {n: v.numpy() for n, v in servable.signatures[signature](*bad).items()}
+    for signature, more in (("embed_item", entries(4)), ("search", [])):
+        want = {n: v.numpy() for n, v in servable.signatures[signature](*good, *more).items()}
+        got = {n: v.numpy() for n, v in servable.signatures[signature](*bad, *more).items()}
         flags = got.pop("unreadable")
         assert flags.shape == (4, len(names)) and not want.pop("unreadable").any()
         assert np.argwhere(flags).tolist() == [[1, names.index("image")], [2, names.index("image")]]
@@ -191,7 +196,7 @@ def test_a_bad_picture_leaves_the_other_rows_and_modalities_as_they_are(servable
 
 def test_what_counts_as_present_is_said(servable):
     rows = asked(servable, text=["owl", ""], audio=[b"junk", SOUND])
-    present = servable.embed_item(*rows)["present"].numpy()
+    present = servable.embed_item(*rows, *entries(2))["present"].numpy()
     want = {"text": [True, False], "audio": [False, True]}
     for column, name in enumerate(servable.modalities):
         assert present[:, column].tolist() == want.get(name, [False, False])
@@ -220,4 +225,4 @@ def test_a_single_row_of_one_input_is_not_spread_over_all(servable):
     inputs = asked(servable, text=["owl", "sea"])
     inputs[1] = inputs[1][:1]
     with pytest.raises(tf.errors.InvalidArgumentError, match="wanted as many rows"):
-        servable.embed_item(*inputs)
+        servable.embed_item(*inputs, *entries(2))

@@ -35,7 +35,13 @@ def train_items(dataset, user):
 
 def rank(recommender, user, history, item):
     strings = (tf.constant(part, tf.string) for part in ([user], [history], [item]))
-    return recommender.rank_ids(*strings, tf.constant([0], tf.int64))["score"].numpy()[0]
+    inputs = (*strings, tf.constant([0], tf.int64), *silent(1))
+    return recommender.rank_ids(*inputs)["score"].numpy()[0]
+
+
+def silent(num_users):
+    """No profile and no side features."""
+    return tf.fill([num_users], ""), tf.fill([num_users, 0], "")
 
 
 # What is shown
@@ -218,9 +224,10 @@ def test_the_graph_answers_as_eager_does(recommender):
     users = tf.constant([user_id(0), "nobody"])
     history = tf.constant([["", ""], ["i3", "i4"]])
     nothing = tf.fill([2, 0], "")
-    inputs = (users, history, nothing, nothing, nothing, tf.zeros([2], tf.int64))
+    inputs = (users, history, nothing, nothing, nothing, tf.zeros([2], tf.int64), *silent(2))
     eager = recommender.recommend_ids(*inputs, k=5)
     graph = recommender.recommend([user_id(0), "nobody"], history=[[], ["i3", "i4"]], k=5)
+    assert not eager["unread"].numpy().any()
     for name, value in graph._asdict().items():
         if value.dtype == object:
             np.testing.assert_array_equal(np.char.decode(eager[name].numpy().astype(bytes)), value)
@@ -321,6 +328,68 @@ def test_rows_have_filters_of_their_own(dataset, recommender):
         recommender.recommend(users, time=[1, 2])
 
 
+# What a request says of its user
+
+
+PROFILES = {"user__profile": True, "ranking__target_attention": True}
+
+
+@pytest.fixture(scope="module", params=[{}, {"ranking__fine_tune": True}], ids=["", "fine_tune"])
+def reading(request, dataset):
+    """A recommender that reads profiles and side features."""
+    return build_recommender(dataset, **PROFILES, **request.param)
+
+
+def test_a_stranger_s_profile_and_features_do_what_stored_ones_do(dataset, reading):
+    """Of a user whose age is not known."""
+    number = next(n for n in range(1, 40, 2) if n % 5 == 0)
+    profile = dataset.users.profile[number].decode()
+    user = build_recommender(dataset, user__id_embedding=False, **PROFILES)
+    met = train_items(dataset, number)
+    known = user.recommend([user_id(number)], k=NUM_ITEMS)
+    stranger = user.recommend(["nobody"], history=[met], profile=[profile], k=NUM_ITEMS)
+    np.testing.assert_array_equal(known.item_id, stranger.item_id)
+    np.testing.assert_allclose(known.score, stranger.score, rtol=1e-4, atol=1e-4)
+    without = user.recommend(["nobody"], history=[met], k=NUM_ITEMS)
+    assert not np.allclose(without.score, stranger.score, rtol=1e-3)
+
+
+@pytest.mark.parametrize("brought", [{"profile": ["likes the owl"]}, {"features": [["age=1.5"]]}])
+def test_by_a_profile_or_a_feature_alone_a_stranger_is_known(reading, brought):
+    stranger = reading.recommend(["nobody"], **brought, k=5)
+    nothing = reading.recommend(["nobody"], k=5)
+    assert stranger.item_id.tolist() != nothing.item_id.tolist()
+    assert set(nothing.modality[0]) == {""} != set(stranger.modality[0])
+
+
+def test_of_a_known_user_what_is_brought_replaces_what_is_stored(dataset, reading):
+    row = next(n for n in range(1, 40, 2) if n % 5)
+    age = float(dataset.users.features["age"][row, 0])
+    same = {"profile": [dataset.users.profile[row].decode()], "features": [[f"age={age:.7f}"]]}
+    stored = reading.recommend([user_id(row)], k=8)
+    again = reading.recommend([user_id(row)], **same, k=8)
+    np.testing.assert_array_equal(stored.item_id, again.item_id)
+    np.testing.assert_allclose(stored.score, again.score, rtol=1e-4, atol=1e-4)
+    for other in ({"profile": ["gull gull gull"]}, {"features": [["age=-7.5"]]}):
+        changed = reading.recommend([user_id(row)], **other, k=8)
+        assert not np.allclose(stored.score, changed.score, rtol=1e-3)
+    # Rows stand alone.
+    both = reading.recommend(
+        [user_id(row), "u2"], profile=["", "gull"], features=[[], ["age=-7.5"]], k=8
+    )
+    np.testing.assert_array_equal(both.item_id[0], stored.item_id[0])
+
+
+def test_a_profile_or_feature_without_an_effect_is_refused(recommender, reading):
+    with pytest.raises(ConfigError, match="profile: wanted none, as this model reads no profile"):
+        recommender.recommend(["u1"], profile=["likes owls"])
+    recommender.recommend(["u1"], profile=[""], features=[[""]])
+    with pytest.raises(ConfigError, match="got 'agee=3'; did you mean 'age'"):
+        reading.recommend(["u1"], features=[["agee=3"]])
+    with pytest.raises(ConfigError, match="features: wanted one for each of 2 users; got 1"):
+        reading.recommend(["u1", "u2"], features=[[]])
+
+
 # Of whom nothing is known
 
 
@@ -337,6 +406,7 @@ def test_of_whom_nothing_is_known_is_shown_what_is_popular(dataset):
         tf.fill([1, 0], ""),
         tf.constant(answer.item_id.tolist()),
         tf.zeros([1], tf.int64),
+        *silent(1),
     )
     np.testing.assert_allclose(answer.probability, own["probability"], rtol=1e-5)
     stranger = recommender.request(
@@ -572,7 +642,9 @@ def test_the_embedding_of_a_user_is_what_retrieval_goes_by(dataset):
     recommender = build_recommender(dataset, ranking=False)
     users = ["u1", "u2", "nobody", "a stranger"]
     history = [[], ["i3", "i4"], [], ["i8"]]
-    placed = recommender.embed_user_ids(tf.constant(users), pad_lists("history", history, 4))
+    placed = recommender.embed_user_ids(
+        tf.constant(users), pad_lists("history", history, 4), *silent(4)
+    )
     embedding = placed["embedding"].numpy()
     np.testing.assert_allclose(np.linalg.norm(embedding[[0, 1, 3]], axis=1), 1, rtol=1e-5)
     assert placed["known"].numpy().tolist() == [True, True, False, True]
