@@ -86,7 +86,7 @@ def stages(recommender: mm.Recommender, num: int, batch: int) -> dict[str, Calla
 
     @tf.function
     def retrieve(user_id, history):
-        user = recommender.user_table.lookup(user_id)
+        user = recommender.retriever.user_table.lookup(user_id)
         read, gap, met = recommender.read_history(user, history)
         request = recommender.request(user, read, gap, times)
         queries = tf.pad(request.queries, [[0, 0], [0, 1]])
@@ -114,7 +114,7 @@ def stages(recommender: mm.Recommender, num: int, batch: int) -> dict[str, Calla
         "retrieve": lambda: retrieve(users, lists[0]),
         "rank": lambda: rank(request, item, score),
         "diversify": lambda: diversify(ranked),
-        "recommend": lambda: whole(users, *lists, times),
+        "recommend": lambda: whole(users, *lists, times, tf.fill([batch], ""), lists[0]),
         "bare": lambda: bare(queries),
     }
 

@@ -272,10 +272,12 @@ def cases(user: str, item: str) -> Iterator[tuple[str, str, str, dict]]:
 
     def asked(size: int = 1, **changes) -> dict:
         lists = {
-            n: np.full([size, 1], b"", object) for n in ("history", "exclude", "allow", "deny")
+            n: np.full([size, 1], b"", object)
+            for n in ("history", "exclude", "allow", "deny", "features")
         }
         users = np.full([size], user.encode(), object)
-        return {"user_id": users, **lists, "time": np.zeros([size], np.int64), **changes}
+        who = {"user_id": users, "profile": np.full([size], b"", object)}
+        return {**who, **lists, "time": np.zeros([size], np.int64), **changes}
 
     def content(**changes) -> dict:
         blank = {name: np.array([b""], object) for name in ("text", "image", "audio")}

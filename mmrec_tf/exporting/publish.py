@@ -20,10 +20,10 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.errors import ConfigError, ExportError
+from mmrec_tf.exporting.limits import Limits
 from mmrec_tf.exporting.request_examples import Example, examples_path, write_examples
 from mmrec_tf.exporting.servables import RECOMMENDER_LIMITS, EncoderServable, RecommenderServable
 from mmrec_tf.exporting.verify import predict_request
-from mmrec_tf.recommender.inputs import Limits
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.retrieval.index import ExactIndex, build_index
 from mmrec_tf.runs.run import versions
@@ -77,14 +77,14 @@ def export(
     directory = pathlib.Path(directory)
     made = list(_servables(recommender, k=k, index=index, min_recall=min_recall, limits=limits))
     parents = [directory / servable.name_on_disk for servable, _, _ in made]
-    number = _take(parents, version)
+    number = _take_number(parents, version)
     asides = [parent / f".{number}.partial-{os.getpid()}" for parent in parents]
     finals = [parent / str(number) for parent in parents]
     try:
         for (servable, requests, facts), aside in zip(made, asides, strict=True):
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
-            about = {**_about(recommender, servable), "index": facts, **(card or {})}
+            about = {**_describe(recommender, servable), "index": facts, **(card or {})}
             _write(servable, requests, aside, number, about)
         for aside, final in zip(asides, finals, strict=True):
             os.rename(aside, final)
@@ -141,7 +141,7 @@ def _user_queries(recommender: Recommender, rng: np.random.Generator) -> np.ndar
     return np.pad(request.queries.numpy(), [[0, 0], [0, 1]])
 
 
-def _take(parents: Sequence[pathlib.Path], version: int | None) -> int:
+def _take_number(parents: Sequence[pathlib.Path], version: int | None) -> int:
     """A number that no version had and none will have again, whatever becomes of this one."""
     with contextlib.ExitStack() as stack:
         files, taken = [], [0]
@@ -173,7 +173,7 @@ def _take(parents: Sequence[pathlib.Path], version: int | None) -> int:
         return number
 
 
-def _about(recommender: Recommender, servable) -> dict[str, Any]:
+def _describe(recommender: Recommender, servable) -> dict[str, Any]:
     """What every model card says."""
     dataset, config = recommender.dataset, recommender.config
     train = dataset.interactions("train")
@@ -194,7 +194,11 @@ def _about(recommender: Recommender, servable) -> dict[str, Any]:
     }
     if servable.name_on_disk == RecommenderServable.name_on_disk:
         about["limits"]["candidates"] = max(recommender.num_candidates, servable.k)
-        about["limits"]["history_length"] = recommender.history_length
+        about["limits"]["history_length"] = recommender.config.user.history_length
+        about["profile"] = recommender.retriever.reads_profile
+        about["features"] = list(recommender.retriever.feature_entries.specs)
+    else:
+        about["features"] = list(servable.feature_entries.specs)
     return about
 
 
@@ -209,7 +213,7 @@ def _write(
     )
     write_examples(examples_path(folder), requests, servable=servable.name_on_disk, version=version)
     write_warmup(folder, servable.name_on_disk, requests)
-    ops = _verified(servable.name_on_disk, folder)
+    ops = _verify(servable.name_on_disk, folder)
     text = json.dumps({"version": version, **about, "ops": ops}, indent=1)
     (folder / CARD_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -231,7 +235,7 @@ def write_warmup(folder: pathlib.Path, servable: str, requests: list[Example]) -
             writer.write(log.SerializeToString())
 
 
-def _verified(servable: str, folder: pathlib.Path) -> list[str]:
+def _verify(servable: str, folder: pathlib.Path) -> list[str]:
     """The ops of a SavedModel that gives its answers in a process of its own."""
     command = [sys.executable, "-m", "mmrec_tf.exporting.verify", str(folder)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}

@@ -12,12 +12,17 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.dataset.catalog import Content
+from mmrec_tf.errors import ConfigError
+from mmrec_tf.exporting.limits import Limits, check_limits
 from mmrec_tf.exporting.request_examples import Example
-from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS, Limits, within
+from mmrec_tf.exporting.search_space import SearchSpace
+from mmrec_tf.recommender.feature_entries import FeatureEntries, replace_features
+from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.retrieval.index import LOWEST, ExactIndex
+from mmrec_tf.retrieval.catalog_tables import PROFILE
+from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.model import RetrievalModel
-from mmrec_tf.towers import TowerOutput
+from mmrec_tf.schema import LOWEST_SCORE, FeatureSpec
 
 NUM_EXAMPLES = 4
 # So many users and items are looked through for them.
@@ -27,6 +32,8 @@ NEAR = 1e-4
 RECOMMENDER_LIMITS = Limits()
 # Networks hold far more for a row than ids do.
 ENCODER_LIMITS = Limits(rows=64)
+# The input of side features, beside those of modalities.
+FEATURES = "features"
 UNREADABLE = b"neither a picture nor a sound"
 
 
@@ -48,6 +55,7 @@ class RecommenderServable(tf.Module):
     def __init__(self, recommender: Recommender, *, k: int, limits: Limits = RECOMMENDER_LIMITS):
         super().__init__()
         self.state = types.SimpleNamespace(recommender=recommender)
+        reads_profile = recommender.retriever.reads_profile
         self.resources = [
             *recommender.variables,
             *recommender.index.variables,
@@ -55,19 +63,22 @@ class RecommenderServable(tf.Module):
             *recommender.retrieval.user_tables,
             recommender.retrieval.log_temperature,
             *(recommender.ranking.variables if recommender.ranking else []),
-            recommender.item_table,
-            recommender.user_table,
-            recommender.filter.table,
+            recommender.retriever.item_table,
+            recommender.retriever.user_table,
+            recommender.retriever.filter.table,
+            *recommender.retriever.feature_entries.tables.values(),
+            *(recommender.retrieval.encoders[PROFILE].variables if reads_profile else []),
         ]
         self.k = min(k, recommender.index.vectors.shape[0])
         self.limits = limits
 
     @tf.function(input_signature=RECOMMEND_INPUTS)
-    def recommend(self, user_id, history, exclude, allow, deny, time):
-        """What `Recommender.recommend_ids` answers, each [batch, k]."""
+    def recommend(self, user_id, history, exclude, allow, deny, time, profile, features):
+        """What `Recommender.recommend_ids` answers."""
         inputs = {"user_id": user_id, "history": history, "exclude": exclude}
         inputs |= {"allow": allow, "deny": deny, "time": time}
-        return self.state.recommender.recommend_ids(*within(self.limits, inputs), k=self.k)
+        inputs |= {"profile": profile, "features": features}
+        return self.state.recommender.recommend_ids(*check_limits(self.limits, inputs), k=self.k)
 
     @tf.function(
         input_signature=[
@@ -75,30 +86,37 @@ class RecommenderServable(tf.Module):
             tf.TensorSpec([None, None], tf.string, name="history"),
             tf.TensorSpec([None, None], tf.string, name="item_id"),
             tf.TensorSpec([None], tf.int64, name="time"),
+            tf.TensorSpec([None], tf.string, name="profile"),
+            tf.TensorSpec([None, None], tf.string, name="features"),
         ]
     )
-    def rank(self, user_id, history, item_id, time):
-        """score, -1e9 for an unknown item, and probability, <float32>[batch, candidate]."""
+    def rank(self, user_id, history, item_id, time, profile, features):
+        """score, -1e9 for an unknown item, and probability, <float32>[batch, candidate]; unread
+        <bool>[batch]."""
         inputs = {"user_id": user_id, "history": history, "item_id": item_id, "time": time}
-        return self.state.recommender.rank_ids(*within(self.limits, inputs))
+        inputs |= {"profile": profile, "features": features}
+        return self.state.recommender.rank_ids(*check_limits(self.limits, inputs))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="item_id")])
     def similar_items(self, item_id):
         """item_id <string>[batch, k], "" for none, and score <float32>[batch, k]."""
         return self.state.recommender.similar_ids(
-            *within(self.limits, {"item_id": item_id}), k=self.k
+            *check_limits(self.limits, {"item_id": item_id}), k=self.k
         )
 
     @tf.function(
         input_signature=[
             tf.TensorSpec([None], tf.string, name="user_id"),
             tf.TensorSpec([None, None], tf.string, name="history"),
+            tf.TensorSpec([None], tf.string, name="profile"),
+            tf.TensorSpec([None, None], tf.string, name="features"),
         ]
     )
-    def embed_user(self, user_id, history):
-        """embedding <float32>[batch, dim], and known <bool>[batch]."""
-        inputs = within(self.limits, {"user_id": user_id, "history": history})
-        return self.state.recommender.embed_user_ids(*inputs)
+    def embed_user(self, user_id, history, profile, features):
+        """embedding <float32>[batch, dim]; known and unread <bool>[batch]."""
+        inputs = {"user_id": user_id, "history": history}
+        inputs |= {"profile": profile, "features": features}
+        return self.state.recommender.embed_user_ids(*check_limits(self.limits, inputs))
 
     @property
     def signatures(self) -> dict:
@@ -116,27 +134,32 @@ class RecommenderServable(tf.Module):
         process."""
         dataset = self.state.recommender.dataset
         users, items = dataset.users.user_id[:NUM_TRIED], dataset.catalog.item_id
-        known = self._clear("recommend", self._request(users))
+        known = self._without_ties("recommend", self._request(users))
         plain = self._request(np.append(known["user_id"], ["nobody"]))
-        told = self._clear("recommend", self._told(users))
+        asking = self._without_ties("recommend", self._wishes(users))
         size = len(plain["user_id"])
         asked = {
             "user_id": plain["user_id"],
-            "history": self._told(plain["user_id"])["history"],
+            "history": self._wishes(plain["user_id"])["history"],
             "item_id": np.array(
                 [[*np.resize(np.roll(items, -row), 4), "unheard of"] for row in range(size)], object
             ),
             "time": plain["time"],
+            **{name: self._wishes(plain["user_id"])[name] for name in ("profile", "features")},
         }
-        near = self._clear("similar_items", {"item_id": items[:NUM_TRIED]})["item_id"]
+        near = self._without_ties("similar_items", {"item_id": items[:NUM_TRIED]})["item_id"]
         requests = [
             Example("recommend", plain, {}),
-            Example("recommend", told, {}),
+            Example("recommend", asking, {}),
             Example("rank", asked, {}),
             Example("similar_items", {"item_id": np.append(near, ["unheard of"])}, {}),
-            Example("embed_user", {name: told[name] for name in ("user_id", "history")}, {}),
+            Example(
+                "embed_user",
+                {name: asking[name] for name in ("user_id", "history", "profile", "features")},
+                {},
+            ),
         ]
-        return [_answered(self, request) for request in requests]
+        return [_answer(self, request) for request in requests]
 
     @staticmethod
     def _request(user_id: np.ndarray) -> dict[str, np.ndarray]:
@@ -144,12 +167,13 @@ class RecommenderServable(tf.Module):
         size = len(user_id)
         inputs = {"user_id": user_id, "history": np.full([size, 4], "", object)}
         inputs |= {name: np.full([size, 3], "", object) for name in ("exclude", "allow", "deny")}
-        return {**inputs, "time": np.zeros([size], np.int64)}
+        inputs |= {"time": np.zeros([size], np.int64), "profile": np.full([size], "", object)}
+        return {**inputs, "features": np.full([size, 3], "", object)}
 
-    def _told(self, user_id: np.ndarray) -> dict[str, np.ndarray]:
+    def _wishes(self, user_id: np.ndarray) -> dict[str, np.ndarray]:
         """What leaves nothing open: of each list some rows hold one, in every mix."""
         recommender, inputs = self.state.recommender, self._request(user_id)
-        items, categories = recommender.dataset.catalog.item_id, recommender.filter.names
+        items, categories = recommender.dataset.catalog.item_id, recommender.retriever.filter.names
         for row in range(len(user_id)):
             inputs["history"][row, 1 : 1 + row % 3] = [items[row * 7 % len(items)], "unheard of"][
                 : row % 3
@@ -158,20 +182,36 @@ class RecommenderServable(tf.Module):
             if categories:
                 wish = inputs["deny" if row % 2 else "allow"]
                 wish[row, 1] = categories[row // 2 % len(categories)]
+        if recommender.retriever.reads_profile:
+            inputs["profile"][::2] = "likes the sea"
+        for row in range(0, len(user_id), 3):
+            brought = example_entries(recommender.retriever.feature_entries.specs, row)[:2]
+            inputs["features"][row, 1 : 1 + len(brought)] = brought
         # Another hour each; that of the first is not known.
         return {**inputs, "time": 5 * 3600 * np.arange(len(user_id))}
 
-    def _clear(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _without_ties(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The first rows whose scores have no near ties; of all rows when there are none such."""
-        score = _answered(self, Example(signature, inputs, {})).outputs["score"]
-        rows = _without_near_ties(score)[:NUM_EXAMPLES]
+        score = _answer(self, Example(signature, inputs, {})).outputs["score"]
+        rows = _rows_without_ties(score)[:NUM_EXAMPLES]
         return {name: value[rows] for name, value in inputs.items()}
 
 
-def _without_near_ties(score: np.ndarray) -> list[int]:
+def example_entries(specs: Mapping[str, FeatureSpec], number: int) -> list[str]:
+    """An entry for each side feature, others for each number."""
+    entries = []
+    for name, spec in specs.items():
+        if spec.kind == "numeric":
+            entries.append(f"{name}={spec.mean + spec.std * (number % 5 - 2):.4f}")
+        elif spec.vocabulary:
+            entries.append(f"{name}={spec.vocabulary[number % len(spec.vocabulary)]}")
+    return entries
+
+
+def _rows_without_ties(score: np.ndarray) -> list[int]:
     """Rows in which no two of the real scores <float32>[row, k] are near; all if there are none."""
     ordered = -np.sort(-score, axis=1)
-    gap = np.where(ordered[:, 1:] > LOWEST, ordered[:, :-1] - ordered[:, 1:], np.inf)
+    gap = np.where(ordered[:, 1:] > LOWEST_SCORE, ordered[:, :-1] - ordered[:, 1:], np.inf)
     rows = np.flatnonzero(gap.min(axis=1, initial=np.inf) > NEAR)
     return list(rows) or list(range(len(score)))
 
@@ -181,7 +221,8 @@ class EncoderServable(tf.Module):
 
     Texts, pictures and sounds come as <string>[batch], "" where absent; ready-made vectors as
     <float32>[batch, dim], zeros where absent. Content that cannot be read counts as absent, and
-    the answer says so.
+    the answer says so. `embed_item` of a model that reads side features of items takes these, too,
+    as entries such as "genre=comedy" (see `FeatureEntries`).
 
     Args:
       retrieval: RetrievalModel, trained, with at least one modality.
@@ -190,6 +231,9 @@ class EncoderServable(tf.Module):
       build_index: from the catalog's vectors <float32>[item, dim] to what is searched.
       available: <bool>[item], which may be found; None for all.
       limits: Limits of a request.
+
+    Raises:
+      ConfigError: for a modality that has the name of another input.
     """
 
     name_on_disk = "encoder"
@@ -206,6 +250,15 @@ class EncoderServable(tf.Module):
     ):
         super().__init__()
         self.modalities = retrieval.modalities
+        if FEATURES in self.modalities:
+            raise ConfigError(
+                f"export: wanted no modality with the name {FEATURES!r}, under which side features "
+                "come. Prepare the dataset with another name for it."
+            )
+        reads_features = retrieval.item_tower.features is not None
+        self.feature_entries = FeatureEntries(
+            retrieval.schema.item_features if reads_features else {}
+        )
         self.state = types.SimpleNamespace(
             encoders={name: retrieval.encoders[name] for name in self.modalities},
             item_tower=retrieval.item_tower,
@@ -234,12 +287,12 @@ class EncoderServable(tf.Module):
                 specs.append(tf.TensorSpec([None, spec.dim], tf.float32, name=name))
             else:
                 specs.append(tf.TensorSpec([None], tf.string, name=name))
-        self.embed_item = tf.function(self._embed_item, input_signature=specs)
+        entries = [tf.TensorSpec([None, None], tf.string, name=FEATURES)] if reads_features else []
+        self.embed_item = tf.function(self._embed_item, input_signature=[*specs, *entries])
         self.search = tf.function(self._search, input_signature=specs)
 
-    def _tower(self, raw):
+    def _tower(self, given, features):
         """TowerOutput, and which modalities came and could not be read, <bool>[batch, modality]."""
-        given = within(self.limits, dict(zip(self.modalities, raw, strict=True)))
         present, unreadable, encoded = [], [], {}
         for name, value in zip(self.modalities, given, strict=True):
             encoder = self.state.encoders[name]
@@ -252,35 +305,44 @@ class EncoderServable(tf.Module):
             unreadable.append(bad)
             encoded[name] = encoder(content, training=False)
         batch = tf.shape(given[0])[0]
+        stored = {name: tf.repeat(v, batch, axis=0) for name, v in self.features.items()}
         output = self.state.item_tower(
             {
                 "item": tf.fill([batch], -1),
                 "present": tf.stack(present, axis=1),
                 "encoded": encoded,
-                "features": {n: tf.repeat(v, batch, axis=0) for n, v in self.features.items()},
+                "features": replace_features(stored, features),
             }
         )
         return output, tf.stack(unreadable, axis=1)
 
     def _embed_item(self, *raw):
-        output, unreadable = self._tower(raw)
+        names = [*self.modalities, FEATURES][: len(raw)]
+        given = check_limits(self.limits, dict(zip(names, raw, strict=True)))
+        features, unread = {}, {}
+        if len(raw) > len(self.modalities):
+            features, passed_over = self.feature_entries(given.pop())
+            unread = {"unread": tf.reduce_any(passed_over, axis=1)}
+        output, unreadable = self._tower(given, features)
         return {
             "embedding": output.embedding,
             "weights": output.weights,
             "present": output.present,
             "unreadable": unreadable,
+            **unread,
         }
 
     def _search(self, *raw):
-        output, unreadable = self._tower(raw)
+        given = check_limits(self.limits, dict(zip(self.modalities, raw, strict=True)))
+        output, unreadable = self._tower(given, {})
         score, item = self.index.search(
             self.space(output), self.k, allowed=tf.convert_to_tensor(self.available)[None, :]
         )
         # Without anything to go by, any item would do.
-        real = (score > LOWEST) & tf.reduce_any(output.present, axis=1, keepdims=True)
+        real = (score > LOWEST_SCORE) & tf.reduce_any(output.present, axis=1, keepdims=True)
         return {
             "item_id": tf.where(real, tf.gather(self.item_id, item), ""),
-            "score": tf.where(real, score, LOWEST),
+            "score": tf.where(real, score, LOWEST_SCORE),
             "unreadable": unreadable,
         }
 
@@ -316,18 +378,23 @@ class EncoderServable(tf.Module):
             ]
             inputs[name] = np.concatenate([values[: len(rows)], *alone, blank, broken])
         # Of near ties the order may change with the size of a batch: the row farthest from any.
-        score = _answered(self, Example("search", inputs, {})).outputs["score"]
+        score = _answer(self, Example("search", inputs, {})).outputs["score"]
         gap = (score[:, :-1] - score[:, 1:]).min(axis=1, initial=np.inf)
-        row = int(np.argmax(np.where(score[:, 0] > LOWEST, gap, -1)))
+        row = int(np.argmax(np.where(score[:, 0] > LOWEST_SCORE, gap, -1)))
+        entries = {}
+        if self.feature_entries.specs:
+            listed = np.full([len(next(iter(inputs.values()))), 3], "", object)
+            for place in range(1, len(listed), 2):
+                brought = example_entries(self.feature_entries.specs, place)[:2]
+                listed[place, 1 : 1 + len(brought)] = brought
+            entries = {FEATURES: listed}
         return [
-            _answered(self, Example("embed_item", inputs, {})),
-            _answered(
-                self, Example("search", {n: v[row : row + 1] for n, v in inputs.items()}, {})
-            ),
+            _answer(self, Example("embed_item", {**inputs, **entries}, {})),
+            _answer(self, Example("search", {n: v[row : row + 1] for n, v in inputs.items()}, {})),
         ]
 
 
-def _answered(servable, example: Example) -> Example:
+def _answer(servable, example: Example) -> Example:
     """The example with the answer of this process."""
     inputs = [
         tf.constant(value.tolist(), tf.string, shape=value.shape)
@@ -338,30 +405,3 @@ def _answered(servable, example: Example) -> Example:
     # The Python function, not its graph: the answer must not come from what is being checked.
     answer = servable.signatures[example.signature].python_function(*inputs)
     return example._replace(outputs={name: value.numpy() for name, value in answer.items()})
-
-
-class SearchSpace(tf.Module):
-    """Where content of any modality lies beside that of any other.
-
-    Alignment brings an item's modalities near each other, but leaves each of them in a region of
-    its own (the modality gap, Liang et al. 2022), so that words would find words and no sound.
-    Here each modality is centered on its mean over the catalog first; an item, or a request, lies
-    at the mean of what it has.
-
-    Args:
-      catalog: TowerOutput of all items.
-    """
-
-    def __init__(self, catalog: TowerOutput):
-        super().__init__(name="search_space")
-        here = np.asarray(catalog.present, np.float32)[:, :, None]
-        aligned = tf.math.l2_normalize(tf.cast(catalog.modalities, tf.float32), axis=2).numpy()
-        mean = (aligned * here).sum(axis=0) / np.maximum(here.sum(axis=0), 1)
-        self.mean = tf.Variable(mean, trainable=False, name="mean")
-
-    def __call__(self, output: TowerOutput) -> tf.Tensor:
-        """<float32>[batch, dim], of unit length; zeros where no modality is there."""
-        aligned = tf.math.l2_normalize(tf.cast(output.modalities, tf.float32), axis=2)
-        centered = tf.math.l2_normalize(aligned - self.mean, axis=2)
-        here = tf.cast(output.present, tf.float32)[:, :, None]
-        return tf.math.l2_normalize(tf.reduce_sum(centered * here, axis=1), axis=1)

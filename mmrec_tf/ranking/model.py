@@ -21,7 +21,7 @@ from mmrec_tf.recommender.ranked import Lists, Ranked, Request
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.model import RetrievalModel
-from mmrec_tf.schema import Schema
+from mmrec_tf.schema import LOWEST_SCORE, Schema
 from mmrec_tf.towers import IdEmbedding, UserTower, unit
 from mmrec_tf.training.optimizer import build_optimizer
 from mmrec_tf.training.stage import Stage
@@ -285,6 +285,8 @@ class RankingModel(Stage):
             self._embed_items(tf.maximum(request.history, 0), items),
             request.history >= 0,
             gap=request.gap,
+            profile=request.profile,
+            features=request.features,
             training=training,
             tower=self.user_tower,
         )
@@ -311,7 +313,9 @@ class RankingModel(Stage):
                 "numbers": tf.concat([score[..., None], bias], axis=-1),
                 **{n: tf.gather(items[n], item) for n in ("modalities", "present", "weights")},
                 "item_features": {n: tf.gather(v, item) for n, v in items["features"].items()},
-                "user_features": self.retrieval.features_of(request.user),
+                "user_features": self.retrieval.features_of(request.user)
+                if request.features is None
+                else request.features,
                 "history": self._embed_items(tf.maximum(request.history, 0), items),
                 "known": request.history >= 0,
                 "time": request.time,
@@ -440,7 +444,7 @@ class RankingModel(Stage):
             weights = settings.task_weights or (1.0,) * len(losses)
             loss = tf.add_n([w * each for w, each in zip(weights, losses, strict=True)])
         self.loss_tracker.update_state(loss)
-        shown = tf.where(lists.weight > 0, ranked.score, ranked.score.dtype.min)
+        shown = tf.where(lists.weight > 0, ranked.score, LOWEST_SCORE)
         self.first_tracker.update_state(tf.argmax(shown, axis=1) == 0)
         return loss
 

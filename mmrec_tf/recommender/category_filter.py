@@ -24,7 +24,7 @@ class CategoryFilter(tf.Module):
         for name, spec in specs.items():
             if spec.kind != "categorical":
                 continue
-            # Behind none and what is out of vocabulary.
+            # After none and what is out of vocabulary.
             first = 1 + spec.oov_buckets
             row, place = np.nonzero(features[name] >= first)
             column = features[name][row, place] - first + len(self.names)
@@ -67,10 +67,10 @@ class CategoryFilter(tf.Module):
             kept = available[None, :] & ~self._have(deny, shape)
             return kept & (self._have(allow, shape) | open_to_any[:, None])
 
-        given = tf.reduce_any(self.wanted(allow, deny))
+        given = tf.reduce_any(self.asks(allow, deny))
         return tf.cond(given, chosen, lambda: available[None, :])
 
-    def wanted(self, allow, deny):
+    def asks(self, allow, deny):
         """Whether a row asks for anything, <bool>[batch]."""
         both = tf.concat([allow, deny], axis=1)
         return tf.reduce_any(tf.strings.length(both) > 0, axis=1)

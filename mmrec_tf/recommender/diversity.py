@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from mmrec_tf.retrieval.index import LOWEST
+from mmrec_tf.schema import LOWEST_SCORE
 
 
 def diversify(score, vectors, strength, k: int):
@@ -14,7 +14,8 @@ def diversify(score, vectors, strength, k: int):
     where relevance is the score, brought to 0 to 1 within the row.
 
     Args:
-      score: <float32>[batch, candidate], from high to low; `LOWEST` for what must not be picked.
+      score: <float32>[batch, candidate], from high to low; `LOWEST_SCORE` for what must not be
+        picked.
       vectors: <float32>[batch, candidate, dim], unit vectors.
       strength: <float32>[batch], 0 to 1; 0 keeps the order of scores.
       k: int. How many are picked, at most `candidate`.
@@ -23,8 +24,8 @@ def diversify(score, vectors, strength, k: int):
       <int32>[batch, k], places of candidates in the order in which they are picked; of equals the
       first one, and what must not be picked last.
     """
-    real = score > LOWEST
-    high = tf.reduce_max(tf.where(real, score, LOWEST), axis=1, keepdims=True)
+    real = score > LOWEST_SCORE
+    high = tf.reduce_max(tf.where(real, score, LOWEST_SCORE), axis=1, keepdims=True)
     low = tf.reduce_min(tf.where(real, score, high), axis=1, keepdims=True)
     relevance = tf.math.divide_no_nan(score - low, high - low)
     relevance *= 1.0 - strength[:, None]
@@ -35,8 +36,8 @@ def diversify(score, vectors, strength, k: int):
         alike = tf.where(step > 0, likeness, tf.zeros_like(likeness))
         value = relevance - strength[:, None] * alike
         # All that must not be picked, in its order, comes behind all that may.
-        value = tf.where(real, value, LOWEST)
-        best = tf.argmax(tf.where(left, value, 2 * LOWEST), axis=1, output_type=tf.int32)
+        value = tf.where(real, value, LOWEST_SCORE)
+        best = tf.argmax(tf.where(left, value, 2 * LOWEST_SCORE), axis=1, output_type=tf.int32)
         chosen = tf.gather(vectors, best, batch_dims=1)
         likeness = tf.maximum(likeness, tf.einsum("bd,bcd->bc", chosen, vectors))
         left &= tf.range(tf.shape(score)[1])[None, :] != best[:, None]

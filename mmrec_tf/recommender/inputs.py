@@ -1,7 +1,6 @@
 """What a recommender is asked: lists of ids to tensors."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -14,51 +13,9 @@ RECOMMEND_INPUTS = [
     tf.TensorSpec([None], tf.string, name="user_id"),
     *(tf.TensorSpec([None, None], tf.string, name=name) for name in _LISTS),
     tf.TensorSpec([None], tf.int64, name="time"),
+    tf.TensorSpec([None], tf.string, name="profile"),
+    tf.TensorSpec([None, None], tf.string, name="features"),
 ]
-
-
-class Limits(NamedTuple):
-    """How large one request may be; fixed when a model is exported.
-
-    Attributes:
-      rows: users or items.
-      width: entries of one of its lists.
-    """
-
-    rows: int = 1024
-    width: int = 1024
-
-
-def within(limits: Limits, inputs: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
-    """The inputs, if they are not too large and have as many rows each.
-
-    A server would otherwise run out of memory on one request, or spread a single row over all
-    others.
-
-    Args:
-      limits: Limits.
-      inputs: by name, [batch, ...].
-
-    Raises:
-      tf.errors.InvalidArgumentError: naming the input, what was wanted and what came.
-    """
-    first, rows = next((name, tf.shape(value)[0]) for name, value in inputs.items())
-    checks = [
-        tf.debugging.Assert(
-            rows <= limits.rows,
-            [f"{first}: wanted at most {limits.rows} rows in a request; got", rows],
-        )
-    ]
-    for name, value in inputs.items():
-        size = tf.shape(value)[0]
-        said = [f"{name}: wanted as many rows as {first} has,", rows, "; got", size]
-        checks.append(tf.debugging.Assert(tf.equal(size, rows), said))
-        if value.dtype == tf.string and value.shape.rank == 2:
-            width = tf.shape(value)[1]
-            said = [f"{name}: wanted lists of at most {limits.width} entries; got", width]
-            checks.append(tf.debugging.Assert(width <= limits.width, said))
-    with tf.control_dependencies(checks):
-        return [tf.identity(value) for value in inputs.values()]
 
 
 def require_k(k: int) -> None:
@@ -67,7 +24,25 @@ def require_k(k: int) -> None:
         raise ConfigError(f"k: wanted at least 1; got {k}.")
 
 
-def padded(name: str, rows: Sequence[Sequence[str]] | None, num_users: int) -> tf.Tensor:
+def drop_repeats(numbers, *, blank: int):
+    """Leaves each number of a row once, where it first stands.
+
+    A server that batches requests of different lengths fills the short ones up with their first
+    element.
+
+    Args:
+      numbers: <int32>[batch, any].
+      blank: what takes the place of the others.
+    """
+    width = tf.shape(numbers)[1]
+    order = tf.argsort(numbers, axis=1, stable=True)
+    ordered = tf.gather(numbers, order, batch_dims=1)
+    repeated = tf.pad(ordered[:, 1:] == ordered[:, :-1], [[0, 0], [1, 0]])[:, :width]
+    repeated = tf.gather(repeated, tf.argsort(order, axis=1), batch_dims=1)
+    return tf.where(repeated, blank, numbers)
+
+
+def pad_lists(name: str, rows: Sequence[Sequence[str]] | None, num_users: int) -> tf.Tensor:
     """<string>[user, any]."""
     if rows is not None and len(rows) != num_users:
         raise ConfigError(f"{name}: wanted one for each of {num_users} users; got {len(rows)}.")
@@ -77,7 +52,7 @@ def padded(name: str, rows: Sequence[Sequence[str]] | None, num_users: int) -> t
     return tf.constant(filled, tf.string, shape=[num_users, widest])
 
 
-def decoded(value: tf.Tensor) -> np.ndarray:
+def to_array(value: tf.Tensor) -> np.ndarray:
     """A tensor as NumPy has it, of text as str."""
     if value.dtype != tf.string:
         return value.numpy()

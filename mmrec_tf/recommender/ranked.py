@@ -1,10 +1,9 @@
 """What a ranking model is asked, what it says, and what it learns from."""
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import tensorflow as tf
-
-from mmrec_tf.config import Config
 
 
 class Request(NamedTuple):
@@ -16,6 +15,10 @@ class Request(NamedTuple):
       history: <int32>[batch, step], -1 for padding.
       gap: <float32>[batch, step], as in `Schema.batch_spec`.
       time: <int64>[batch], seconds since 1970 UTC; 0 where it is not known.
+      profile: <float32>[batch, features], encoded profile texts; None for the stored ones, or for
+        a model that reads none.
+      features: side features of the users by name, as in `SideFeatures.call`; None for the stored
+        ones.
     """
 
     queries: tf.Tensor
@@ -23,6 +26,8 @@ class Request(NamedTuple):
     history: tf.Tensor
     gap: tf.Tensor
     time: tf.Tensor
+    profile: tf.Tensor | None = None
+    features: Mapping[str, tf.Tensor] | None = None
 
 
 class Ranked(NamedTuple):
@@ -56,25 +61,3 @@ class Lists(NamedTuple):
     retrieved: tf.Tensor
     weight: tf.Tensor
     labels: dict
-
-
-class Ranking(Protocol):
-    """What a recommender needs of a ranking model.
-
-    Attributes:
-      config: Config.
-      variables: the weights, which an export holds.
-      binary: names of the tasks whose output is a logit.
-      click_shift: float, what to add to the logit of a click where negatives were drawn.
-    """
-
-    config: Config
-    binary: list[str]
-    variables: list
-
-    @property
-    def click_shift(self) -> float: ...
-
-    def rank(self, request: Request, item: Any, items: dict, score: Any) -> Ranked:
-        """What the model says of candidates, see `mmrec_tf.ranking.RankingModel.rank`."""
-        ...

@@ -4,48 +4,44 @@ import copy
 import functools
 import types
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
+from mmrec_tf.config import Config
 from mmrec_tf.dataset.directory import Dataset
-from mmrec_tf.dataset.histories import StoredHistories
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.evaluation.calibration import Calibration
 from mmrec_tf.evaluation.evaluate import blocks
-from mmrec_tf.recommender.category_filter import CategoryFilter, number_of
+from mmrec_tf.recommender.candidates import Candidates
 from mmrec_tf.recommender.diversity import diversify
-from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS, decoded, padded, require_k
+from mmrec_tf.recommender.explanation import explain
+from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS, pad_lists, require_k, to_array
 from mmrec_tf.recommender.outputs import Recommendations, SimilarItems
-from mmrec_tf.recommender.ranked import Ranking, Request
-from mmrec_tf.retrieval.index import LOWEST, ExactIndex, IvfIndex
+from mmrec_tf.recommender.ranked import Ranked, Request
+from mmrec_tf.recommender.retriever import Retriever
+from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.model import RetrievalModel
+from mmrec_tf.schema import LOWEST_SCORE
 
 
-class Candidates(NamedTuple):
-    """What retrieval found and ranking says of it, in retrieval's order.
+class RankingStage(Protocol):
+    """What a recommender needs of a ranking model."""
 
-    Attributes:
-      item: <int32>[batch, candidate].
-      retrieved: <float32>[batch, candidate], retrieval's scores; `LOWEST` for what must not be
-        shown, and came up because nothing else was left.
-      score: <float32>[batch, candidate], what orders them; `LOWEST` stays.
-      logit: <float32>[batch, candidate], of a click, not calibrated.
-      rating: <float32>[batch, candidate], predicted; None for a model that predicts none.
-      attention: as in `Ranked`.
-      user: <float32>[batch, dim], the user's embedding.
-      nobody: <bool>[batch], whether nothing is known of the user.
-    """
+    config: Config
+    binary: list[str]
 
-    item: tf.Tensor
-    retrieved: tf.Tensor
-    score: tf.Tensor
-    logit: tf.Tensor
-    rating: tf.Tensor | None
-    attention: tf.Tensor | None
-    user: tf.Tensor
-    nobody: tf.Tensor
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """What an export has to carry."""
+
+    @property
+    def click_shift(self) -> float:
+        """What to add to the logit of a click where negatives were drawn for training."""
+
+    def rank(self, request: Request, item: tf.Tensor, items: dict, score: tf.Tensor) -> Ranked:
+        """Scores candidates, as `mmrec_tf.ranking.RankingModel.rank`."""
 
 
 class Recommender(tf.Module):
@@ -71,7 +67,7 @@ class Recommender(tf.Module):
     def __init__(
         self,
         retrieval: RetrievalModel,
-        ranking: Ranking | None,
+        ranking: RankingStage | None,
         dataset: Dataset,
         *,
         calibration: Calibration | None = None,
@@ -86,21 +82,23 @@ class Recommender(tf.Module):
         self.dataset = dataset
         config = retrieval.config if ranking is None else ranking.config
         self.config = config
-        self.history_length = config.user.history_length
         self.num_candidates = config.ranking.num_candidates
-        output = retrieval.embed_catalog()
-        log_frequency = tf.constant(dataset.catalog.log_frequency)
-        vectors = retrieval.candidates(
-            tf.constant(output.embedding), retrieval.tables["log_frequency"]
+        catalog = retrieval.embed_catalog()
+        self.retriever = Retriever(
+            retrieval,
+            dataset,
+            catalog,
+            config=config,
+            reads_features=retrieval.user_tower.features is not None
+            or (ranking is not None and config.ranking.features),
+            unavailable=unavailable,
         )
-        # One more column: what is popular is found by the same dot product.
-        self.index = ExactIndex(tf.concat([vectors, log_frequency[:, None]], axis=1), name="index")
         fixed = {"trainable": False}
         self.items = {
             "vector": self.index.vectors,
-            "modalities": tf.Variable(output.modalities, **fixed),
-            "present": tf.Variable(output.present, **fixed),
-            "weights": tf.Variable(output.weights, **fixed),
+            "modalities": tf.Variable(catalog.modalities, **fixed),
+            "present": tf.Variable(catalog.present, **fixed),
+            "weights": tf.Variable(catalog.weights, **fixed),
             "features": {},
         }
         if ranking is not None:
@@ -109,15 +107,6 @@ class Recommender(tf.Module):
             }
         self.modality_name = tf.Variable([*retrieval.modalities, ""], **fixed)
         self.item_id = tf.Variable(dataset.catalog.item_id.tolist(), name="item_id", **fixed)
-        self.item_table = number_of(dataset.catalog.item_id)
-        self.user_table = number_of(dataset.users.user_id)
-        self.available = tf.Variable(self._available(unavailable), name="available", **fixed)
-        self.filter = CategoryFilter(dataset.schema.item_features, dataset.catalog.features)
-        self.seen_items = StoredHistories(dataset.histories(), times=False)
-        self.liked_items = self.seen_items
-        if config.user.time_gaps or config.retrieval.disliked_below is not None:
-            liked = dataset.histories(disliked_below=config.retrieval.disliked_below)
-            self.liked_items = StoredHistories(liked, times=config.user.time_gaps)
         self.graphs: dict[Hashable, Callable] = {}
 
     @property
@@ -126,7 +115,7 @@ class Recommender(tf.Module):
         return self.state.retrieval
 
     @property
-    def ranking(self) -> Ranking | None:
+    def ranking(self) -> RankingStage | None:
         """The model that orders them; None keeps retrieval's order."""
         return self.state.ranking
 
@@ -134,6 +123,16 @@ class Recommender(tf.Module):
     def calibration(self) -> Calibration:
         """What makes a probability of the logit of a click."""
         return self.state.calibration
+
+    @property
+    def index(self) -> ExactIndex:
+        """What finds candidates."""
+        return self.retriever.index
+
+    @property
+    def available(self) -> tf.Variable:
+        """<bool>[item], False for what is never recommended."""
+        return self.retriever.available
 
     def calibrate(self, calibration: Calibration) -> None:
         """Takes another calibration into use."""
@@ -144,7 +143,7 @@ class Recommender(tf.Module):
         """The same recommender with another index of the same vectors, such as one that does not
         look at every item."""
         other = copy.copy(self)
-        other.index, other.graphs = index, {}
+        other.retriever, other.graphs = self.retriever.with_index(index), {}
         other.items = {**self.items, "vector": index.vectors}
         return other
 
@@ -160,75 +159,13 @@ class Recommender(tf.Module):
             self.graphs[key] = tf.function(function, input_signature=inputs)
         return self.graphs[key]
 
-    def _available(self, unavailable: Sequence[str]) -> np.ndarray:
-        """<bool>[item]."""
-        number = {name: row for row, name in enumerate(self.dataset.catalog.item_id)}
-        unknown = [name for name in unavailable if name not in number]
-        if unknown:
-            raise ConfigError(
-                f"unavailable: wanted ids of items of {self.dataset.directory}; got "
-                f"{len(unknown)} that are none, such as {unknown[0]!r}."
-            )
-        available = np.ones([len(number)], bool)
-        available[[number[name] for name in unavailable]] = False
-        return available
-
     def read_history(self, user, history=None):
-        """What the user tower reads, and what must not be recommended.
+        """As `Retriever.read_history`."""
+        return self.retriever.read_history(user, history)
 
-        Args:
-          user: <int32>[batch].
-          history: <string>[batch, step], oldest first; "" and unknown ids are passed over. None for
-            the stored one of everyone.
-
-        Returns:
-          What the tower reads, <int32>[batch, history_length], with <float32>[batch,
-          history_length], the gaps of `Schema.batch_spec`, known of stored histories only; and what
-          must not be recommended, <int32>[batch, any]. Items are padded with -1.
-        """
-        length = self.history_length
-        if history is None:
-            history = tf.fill([tf.shape(user)[0], 0], "")
-        given = self.item_table.lookup(history)
-        batch, steps = tf.shape(given)[0], tf.shape(given)[1]
-        # An item counts once, where it first stands: a server that batches requests of different
-        # length fills the short ones up with their first element.
-        order = tf.argsort(given, axis=1, stable=True)
-        ordered = tf.gather(given, order, batch_dims=1)
-        repeated = tf.pad(ordered[:, 1:] == ordered[:, :-1], [[0, 0], [1, 0]])[:, :steps]
-        repeated = tf.gather(repeated, tf.argsort(order, axis=1), batch_dims=1)
-        given = tf.where(repeated, -1, given)
-        # The last `length` known ones, in their order.
-        whole = tf.concat([tf.fill([batch, length], -1), given], axis=1)
-        place = tf.where(whole >= 0, tf.range(1, length + steps + 1)[None, :], 0)
-        _, last = tf.math.top_k(place, k=length)
-        last = tf.gather(whole, tf.sort(last, axis=1), batch_dims=1)
-        some = tf.reduce_any(given >= 0, axis=1, keepdims=True)
-        stored, gap = self.liked_items.read(user, length=length)
-        read, gap = tf.where(some, last, stored), tf.where(some, -1.0, gap)
-        return read, gap, tf.concat([given, self.seen_items.read(user)[0]], axis=1)
-
-    def request(self, user, history, gap, time) -> Request:
-        """Whom candidates are for; see `read_history` and `Request`."""
-        embedding = tf.gather(self.index.vectors, tf.maximum(history, 0))
-        embedded = self.retrieval.embed_users(
-            user, embedding[..., : self.config.dim], history >= 0, gap=gap
-        )
-        return Request(self.retrieval.queries(embedded), user, history, gap, time)
-
-    def _nobody(self, request: Request):
-        """<bool>[batch], whether nothing is known of a user."""
-        nobody = tf.reduce_all(request.history < 0, axis=1)
-        tower = self.retrieval.user_tower
-        if tower.profile is None and tower.features is None:
-            return nobody
-        return nobody & (request.user < 0)
-
-    def _queries(self, request: Request, nobody):
-        """<float32>[batch, dim + 2], for the index."""
-        queries = tf.pad(request.queries, [[0, 0], [0, 1]])
-        popular = tf.one_hot(self.config.dim + 1, self.config.dim + 2)
-        return tf.where(nobody[:, None], popular[None, :], queries)
+    def request(self, user, history, gap, time, *, profile=None, features=None) -> Request:
+        """As `Retriever.request`."""
+        return self.retriever.request(user, history, gap, time, profile=profile, features=features)
 
     def rank(self, request: Request, nobody, item, retrieved) -> Candidates:
         """What ranking says of candidates; retrieval's own scores where there is none.
@@ -256,7 +193,7 @@ class Recommender(tf.Module):
         if self.config.recommender.popularity_dampening:
             less = self.config.recommender.popularity_dampening * vectors[..., -1]
             score = tf.where(nobody[:, None], score, score - less)
-        score = tf.where(retrieved > LOWEST, score, LOWEST)
+        score = tf.where(retrieved > LOWEST_SCORE, score, LOWEST_SCORE)
         user = request.queries[:, : self.config.dim]
         return Candidates(item, retrieved, score, logit, rating, attention, user, nobody)
 
@@ -269,40 +206,9 @@ class Recommender(tf.Module):
           num: int. How many, cut to the number of items.
           wish: the categories that are allowed and denied, see `CategoryFilter`; None for any.
         """
-        nobody = self._nobody(request)
-        queries = self._queries(request, nobody)
-        if isinstance(self.index, IvfIndex):
-            retrieved, item = self._probe(self.index, queries, nobody, exclude, wish, num)
-        else:
-            allowed = self._allowed(wish)
-            retrieved, item = self.index.search(queries, num, exclude=exclude, allowed=allowed)
+        nobody = self.retriever.nobody(request)
+        retrieved, item = self.retriever.search(request, nobody, exclude, num=num, wish=wish)
         return self.rank(request, nobody, item, retrieved)
-
-    def _allowed(self, wish):
-        """<bool>[batch or 1, item]."""
-        available = tf.convert_to_tensor(self.available)
-        return available[None, :] if wish is None else self.filter(*wish, available)
-
-    def _probe(self, index: IvfIndex, queries, nobody, exclude, wish, num: int):
-        """`IvfIndex.search`; but what is popular, or of a category, may lie in any list, so that
-        whoever asks for such is compared with every item."""
-        found = index.search(queries, num, exclude=exclude, allowed=self._allowed(None))
-        whole = nobody if wish is None else nobody | self.filter.wanted(*wish)
-
-        def compared():
-            row = tf.where(whole)
-            asked = None if wish is None else [tf.gather_nd(part, row) for part in wish]
-            exact = ExactIndex.search(
-                index,
-                tf.gather_nd(queries, row),
-                num,
-                exclude=tf.gather_nd(exclude, row),
-                allowed=self._allowed(asked),
-            )
-            pairs = zip(found, exact, strict=True)
-            return [tf.tensor_scatter_nd_update(old, row, new) for old, new in pairs]
-
-        return tf.cond(tf.reduce_any(whole), compared, lambda: list(found))
 
     def order(self, candidates: Candidates, k: int):
         """The places <int32>[batch, k] of candidates in the order in which they are shown; of
@@ -322,7 +228,19 @@ class Recommender(tf.Module):
 
         return tf.cond(tf.reduce_any(strength > 0), diversified, lambda: place[:, :k])
 
-    def recommend_items(self, user, history, gap, exclude, *, k: int, time=None, wish=None):
+    def recommend_items(
+        self,
+        user,
+        history,
+        gap,
+        exclude,
+        *,
+        k: int,
+        time=None,
+        profile=None,
+        features=None,
+        wish=None,
+    ) -> Candidates:
         """Items for users, by number.
 
         Args:
@@ -332,13 +250,14 @@ class Recommender(tf.Module):
           exclude: <int32>[batch, any].
           k: int. Cut to the number of items.
           time: <int64>[batch], as in `Request`; None where it is not known.
+          profile, features: as in `Retriever.request`.
           wish: as in `candidates`.
 
         Returns:
           Candidates, cut to the k that are shown, in their order.
         """
         time = tf.zeros_like(user, tf.int64) if time is None else time
-        request = self.request(user, history, gap, time)
+        request = self.request(user, history, gap, time, profile=profile, features=features)
         found = self.candidates(request, exclude, num=max(self.num_candidates, k), wish=wish)
         place = self.order(found, min(k, found.item.shape[1]))
         parts = {
@@ -354,7 +273,7 @@ class Recommender(tf.Module):
         def recommend(user):
             history, gap, met = self.read_history(user)
             shown = self.recommend_items(user, history, gap, met, k=k)
-            return tf.where(shown.score > LOWEST, shown.item, -1)
+            return tf.where(shown.score > LOWEST_SCORE, shown.item, -1)
 
         graph = self.graph(("items", k), recommend, [tf.TensorSpec([None], tf.int32)])
         tops = [
@@ -364,40 +283,10 @@ class Recommender(tf.Module):
         top = np.concatenate(tops)
         return np.pad(top, ((0, 0), (0, k - top.shape[1])), constant_values=-1)
 
-    def explain(self, shown: Candidates, history):
-        """What weighed most for each of some candidates.
-
-        Args:
-          shown: Candidates.
-          history: <int32>[batch, step], -1 for padding.
-
-        Returns:
-          The modality's place <int32>[batch, candidate], behind the last one where there is none:
-          that with the highest product of its weight in the item's fusion and its dot product with
-          the user. And the history's item <int32>[batch, candidate], -1 for none: that with the
-          highest target attention, or without such, the one that is most alike.
-        """
-        item = shown.item
-        modalities = tf.gather(self.items["modalities"], item)
-        share = tf.einsum("bd,bcmd->bcm", shown.user, modalities)
-        share *= tf.gather(self.items["weights"], item)
-        present = tf.gather(self.items["present"], item) & ~shown.nobody[:, None, None]
-        share = tf.where(present, share, LOWEST)
-        # Where the highest is none that is present, it is this one.
-        none = tf.fill(tf.shape(item), 0.5 * LOWEST)[..., None]
-        share = tf.concat([share, none], axis=2)
-        known = history >= 0
-        weight = shown.attention
-        if weight is None:
-            dim = self.config.dim
-            read = tf.gather(self.index.vectors, tf.maximum(history, 0))[..., :dim]
-            weight = tf.einsum("bcd,bsd->bcs", tf.gather(self.index.vectors, item)[..., :dim], read)
-        step = tf.argmax(tf.where(known[:, None, :], weight, LOWEST), axis=2)
-        because = tf.gather(history, step, batch_dims=1)
-        return tf.argmax(share, axis=2, output_type=tf.int32), because
-
-    def recommend_ids(self, user_id, history, exclude, allow, deny, time, *, k: int) -> dict:
-        """The graph behind `recommend`, on ids.
+    def recommend_ids(
+        self, user_id, history, exclude, allow, deny, time, profile, features, *, k: int
+    ) -> dict:
+        """The graph of `recommend`, on ids.
 
         Args:
           user_id: <string>[batch].
@@ -405,17 +294,29 @@ class Recommender(tf.Module):
           exclude: <string>[batch, any], further items that must not be shown.
           allow, deny: <string>[batch, any], see `CategoryFilter`.
           time: <int64>[batch], seconds since 1970 UTC; 0 where it is not known.
+          profile, features: <string>[batch] and <string>[batch, any], see `Retriever.request`.
           k: int.
 
         Returns:
-          By the names of `Recommendations`, ids as <string>[batch, k].
+          By the names of `Recommendations`, ids as <string>[batch, k]; and "unread" <bool>[batch],
+          see `Retriever.unread`.
         """
-        user = self.user_table.lookup(user_id)
-        read, gap, met = self.read_history(user, history)
-        met = tf.concat([met, self.item_table.lookup(exclude)], axis=1)
-        shown = self.recommend_items(user, read, gap, met, k=k, time=time, wish=(allow, deny))
-        modality, because = self.explain(shown, read)
-        real = shown.score > LOWEST
+        user = self.retriever.user_table.lookup(user_id)
+        read, gap, met = self.retriever.read_history(user, history)
+        met = tf.concat([met, self.retriever.item_table.lookup(exclude)], axis=1)
+        shown = self.recommend_items(
+            user,
+            read,
+            gap,
+            met,
+            k=k,
+            time=time,
+            profile=profile,
+            features=features,
+            wish=(allow, deny),
+        )
+        modality, because = explain(shown, read, self.items)
+        real = shown.score > LOWEST_SCORE
         blank = tf.fill(tf.shape(real), "")
         names = tf.gather(self.item_id, tf.maximum(because, 0))
         probability = self.calibration(shown.logit)
@@ -425,55 +326,64 @@ class Recommender(tf.Module):
             "probability": tf.where(real, probability, tf.zeros_like(probability)),
             "modality": tf.where(real, tf.gather(self.modality_name, modality), blank),
             "history_item": tf.where(real & (because >= 0), names, blank),
+            "unread": self.retriever.unread(profile, features),
         }
 
-    def rank_ids(self, user_id, history, item_id, time) -> dict:
+    def rank_ids(self, user_id, history, item_id, time, profile, features) -> dict:
         """What is said of items that the caller names, withdrawn and seen ones too.
 
         Args:
           user_id: <string>[batch].
           history: <string>[batch, step].
           item_id: <string>[batch, candidate].
-          time: <int64>[batch], as in `recommend_ids`.
+          time, profile, features: as in `recommend_ids`.
 
         Returns:
-          "score" and "probability", <float32>[batch, candidate]; `LOWEST` and 0 for an unknown
-          item.
+          "score" and "probability", <float32>[batch, candidate]; `LOWEST_SCORE` and 0 for an
+          unknown item; and "unread" as in `recommend_ids`.
         """
-        user = self.user_table.lookup(user_id)
-        read, gap, _ = self.read_history(user, history)
-        request = self.request(user, read, gap, time)
-        item = self.item_table.lookup(item_id)
-        row, nobody = tf.maximum(item, 0), self._nobody(request)
-        queries, vectors = self._queries(request, nobody), tf.gather(self.index.vectors, row)
+        user = self.retriever.user_table.lookup(user_id)
+        read, gap, _ = self.retriever.read_history(user, history)
+        request = self.request(user, read, gap, time, profile=profile, features=features)
+        item = self.retriever.item_table.lookup(item_id)
+        row, nobody = tf.maximum(item, 0), self.retriever.nobody(request)
+        queries = self.retriever.queries(request, nobody)
+        vectors = tf.gather(self.index.vectors, row)
         ranked = self.rank(request, nobody, row, tf.einsum("bd,bcd->bc", queries, vectors))
         probability = self.calibration(ranked.logit)
         return {
-            "score": tf.where(item >= 0, ranked.score, LOWEST),
+            "score": tf.where(item >= 0, ranked.score, LOWEST_SCORE),
             "probability": tf.where(item >= 0, probability, tf.zeros_like(probability)),
+            "unread": self.retriever.unread(profile, features),
         }
 
-    def embed_user_ids(self, user_id, history) -> dict:
-        """The graph behind `embed_user`.
+    def embed_user_ids(self, user_id, history, profile, features) -> dict:
+        """The graph of `embed_user`.
 
         Args:
           user_id: <string>[batch].
-          history: <string>[batch, step], as in `recommend_ids`.
+          history, profile, features: as in `recommend_ids`.
 
         Returns:
           "embedding" <float32>[batch, dim], of unit length, whose dot product with an item's is
-          what retrieval goes by, and "known" <bool>[batch], whether anything is known of the user.
+          what retrieval goes by; "known" <bool>[batch], whether anything is known of the user; and
+          "unread" as in `recommend_ids`.
         """
-        user = self.user_table.lookup(user_id)
-        read, gap, _ = self.read_history(user, history)
-        request = self.request(user, read, gap, tf.zeros_like(user, tf.int64))
+        user = self.retriever.user_table.lookup(user_id)
+        read, gap, _ = self.retriever.read_history(user, history)
+        time = tf.zeros_like(user, tf.int64)
+        request = self.request(user, read, gap, time, profile=profile, features=features)
         embedding = tf.math.l2_normalize(request.queries[:, : self.config.dim], axis=1)
-        return {"embedding": embedding, "known": ~self._nobody(request)}
+        return {
+            "embedding": embedding,
+            "known": ~self.retriever.nobody(request),
+            "unread": self.retriever.unread(profile, features),
+        }
 
     def similar_ids(self, item_id, *, k: int) -> dict:
         """The graph behind `similar_items`: <string>[batch] -> "item_id" <string>[batch, k] and
         "score" <float32>[batch, k]."""
-        item = self.item_table.lookup(item_id)
+        item = self.retriever.item_table.lookup(item_id)
         embedding = tf.gather(self.index.vectors, tf.maximum(item, 0))[:, : self.config.dim]
         score, near = self.index.search(
             tf.pad(embedding, [[0, 0], [0, 2]]),
@@ -481,10 +391,10 @@ class Recommender(tf.Module):
             exclude=item[:, None],
             allowed=self.available[None, :],
         )
-        real = (score > LOWEST) & (item >= 0)[:, None]
+        real = (score > LOWEST_SCORE) & (item >= 0)[:, None]
         return {
             "item_id": tf.where(real, tf.gather(self.item_id, near), ""),
-            "score": tf.where(real, score, LOWEST),
+            "score": tf.where(real, score, LOWEST_SCORE),
         }
 
     def recommend(
@@ -496,6 +406,8 @@ class Recommender(tf.Module):
         allow: Sequence[Sequence[str]] | None = None,
         deny: Sequence[Sequence[str]] | None = None,
         time: Sequence[int] | None = None,
+        profile: Sequence[str] | None = None,
+        features: Sequence[Sequence[str]] | None = None,
         k: int = 10,
     ) -> Recommendations:
         """Recommends items to users.
@@ -511,30 +423,46 @@ class Recommender(tf.Module):
           deny: likewise, categories of which it must have none.
           time: for each user the time of the request, seconds since 1970 UTC, for a model that
             reads it; 0 or None where it is not known.
+          profile: for each user a text, for a model that reads profiles; it replaces the stored
+            one. None or "" for none.
+          features: for each user side features such as "age=31" or "genre=comedy", for a model
+            that reads them; each replaces what is stored under its name. None or an empty list for
+            none.
           k: how many.
 
         Raises:
-          ConfigError: when k is below 1, something is missing for a user, or no item can have a
-            category.
+          ConfigError: when k is below 1, something is missing for a user, no item can have a
+            category, or the model does not read a profile or a side feature.
         """
         require_k(k)
+        size = len(user_id)
         named = {"history": history, "exclude": exclude, "allow": allow, "deny": deny}
-        inputs = {name: padded(name, rows, len(user_id)) for name, rows in named.items()}
+        inputs = {name: pad_lists(name, rows, size) for name, rows in named.items()}
         for lists in (allow, deny):
             for row in () if lists is None else lists:
-                self.filter.require(row)
-        if time is not None and len(time) != len(user_id):
+                self.retriever.filter.require(row)
+        for row in () if features is None else features:
+            self.retriever.feature_entries.require(row, of="users")
+        if profile is not None and any(profile) and not self.retriever.reads_profile:
             raise ConfigError(
-                f"time: wanted one for each of {len(user_id)} users; got {len(time)}."
+                "profile: wanted none, as this model reads no profile texts; got "
+                f"{next(filter(None, profile))!r:.60}."
             )
-        times = [0] * len(user_id) if time is None else list(time)
-        when = tf.constant(times, tf.int64, shape=[len(user_id)])
-        users = tf.constant(list(user_id), tf.string, shape=[len(user_id)])
+        for name, column in (("time", time), ("profile", profile)):
+            if column is not None and len(column) != size:
+                raise ConfigError(
+                    f"{name}: wanted one for each of {size} users; got {len(column)}."
+                )
+        inputs["time"] = tf.constant([0] * size if time is None else list(time), tf.int64, [size])
+        texts = [""] * size if profile is None else list(profile)
+        inputs["profile"] = tf.constant(texts, tf.string, [size])
+        inputs["features"] = pad_lists("features", features, size)
+        users = tf.constant(list(user_id), tf.string, shape=[size])
         # The graph that is exported, so that both give the same answers to the last bit.
         answer = self.graph(
             ("recommend", k), functools.partial(self.recommend_ids, k=k), RECOMMEND_INPUTS
-        )(users, *inputs.values(), when)
-        return Recommendations(**{name: decoded(value) for name, value in answer.items()})
+        )(users, *inputs.values())
+        return Recommendations(*(to_array(answer[name]) for name in Recommendations._fields))
 
     def similar_items(self, item_id: Sequence[str], *, k: int = 10) -> SimilarItems:
         """Items whose embeddings are nearest to those of others.
@@ -549,4 +477,4 @@ class Recommender(tf.Module):
         require_k(k)
         ids = tf.constant(list(item_id), tf.string, shape=[len(item_id)])
         answer = self.similar_ids(ids, k=k)
-        return SimilarItems(**{name: decoded(value) for name, value in answer.items()})
+        return SimilarItems(**{name: to_array(value) for name, value in answer.items()})

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-LOWEST = -1e9
+from mmrec_tf.schema import LOWEST_SCORE
 
 
 def history_mask(history, item, *, num_items: int):
@@ -71,7 +71,7 @@ def full_softmax_loss(logits, item, *, allowed=None, label_smoothing: float = 0.
       <float32>[batch].
     """
     if allowed is not None:
-        logits = tf.where(allowed, logits, tf.constant(LOWEST, logits.dtype))
+        logits = tf.where(allowed, logits, tf.constant(LOWEST_SCORE, logits.dtype))
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=item, logits=logits)
     if not label_smoothing:
         return losses
@@ -112,7 +112,7 @@ def batch_softmax_loss(
         place = tf.stack([tf.broadcast_to(row[:, None], tf.shape(hidden)), hidden], axis=-1)
         known = tf.zeros([size, width + 1], tf.bool)
         known = tf.tensor_scatter_nd_update(known, place, tf.ones_like(hidden, tf.bool))
-        logits = tf.where(known[:, :width], LOWEST, logits)
+        logits = tf.where(known[:, :width], LOWEST_SCORE, logits)
     others = tf.gather(log_copies, column)
     if remove_hits:
         logits = tf.tensor_scatter_nd_sub(logits, tf.stack([row, column], axis=1), others)
@@ -203,7 +203,7 @@ def _hardest(negative, allowed, count: int):
         allowed = tf.ones_like(negative, tf.bool)
     if not count:
         return negative, allowed
-    masked = tf.where(allowed, negative, LOWEST)
+    masked = tf.where(allowed, negative, LOWEST_SCORE)
     _, place = tf.math.top_k(masked, k=tf.minimum(count, tf.shape(negative)[1]))
     return tf.gather(negative, place, batch_dims=1), tf.gather(allowed, place, batch_dims=1)
 

@@ -343,7 +343,24 @@ class RetrievalModel(Stage):
             found[name] = tf.where(known, value, tf.zeros_like(value))
         return found
 
-    def embed_users(self, user, history, known, *, gap=None, training=False, tower=None):
+    def profiles_of(self, user):
+        """Encoded profile texts of users, <int32>[batch], -1 for an unknown one:
+        <float32>[batch, features], zeros for those."""
+        profile = tf.gather(self.tables[PROFILE], tf.maximum(user, 0))
+        return tf.where((user >= 0)[:, None], profile, tf.zeros_like(profile))
+
+    def embed_users(
+        self,
+        user,
+        history,
+        known,
+        *,
+        gap=None,
+        profile=None,
+        features=None,
+        training=False,
+        tower=None,
+    ):
         """The user tower's output.
 
         Args:
@@ -351,6 +368,8 @@ class RetrievalModel(Stage):
           history: <float32>[batch, step, dim], embeddings of the history's items.
           known: <bool>[batch, step].
           gap: <float32>[batch, step], as in `Schema.batch_spec`; None where it is not known.
+          profile: as `profiles_of` returns it, in place of what is stored; None for that.
+          features: as `features_of` returns them, in place of what is stored; None for that.
           training: whether dropout is on.
           tower: a UserTower of this config; None for the model's own.
 
@@ -362,10 +381,9 @@ class RetrievalModel(Stage):
         inputs = {"user": user, "history": history, "known": known, "gap": gap}
         tower = tower or self.user_tower
         if tower.profile is not None:
-            profile = tf.gather(self.tables[PROFILE], tf.maximum(user, 0))
-            inputs["profile"] = tf.where((user >= 0)[:, None], profile, tf.zeros_like(profile))
+            inputs["profile"] = self.profiles_of(user) if profile is None else profile
         if tower.features is not None:
-            inputs["features"] = self.features_of(user)
+            inputs["features"] = self.features_of(user) if features is None else features
         return tower(inputs, training=training)
 
     def queries(self, user_embedding):

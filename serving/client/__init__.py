@@ -2,6 +2,7 @@
 
     python -m serving.client recommend --address localhost:8500 --user u42 --k 10
     python -m serving.client recommend --user u42 --exclude i3 --allow genre=comedy,genre=drama
+    python -m serving.client recommend --user stranger --profile "likes the sea" --features age=31
     python -m serving.client rank --user u42 --items i1,i2,i3
     python -m serving.client similar --item i7
     python -m serving.client embed-user --user u42

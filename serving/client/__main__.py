@@ -31,9 +31,15 @@ def _parser() -> argparse.ArgumentParser:
     asked = argparse.ArgumentParser(add_help=False)
     asked.add_argument("--version", type=int, metavar="N", help="which one is asked (the newest)")
     asked.add_argument("--label", help="the same by a label of the server's models.config")
+    described = argparse.ArgumentParser(add_help=False)
     user = argparse.ArgumentParser(add_help=False)
     user.add_argument("--user", required=True, help="the user's id")
     user.add_argument("--history", default="", help="what the user took, oldest first: i1,i2")
+    user.add_argument("--profile", default="", help="a text about the user")
+    for parent, of in ((user, "the user's"), (described, "the item's")):
+        parent.add_argument(
+            "--features", default="", help=f"{of} side features: age=31,genre=comedy"
+        )
     when = argparse.ArgumentParser(add_help=False)
     when.add_argument(
         "--time",
@@ -74,7 +80,12 @@ def _parser() -> argparse.ArgumentParser:
         ),
         ("similar", [asked, best], "items near to an item", "place, item and score"),
         ("embed-user", [asked, user], "the embedding of a user", "its numbers"),
-        ("embed-item", [asked, content], "the embedding of an item's content", "its numbers"),
+        (
+            "embed-item",
+            [asked, content, described],
+            "the embedding of an item's content",
+            "its numbers",
+        ),
         (
             "search",
             [asked, content, best],
@@ -164,6 +175,9 @@ def _answer(client: Client, options: argparse.Namespace) -> Any:
         return _of_each(client.status, options.model)
     if options.command == "metadata":
         return _of_each(client.metadata, options.model)
+    about: dict[str, Any] = {}
+    if hasattr(options, "profile"):
+        about = {"profile": [options.profile], "features": [_ids(options.features)]}
     if options.command == "recommend":
         return client.recommend(
             [options.user],
@@ -172,6 +186,7 @@ def _answer(client: Client, options: argparse.Namespace) -> Any:
             allow=[_ids(options.allow)],
             deny=[_ids(options.deny)],
             time=[_seconds(options.time)],
+            **about,
             k=options.k,
         )
     if options.command == "rank":
@@ -180,11 +195,12 @@ def _answer(client: Client, options: argparse.Namespace) -> Any:
             [_ids(options.items)],
             history=[_ids(options.history)],
             time=[_seconds(options.time)],
+            **about,
         )
     if options.command == "similar":
         return client.similar_items([options.item], k=options.k)
     if options.command == "embed-user":
-        return client.embed_user([options.user], [_ids(options.history)])
+        return client.embed_user([options.user], [_ids(options.history)], **about)
     content: dict[str, Any] = {
         "text": None if options.text is None else [options.text],
         "image": None if options.image is None else [_read(options.image)],
@@ -193,7 +209,8 @@ def _answer(client: Client, options: argparse.Namespace) -> Any:
     content |= {name: _vector(path) for name, path in _vector_files(options.vector)}
     if options.command == "search":
         return client.search(**content, k=options.k)
-    return client.embed_item(**content)
+    features = [_ids(options.features)] if options.features else None
+    return client.embed_item(**content, features=features)
 
 
 def _of_each(ask: Callable[[str], Any], model: str | None) -> dict[str, Any]:
@@ -231,7 +248,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Asks once and prints the answer; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    content = [getattr(options, name, None) for name in ("text", "image", "audio", "vector")]
+    names = ("text", "image", "audio", "vector", "features")
+    content = [getattr(options, name, None) for name in names]
     if options.command in ENCODER_COMMANDS and not any(content):
         parser.error("give at least one of --text, --image, --audio and --vector")
     # Set before TensorFlow is imported, as its start-up notes are of no use here.

@@ -63,12 +63,22 @@ class AsyncClient(BaseClient):
         allow: Lists | None = None,
         deny: Lists | None = None,
         time: Sequence[int] | None = None,
+        profile: Sequence[str] | None = None,
+        features: Lists | None = None,
         k: int | None = None,
     ) -> Recommendations:
         """As `Client.recommend`."""
         return await self._ask(
             self._questions.recommend(
-                user_id, history=history, exclude=exclude, allow=allow, deny=deny, time=time, k=k
+                user_id,
+                history=history,
+                exclude=exclude,
+                allow=allow,
+                deny=deny,
+                time=time,
+                profile=profile,
+                features=features,
+                k=k,
             )
         )
 
@@ -83,15 +93,28 @@ class AsyncClient(BaseClient):
         *,
         history: Lists | None = None,
         time: Sequence[int] | None = None,
+        profile: Sequence[str] | None = None,
+        features: Lists | None = None,
     ) -> Ranking:
         """As `Client.rank`."""
-        return await self._ask(self._questions.rank(user_id, item_id, history=history, time=time))
+        return await self._ask(
+            self._questions.rank(
+                user_id, item_id, history=history, time=time, profile=profile, features=features
+            )
+        )
 
     async def embed_user(
-        self, user_id: Sequence[str], history: Lists | None = None
+        self,
+        user_id: Sequence[str],
+        history: Lists | None = None,
+        *,
+        profile: Sequence[str] | None = None,
+        features: Lists | None = None,
     ) -> UserEmbeddings:
         """As `Client.embed_user`."""
-        return await self._ask(self._questions.embed_user(user_id, history))
+        return await self._ask(
+            self._questions.embed_user(user_id, history, profile=profile, features=features)
+        )
 
     async def embed_item(
         self,
@@ -99,10 +122,11 @@ class AsyncClient(BaseClient):
         text: Strings | None = None,
         image: Strings | None = None,
         audio: Strings | None = None,
+        features: Lists | None = None,
         **vectors: NDArray[Any],
     ) -> ItemEmbeddings:
         """As `Client.embed_item`."""
-        content = {"text": text, "image": image, "audio": audio, **vectors}
+        content = {"text": text, "image": image, "audio": audio, **vectors, "features": features}
         return await self._ask(self._questions.embed_item(content))
 
     async def search(

@@ -19,7 +19,7 @@ from tensorflow_serving.apis import (
 
 from mmrec_tf.errors import ConfigError, ServingError
 from serving import tensors
-from serving.client import error_texts as explanations
+from serving.client import error_texts
 from serving.client.exchange import Call, Steps, Wait
 
 _FIRST_WAIT_SECONDS = 0.1
@@ -164,25 +164,25 @@ class Calls:
             wait = longest * random.uniform(0.5, 1.0)
             late = time.monotonic() + wait >= deadline
             if late or attempt >= self._retries or not _may_retry(error):
-                raise (yield from self._explained(error, target, signature, attempt + 1)) from error
+                raise (yield from self._explain(error, target, signature, attempt + 1)) from error
             yield Wait(wait)
         raise AssertionError("not reached")
 
-    def _explained(
+    def _explain(
         self, error: Any, target: Target, signature: str, attempts: int
     ) -> Steps[CallError]:
         code, details = error.code(), error.details() or ""
         names: list[str] = []
         # Ask the server what it has instead, if it still answers.
         try:
-            if explanations.lacks_signature(code, details):
+            if error_texts.lacks_signature(code, details):
                 names = list((yield from self.metadata(target)).signatures)
-            elif target.version is not None and explanations.lacks_version(code, details):
+            elif target.version is not None and error_texts.lacks_version(code, details):
                 statuses = yield from self.status(target.model)
                 names = [str(one.version) for one in statuses if one.state == "AVAILABLE"]
         except ServingError:
             pass
-        message = explanations.explained(
+        message = error_texts.explain(
             code,
             details,
             address=self._address,
@@ -217,8 +217,8 @@ def predict_request(
 
 
 def _may_retry(error: Any) -> bool:
-    # A message over a size limit has the same code as a busy server, but retrying does not help.
-    return error.code() in _RETRIED and not explanations.too_large(error.details() or "")
+    # A message over a size limit has the code of a busy server, but no retry makes it smaller.
+    return error.code() in _RETRIED and not error_texts.too_large(error.details() or "")
 
 
 def _spec(target: Target, signature: str = "") -> model_pb2.ModelSpec:

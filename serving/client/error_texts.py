@@ -20,7 +20,7 @@ def lacks_version(code: StatusCode, details: str) -> bool:
     return code is StatusCode.NOT_FOUND
 
 
-def explained(
+def explain(
     code: StatusCode,
     details: str,
     *,

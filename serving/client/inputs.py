@@ -16,7 +16,10 @@ Lists = Sequence[Sequence[str]]
 
 
 def column(name: str, values: Any, spec: "TensorSpec") -> NDArray[Any]:
-    """Content of one kind, as the input takes it: <string>[batch] or <float32>[batch, dim]."""
+    """Content of one kind, as the input takes it: <string>[batch], <string>[batch, any] or
+    <float32>[batch, dim]."""
+    if spec.dtype == "string" and len(spec.shape or ()) == 2:
+        return lists(name, values, len(values))
     if spec.dtype == "string":
         return strings(name, values)
     shape = spec.shape or ()
@@ -33,26 +36,63 @@ def column(name: str, values: Any, spec: "TensorSpec") -> NDArray[Any]:
 
 def blank(rows: int, spec: "TensorSpec") -> NDArray[Any]:
     """The same for items that lack it."""
+    if spec.dtype == "string" and len(spec.shape or ()) == 2:
+        return lists("", [[]] * rows, rows)
     if spec.dtype == "string":
         return np.full(rows, b"", dtype=object)
     return np.zeros([rows, *(size or 0 for size in (spec.shape or ())[1:])], np.float32)
 
 
-def user_inputs(user_id: Sequence[str], **lists: Lists | None) -> dict[str, NDArray[Any]]:
-    """Users, and lists of ids or categories for each; empty lists for None."""
+def user_inputs(
+    user_id: Sequence[str], *, profile: Sequence[str] | None, **listed: Lists | None
+) -> dict[str, NDArray[Any]]:
+    """Who asks, a text about each, and lists of ids, categories or side features for each; all
+    texts and lists empty where None."""
     users = strings("user_id", user_id)
     inputs = {"user_id": users}
-    for name, given in lists.items():
-        rows = rows_of(name, [[]] * len(users) if given is None else given, len(users))
-        # An empty id or category is none. It also leads every row, because a server that batches
-        # requests of different lengths pads each with the first element of its tensor.
-        rows = [np.concatenate([strings(name, [""]), row]) for row in rows]
-        inputs[name] = padded(rows, max(map(len, rows), default=1))
+    for name, given in listed.items():
+        inputs[name] = lists(name, [[]] * len(users) if given is None else given, len(users))
+    inputs["profile"] = strings("profile", [""] * len(users) if profile is None else profile)
+    if len(inputs["profile"]) != len(users):
+        raise ConfigError(f"profile: wanted {len(users)}, one a user; got {len(profile or ())}.")
     return inputs
 
 
+def lists(name: str, values: Lists, num_rows: int) -> NDArray[Any]:
+    """<string>[batch, any], each row led by ""."""
+    rows = rows_of(name, values, num_rows)
+    # An empty id, category or feature is none. It leads every row, because a server that batches
+    # requests of different lengths pads each with the first element of its tensor.
+    rows = [np.concatenate([strings(name, [""]), row]) for row in rows]
+    return pad_rows(rows, max(map(len, rows), default=1))
+
+
+def require_read(
+    unread: NDArray[Any] | None, signature: str, *, profile: Strings | None, features: Lists | None
+) -> None:
+    """Refuses what a model passed over, as its answer says.
+
+    Args:
+      unread: <bool>[batch]; None from a model without such inputs.
+      signature: what was asked.
+      profile, features: what came.
+
+    Raises:
+      ConfigError: naming the first row.
+    """
+    if unread is None or not np.any(unread):
+        return
+    row = int(np.argmax(unread))
+    came = list(features[row]) if features is not None else []
+    text = "" if profile is None or not profile[row] else f" and the profile {profile[row]!r:.60}"
+    raise ConfigError(
+        f"{signature}: wanted features as NAME=VALUE, and a profile, where the model reads such; "
+        f"row {row} has the features {came}{text}. The model card says what it reads."
+    )
+
+
 def times(values: Sequence[int] | None, num_rows: int) -> NDArray[Any]:
-    """The time of each request, <int64>[batch]; 0 for None, an unknown time."""
+    """When each asks, <int64>[batch]; 0 for None, a time that is not known."""
     values = [0] * num_rows if values is None else values
     if len(values) != num_rows:
         raise ConfigError(f"time: wanted {num_rows}, one a user; got {len(values)}.")
@@ -75,8 +115,8 @@ def rows_of(name: str, values: Lists, num_rows: int) -> list[NDArray[Any]]:
     return [strings(name, row) for row in values]
 
 
-def padded(rows: list[NDArray[Any]], width: int) -> NDArray[Any]:
-    """<string>[batch, width], padded with ""."""
+def pad_rows(rows: list[NDArray[Any]], width: int) -> NDArray[Any]:
+    """<string>[batch, width], filled up with ""."""
     table = np.full((len(rows), width), b"", dtype=object)
     for place, row in enumerate(rows):
         table[place, : len(row)] = row

@@ -30,7 +30,8 @@ from serving.client.inputs import (
     Lists,
     blank,
     column,
-    padded,
+    pad_rows,
+    require_read,
     rows_of,
     strings,
     times,
@@ -71,13 +72,17 @@ class Questions:
         user_id: Sequence[str],
         *,
         time: Sequence[int] | None,
+        profile: Sequence[str] | None,
         k: int | None,
         **lists: Lists | None,
     ) -> Steps[Recommendations]:
         """As `Client.recommend`."""
-        inputs = user_inputs(user_id, **lists)
+        inputs = user_inputs(user_id, profile=profile, **lists)
         inputs["time"] = times(time, len(user_id))
         outputs = yield from self._calls.predict(self._recommender, inputs, signature="recommend")
+        require_read(
+            outputs.get("unread"), "recommend", profile=profile, features=lists.get("features")
+        )
         return Recommendations(**best(outputs, Recommendations._fields, k, "recommend"))
 
     def rank(
@@ -87,15 +92,18 @@ class Questions:
         *,
         history: Lists | None,
         time: Sequence[int] | None,
+        profile: Sequence[str] | None,
+        features: Lists | None,
     ) -> Steps[Ranking]:
         """As `Client.rank`."""
-        inputs = user_inputs(user_id, history=history)
+        inputs = user_inputs(user_id, profile=profile, history=history, features=features)
         inputs["time"] = times(time, len(user_id))
         rows = rows_of("item_id", item_id, len(user_id))
         width = max(map(len, rows), default=0)
-        # A server that batches cannot pad a tensor without elements.
-        inputs["item_id"] = padded(rows, max(width, 1))
+        # A server that batches cannot widen what has no element to be filled up with.
+        inputs["item_id"] = pad_rows(rows, max(width, 1))
         outputs = yield from self._calls.predict(self._recommender, inputs, signature="rank")
+        require_read(outputs.get("unread"), "rank", profile=profile, features=features)
         parts = {}
         for name in ("score", "probability"):
             # A server that batches may have padded this request to the widest one in its batch.
@@ -112,15 +120,25 @@ class Questions:
         )
         return SimilarItems(**best(outputs, SimilarItems._fields, k, "similar_items"))
 
-    def embed_user(self, user_id: Sequence[str], history: Lists | None) -> Steps[UserEmbeddings]:
+    def embed_user(
+        self,
+        user_id: Sequence[str],
+        history: Lists | None,
+        *,
+        profile: Sequence[str] | None,
+        features: Lists | None,
+    ) -> Steps[UserEmbeddings]:
         """As `Client.embed_user`."""
-        inputs = user_inputs(user_id, history=history)
+        inputs = user_inputs(user_id, profile=profile, history=history, features=features)
         outputs = yield from self._calls.predict(self._recommender, inputs, signature="embed_user")
+        require_read(outputs.get("unread"), "embed_user", profile=profile, features=features)
         return UserEmbeddings(*(output(outputs, n, "embed_user") for n in UserEmbeddings._fields))
 
     def embed_item(self, content: Mapping[str, Any]) -> Steps[ItemEmbeddings]:
         """As `Client.embed_item`."""
         outputs = yield from self._ask_encoder("embed_item", content)
+        features = content.get("features")
+        require_read(outputs.get("unread"), "embed_item", profile=None, features=features)
         return ItemEmbeddings(
             output(outputs, "embedding", "embed_item"),
             output(outputs, "weights", "embed_item"),

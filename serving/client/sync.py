@@ -64,6 +64,8 @@ class Client(BaseClient):
         allow: Lists | None = None,
         deny: Lists | None = None,
         time: Sequence[int] | None = None,
+        profile: Sequence[str] | None = None,
+        features: Lists | None = None,
         k: int | None = None,
     ) -> Recommendations:
         """Recommends items to users.
@@ -76,7 +78,12 @@ class Client(BaseClient):
           allow: [batch, any], categories such as "genre=comedy" of which an item has to have one;
             None or an empty row for any. A category that no item has leaves no items.
           deny: [batch, any], categories of which an item must have none.
-          time: [batch], of each request, in seconds since 1970 UTC; 0 or None if unknown.
+          time: [batch], when each is asked for, in seconds since 1970 UTC; 0 or None where that is
+            not known.
+          profile: [batch], a text about each user, for a model that reads such; it replaces what
+            the model was trained with. None or "" for none.
+          features: [batch, any], side features such as "age=31" or "genre=comedy", likewise. What
+            the model does not read is refused.
           k: how many items; None for as many as the export was made for.
 
         Returns:
@@ -84,7 +91,15 @@ class Client(BaseClient):
         """
         return self._ask(
             self._questions.recommend(
-                user_id, history=history, exclude=exclude, allow=allow, deny=deny, time=time, k=k
+                user_id,
+                history=history,
+                exclude=exclude,
+                allow=allow,
+                deny=deny,
+                time=time,
+                profile=profile,
+                features=features,
+                k=k,
             )
         )
 
@@ -107,6 +122,8 @@ class Client(BaseClient):
         *,
         history: Lists | None = None,
         time: Sequence[int] | None = None,
+        profile: Sequence[str] | None = None,
+        features: Lists | None = None,
     ) -> Ranking:
         """Scores given items for users.
 
@@ -114,24 +131,37 @@ class Client(BaseClient):
           user_id: [batch].
           item_id: [batch, candidate]; rows may differ in length.
           history: as in `recommend`.
-          time: as in `recommend`.
+          time, profile, features: as in `recommend`.
 
         Returns:
           [batch, candidate] items as given, their scores and probabilities.
         """
-        return self._ask(self._questions.rank(user_id, item_id, history=history, time=time))
+        return self._ask(
+            self._questions.rank(
+                user_id, item_id, history=history, time=time, profile=profile, features=features
+            )
+        )
 
-    def embed_user(self, user_id: Sequence[str], history: Lists | None = None) -> UserEmbeddings:
-        """Embeds users in the space of the items.
+    def embed_user(
+        self,
+        user_id: Sequence[str],
+        history: Lists | None = None,
+        *,
+        profile: Sequence[str] | None = None,
+        features: Lists | None = None,
+    ) -> UserEmbeddings:
+        """Embeds users where items lie.
 
         Args:
           user_id: [batch]; as in `recommend`.
-          history: as in `recommend`.
+          history, profile, features: as in `recommend`.
 
         Returns:
           [batch, dim] embeddings, and which users anything is known about.
         """
-        return self._ask(self._questions.embed_user(user_id, history))
+        return self._ask(
+            self._questions.embed_user(user_id, history, profile=profile, features=features)
+        )
 
     def embed_item(
         self,
@@ -139,6 +169,7 @@ class Client(BaseClient):
         text: Strings | None = None,
         image: Strings | None = None,
         audio: Strings | None = None,
+        features: Lists | None = None,
         **vectors: NDArray[Any],
     ) -> ItemEmbeddings:
         """Embeds items by their content.
@@ -147,13 +178,15 @@ class Client(BaseClient):
           text: [batch] words; "" where an item has none.
           image: [batch] bytes of a JPEG or PNG file; b"" where an item has none.
           audio: [batch] bytes of a 16-bit PCM WAV file; b"" where an item has none.
+          features: [batch, any], side features such as "genre=comedy" or "price=9.5", for a model
+            that reads such. What the model does not read is refused.
           **vectors: <float32>[batch, dim] for each modality of ready-made vectors, by its name
             ("image" and "audio" too, where the model was trained on such); zeros for none.
 
         Returns:
           [batch, dim] embeddings; [batch, modality] weights, and which content was readable.
         """
-        content = {"text": text, "image": image, "audio": audio, **vectors}
+        content = {"text": text, "image": image, "audio": audio, **vectors, "features": features}
         return self._ask(self._questions.embed_item(content))
 
     def search(

@@ -16,8 +16,7 @@ from mmrec_tf.encoders.audio import mel_cnn as audio
 from mmrec_tf.encoders.image import applications as image
 from mmrec_tf.encoders.text import bert as text
 from mmrec_tf.exporting.servables import EncoderServable
-from mmrec_tf.recommender.inputs import Limits, within
-from mmrec_tf.retrieval.index import LOWEST
+from mmrec_tf.schema import LOWEST_SCORE
 
 SIZE = 32
 
@@ -161,6 +160,11 @@ def servable(dataset):
     return EncoderServable(retrieval, dataset.catalog.item_id, k=5)
 
 
+def entries(size):
+    """No side features, which `embed_item` of this model takes as well."""
+    return [tf.fill([size, 0], "")]
+
+
 def asked(servable, **content):
     """One row a value; other modalities blank."""
     size = len(next(iter(content.values())))
@@ -180,9 +184,9 @@ def test_a_bad_picture_leaves_the_other_rows_and_modalities_as_they_are(servable
     good = asked(servable, text=texts, image=[b"", b"", b"", JPEG])
     bad = asked(servable, text=texts, image=[b"", b"no picture", PICTURES["half a jpeg"][0], JPEG])
     names = list(servable.modalities)
-    for signature in ("embed_item", "search"):
-        want = {n: v.numpy() for n, v in servable.signatures[signature](*good).items()}
-        got = {n: v.numpy() for n, v in servable.signatures[signature](*bad).items()}
+    for signature, more in (("embed_item", entries(4)), ("search", [])):
+        want = {n: v.numpy() for n, v in servable.signatures[signature](*good, *more).items()}
+        got = {n: v.numpy() for n, v in servable.signatures[signature](*bad, *more).items()}
         flags = got.pop("unreadable")
         assert flags.shape == (4, len(names)) and not want.pop("unreadable").any()
         assert np.argwhere(flags).tolist() == [[1, names.index("image")], [2, names.index("image")]]
@@ -192,7 +196,7 @@ def test_a_bad_picture_leaves_the_other_rows_and_modalities_as_they_are(servable
 
 def test_what_counts_as_present_is_said(servable):
     rows = asked(servable, text=["owl", ""], audio=[b"junk", SOUND])
-    present = servable.embed_item(*rows)["present"].numpy()
+    present = servable.embed_item(*rows, *entries(2))["present"].numpy()
     want = {"text": [True, False], "audio": [False, True]}
     for column, name in enumerate(servable.modalities):
         assert present[:, column].tolist() == want.get(name, [False, False])
@@ -201,7 +205,7 @@ def test_what_counts_as_present_is_said(servable):
 def test_with_nothing_to_go_by_nothing_is_found(servable):
     answer = servable.search(*asked(servable, text=["", "owl"], image=[b"junk", b""]))
     assert set(answer["item_id"].numpy()[0]) == {b""}
-    assert (answer["score"].numpy()[0] == LOWEST).all()
+    assert (answer["score"].numpy()[0] == LOWEST_SCORE).all()
     assert b"" not in answer["item_id"].numpy()[1] and (answer["score"].numpy()[1] <= 1).all()
 
 
@@ -217,37 +221,8 @@ def test_withdrawn_items_are_not_found(servable, dataset):
     assert found.tolist()[:4] == ids.tolist()[1:]
 
 
-# Limits
-
-
-def test_a_request_within_its_limits_passes():
-    inputs = {"user_id": tf.constant(["a", "b"]), "history": tf.constant([["x"], ["y"]])}
-    got = within(Limits(rows=2, width=1), inputs)
-    assert [value.numpy().tolist() for value in got] == [[b"a", b"b"], [[b"x"], [b"y"]]]
-
-
-@pytest.mark.parametrize(
-    ("inputs", "words"),
-    [
-        ({"user_id": ["a"] * 3}, "user_id: wanted at most 2 rows in a request; got"),
-        (
-            {"user_id": ["a"], "history": [["x"] * 4]},
-            "history: wanted lists of at most 3 entries; got",
-        ),
-        (
-            {"user_id": ["a", "b"], "history": [["x"]]},
-            "history: wanted as many rows as user_id has,",
-        ),
-    ],
-)
-def test_a_request_beyond_its_limits_is_refused(inputs, words):
-    graph = tf.function(lambda inputs: within(Limits(rows=2, width=3), inputs))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=words):
-        graph({name: tf.constant(value) for name, value in inputs.items()})
-
-
 def test_a_single_row_of_one_input_is_not_spread_over_all(servable):
     inputs = asked(servable, text=["owl", "sea"])
     inputs[1] = inputs[1][:1]
     with pytest.raises(tf.errors.InvalidArgumentError, match="wanted as many rows"):
-        servable.embed_item(*inputs)
+        servable.embed_item(*inputs, *entries(2))

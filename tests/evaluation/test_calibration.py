@@ -16,7 +16,7 @@ from mmrec_tf.config import CALIBRATIONS
 from mmrec_tf.errors import ConfigError, RunError
 from mmrec_tf.evaluation.calibration import Calibration, downsampling_shift, fit, level
 from mmrec_tf.evaluation.metrics import expected_calibration_error, log_loss
-from mmrec_tf.retrieval.index import LOWEST
+from mmrec_tf.schema import LOWEST_SCORE
 
 FITTED = CALIBRATIONS[1:]
 KNOTS = ((-2.0, 0.0), (0.0, 0.25), (1.0, 0.25), (3.0, 1.0))
@@ -114,7 +114,7 @@ def test_isotonic_is_that_of_scikit_learn(places):
         logits = np.round(logits * places / 9)
     calibration = fit("isotonic", logits, labels)
     theirs = IsotonicRegression(out_of_bounds="clip").fit(logits.astype(float), labels)
-    asked = np.concatenate([logits, np.linspace(-20, 20, 301), [LOWEST, -LOWEST]])
+    asked = np.concatenate([logits, np.linspace(-20, 20, 301), [LOWEST_SCORE, -LOWEST_SCORE]])
     asked = asked.astype(np.float32)
     np.testing.assert_allclose(calibration(asked), theirs.predict(asked.astype(float)), atol=1e-6)
     assert 2 < len(calibration.knots) < len(logits) / 4
@@ -226,7 +226,9 @@ def some(kind):
 
 @pytest.mark.parametrize("kind", CALIBRATIONS)
 def test_excluded_and_extreme_logits_are_finite(kind):
-    extremes = np.array([-np.inf, -3e38, LOWEST, -0.0, 0.0, -LOWEST, 3e38, np.inf], np.float32)
+    extremes = np.array(
+        [-np.inf, -3e38, LOWEST_SCORE, -0.0, 0.0, -LOWEST_SCORE, 3e38, np.inf], np.float32
+    )
     got = some(kind)(extremes).numpy()
     assert got.dtype == np.float32
     assert np.isfinite(got).all() and (got >= 0).all() and (got <= 1).all()
@@ -264,7 +266,7 @@ def test_any_shape(kind, shape):
 
 def test_a_single_knot_is_the_same_for_all():
     calibration = Calibration("isotonic", knots=((1.0, 0.3),))
-    np.testing.assert_allclose(calibration([-5.0, 1.0, 7.0, LOWEST]), [0.3] * 4, rtol=1e-6)
+    np.testing.assert_allclose(calibration([-5.0, 1.0, 7.0, LOWEST_SCORE]), [0.3] * 4, rtol=1e-6)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -273,7 +275,7 @@ def test_in_a_graph_of_any_size(kind, compiled):
     calibration = some(kind)
     spec = tf.TensorSpec([None, None], tf.float32)
     graph = tf.function(calibration.__call__, input_signature=[spec], jit_compile=compiled)
-    logits = np.append(draw(23)[0], np.float32(LOWEST)).reshape(6, 4)
+    logits = np.append(draw(23)[0], np.float32(LOWEST_SCORE)).reshape(6, 4)
     np.testing.assert_allclose(graph(logits), calibration(logits), rtol=1e-5, atol=1e-12)
     assert graph(logits[:0]).shape == (0, 4)
 
@@ -388,7 +390,7 @@ def test_logits_of_a_model_that_diverged_are_refused(kind, number):
 @pytest.mark.parametrize("kind", FITTED)
 def test_examples_that_are_none_are_refused(kind):
     with pytest.raises(ValueError, match="excluded"):
-        fit(kind, [LOWEST, 0.0, 1.0], [0, 0, 1])
+        fit(kind, [LOWEST_SCORE, 0.0, 1.0], [0, 0, 1])
     with pytest.raises(ValueError, match="labels: wanted 0 or 1"):
         fit(kind, [0.0, 1.0], [1, 5])
     for logits, labels in (([0.0, 1.0], [1]), ([[0.0, 1.0]], [[0, 1]])):

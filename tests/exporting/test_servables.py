@@ -36,7 +36,7 @@ from mmrec_tf.exporting.request_examples import (
 )
 from mmrec_tf.exporting.servables import EncoderServable, RecommenderServable
 from mmrec_tf.exporting.verify import in_session, read_ops, verify
-from mmrec_tf.retrieval.index import LOWEST
+from mmrec_tf.schema import LOWEST_SCORE
 
 K = 5
 NAMES = ("recommender", "encoder")
@@ -75,18 +75,29 @@ def padded(rows, *, lead=False):
     return table
 
 
-def recommended(model, users, *, time=None, lead=False, signature="recommend", **lists):
+def silent(size):
+    """No profile and no side features, as inputs of a signature."""
+    return {"profile": [""] * size, "features": np.full([size, 1], "", object)}
+
+
+def recommended(
+    model, users, *, time=None, profile=None, lead=False, signature="recommend", **lists
+):
     """What a SavedModel recommends, by the arguments of `Recommender.recommend`."""
     empty = [[]] * len(users)
     inputs = {
         name: padded(lists.get(name) or empty, lead=lead)
-        for name in ("history", "exclude", "allow", "deny")
+        for name in ("history", "exclude", "allow", "deny", "features")
     }
     time = np.array(time or [0] * len(users), np.int64)
     inputs = {n: tf.constant(v.tolist(), tf.string, shape=v.shape) for n, v in inputs.items()}
     answer = model.signatures[signature](
-        user_id=tf.constant(users, tf.string, shape=[len(users)]), time=tf.constant(time), **inputs
+        user_id=tf.constant(users, tf.string, shape=[len(users)]),
+        time=tf.constant(time),
+        profile=tf.constant(profile or [""] * len(users), tf.string, shape=[len(users)]),
+        **inputs,
     )
+    assert not answer.pop("unread").numpy().any()
     parts = {}
     for name, value in answer.items():
         parts[name] = value.numpy()
@@ -176,21 +187,23 @@ def test_names_are_public(loaded):
             for key, signature in model.signatures.items()
         }
 
-    who, answer = {"user_id", "history", "time"}, {"item_id", "score"}
+    who = {"user_id", "history", "time", "profile", "features"}
+    answer = {"item_id", "score"}
     asked = who | {"exclude", "allow", "deny"}
-    told = answer | {"probability", "modality", "history_item"}
+    told = answer | {"probability", "modality", "history_item", "unread"}
     assert names(loaded["recommender"]) == {
         "serving_default": (asked, told),
         "recommend": (asked, told),
-        "rank": (who | {"item_id"}, {"score", "probability"}),
+        "rank": (who | {"item_id"}, {"score", "probability", "unread"}),
         "similar_items": ({"item_id"}, answer),
-        "embed_user": ({"user_id", "history"}, {"embedding", "known"}),
+        "embed_user": (who - {"time"}, {"embedding", "known", "unread"}),
     }
     content = set(small_world.MODALITIES)
     placed = {"embedding", "weights", "present", "unreadable"}
+    item = (content | {"features"}, placed | {"unread"})
     assert names(loaded["encoder"]) == {
-        "serving_default": (content, placed),
-        "embed_item": (content, placed),
+        "serving_default": item,
+        "embed_item": item,
         "search": (content, answer | {"unreadable"}),
     }
 
@@ -266,11 +279,12 @@ def test_rank_answers_as_recommend_does(loaded):
         history=padded(history).tolist(),
         item_id=asked,
         time=np.zeros([2], np.int64),
+        **silent(2),
     )
     for name in ("score", "probability"):
         want = getattr(best, name)[:, ::-1]
         np.testing.assert_allclose(answer[name][:, :K], want, rtol=1e-4, atol=1e-4)
-    assert (answer["score"][:, K:] == LOWEST).all() and not answer["probability"][:, K:].any()
+    assert (answer["score"][:, K:] == LOWEST_SCORE).all() and not answer["probability"][:, K:].any()
 
 
 # To the last bit
@@ -301,10 +315,15 @@ def some_times():
     return {"time": [n % 3 * 3600 * (n + 1) for n in range(len(USERS))]}
 
 
+def some_features():
+    rows = [["age=0.5"], [], ["", "age=-2"], ["age=1", "age=3"]]
+    return {"features": [rows[n % 4] for n in range(len(USERS))]}
+
+
 def everything():
     parts = {}
     for place, kind in enumerate(
-        (some_history, some_excluded, some_allowed, some_denied, some_times)
+        (some_history, some_excluded, some_allowed, some_denied, some_times, some_features)
     ):
         for name, rows in kind().items():
             # Each list's kinds of rows beside others of the rest.
@@ -322,6 +341,7 @@ REQUESTS = {
     "allow": some_allowed,
     "deny": some_denied,
     "time": some_times,
+    "features": some_features,
     "everything": everything,
 }
 
@@ -407,7 +427,7 @@ def test_unknown_categories_are_nobody_s(both):
     _, _, model, _ = both
     got = recommended(model, USERS, **some_allowed())
     only = np.arange(len(USERS)) % 4 == 2
-    assert (got.item_id[only] == "").all() and (got.score[only] == LOWEST).all()
+    assert (got.item_id[only] == "").all() and (got.score[only] == LOWEST_SCORE).all()
     assert not got.probability[only].any() and (got.modality[only] == "").all()
     want = recommended(model, USERS, **known(some_allowed()))
     for name, value in want._asdict().items():
@@ -421,7 +441,7 @@ def test_similar_items_answers_as_python_does(both):
     got = ask(model, "similar_items", item_id=asked)
     np.testing.assert_array_equal(decoded(got["item_id"]), want.item_id)
     np.testing.assert_array_equal(got["score"], want.score)
-    assert (want.item_id[-2:] == "").all() and (want.score[-2:] == LOWEST).all()
+    assert (want.item_id[-2:] == "").all() and (want.score[-2:] == LOWEST_SCORE).all()
     for item, found in zip(asked[:-2], want.item_id[:-2], strict=True):
         assert item not in found and "" not in found
         if kind in ("retrieval", "diverse"):
@@ -444,8 +464,9 @@ def test_withdrawn_items_are_never_shown_but_ranked(both):
         history=[["i0"]],
         item_id=[[*WITHDRAWN]],
         time=np.zeros([1], np.int64),
+        **silent(1),
     )
-    assert (answer["score"] > LOWEST).all() and (answer["probability"] > 0).all()
+    assert (answer["score"] > LOWEST_SCORE).all() and (answer["probability"] > 0).all()
 
 
 def test_the_ops_of_every_kind_are_core(both):
@@ -506,7 +527,8 @@ def test_raw_content_is_encoded_as_in_training(run, dataset, loaded):
         for column, name in enumerate(small_world.MODALITIES):
             if not shown[column]:
                 raw[name] = np.zeros([30, 6], np.float32) if name == "vector" else [b""] * 30
-        got = ask(loaded["encoder"], "embed_item", **raw)
+        entries = np.full([NUM_ITEMS, 1], "", object)
+        got = ask(loaded["encoder"], "embed_item", **raw, features=entries)
         expected = want(shown[None, :])
         np.testing.assert_allclose(got["embedding"], expected.embedding, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(got["weights"], expected.weights, rtol=1e-3, atol=1e-4)
@@ -517,9 +539,58 @@ def test_raw_content_is_encoded_as_in_training(run, dataset, loaded):
 def test_nothing_at_all_is_answered(loaded):
     raw = {name: [b""] for name in ("text", "image", "audio")}
     raw["vector"] = np.zeros([1, 6], np.float32)
-    answer = ask(loaded["encoder"], "embed_item", **raw)
+    answer = ask(loaded["encoder"], "embed_item", **raw, features=[[""]])
     assert np.isfinite(answer["embedding"]).all() and not answer["weights"].any()
     assert np.isfinite(ask(loaded["encoder"], "search", **raw)["score"]).all()
+
+
+def test_a_stranger_s_profile_and_features_come_through_the_export(dataset, tmp_path):
+    recommender = build_recommender(dataset, user__profile=True)
+    servable = RecommenderServable(recommender, k=K)
+    tf.saved_model.save(servable, str(tmp_path), signatures=servable.signatures)
+    model = tf.saved_model.load(str(tmp_path))
+    # The text encoder is in it.
+    assert_core(read_ops(tmp_path))
+    users = ["nobody", "a stranger", user_id(3), "nothing"]
+    about = {
+        "profile": ["likes the owl night", "", "gull sea", ""],
+        "features": [[], ["age=1.5"], ["age=-2"], []],
+    }
+    got = recommended(model, users, **about)
+    assert_equal(got, recommender.recommend(users, **about, k=K))
+    plain = recommended(model, users)
+    differs = (got.item_id != plain.item_id) | ~np.isclose(got.score, plain.score, rtol=1e-4)
+    assert differs.any(axis=1).tolist() == [True, True, True, False]
+    said = ask(
+        model,
+        "embed_user",
+        user_id=users,
+        history=[[""]] * 4,
+        profile=about["profile"],
+        features=padded([["age=old"], *about["features"][1:]]),
+    )
+    assert said["known"].tolist() == [True, True, True, False]
+    assert said["unread"].tolist() == [True, False, False, False]
+
+
+def test_side_features_of_an_asked_for_item_count(run, dataset, loaded):
+    """An item of the catalog placed by its content alone, its own features brought by name."""
+    rows = [n for n in range(NUM_ITEMS) if n % 4][:6]
+    price = dataset.catalog.features["price"]
+    entries = [
+        [f"genre={name}" for name in ["night", "day"][row % 2 :]]
+        + ([f"price={price[row, 0]:.7f}"] if price[row, 1] else [])
+        for row in rows
+    ]
+    raw = contents(dataset, rows)
+    got = ask(loaded["encoder"], "embed_item", **raw, features=padded(entries, lead=True))
+    want = run.retrieval.embed_catalog(content_only=True).embedding[rows]
+    np.testing.assert_allclose(got["embedding"], want, rtol=1e-3, atol=1e-4)
+    assert not got["unread"].any()
+    plain = ask(loaded["encoder"], "embed_item", **raw, features=np.full([6, 1], "", object))
+    assert np.abs(plain["embedding"] - got["embedding"]).max(axis=1).min() > 1e-3
+    odd = ask(loaded["encoder"], "embed_item", **raw, features=[["genre="]] * 5 + [["genre=day"]])
+    assert odd["unread"].tolist() == [True] * 5 + [False]
 
 
 def test_an_item_is_found_by_its_own_content(vectors, dataset):
@@ -581,9 +652,13 @@ def test_a_process_with_tensorflow_alone_can_run_it(exported, tmp_path):
 def test_an_answer_holds_at_most_the_catalog(vectors):
     servable = RecommenderServable(vectors, k=1000)
     nothing = [strings([[""]])] * 4
-    answer = servable.recommend(strings(["u1"]), *nothing, tf.constant([0], tf.int64))
+    answer = servable.recommend(
+        strings(["u1"]), *nothing, tf.constant([0], tf.int64), *silent(1).values()
+    )
     assert answer["item_id"].shape == (1, NUM_ITEMS)
-    assert answer["item_id"].numpy()[0, -1] == b"" and answer["score"].numpy()[0, -1] == LOWEST
+    assert (
+        answer["item_id"].numpy()[0, -1] == b"" and answer["score"].numpy()[0, -1] == LOWEST_SCORE
+    )
 
 
 # What is refused
@@ -608,7 +683,7 @@ def test_a_wrong_answer_is_noticed_and_nothing_is_left(vectors, tmp_path, monkey
     """The encoder's examples say otherwise than it does; the recommender, written before, goes
     with it."""
     (tmp_path / "recommender/1").mkdir(parents=True)
-    honest = servables._answered
+    honest = servables._answer
 
     def lie(servable, example):
         answer = honest(servable, example)
@@ -616,7 +691,7 @@ def test_a_wrong_answer_is_noticed_and_nothing_is_left(vectors, tmp_path, monkey
             return answer._replace(outputs={**answer.outputs, "score": answer.outputs["score"] + 1})
         return answer
 
-    monkeypatch.setattr(servables, "_answered", lie)
+    monkeypatch.setattr(servables, "_answer", lie)
     with pytest.raises(ExportError, match="encoder: .*answers example .*score differs"):
         export(vectors, tmp_path, version=2)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}

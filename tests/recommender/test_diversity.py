@@ -5,12 +5,12 @@ import pytest
 import tensorflow as tf
 
 from mmrec_tf.recommender.diversity import diversify
-from mmrec_tf.retrieval.index import LOWEST
+from mmrec_tf.schema import LOWEST_SCORE
 
 
 def by_loop(score, vectors, strength, k):
     """Maximal marginal relevance of one row, word for word."""
-    real = [c for c in range(len(score)) if score[c] > LOWEST]
+    real = [c for c in range(len(score)) if score[c] > LOWEST_SCORE]
     low, high = min(score[real]), max(score[real])
     relevance = {c: (score[c] - low) / (high - low) if high > low else 0.0 for c in real}
     picked = []
@@ -37,7 +37,7 @@ def draw(rows=6, candidates=12, dim=4, seed=0):
 @pytest.mark.parametrize("graph", [False, True])
 def test_it_is_maximal_marginal_relevance(strength, graph):
     score, vectors = draw()
-    score[2, 9:] = LOWEST
+    score[2, 9:] = LOWEST_SCORE
     function = tf.function(diversify) if graph else diversify
     got = function(score, vectors, tf.fill([6], strength), 8).numpy()
     for row in range(6):
@@ -61,12 +61,12 @@ def test_twins_of_the_first_come_last_under_full_strength():
 
 
 def test_equal_scores_keep_their_places_and_what_must_not_be_shown_stands_behind():
-    score = np.array([[1.0, 1.0, 1.0, LOWEST, LOWEST]], np.float32)
+    score = np.array([[1.0, 1.0, 1.0, LOWEST_SCORE, LOWEST_SCORE]], np.float32)
     vectors = np.tile(np.array([[1.0, 0.0]], np.float32), (1, 5, 1))
     for strength in (0.0, 0.5, 1.0):
         got = diversify(score, vectors, tf.constant([strength]), 5).numpy().tolist()
         assert got == [[0, 1, 2, 3, 4]]
-    nothing = np.full([1, 3], LOWEST, np.float32)
+    nothing = np.full([1, 3], LOWEST_SCORE, np.float32)
     assert diversify(nothing, vectors[:, :3], tf.constant([0.5]), 3).numpy().tolist() == [[0, 1, 2]]
 
 

@@ -146,6 +146,8 @@ def test_what_was_shown_is_ranked_by_itself(labeled, labeled_recommender):
         tf.fill([1, 0], ""),
         tf.constant([[name(item)]]),
         tf.constant([int(data.timestamp[5])], tf.int64),
+        tf.constant([""]),
+        tf.fill([1, 0], ""),
     )
     np.testing.assert_allclose(said.logits["click"][5], answer["score"][0, 0], rtol=1e-4)
 

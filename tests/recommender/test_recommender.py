@@ -15,9 +15,10 @@ from support.small_world import (
 from mmrec_tf import RankingModel, Recommender
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.evaluation.calibration import Calibration
-from mmrec_tf.recommender.inputs import padded
-from mmrec_tf.recommender.ranked import Request
-from mmrec_tf.retrieval.index import LOWEST, ExactIndex, IvfIndex
+from mmrec_tf.ranking import Request
+from mmrec_tf.recommender.inputs import pad_lists
+from mmrec_tf.retrieval.index import ExactIndex, IvfIndex
+from mmrec_tf.schema import LOWEST_SCORE
 
 ALL = [item_id(n) for n in range(NUM_ITEMS)]
 
@@ -34,7 +35,13 @@ def train_items(dataset, user):
 
 def rank(recommender, user, history, item):
     strings = (tf.constant(part, tf.string) for part in ([user], [history], [item]))
-    return recommender.rank_ids(*strings, tf.constant([0], tf.int64))["score"].numpy()[0]
+    inputs = (*strings, tf.constant([0], tf.int64), *silent(1))
+    return recommender.rank_ids(*inputs)["score"].numpy()[0]
+
+
+def silent(num_users):
+    """No profile and no side features."""
+    return tf.fill([num_users], ""), tf.fill([num_users, 0], "")
 
 
 # What is shown
@@ -94,7 +101,7 @@ def test_nobody_is_shown_what_they_met_or_said_they_met(dataset, recommender):
 def test_empty_places_stand_behind(dataset, recommender):
     answer = recommender.recommend([user_id(0), user_id(NEWCOMER)], k=NUM_ITEMS)
     assert (answer.item_id[0] != "").tolist() == [True] * 24 + [False] * 6
-    assert (answer.score[0] > LOWEST).tolist() == [True] * 24 + [False] * 6
+    assert (answer.score[0] > LOWEST_SCORE).tolist() == [True] * 24 + [False] * 6
     assert (answer.item_id[1] != "").all()
     assert np.isfinite(answer.score).all()
     everything = recommender.recommend(["nobody"], history=[ALL], k=3)
@@ -215,9 +222,10 @@ def test_the_graph_answers_as_eager_does(recommender):
     users = tf.constant([user_id(0), "nobody"])
     history = tf.constant([["", ""], ["i3", "i4"]])
     nothing = tf.fill([2, 0], "")
-    inputs = (users, history, nothing, nothing, nothing, tf.zeros([2], tf.int64))
+    inputs = (users, history, nothing, nothing, nothing, tf.zeros([2], tf.int64), *silent(2))
     eager = recommender.recommend_ids(*inputs, k=5)
     graph = recommender.recommend([user_id(0), "nobody"], history=[[], ["i3", "i4"]], k=5)
+    assert not eager["unread"].numpy().any()
     for name, value in graph._asdict().items():
         if value.dtype == object:
             np.testing.assert_array_equal(np.char.decode(eager[name].numpy().astype(bytes)), value)
@@ -233,12 +241,12 @@ def test_rank_gives_the_scores_of_recommend_and_lowest_for_the_unknown(recommend
     asked = [*answer.item_id[0][::-1], "unheard of", ""]
     score = rank(recommender, user_id(2), [], asked)
     np.testing.assert_allclose(score[:10], answer.score[0][::-1], rtol=1e-4, atol=1e-4)
-    assert score[10:].tolist() == [LOWEST, LOWEST]
+    assert score[10:].tolist() == [LOWEST_SCORE, LOWEST_SCORE]
 
 
 def test_rank_scores_what_the_user_has_met_too(dataset, recommender):
     met = train_items(dataset, 2)
-    assert (rank(recommender, user_id(2), [], met) > LOWEST).all()
+    assert (rank(recommender, user_id(2), [], met) > LOWEST_SCORE).all()
 
 
 # The index
@@ -249,7 +257,7 @@ def test_equal_scores_stand_by_number_and_what_is_excluded_last():
     query = tf.constant([[1.0], [1.0]])
     score, item = index.search(query, 3, exclude=tf.constant([[-1, -1], [1, 0]]))
     assert item.numpy().tolist() == [[1, 2, 0], [2, 3, 0]]
-    np.testing.assert_allclose(score, [[2, 2, 1], [2, 0.5, LOWEST]])
+    np.testing.assert_allclose(score, [[2, 2, 1], [2, 0.5, LOWEST_SCORE]])
     assert index.search(query, 99)[1].shape == (2, 4)
 
 
@@ -293,7 +301,7 @@ def test_filters_exclusions_and_what_is_withdrawn(dataset):
     assert [item for item in answer if item] == shown[2:]
     assert not {*shown[:2]} & {*withdrawn.similar_items([shown[2]], k=NUM_ITEMS).item_id[0]}
     # What the caller names is scored all the same.
-    assert rank(withdrawn, "u3", [], shown[:2]).min() > LOWEST
+    assert rank(withdrawn, "u3", [], shown[:2]).min() > LOWEST_SCORE
     with pytest.raises(ConfigError, match="1 that are none, such as 'x'"):
         Recommender(recommender.retrieval, None, dataset, unavailable=["x", "i1"])
 
@@ -318,6 +326,68 @@ def test_rows_have_filters_of_their_own(dataset, recommender):
         recommender.recommend(users, time=[1, 2])
 
 
+# What a request says of its user
+
+
+PROFILES = {"user__profile": True, "ranking__target_attention": True}
+
+
+@pytest.fixture(scope="module", params=[{}, {"ranking__fine_tune": True}], ids=["", "fine_tune"])
+def reading(request, dataset):
+    """A recommender that reads profiles and side features."""
+    return build_recommender(dataset, **PROFILES, **request.param)
+
+
+def test_a_stranger_s_profile_and_features_do_what_stored_ones_do(dataset, reading):
+    """Of a user whose age is not known."""
+    number = next(n for n in range(1, 40, 2) if n % 5 == 0)
+    profile = dataset.users.profile[number].decode()
+    user = build_recommender(dataset, user__id_embedding=False, **PROFILES)
+    met = train_items(dataset, number)
+    known = user.recommend([user_id(number)], k=NUM_ITEMS)
+    stranger = user.recommend(["nobody"], history=[met], profile=[profile], k=NUM_ITEMS)
+    np.testing.assert_array_equal(known.item_id, stranger.item_id)
+    np.testing.assert_allclose(known.score, stranger.score, rtol=1e-4, atol=1e-4)
+    without = user.recommend(["nobody"], history=[met], k=NUM_ITEMS)
+    assert not np.allclose(without.score, stranger.score, rtol=1e-3)
+
+
+@pytest.mark.parametrize("brought", [{"profile": ["likes the owl"]}, {"features": [["age=1.5"]]}])
+def test_by_a_profile_or_a_feature_alone_a_stranger_is_known(reading, brought):
+    stranger = reading.recommend(["nobody"], **brought, k=5)
+    nothing = reading.recommend(["nobody"], k=5)
+    assert stranger.item_id.tolist() != nothing.item_id.tolist()
+    assert set(nothing.modality[0]) == {""} != set(stranger.modality[0])
+
+
+def test_of_a_known_user_what_is_brought_replaces_what_is_stored(dataset, reading):
+    row = next(n for n in range(1, 40, 2) if n % 5)
+    age = float(dataset.users.features["age"][row, 0])
+    same = {"profile": [dataset.users.profile[row].decode()], "features": [[f"age={age:.7f}"]]}
+    stored = reading.recommend([user_id(row)], k=8)
+    again = reading.recommend([user_id(row)], **same, k=8)
+    np.testing.assert_array_equal(stored.item_id, again.item_id)
+    np.testing.assert_allclose(stored.score, again.score, rtol=1e-4, atol=1e-4)
+    for other in ({"profile": ["gull gull gull"]}, {"features": [["age=-7.5"]]}):
+        changed = reading.recommend([user_id(row)], **other, k=8)
+        assert not np.allclose(stored.score, changed.score, rtol=1e-3)
+    # Rows stand alone.
+    both = reading.recommend(
+        [user_id(row), "u2"], profile=["", "gull"], features=[[], ["age=-7.5"]], k=8
+    )
+    np.testing.assert_array_equal(both.item_id[0], stored.item_id[0])
+
+
+def test_a_profile_or_feature_without_an_effect_is_refused(recommender, reading):
+    with pytest.raises(ConfigError, match="profile: wanted none, as this model reads no profile"):
+        recommender.recommend(["u1"], profile=["likes owls"])
+    recommender.recommend(["u1"], profile=[""], features=[[""]])
+    with pytest.raises(ConfigError, match="got 'agee=3'; did you mean 'age'"):
+        reading.recommend(["u1"], features=[["agee=3"]])
+    with pytest.raises(ConfigError, match="features: wanted one for each of 2 users; got 1"):
+        reading.recommend(["u1", "u2"], features=[[]])
+
+
 # Of whom nothing is known
 
 
@@ -334,6 +404,7 @@ def test_of_whom_nothing_is_known_is_shown_what_is_popular(dataset):
         tf.fill([1, 0], ""),
         tf.constant(answer.item_id.tolist()),
         tf.zeros([1], tf.int64),
+        *silent(1),
     )
     np.testing.assert_allclose(answer.probability, own["probability"], rtol=1e-5)
     stranger = recommender.request(
@@ -482,7 +553,7 @@ def test_similar_items_are_those_with_the_nearest_embeddings(dataset, recommende
         order = np.argsort(-cosine, kind="stable")[:-1]
         assert answer.item_id[row].tolist() == [*(ALL[n] for n in order), ""]
         np.testing.assert_allclose(answer.score[row, :-1], cosine[order], rtol=1e-4, atol=1e-5)
-    assert set(answer.item_id[1]) == {""} and (answer.score[1] == LOWEST).all()
+    assert set(answer.item_id[1]) == {""} and (answer.score[1] == LOWEST_SCORE).all()
     assert recommender.similar_items([], k=2).item_id.shape == (0, 2)
     with pytest.raises(ConfigError, match="k: wanted at least 1"):
         recommender.similar_items(["i4"], k=0)
@@ -536,6 +607,25 @@ def test_who_asks_for_a_category_or_is_nobody_is_compared_with_every_item(probin
     assert (got.item_id[1] != want.item_id[1]).any()
 
 
+def test_a_stranger_without_any_list_is_compared_with_every_item(probing):
+    """The lists of such a request have no entry at all."""
+    exact, other = probing
+    for users in (["nobody"], ["u1", "nobody"]):
+        got, want = other.recommend(users, k=8), exact.recommend(users, k=8)
+        np.testing.assert_array_equal(got.item_id[-1], want.item_id[-1])
+        np.testing.assert_array_equal(got.score[-1], want.score[-1])
+
+
+def test_every_index_says_whether_it_is_exact_and_can_be(probing):
+    exact, other = probing
+    assert exact.index.exact and not other.index.exact
+    query = tf.constant(exact.index.vectors[:3])
+    for got, want in zip(
+        other.index.exact_search(query, 5), exact.index.search(query, 5), strict=True
+    ):
+        np.testing.assert_array_equal(got, want)
+
+
 def test_exclusions_hold_in_any_index(probing):
     _, other = probing
     first = other.recommend(["u1"], k=3).item_id[0]
@@ -550,7 +640,9 @@ def test_the_embedding_of_a_user_is_what_retrieval_goes_by(dataset):
     recommender = build_recommender(dataset, ranking=False)
     users = ["u1", "u2", "nobody", "a stranger"]
     history = [[], ["i3", "i4"], [], ["i8"]]
-    placed = recommender.embed_user_ids(tf.constant(users), padded("history", history, 4))
+    placed = recommender.embed_user_ids(
+        tf.constant(users), pad_lists("history", history, 4), *silent(4)
+    )
     embedding = placed["embedding"].numpy()
     np.testing.assert_allclose(np.linalg.norm(embedding[[0, 1, 3]], axis=1), 1, rtol=1e-5)
     assert placed["known"].numpy().tolist() == [True, True, False, True]

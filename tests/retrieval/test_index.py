@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from mmrec_tf.errors import ConfigError, ExportError
 from mmrec_tf.retrieval.index import (
-    LOWEST,
     ExactIndex,
     IvfIndex,
     ScannIndex,
@@ -20,6 +19,7 @@ from mmrec_tf.retrieval.index import (
 )
 from mmrec_tf.retrieval.index import build as building
 from mmrec_tf.retrieval.index.clustering import query_metric
+from mmrec_tf.schema import LOWEST_SCORE
 
 KINDS = ("ivf", "ivf_int8", "ivf_pq")
 
@@ -68,7 +68,7 @@ def reading(built):
 def best(vectors, queries, k, hidden=None):
     """Scores and items by a sort of all."""
     scores = queries @ vectors.T
-    scores = scores if hidden is None else np.where(hidden, LOWEST, scores)
+    scores = scores if hidden is None else np.where(hidden, LOWEST_SCORE, scores)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, order, axis=1), order
 
@@ -163,7 +163,7 @@ def test_what_is_excluded_or_withdrawn_never_comes_up(built, drawn, kind):
     allowed[0, ::3] = False
     inputs = {"exclude": tf.constant(exclude), "allowed": tf.constant(allowed)}
     scores, items = graph(built[kind], 30, **inputs)(queries)
-    real = scores > LOWEST
+    real = scores > LOWEST_SCORE
     assert real.mean() > 0.9
     hit = (items[:, :, None] == exclude[:, None, :]).any(axis=2) | ~allowed[0][items]
     assert not (real & hit).any()
@@ -178,19 +178,19 @@ def test_behind_the_last_one_stands_any_item_with_the_lowest_score(reading, draw
     for k in (1400, 5000):
         scores, items = graph(index, k)(queries)
         assert scores.shape == items.shape == (len(queries), min(k, 1500))
-        real = scores > LOWEST
+        real = scores > LOWEST_SCORE
         assert real.any(axis=1).all() and not real.all(axis=1).any()
-        assert (scores[~real] == LOWEST).all()
+        assert (scores[~real] == LOWEST_SCORE).all()
         for row in range(len(queries)):
             found = items[row][real[row]]
             assert len(set(found)) == len(found)
         assert items.min() >= 0 and items.max() < 1500
     nothing = tf.zeros([1, 1500], tf.bool)
     scores, items = graph(index, 9, allowed=nothing)(queries)
-    assert (scores == LOWEST).all() and items.min() >= 0
+    assert (scores == LOWEST_SCORE).all() and items.min() >= 0
     everything = tf.tile(tf.range(1500)[None, :], [len(queries), 1])
     scores, _ = graph(index, 9, exclude=everything)(queries)
-    assert (scores == LOWEST).all()
+    assert (scores == LOWEST_SCORE).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -360,10 +360,16 @@ def test_who_is_allowed_what_is_not_for_inverted_lists(built, drawn):
 
 def test_recall_counts_by_score():
     best_scores = np.array(
-        [[5.0, 4.0, 4.0], [5.0, 4.0, LOWEST], [LOWEST] * 3, [9.0, 8.0, 7.0]], np.float32
+        [[5.0, 4.0, 4.0], [5.0, 4.0, LOWEST_SCORE], [LOWEST_SCORE] * 3, [9.0, 8.0, 7.0]], np.float32
     )
     found = np.array(
-        [[4.0, 4.0, 4.0], [5.0, 3.9, LOWEST], [LOWEST] * 3, [9.0, 7.0 - 1e-6, LOWEST]], np.float32
+        [
+            [4.0, 4.0, 4.0],
+            [5.0, 3.9, LOWEST_SCORE],
+            [LOWEST_SCORE] * 3,
+            [9.0, 7.0 - 1e-6, LOWEST_SCORE],
+        ],
+        np.float32,
     )
     np.testing.assert_allclose(recall(found, best_scores), [1.0, 0.5, 1.0, 2 / 3])
 
@@ -459,7 +465,7 @@ def test_scann_finds_what_an_exact_index_finds(drawn):
     exclude = items[:, :5]
     inputs = {"exclude": tf.constant(exclude), "allowed": tf.constant(allowed)}
     scores, items = graph(index, 1000, **inputs)(queries)
-    real = scores > LOWEST
+    real = scores > LOWEST_SCORE
     hit = (items[:, :, None] == exclude[:, None, :]).any(axis=2) | ~allowed[0][items]
     assert (real.sum(axis=1) > 900).all() and not (real & hit).any()
     assert graph(index, 4)(queries[:0])[0].shape == (0, 4)

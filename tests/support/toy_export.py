@@ -23,6 +23,15 @@ def spec(like: tf.TensorSpec, name: str) -> tf.TensorSpec:
     return tf.TensorSpec(like.shape, like.dtype, name=name)
 
 
+ABOUT = (spec(STRINGS, "profile"), spec(LISTS, "features"))
+
+
+def unread(features):
+    """Of side features there is the age alone."""
+    age = tf.strings.regex_full_match(features, "age=[0-9]+")
+    return tf.reduce_any(~age & (features != ""), axis=1)
+
+
 class Recommender(tf.Module):
     """Scores are a fixed function of user and item, plus the version, so answers tell it."""
 
@@ -34,11 +43,13 @@ class Recommender(tf.Module):
         self.version = tf.Variable(float(version))
         self.mixes_rows = mixes_rows
 
-    def scores(self, user_id, history, time):
+    def scores(self, user_id, history, time, profile):
         bucket = tf.cast(tf.strings.to_hash_bucket_fast(user_id, 97), tf.float32)
         scores = tf.sin(bucket[:, None] * tf.range(1.0, NUM_ITEMS + 1)) + self.version
         # Nine o'clock is the hour of i0.
         scores += tf.where((time[:, None] // 3600 % 24 == 9) & (self.ids == "i0"), 9.0, 0.0)
+        # A profile is the name of an item that the user likes.
+        scores += tf.where(profile[:, None] == self.ids, 7.0, 0.0)
         if self.mixes_rows:
             scores -= tf.reduce_mean(scores, axis=0)
         return tf.where(self.named(history), -10.0, scores)
@@ -52,9 +63,10 @@ class Recommender(tf.Module):
             spec(STRINGS, "user_id"),
             *(spec(LISTS, name) for name in ("history", "exclude", "allow", "deny")),
             spec(TIMES, "time"),
+            *ABOUT,
         ]
     )
-    def recommend(self, user_id, history, exclude, allow, deny, time):
+    def recommend(self, user_id, history, exclude, allow, deny, time, profile, features):
         """Items are of the category parity=even or of parity=odd, by their number."""
         parity = tf.constant(["parity=even", "parity=odd"] * (NUM_ITEMS // 2))
 
@@ -63,7 +75,7 @@ class Recommender(tf.Module):
 
         wanted = have(allow) | tf.reduce_all(allow == "", axis=1, keepdims=True)
         real = wanted & ~have(deny) & ~self.named(exclude)
-        best = tf.math.top_k(tf.where(real, self.scores(user_id, history, time), -1e9), K)
+        best = tf.math.top_k(tf.where(real, self.scores(user_id, history, time, profile), -1e9), K)
         real = best.values > -1e9
         blank = tf.fill(tf.shape(real), "")
         last = tf.broadcast_to(history[:, -1:], tf.shape(real))
@@ -73,6 +85,7 @@ class Recommender(tf.Module):
             "probability": tf.where(real, tf.sigmoid(best.values), 0.0),
             "modality": tf.where(real & (best.indices % 3 > 0), "text", blank),
             "history_item": tf.where(real, last, blank),
+            "unread": unread(features),
         }
 
     @tf.function(
@@ -81,14 +94,16 @@ class Recommender(tf.Module):
             spec(LISTS, "history"),
             spec(LISTS, "item_id"),
             spec(TIMES, "time"),
+            *ABOUT,
         ]
     )
-    def rank(self, user_id, history, item_id, time):
+    def rank(self, user_id, history, item_id, time, profile, features):
         index = self.index.lookup(item_id)
-        scores = self.scores(user_id, history, time)
+        scores = self.scores(user_id, history, time, profile)
         found = tf.gather(scores, tf.maximum(index, 0), batch_dims=1)
         score = tf.where(index < 0, -1.0, found)
-        return {"score": score, "probability": tf.where(index < 0, 0.0, tf.sigmoid(score))}
+        probability = tf.where(index < 0, 0.0, tf.sigmoid(score))
+        return {"score": score, "probability": probability, "unread": unread(features)}
 
     @tf.function(input_signature=[spec(STRINGS, "item_id")])
     def similar_items(self, item_id):
@@ -247,6 +262,8 @@ REQUESTS = {
                 "allow": strings([b"", b""], [b"", b"parity=odd"], [b"", b""]),
                 "deny": strings([b""], [b""], [b"parity=odd"]),
                 "time": np.array([0, 9 * 3600, 9 * 3600], np.int64),
+                "profile": strings(b"", b"i3", b""),
+                "features": strings([b"", b""], [b"", b"age=31"], [b"", b""]),
             },
         ),
         (
@@ -256,6 +273,8 @@ REQUESTS = {
                 "history": strings([b"", b"i1"], [b"", b""]),
                 "item_id": strings([b"i1", b"i5", b"i7"], [b"i0", b"nope", b"i3"]),
                 "time": np.zeros([2], np.int64),
+                "profile": strings(b"", b"i3"),
+                "features": strings([b""], [b""]),
             },
         ),
         ("similar_items", {"item_id": strings(b"i3", b"nope")}),

@@ -6,8 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.errors import ConfigError, ExportError
-from mmrec_tf.retrieval.index.exact import LOWEST, ExactIndex
+from mmrec_tf.retrieval.index.exact import ExactIndex
 from mmrec_tf.retrieval.index.ivf import IvfIndex
+from mmrec_tf.schema import LOWEST_SCORE
 
 # Below so many items an exact index answers soon enough, see docs/index.md.
 FEW = 200_000
@@ -69,12 +70,12 @@ def build_index(
     index = IvfIndex(vectors, queries, kind=kind, seed=seed, name="index")
     allowed = None if available is None else tf.constant(available, tf.bool)[None, :]
     search = tf.function(lambda some: index.search(some, k, allowed=allowed)[0])
-    exact = tf.function(lambda some: ExactIndex.search(index, some, k, allowed=allowed)[0])
-    best = _asked(exact, queries)
+    exact = tf.function(lambda some: index.exact_search(some, k, allowed=allowed)[0])
+    best = _ask(exact, queries)
 
     def recalls(probes: int, half: slice) -> np.ndarray:
         index.num_probes.assign(probes)
-        return recall(_asked(search, queries[half]), best[half])
+        return recall(_ask(search, queries[half]), best[half])
 
     chosen, held = slice(0, None, 2), slice(1, None, 2)
     index.num_probes.assign(_fewest(lambda n: recalls(n, chosen), index.num_lists, min_recall))
@@ -106,18 +107,20 @@ def recall(found: np.ndarray, best: np.ndarray) -> np.ndarray:
     By score, as of items that score alike any will do.
 
     Args:
-      found: <float32>[query, k], from high to low; `LOWEST` for none.
+      found: <float32>[query, k], from high to low; `LOWEST_SCORE` for none.
       best: <float32>[query, k], the same of an exact index.
     """
-    count = (best > LOWEST).sum(axis=1)
+    count = (best > LOWEST_SCORE).sum(axis=1)
     least = np.take_along_axis(best, np.maximum(count - 1, 0)[:, None], axis=1)
     # The same product, summed up in another order.
-    least = least - 1e-5 * np.abs(best).max(axis=1, where=best > LOWEST, initial=0, keepdims=True)
-    hit = ((found > LOWEST) & (found >= least)).sum(axis=1)
+    least = least - 1e-5 * np.abs(best).max(
+        axis=1, where=best > LOWEST_SCORE, initial=0, keepdims=True
+    )
+    hit = ((found > LOWEST_SCORE) & (found >= least)).sum(axis=1)
     return np.where(count, np.minimum(hit, count) / np.maximum(count, 1), 1.0)
 
 
-def _asked(search, queries: np.ndarray) -> np.ndarray:
+def _ask(search, queries: np.ndarray) -> np.ndarray:
     blocks = [queries[start : start + BLOCK] for start in range(0, len(queries), BLOCK)]
     return np.concatenate([search(tf.constant(some)).numpy() for some in blocks])
 

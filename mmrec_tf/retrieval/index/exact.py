@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-# Finite, as an answer must be one that JSON can carry.
-LOWEST = -1e9
+from mmrec_tf.schema import LOWEST_SCORE
+
 # Scores held at a time: 128 MiB for each of a few arrays.
 MAX_SCORES = 1 << 25
 
@@ -19,7 +19,16 @@ class ExactIndex(tf.Module):
         super().__init__(name=name)
         self.vectors = tf.Variable(vectors, trainable=False, name="vectors", dtype=tf.float32)
 
+    @property
+    def exact(self) -> bool:
+        """Whether `search` looks at every item, as `exact_search` does."""
+        return True
+
     def search(self, queries, k: int, *, exclude=None, allowed=None):
+        """As `exact_search`."""
+        return self.exact_search(queries, k, exclude=exclude, allowed=allowed)
+
+    def exact_search(self, queries, k: int, *, exclude=None, allowed=None):
         """The items with the highest dot product.
 
         Args:
@@ -31,7 +40,7 @@ class ExactIndex(tf.Module):
         Returns:
           Scores <float32>[batch, k] from high to low and items <int32>[batch, k]; of equal scores
           the lower item number comes first. What must not be found and comes up all the same,
-          because nothing else is left, has the score `LOWEST`.
+          because nothing else is left, has the score `LOWEST_SCORE`.
         """
         rows = max(1, MAX_SCORES // self.vectors.shape[0])
         inputs = [queries, exclude, allowed]
@@ -44,7 +53,7 @@ class ExactIndex(tf.Module):
         )
 
     def _compare_blocks(self, inputs, k: int, rows: int):
-        """`_compare` of so many rows at a time, lest all scores of a large batch be in memory."""
+        """`_compare` of so many rows at a time: a large batch would fill memory."""
         batch, k = tf.shape(inputs[0])[0], min(k, self.vectors.shape[0])
 
         def block(start):
@@ -76,9 +85,9 @@ class ExactIndex(tf.Module):
             excluded = tf.scatter_nd(
                 tf.stack([row, column], axis=-1), tf.ones(shape), [shape[0], num_items + 1]
             )[:, :num_items]
-            scores = tf.where(excluded > 0, LOWEST, scores)
+            scores = tf.where(excluded > 0, LOWEST_SCORE, scores)
         if allowed is not None:
-            scores = tf.where(allowed, scores, LOWEST)
+            scores = tf.where(allowed, scores, LOWEST_SCORE)
         found = tf.math.top_k(scores, k=min(k, num_items))
         return found.values, found.indices
 
@@ -95,7 +104,7 @@ def best_of(vectors, query, items, exclude, *, k: int):
 
     Returns:
       Scores <float32>[k] and items <int32>[k], as `ExactIndex.search` orders them; behind the last
-      one any item with the score `LOWEST`.
+      one any item with the score `LOWEST_SCORE`.
     """
     # In the order of their numbers, as of equal scores `top_k` takes the first.
     items = tf.sort(items)
@@ -103,7 +112,7 @@ def best_of(vectors, query, items, exclude, *, k: int):
     scores = tf.reduce_sum(tf.gather(vectors, tf.maximum(items, 0)) * query, axis=1)
     hidden = (items < 0) | tf.reduce_any(items[:, None] == exclude[None, :], axis=1)
     missing = [[0, tf.maximum(k - tf.size(items), 0)]]
-    scores = tf.pad(tf.where(hidden, LOWEST, scores), missing, constant_values=LOWEST)
+    scores = tf.pad(tf.where(hidden, LOWEST_SCORE, scores), missing, constant_values=LOWEST_SCORE)
     scores, place = tf.math.top_k(scores, k)
     return scores, tf.gather(tf.pad(tf.maximum(items, 0), missing), place)
 
@@ -116,6 +125,6 @@ def require_one_row(allowed) -> None:
     """
     if allowed is not None and allowed.shape[0] != 1:
         raise ValueError(
-            f"allowed: wanted one row for all queries; got the shape {allowed.shape}. Search with "
-            "an ExactIndex for what differs between queries."
+            f"allowed: wanted one row for all queries; got the shape {allowed.shape}. Ask "
+            "exact_search for what differs between queries."
         )

@@ -6,7 +6,8 @@ import tensorflow as tf
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.retrieval.index.clustering import cluster, query_metric
 from mmrec_tf.retrieval.index.codes import Flat, Int8, Product
-from mmrec_tf.retrieval.index.exact import LOWEST, ExactIndex, best_of, require_one_row
+from mmrec_tf.retrieval.index.exact import ExactIndex, best_of, require_one_row
+from mmrec_tf.schema import LOWEST_SCORE
 
 KINDS = ("ivf", "ivf_int8", "ivf_pq")
 # Items a page. A list ends in a page that is half empty, so small ones waste less.
@@ -91,17 +92,22 @@ class IvfIndex(ExactIndex):
         else:
             self.codes = {"ivf": Flat, "ivf_int8": Int8}[kind](paged)
 
+    @property
+    def exact(self) -> bool:
+        """False: `search` reads some lists only."""
+        return False
+
     def search(self, queries, k: int, *, exclude=None, allowed=None):
         """The items with the highest dot product in the lists that are read.
 
         Args:
           queries: <float32>[batch, dim].
           k: int. Cut to the number of items.
-          exclude: as in `ExactIndex.search`; their number costs little.
+          exclude: as in `exact_search`; their number costs little.
           allowed: <bool>[1, item], items that may be found by anyone; None for all.
 
         Returns:
-          As `ExactIndex.search`, where what was not found counts as not allowed.
+          As `exact_search`, where what was not found counts as not allowed.
 
         Raises:
           ValueError: for an `allowed` that differs between queries.
@@ -127,12 +133,12 @@ class IvfIndex(ExactIndex):
         real = items >= 0
         if allowed is not None:
             real &= tf.gather(allowed[0], tf.maximum(items, 0))
-        scores = tf.where(real, scores, LOWEST)
+        scores = tf.where(real, scores, LOWEST_SCORE)
         # So many more as are excluded, which are told apart among the best alone.
         exclude = tf.boolean_mask(exclude, exclude >= 0)
         many = tf.minimum(RESCORED[self.kind] * k + tf.size(exclude), tf.size(scores))
         scores, place = tf.math.top_k(scores, many)
-        found = tf.where(scores > LOWEST, tf.gather(items, place), -1)
+        found = tf.where(scores > LOWEST_SCORE, tf.gather(items, place), -1)
         return best_of(self.vectors, query, found, exclude, k=k)
 
 

@@ -63,6 +63,11 @@ class ScannIndex(ExactIndex):
         # ScaNN clusters by Euclidean distance, too.
         self.layer.index(tf.constant(vectors @ metric))
 
+    @property
+    def exact(self) -> bool:
+        """False: `search` reads some lists only."""
+        return False
+
     def search(self, queries, k: int, *, exclude=None, allowed=None):
         """As `IvfIndex.search`; but what is excluded or not allowed is asked for and dropped."""
         require_one_row(allowed)

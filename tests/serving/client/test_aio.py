@@ -31,11 +31,16 @@ CONTENT = [toy_export.spec(toy_export.STRINGS, name) for name in ("text", "image
 class Recommender(toy_export.Recommender):
     """One who says where users lie; of those whose id begins with u something is known."""
 
-    @tf.function(input_signature=[USERS, LISTS])
-    def embed_user(self, user_id, history):
+    @tf.function(input_signature=[USERS, LISTS, *toy_export.ABOUT])
+    def embed_user(self, user_id, history, profile, features):
         known = tf.strings.regex_full_match(user_id, "u.*") | tf.reduce_any(history != "", axis=1)
+        known |= profile != ""
         length = tf.cast(tf.strings.length(tf.strings.reduce_join(history, 1)), tf.float32)
-        return {"embedding": tf.stack([length, tf.cast(known, tf.float32)], 1), "known": known}
+        return {
+            "embedding": tf.stack([length, tf.cast(known, tf.float32)], 1),
+            "known": known,
+            "unread": toy_export.unread(features),
+        }
 
     def signatures(self):
         return {**super().signatures(), "embed_user": self.embed_user}
@@ -73,6 +78,8 @@ USER_REQUEST = (
     {
         "user_id": toy_export.strings(b"u1", b"x", b"x"),
         "history": toy_export.strings([b"", b"i1"], [b"", b"i2"], [b"", b""]),
+        "profile": toy_export.strings(b"", b"", b"likes owls"),
+        "features": toy_export.strings([b""], [b""], [b""]),
     },
 )
 BROKEN_REQUEST = (

@@ -85,15 +85,19 @@ def test_every_list_is_led_by_an_empty_id():
             allow=[[], ["genre=a", "genre=b"]],
             deny=[["genre=ü"], ["genre=a"]],
             time=[7, np.int64(8)],
+            profile=["likes owls", ""],
+            features=[[], ["age=31"]],
         )
     sent = [
         {name: tf.make_ndarray(value).tolist() for name, value in request.inputs.items()}
         for request in script.requests
     ]
     assert sent[0]["history"] == [[b"", b"i1", b"i2"], [b"", b"i3", b""]]
-    nothing = {name: [[b""]] for name in ("history", "exclude", "allow", "deny")}
-    assert sent[1] == {"user_id": [b"u1"], "time": [0], **nothing}
-    assert sent[2] == {"user_id": [b"u1"], "history": [[b""]], "item_id": [[b"i1"]], "time": [0]}
+    lists = ("history", "exclude", "allow", "deny", "features")
+    nothing = {name: [[b""]] for name in lists}
+    who = {"user_id": [b"u1"], "time": [0], "profile": [b""]}
+    assert sent[1] == {**who, **nothing}
+    assert sent[2] == {**who, "history": [[b""]], "features": [[b""]], "item_id": [[b"i1"]]}
     assert sent[3] == {
         "user_id": [b"u1", b"u2"],
         "history": [[b""], [b""]],
@@ -101,6 +105,8 @@ def test_every_list_is_led_by_an_empty_id():
         "allow": [[b"", b"", b""], [b"", b"genre=a", b"genre=b"]],
         "deny": [[b"", "genre=ü".encode()], [b"", b"genre=a"]],
         "time": [7, 8],
+        "profile": [b"likes owls", b""],
+        "features": [[b"", b""], [b"", b"age=31"]],
     }
 
 
@@ -115,6 +121,32 @@ def test_what_a_request_leaves_out_is_not_shown(client):
     found = client.recommend(users, allow=[["parity=none"], []])
     assert found.item_id[0].tolist() == [""] * toy_export.K and (found.score[0] == -1e9).all()
     assert found.item_id[1].tolist() == plain[1].tolist()
+
+
+def test_what_is_said_of_a_user_counts_and_what_the_model_does_not_read_is_refused(client):
+    plain = client.recommend(["x", "y"])
+    found = client.recommend(["x", "y"], profile=["i9", ""], features=[["age=31"], []])
+    assert found.item_id[0, 0] == "i9" and found.item_id[1].tolist() == plain.item_id[1].tolist()
+    score = client.rank(["x"], [["i9"]], profile=["i9"]).score - client.rank(["x"], [["i9"]]).score
+    np.testing.assert_allclose(score, [[7]], rtol=1e-5)
+    message = r"recommend: wanted features as NAME=VALUE.*row 1 has the features \['agee=3'\]"
+    with pytest.raises(ConfigError, match=message):
+        client.recommend(["x", "y"], features=[["age=31"], ["agee=3"]])
+    with pytest.raises(ConfigError, match="rank: wanted features as NAME=VALUE"):
+        client.rank(["x"], [["i9"]], features=[["age=old"]])
+    with pytest.raises(ConfigError, match="profile: wanted 2, one a user; got 1"):
+        client.recommend(["x", "y"], profile=["i9"])
+
+
+def test_lists_of_content_are_led_by_an_empty_one_and_filled_in():
+    specs = {"text": WORDS, "features": TensorSpec("string", (None, None))}
+    given = {"text": ["a", "b"], "features": [["genre=comedy"], []]}
+    inputs = content_inputs("embed_item", given, specs)
+    assert inputs["features"].tolist() == [[b"", b"genre=comedy"], [b"", b""]]
+    inputs = content_inputs("embed_item", {"text": ["a", "b"]}, specs)
+    assert inputs["features"].tolist() == [[b""], [b""]]
+    with pytest.raises(ConfigError, match="this encoder has no input features; it takes text"):
+        content_inputs("embed_item", given, {"text": WORDS})
 
 
 def test_an_answer_says_why_and_how_probable(client):

@@ -1,0 +1,254 @@
+"""The first stage in a graph: what a request asks for, to the items that retrieval finds."""
+
+import copy
+import types
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from mmrec_tf.config import Config
+from mmrec_tf.dataset.directory import Dataset
+from mmrec_tf.dataset.histories import StoredHistories
+from mmrec_tf.errors import ConfigError
+from mmrec_tf.recommender.category_filter import CategoryFilter, number_of
+from mmrec_tf.recommender.feature_entries import FeatureEntries, replace_features
+from mmrec_tf.recommender.inputs import drop_repeats
+from mmrec_tf.recommender.ranked import Request
+from mmrec_tf.retrieval.catalog_tables import PROFILE
+from mmrec_tf.retrieval.index import ExactIndex
+from mmrec_tf.retrieval.model import RetrievalModel
+from mmrec_tf.towers import TowerOutput
+
+
+class Retriever(tf.Module):
+    """Finds candidates: who asks, what they met, and the items nearest to that.
+
+    Args:
+      retrieval: RetrievalModel, trained.
+      dataset: Dataset, for ids and histories.
+      catalog: TowerOutput, what `retrieval.embed_catalog` returned.
+      config: Config of the model that is served.
+      reads_features: whether either stage reads side features of users.
+      unavailable: ids of items that are never found.
+
+    Raises:
+      ConfigError: for an id of `unavailable` that the dataset does not have.
+    """
+
+    def __init__(
+        self,
+        retrieval: RetrievalModel,
+        dataset: Dataset,
+        catalog: TowerOutput,
+        *,
+        config: Config,
+        reads_features: bool,
+        unavailable: Sequence[str] = (),
+    ):
+        super().__init__(name="retriever")
+        # A namespace hides the model from tf.Module: what is exported must not carry the weights
+        # of item tower and encoders.
+        self.state = types.SimpleNamespace(retrieval=retrieval)
+        self.dim = config.dim
+        self.history_length = config.user.history_length
+        vectors = retrieval.candidates(
+            tf.constant(catalog.embedding), retrieval.tables["log_frequency"]
+        )
+        # One more column: what is popular is found by the same dot product.
+        popularity = tf.constant(dataset.catalog.log_frequency)[:, None]
+        self.index = ExactIndex(tf.concat([vectors, popularity], axis=1), name="index")
+        self.item_table = number_of(dataset.catalog.item_id)
+        self.user_table = number_of(dataset.users.user_id)
+        self.available = tf.Variable(
+            find_available(dataset, unavailable), name="available", trainable=False
+        )
+        self.filter = CategoryFilter(dataset.schema.item_features, dataset.catalog.features)
+        specs = dataset.schema.user_features if reads_features else {}
+        self.feature_entries = FeatureEntries(specs)
+        self.seen_items = StoredHistories(dataset.histories(), times=False)
+        self.liked_items = self.seen_items
+        if config.user.time_gaps or config.retrieval.disliked_below is not None:
+            liked = dataset.histories(disliked_below=config.retrieval.disliked_below)
+            self.liked_items = StoredHistories(liked, times=config.user.time_gaps)
+
+    @property
+    def retrieval(self) -> RetrievalModel:
+        """The model whose towers it searches with."""
+        return self.state.retrieval
+
+    def with_index(self, index: ExactIndex) -> "Retriever":
+        """The same with another index of the same vectors."""
+        other = copy.copy(self)
+        other.index = index
+        return other
+
+    def read_history(self, user, history=None):
+        """What the user tower reads, and what must not be recommended.
+
+        Args:
+          user: <int32>[batch].
+          history: <string>[batch, step], oldest first; "" and unknown ids are passed over. None for
+            the stored one of everyone.
+
+        Returns:
+          What the tower reads, <int32>[batch, history_length], with <float32>[batch,
+          history_length], the gaps of `Schema.batch_spec`, known of stored histories only; and what
+          must not be recommended, <int32>[batch, any]. Items are padded with -1.
+        """
+        length = self.history_length
+        if history is None:
+            history = tf.fill([tf.shape(user)[0], 0], "")
+        given = self.item_table.lookup(history)
+        batch, steps = tf.shape(given)[0], tf.shape(given)[1]
+        given = drop_repeats(given, blank=-1)
+        # The last `length` known ones, in their order.
+        whole = tf.concat([tf.fill([batch, length], -1), given], axis=1)
+        place = tf.where(whole >= 0, tf.range(1, length + steps + 1)[None, :], 0)
+        _, last = tf.math.top_k(place, k=length)
+        last = tf.gather(whole, tf.sort(last, axis=1), batch_dims=1)
+        some = tf.reduce_any(given >= 0, axis=1, keepdims=True)
+        stored, gap = self.liked_items.read(user, length=length)
+        read, gap = tf.where(some, last, stored), tf.where(some, -1.0, gap)
+        return read, gap, tf.concat([given, self.seen_items.read(user)[0]], axis=1)
+
+    @property
+    def reads_profile(self) -> bool:
+        """Whether profile texts have an effect."""
+        return self.retrieval.user_tower.profile is not None
+
+    def request(self, user, history, gap, time, *, profile=None, features=None) -> Request:
+        """Whom candidates are for.
+
+        Args:
+          user, history, gap, time: as in `Request`; see `read_history`.
+          profile: <string>[batch], texts that replace the stored ones; "" keeps those, as None
+            does for all.
+          features: <string>[batch, any], side features, see `FeatureEntries`; each replaces what is
+            stored under its name.
+        """
+        vectors = self._encode_profiles(user, profile) if self.reads_profile else None
+        replaced = None
+        if features is not None and self.feature_entries.specs:
+            brought, _ = self.feature_entries(features)
+            replaced = replace_features(self.retrieval.features_of(user), brought)
+        embedding = tf.gather(self.index.vectors, tf.maximum(history, 0))
+        embedded = self.retrieval.embed_users(
+            user,
+            embedding[..., : self.dim],
+            history >= 0,
+            gap=gap,
+            profile=vectors,
+            features=replaced,
+        )
+        queries = self.retrieval.queries(embedded)
+        return Request(queries, user, history, gap, time, vectors, replaced)
+
+    def _encode_profiles(self, user, profile):
+        """<float32>[batch, features]; the text encoder runs for brought texts only."""
+        stored = self.retrieval.profiles_of(user)
+        if profile is None:
+            return stored
+        row = tf.where(tf.strings.length(profile) > 0)[:, 0]
+        encoder = self.retrieval.encoders[PROFILE]
+
+        def encode():
+            content, _ = encoder.preprocess_readable(tf.gather(profile, row))
+            vectors = tf.cast(encoder(content, training=False), stored.dtype)
+            return tf.tensor_scatter_nd_update(stored, row[:, None], vectors)
+
+        return tf.cond(tf.size(row) > 0, encode, lambda: stored)
+
+    def unread(self, profile, features):
+        """Whether a request brings a profile or a side feature that the model passes over.
+
+        Args:
+          profile: <string>[batch].
+          features: <string>[batch, any].
+
+        Returns:
+          <bool>[batch].
+        """
+        unread = tf.reduce_any(self.feature_entries(features)[1], axis=1)
+        return unread if self.reads_profile else unread | (tf.strings.length(profile) > 0)
+
+    def nobody(self, request: Request):
+        """<bool>[batch], whether nothing is known of a user."""
+        nobody = tf.reduce_all(request.history < 0, axis=1)
+        tower = self.retrieval.user_tower
+        if tower.profile is None and tower.features is None:
+            return nobody
+        known = request.user >= 0
+        brought = [] if request.profile is None else [request.profile]
+        if tower.features is not None and request.features is not None:
+            brought += request.features.values()
+        # Of an unknown user that is all zeros, but for what the request brought.
+        for value in brought:
+            known |= tf.reduce_any(value != 0, axis=1)
+        return nobody & ~known
+
+    def queries(self, request: Request, nobody):
+        """<float32>[batch, dim + 2], for the index."""
+        queries = tf.pad(request.queries, [[0, 0], [0, 1]])
+        popular = tf.one_hot(self.dim + 1, self.dim + 2)
+        return tf.where(nobody[:, None], popular[None, :], queries)
+
+    def search(self, request: Request, nobody, exclude, *, num: int, wish=None):
+        """The items nearest to users.
+
+        An index that does not look at every item might miss what is popular, or of a category, as
+        such items may lie anywhere: whoever asks for these is compared with every item.
+
+        Args:
+          request: Request.
+          nobody: <bool>[batch], see `nobody`.
+          exclude: <int32>[batch, any], items that must not be found; -1 for none.
+          num: int. How many, cut to the number of items.
+          wish: the categories that are allowed and denied, see `CategoryFilter`; None for any.
+
+        Returns:
+          Scores <float32>[batch, num] and items <int32>[batch, num], see `ExactIndex.search`.
+        """
+        queries = self.queries(request, nobody)
+        if self.index.exact:
+            return self.index.search(queries, num, exclude=exclude, allowed=self._allowed(wish))
+        found = self.index.search(queries, num, exclude=exclude, allowed=self._allowed(None))
+        whole = nobody if wish is None else nobody | self.filter.asks(*wish)
+
+        def compare():
+            row = tf.where(whole)[:, 0]
+            # Not `gather_nd`, which refuses lists without any entry.
+            asked = None if wish is None else [tf.gather(part, row) for part in wish]
+            exact = self.index.exact_search(
+                tf.gather(queries, row),
+                num,
+                exclude=tf.gather(exclude, row),
+                allowed=self._allowed(asked),
+            )
+            pairs = zip(found, exact, strict=True)
+            return [tf.tensor_scatter_nd_update(old, row[:, None], new) for old, new in pairs]
+
+        return tf.cond(tf.reduce_any(whole), compare, lambda: list(found))
+
+    def _allowed(self, wish):
+        """<bool>[batch or 1, item]."""
+        available = tf.convert_to_tensor(self.available)
+        return available[None, :] if wish is None else self.filter(*wish, available)
+
+
+def find_available(dataset: Dataset, unavailable: Sequence[str]) -> np.ndarray:
+    """Which items may be found, <bool>[item].
+
+    Raises:
+      ConfigError: for an id that no item has.
+    """
+    number = {name: row for row, name in enumerate(dataset.catalog.item_id)}
+    unknown = [name for name in unavailable if name not in number]
+    if unknown:
+        raise ConfigError(
+            f"unavailable: wanted ids of items of {dataset.directory}; got {len(unknown)} that are "
+            f"none, such as {unknown[0]!r}."
+        )
+    available = np.ones([len(number)], bool)
+    available[[number[name] for name in unavailable]] = False
+    return available
