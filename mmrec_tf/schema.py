@@ -151,14 +151,14 @@ class Schema:
 
         Returns:
           dict of tf.TensorSpec: `user` <int32>[batch] (-1 unknown), `history`
-          <int32>[batch, step] (oldest first, padded with -1 behind), `gap` <float32>[batch, step]
-          (seconds from that item of the history to the newest one in it, so 0 for the newest; -1
-          for padding, and where times are unknown), `item` <int32>[batch], `time` <int64>[batch]
-          (seconds since 1970 UTC, 0 where unknown), `rating` <float32>[batch] (1 where there are
+          <int32>[batch, step] (oldest first, padded on the right with -1), `gap`
+          <float32>[batch, step] (seconds from that item of the history to the newest one in it, so
+          0 for the newest; -1 for padding, and where times are unknown), `item` <int32>[batch],
+          `time` <int64>[batch] (seconds since 1970 UTC, 0 where unknown), `rating` <float32>[batch] (1 where there are
           none), `weight` <float32>[batch], `events` <float32>[batch, event] (1 for each type that
           the interaction was of, in the order of the schema's `events`), `position` <int32>[batch]
           (in the list that the item was shown in; -1 unknown), `disliked` <int32>[batch,
-          num_disliked] (train items that the user rated low, padded with -1 behind).
+          num_disliked] (train items that the user rated low, padded on the right with -1).
         """
         import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Interactions as they come, made distinct, thinned, and told apart into train, valid and test."""
+"""Interactions in the order of the source, made distinct and split into train, valid, test."""
 
 import hashlib
 from collections.abc import Iterable

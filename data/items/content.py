@@ -199,7 +199,7 @@ class Layout:
         for listed, (item, row) in enumerate(catalog.rows(), 1):
             if stays[listed - 1]:
                 cells = {
-                    "text": _joined([row.cells[name] for name in self._text]),
+                    "text": _join_sentences([row.cells[name] for name in self._text]),
                     "media": {name: at.find(row) for name, at in self._locators.items()},
                     "features": features.encode(row),
                 }
@@ -220,7 +220,7 @@ def _text_columns(asked: tuple[str, ...] | None, table: Table) -> tuple[str, ...
     return tuple(name for name in ("title", *longer) if name in table.columns)
 
 
-def _joined(parts: list[str]) -> str:
+def _join_sentences(parts: list[str]) -> str:
     """Parts of a text as sentences of one."""
     whole = ""
     for part in filter(None, parts):

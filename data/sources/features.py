@@ -16,7 +16,7 @@ from data.items.shards import ItemRow, Run, write_items
 from data.items.workers import Note
 from data.provenance import settings
 from data.tables import triples
-from data.tables.table import Skipped, described
+from data.tables.table import Skipped, describe
 from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.records import DatasetWriter, PreparedItem, Quarantined, sha256, versions
 from mmrec_tf.schema import SPLITS, ModalitySpec, Schema
@@ -132,7 +132,7 @@ def prepare(
             for name, path in files.items()
             if path is not None
         }
-        | described({"triples": graph}),
+        | describe({"triples": graph}),
     }
     job = {"source": source, "versions": versions()}
     with DatasetWriter(out, overwrite=overwrite, job=job) as writer:

@@ -21,7 +21,7 @@ from data.provenance import settings
 from data.tables import triples
 from data.tables.entities import Entities
 from data.tables.side_features import FeatureColumns, FeatureEncoder
-from data.tables.table import Skipped, Table, described
+from data.tables.table import Skipped, Table, describe
 from mmrec_tf.media import text
 from mmrec_tf.records import DatasetWriter, versions
 from mmrec_tf.schema import Schema
@@ -169,7 +169,7 @@ def prepare(
         "triples": graph,
     }
     given = source or {"name": "media-folder", "arguments": settings(options)}
-    source = dict(given) | {"tables": described(tables)}
+    source = dict(given) | {"tables": describe(tables)}
     job = {"source": source, "options": settings(options), "versions": versions()}
     with DatasetWriter(out, overwrite=overwrite, job=job) as writer:
         skipped = Skipped(options.skip_bad_rows)

@@ -41,13 +41,13 @@ class PublishedOptions:
     triples: str | None = None
     skip_bad_rows: bool = False
 
-    def passed_on(self) -> dict[str, Any]:
+    def shared(self) -> dict[str, Any]:
         """Them alone, as arguments of `MediaFolder`."""
         return {
             item.name: getattr(self, item.name) for item in dataclasses.fields(PublishedOptions)
         }
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """For the manifest: what differs from its default."""
         return settings(self)
 

@@ -100,9 +100,9 @@ class Csv:
         return columns
 
     def rows(self, path: pathlib.Path, columns: list[str]) -> Iterator[Row]:
-        """The rows behind the header."""
+        """The rows after the header."""
         with self._open(path) as file:
-            # Strict, because otherwise a quote left open swallows every row behind it.
+            # Strict, because otherwise a quote left open swallows every row after it.
             reader = csv.reader(file, delimiter=self.delimiter, strict=True)
             if self.names is None:
                 next(reader, None)
@@ -223,7 +223,7 @@ class JsonLines:
                 raise BadRow(f"{name}: wanted text, a number or a list of them; got an object")
             cell = json.dumps(value, ensure_ascii=False)
         else:
-            cell = _text(value, self.joiners.get(name, "|"))
+            cell = text_of(value, self.joiners.get(name, "|"))
         # JSON can write half of a surrogate pair, which no file can hold.
         return cell if cell.isascii() else cell.encode("utf-8", "replace").decode("utf-8")
 
@@ -242,7 +242,7 @@ class Parquet:
         for batch in self._open(path).iter_batches(batch_size=4096):
             for values in batch.to_pylist():
                 number += 1
-                cells = {name: _text(value) for name, value in values.items()}
+                cells = {name: text_of(value) for name, value in values.items()}
                 yield Row(cells, len(cells), f"{path}: row {number}")
 
     def _open(self, path: pathlib.Path):
@@ -377,7 +377,7 @@ def complete(row: Row, columns: list[str]) -> None:
         raise BadRow(f"wanted {len(columns)} cells; got {row.num_cells}")
 
 
-def described(tables: Mapping[str, Table | None]) -> dict[str, dict[str, str]]:
+def describe(tables: Mapping[str, Table | None]) -> dict[str, dict[str, str]]:
     """For the manifest: the path and the SHA-256 of each table that was read."""
     from mmrec_tf.records import sha256
 
@@ -385,7 +385,7 @@ def described(tables: Mapping[str, Table | None]) -> dict[str, dict[str, str]]:
     for name, table in tables.items():
         if table is not None:
             found[name] = {"file": table.path.name, "sha256": sha256(table.path)}
-            found |= described(table.beside)
+            found |= describe(table.beside)
     return found
 
 
@@ -431,7 +431,7 @@ def _holds_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _text(value: Any, joiner: str = "|") -> str:
+def text_of(value: Any, joiner: str = "|") -> str:
     """A value of Parquet or JSON as a CSV would hold it."""
     if value is None:
         return ""
@@ -441,7 +441,7 @@ def _text(value: Any, joiner: str = "|") -> str:
             return ""
         return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, list):
-        return joiner.join(_text(part, joiner) for part in value)
+        return joiner.join(text_of(part, joiner) for part in value)
     if hasattr(value, "isoformat"):
         return value.isoformat()
     return str(value).strip()

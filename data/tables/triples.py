@@ -116,7 +116,7 @@ def write(
 def _read(
     table: Table, items: Mapping[str, int], skipped: Skipped
 ) -> tuple[np.ndarray, dict[str, int], dict[str, int]]:
-    """The rows as <int64>[triple, 3] with entities behind the items; both names by number."""
+    """The rows as <int64>[triple, 3] with entities after the items; and both names by number."""
     entities: dict[str, int] = {}
     relations: dict[str, int] = {}
     # An array rather than a list: a triple is 12 bytes, not 100.

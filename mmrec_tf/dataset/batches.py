@@ -3,77 +3,17 @@
 import itertools
 import socket
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from mmrec_tf.dataset.histories import Histories, HistoryTable
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.records import Interactions
 
 # So many orders of the examples a data service is given; epochs take them in turn.
 NUM_ORDERS = 8
 TIMEOUT_SECONDS = 5.0
-
-
-class Histories(NamedTuple):
-    """Each user's train items, oldest first, one user after the other.
-
-    Attributes:
-      item: <int32>[pair].
-      offset: <int64>[user + 1]; user u has `item[offset[u]:offset[u + 1]]`.
-      time: <int64>[pair], seconds since 1970 UTC; None where times are unknown.
-    """
-
-    item: np.ndarray
-    offset: np.ndarray
-    time: np.ndarray | None
-
-    def last(self, users: np.ndarray, length: int) -> np.ndarray:
-        """The most recent items of some users.
-
-        Args:
-          users: <int>[n].
-          length: at most so many items each.
-
-        Returns:
-          <int32>[n, length], oldest first, padded with -1 behind.
-        """
-        padded = np.append(self.item, np.int32(-1))
-        return padded[self._last(users, length)].astype(np.int32)
-
-    def gaps(self, users: np.ndarray, length: int) -> np.ndarray:
-        """How long before the newest of the items of `last` each of them lies.
-
-        Args:
-          users: <int>[n].
-          length: at most so many items each.
-
-        Returns:
-          <float32>[n, length], seconds; 0 for the newest, -1 for padding and where times are
-          unknown.
-        """
-        if self.time is None or not length:
-            return np.full([len(users), length], -1, np.float32)
-        row = self._last(users, length)
-        known = row < len(self.item)
-        time = np.append(self.time, np.iinfo(np.int64).min)[row]
-        newest = time.max(axis=1, keepdims=True)
-        return np.where(known, newest - time, -1).astype(np.float32)
-
-    def _last(self, users: np.ndarray, length: int) -> np.ndarray:
-        """Where the items of `last` stand, <int64>[n, length]; behind the end for padding."""
-        start, end = self.offset[users], self.offset[users + 1]
-        start = np.maximum(start, end - length)
-        at = start[:, None] + np.arange(length)
-        return np.where(at < end[:, None], at, len(self.item))
-
-    def pairs(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All train items of some users as (row in `users`, item), each <int>[pair]."""
-        count = self.offset[users + 1] - self.offset[users]
-        row = np.repeat(np.arange(len(users)), count)
-        at = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-        return row, self.item[self.offset[users][row] + at]
 
 
 def build_batches(
@@ -131,7 +71,7 @@ def build_batches(
         made = around(batch, number)
         return made | {"disliked": dislikes(made["user"], number)}
 
-    draw = _balanced(interactions.item, item_balance, seed=seed) if item_balance else None
+    draw = _balanced_draw(interactions.item, item_balance, seed=seed) if item_balance else None
 
     def finish(batches):
         batches = batches.map(surround, num_parallel_calls=tf.data.AUTOTUNE)
@@ -141,10 +81,12 @@ def build_batches(
         _reach(data_service)
 
         def order(epoch):
-            choose = draw or (_permuted(size, seed, epoch) if shuffle else _as_they_are)
+            choose = draw or (_permutation(size, seed, epoch) if shuffle else _in_order)
             # A worker knows the batch's place and nothing of other epochs.
             numbered = tf.data.Dataset.range(steps).map(lambda step: (step, step + (epoch << 32)))
-            return finish(numbered.map(_chosen(columns, choose, batch_size, drop_remainder)))
+            return finish(
+                numbered.map(_gather_examples(columns, choose, batch_size, drop_remainder))
+            )
 
         batches = _distribute([order(n) for n in range(NUM_ORDERS)], data_service)
         # Keras, not knowing when an epoch ends, would take one more step, without a batch.
@@ -154,7 +96,7 @@ def build_batches(
     numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
     if draw is not None:
         numbered = tf.data.Dataset.zip(tf.data.Dataset.range(steps), numbers)
-        batches = numbered.map(_chosen(columns, draw, batch_size, drop_remainder))
+        batches = numbered.map(_gather_examples(columns, draw, batch_size, drop_remainder))
     else:
         place = np.arange(size, dtype=np.int64)
         batches = tf.data.Dataset.from_tensor_slices({**columns, "at": place})
@@ -175,41 +117,24 @@ def _surround(
     histories: Histories, *, length: int, context: str, among: np.ndarray | None, seed: int
 ) -> Callable:
     """The function that gives a batch of columns, with its number, its histories."""
-    items = tf.constant(np.append(histories.item, np.int32(-1)))
-    offset = tf.constant(histories.offset)
-    # What stands for padding is older than anything, so that it is nowhere the newest.
-    oldest = np.iinfo(np.int64).min
-    times = None if histories.time is None else tf.constant(np.append(histories.time, oldest))
+    table = HistoryTable.constant(histories)
     place = _places(among)
 
-    def gaps(row, known):
-        if times is None:
-            return tf.fill(tf.shape(row), -1.0)
-        time = tf.gather(times, row)
-        newest = tf.reduce_max(time, axis=1, keepdims=True)
-        return tf.where(known, tf.cast(newest - time, tf.float32), -1.0)
-
     def surround(batch, number):
-        start = tf.gather(offset, batch["user"])
-        count = tf.gather(offset, batch["user"] + 1) - start
-        step = tf.range(length, dtype=tf.int64)[None, :]
+        start, end = table.bounds(batch["user"])
         if context == "last":
-            first = tf.maximum(count - length, 0)[:, None]
-            position, known = first + step, first + step < count[:, None]
+            read = table.last(start, end, length)
         elif context == "past":
-            own = (place(batch["at"])[0] - start)[:, None]
-            first = tf.maximum(own - length, 0)
-            position, known = first + step, first + step < own
+            read = table.last(start, place(batch["at"])[0], length)
         else:
             own, itself = place(batch["at"])
-            position, known = _window(count - itself, length, [seed, number])
-            behind = tf.cast(position >= (own - start)[:, None], tf.int64)
-            position += behind * itself[:, None]
-        row = tf.where(known, start[:, None] + position, len(histories.item))
+            position, known = _window(end - start - itself, length, [seed, number])
+            after = tf.cast(position >= (own - start)[:, None], tf.int64)
+            read = table.read(start[:, None] + position + after * itself[:, None], known)
         return {
             "user": batch["user"],
-            "history": tf.ensure_shape(tf.gather(items, row), [None, length]),
-            "gap": tf.ensure_shape(gaps(row, known), [None, length]),
+            "history": tf.ensure_shape(read.item, [None, length]),
+            "gap": tf.ensure_shape(read.gap, [None, length]),
             "item": batch["item"],
             "time": batch["time"],
             "rating": batch["rating"],
@@ -238,16 +163,13 @@ def _dislikes(disliked: Histories | None, *, length: int, seed: int) -> Callable
     """The function from users, with the number of their batch, to items that they dislike."""
     if disliked is None:
         return lambda user, number: tf.zeros_like(user)[:, None][:, :0]
-    items = tf.constant(np.append(disliked.item, np.int32(-1)))
-    offset = tf.constant(disliked.offset)
+    table = HistoryTable.constant(disliked._replace(time=None))
 
     def dislikes(user, number):
-        start = tf.gather(offset, user)
-        count = tf.gather(offset, user + 1) - start
+        start, end = table.bounds(user)
         # Seeded apart from histories, whose windows are drawn by the same number.
-        position, known = _window(count, length, [-1 - seed, number])
-        row = tf.where(known, start[:, None] + position, len(disliked.item))
-        return tf.ensure_shape(tf.gather(items, row), [None, length])
+        position, known = _window(end - start, length, [-1 - seed, number])
+        return tf.ensure_shape(table.read(start[:, None] + position, known).item, [None, length])
 
     return dislikes
 
@@ -264,7 +186,7 @@ def _window(count, length: int, seed: list):
 
     Returns:
       <int64>[batch, length], places of items from 0 to count - 1, and <bool>[batch, length], False
-      behind the last item of those who have fewer.
+      after the last item of those who have fewer.
     """
     many = tf.maximum(count, 1)[:, None]
     first = tf.random.stateless_uniform(tf.shape(many), seed, maxval=2**31 - 1, dtype=tf.int64)
@@ -273,7 +195,7 @@ def _window(count, length: int, seed: list):
     return (first + step) % many, step < count[:, None]
 
 
-def _chosen(
+def _gather_examples(
     columns: Mapping[str, np.ndarray], choose: Callable, batch_size: int, drop_remainder: bool
 ) -> Callable:
     """The function from (place in the epoch, number) of a batch to (its columns, number).
@@ -292,11 +214,11 @@ def _chosen(
     return make
 
 
-def _as_they_are(place, number):
+def _in_order(place, number):
     return place
 
 
-def _permuted(size: int, seed: int, epoch: int) -> Callable:
+def _permutation(size: int, seed: int, epoch: int) -> Callable:
     """Each example once, in an order that is computed, not kept: any worker can say who is next."""
 
     def choose(place, number):
@@ -307,7 +229,7 @@ def _permuted(size: int, seed: int, epoch: int) -> Callable:
     return choose
 
 
-def _balanced(item: np.ndarray, balance: float, *, seed: int) -> Callable:
+def _balanced_draw(item: np.ndarray, balance: float, *, seed: int) -> Callable:
     """Examples drawn with replacement, with probability proportional to count ** -balance."""
     share = np.bincount(item)[item] ** -balance
     upper = tf.constant(np.cumsum(share / share.sum()))

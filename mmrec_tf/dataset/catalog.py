@@ -215,7 +215,7 @@ def empty_content(spec: ModalitySpec, rows: int) -> np.ndarray:
 
 
 def empty_features(specs: Mapping[str, FeatureSpec], rows: int) -> dict[str, np.ndarray]:
-    """Side features of which nothing is known, as in `Catalog.features`."""
+    """Side features of unknown values, as in `Catalog.features`."""
     return {
         name: np.zeros([rows, spec.width], np.int32)
         if spec.kind == "categorical"

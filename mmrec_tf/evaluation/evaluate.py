@@ -102,8 +102,7 @@ def rank_items(
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         for block in blocks(len(users), dataset.schema.num_items):
             some = users[block]
-            history = tf.constant(liked.last(some, length))
-            gap = tf.constant(liked.gaps(some, length))
+            history, gap, _ = map(tf.constant, liked.read(some, length))
             rows = tf.gather(embedding, tf.maximum(history, 0))
             user = tf.constant(some, tf.int32)
             queries = model.queries(model.embed_users(user, rows, history >= 0, gap=gap))

@@ -279,7 +279,7 @@ class DatasetWriter:
                 "dropped": dict(dropped or {}),
                 "skipped_rows": {name: dict(rows) for name, rows in (skipped_rows or {}).items()},
             },
-            "quarantine": _by_reason(quarantined),
+            "quarantine": _count_reasons(quarantined),
             "content": {name: self._contents.sha256(name) for name in schema.modalities},
             "files": dict(sorted(files.items())),
             "versions": versions(),
@@ -305,7 +305,7 @@ def _write_quarantine(path: pathlib.Path, rows: Iterable[Quarantined]) -> None:
         writer.writerows(rows)
 
 
-def _by_reason(rows: Iterable[Quarantined]) -> dict[str, dict[str, int]]:
+def _count_reasons(rows: Iterable[Quarantined]) -> dict[str, dict[str, int]]:
     counts: dict[str, Counter[str]] = {}
     for row in rows:
         # In parentheses stand the sizes and words of one file, which would make each a reason.

@@ -14,7 +14,7 @@ with the train items masked, is the best that any recommender can do: that is th
 Where there is a context effect, interactions are rated, too: 5 or 1, by the user, the item and the
 hour of the day together. Each user leans to one side, each cluster to one, the day has two halves;
 whether two of the three agree says nothing of the rating as long as the third is not known. So no
-score of a user and an item alone can foretell it, whatever they are made of.
+score of a user and an item alone can predict it, whatever they are made of.
 """
 
 import math
@@ -245,9 +245,11 @@ def best(
             yield ceiling.Block(score, met.items["train"].toarray(), met.items[split].toarray())
 
     targets = [split for split in SPLITS if split != "train"]
-    told = {split: ceiling.tell_apart(outcomes[split]) if outcomes else {} for split in targets}
+    told_apart = {
+        split: ceiling.tell_apart(outcomes[split]) if outcomes else {} for split in targets
+    }
     return {
-        **{split: ceiling.measure(blocks(split, True)) | told[split] for split in targets},
+        **{split: ceiling.measure(blocks(split, True)) | told_apart[split] for split in targets},
         "popularity": {split: ceiling.measure(blocks(split, False)) for split in targets},
     }
 
