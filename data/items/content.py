@@ -21,6 +21,7 @@ from data.tables.table import Table
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.media import audio, image, text
 from mmrec_tf.records import PreparedItem, Quarantined
+from mmrec_tf.records.record_proto import Content
 from mmrec_tf.schema import ModalitySpec
 
 
@@ -34,6 +35,8 @@ class ContentOptions:
         `description`, else `plot`.
       image: a column of paths, a template such as `images/{movieId}.jpg`, or "none".
       audio: as `image`.
+      max_images: at most so many pictures an item. Several are found by a template such as
+        `images/{item}-*.jpg`, or named in one cell with "|" between them.
       image_max_side: larger pictures are shrunk to this, in pixels.
       sample_rate_hz: sounds are resampled to this.
       max_seconds: longer sounds are cut.
@@ -44,13 +47,14 @@ class ContentOptions:
     text: tuple[str, ...] | None = None
     image: str | None = None
     audio: str | None = None
+    max_images: int = 1
     image_max_side: int = 320
     sample_rate_hz: int = 16000
     max_seconds: float = 10.0
     audio_window: str = "loudest"
 
     def __post_init__(self):
-        for name in ("image_max_side", "sample_rate_hz", "max_seconds"):
+        for name in ("max_images", "image_max_side", "sample_rate_hz", "max_seconds"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: wanted more than 0; got {getattr(self, name)}.")
         if self.audio_window not in audio.WINDOWS:
@@ -86,6 +90,14 @@ def add_arguments(parser: argparse.ArgumentParser, *, files: bool = True) -> Non
                 metavar="PLACE",
                 help=f"a column of paths, a template such as {example}, or none",
             )
+        group.add_argument(
+            "--max-images",
+            type=int,
+            default=1,
+            metavar="N",
+            help="the most pictures of an item, where a template such as images/{item}-*.jpg finds "
+            "several, or a cell has several paths with | between them (default: 1)",
+        )
     group.add_argument("--image-max-side", type=int, default=320, help="pixels; 320")
     group.add_argument("--sample-rate-hz", type=int, default=16000, help="16000")
     group.add_argument("--max-seconds", type=float, default=10.0, help="of a sound; 10")
@@ -120,22 +132,25 @@ class MediaItem:
 
     def __call__(self, row: ItemRow, left_out: Mapping[str, str], note: Note) -> PreparedItem:
         """Prepares one item; see `data.items.shards.Maker`."""
-        content: dict[str, str | bytes] = {}
-        quarantined = []
+        content: dict[str, Content] = {}
+        quarantined, beyond = [], {}
         prepared = text.prepare(row.cells["text"])
         if prepared:
             content["text"] = prepared
-        for modality, found in row.cells["media"].items():
-            loaded = self.media[modality].load(
-                row.item_id, Found(*found), left_out=left_out, note=note
-            )
-            if isinstance(loaded, Quarantined):
-                quarantined.append(loaded)
-            elif loaded is not None:
-                content[modality] = loaded
-        return PreparedItem(
-            row.number, row.item_id, content, row.cells["features"], tuple(quarantined)
-        )
+        for modality, (files, more) in row.cells["media"].items():
+            medium = self.media[modality]
+            loaded = [
+                medium.load(row.item_id, Found(*found), left_out=left_out, note=note)
+                for found in files
+            ]
+            quarantined += [value for value in loaded if isinstance(value, Quarantined)]
+            values = [value for value in loaded if not isinstance(value, Quarantined)]
+            if values:
+                content[modality] = values
+            if more:
+                beyond[modality] = more
+        features = row.cells["features"]
+        return PreparedItem(row.number, row.item_id, content, features, tuple(quarantined), beyond)
 
 
 class Layout:
@@ -167,16 +182,18 @@ class Layout:
             max_seconds=options.max_seconds,
             window=options.audio_window,
         )
-        for name, place, function, max_bytes in (
-            ("image", options.image, prepare_image, image.MAX_BYTES),
-            ("audio", options.audio, prepare_audio, audio.MAX_BYTES),
+        for name, place, function, max_bytes, max_files in (
+            ("image", options.image, prepare_image, image.MAX_BYTES, options.max_images),
+            ("audio", options.audio, prepare_audio, audio.MAX_BYTES, 1),
         ):
             place = place or media_files.default_place(
                 name, catalog.table, root, item=catalog.column
             )
             if place in (None, media_files.ABSENT):
                 continue
-            self._locators[name] = media_files.Locator(name, root, table=catalog.table, place=place)
+            self._locators[name] = media_files.Locator(
+                name, root, table=catalog.table, place=place, max_files=max_files
+            )
             self.media[name] = Medium(name, root, function, max_bytes)
         self.specs = {
             "text": ModalitySpec(kind="text"),

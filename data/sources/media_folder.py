@@ -1,6 +1,7 @@
 """Your own tables and folders of pictures and sounds, as they are."""
 
 import argparse
+import dataclasses
 import itertools
 import pathlib
 from collections.abc import Mapping
@@ -220,7 +221,11 @@ def prepare(
         schema = Schema(
             num_users=int(selected.users.sum()),
             num_items=int(selected.items.sum()),
-            modalities={name: spec for name, spec in layout.specs.items() if writer.present(name)},
+            modalities={
+                name: dataclasses.replace(spec, max_values=writer.max_values(name))
+                for name, spec in layout.specs.items()
+                if writer.present(name)
+            },
             item_features=item_features.specs,
             user_features=user_features.specs,
             profile=profile,

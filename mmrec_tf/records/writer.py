@@ -16,6 +16,7 @@ from mmrec_tf.errors import DatasetError
 from mmrec_tf.records.items import Contents, PreparedItem, Quarantined, read_report
 from mmrec_tf.records.manifest import FORMAT, content_sha256, sha256, write_json
 from mmrec_tf.records.record_proto import (
+    Content,
     bytes_feature,
     floats_feature,
     integers_feature,
@@ -105,17 +106,21 @@ class DatasetWriter:
         """How many of the items written so far have a modality."""
         return self._contents.present(name)
 
+    def max_values(self, name: str) -> int:
+        """The most values of a modality that one of the items written so far has; at least 1."""
+        return max(1, self._contents.most[name])
+
     def write_item(
         self,
         item_id: str,
         *,
-        content: Mapping[str, str | bytes | np.ndarray] | None = None,
+        content: Mapping[str, Content] | None = None,
         features: Mapping[str, Sequence[int] | float | None] | None = None,
         quarantined: Sequence[Quarantined] = (),
     ) -> None:
         """Adds an item; it is numbered by the order of these calls.
 
-        Arguments are those of `PreparedItem`.
+        Arguments are those of `PreparedItem`. A modality's content is one value, or a list.
         """
         item = PreparedItem(
             self._contents.num_items, item_id, content or {}, features or {}, quarantined
@@ -249,6 +254,12 @@ class DatasetWriter:
                 raise DatasetError(
                     f"{self._shown}: wanted the schema's {number} {name}; {written} were written."
                 )
+        for name, spec in schema.modalities.items():
+            if self.max_values(name) > spec.max_values:
+                raise DatasetError(
+                    f"{self._shown}: wanted the schema's max_values of {name}, {spec.max_values}; "
+                    f"an item with {self.max_values(name)} was written. Set it to that."
+                )
         files = dict(self._files)
         for folder, writer in self._shards.items():
             files |= {f"{folder}/{name}": entry for name, entry in writer.close().items()}
@@ -272,6 +283,10 @@ class DatasetWriter:
                 "interactions": dict(self._interactions),
                 **self._graph,
                 "present": {name: self.present(name) for name in schema.modalities},
+                "several_values": {
+                    name: self._contents.several[name] for name in schema.modalities
+                },
+                "values_left_out": dict(sorted(self._contents.beyond.items())),
                 "repeated_content": {
                     name: self._contents.duplicates(name) for name in schema.modalities
                 },
