@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from data.items import files as media_files
+from data.items import vectors
 from data.items.files import Found, Medium
 from data.items.shards import ItemRow
+from data.items.vectors import ItemVectors, Matrix
 from data.items.workers import Note
 from data.tables.entities import Entities
 from data.tables.side_features import FeatureEncoder
@@ -37,6 +39,7 @@ class ContentOptions:
       audio: as `image`.
       max_images: at most so many pictures an item. Several are found by a template such as
         `images/{item}-*.jpg`, or named in one cell with "|" between them.
+      vectors: by modality, a file of ready-made vectors; see `data.items.vectors.read_vectors`.
       image_max_side: larger pictures are shrunk to this, in pixels.
       sample_rate_hz: sounds are resampled to this.
       max_seconds: longer sounds are cut.
@@ -48,6 +51,7 @@ class ContentOptions:
     image: str | None = None
     audio: str | None = None
     max_images: int = 1
+    vectors: Mapping[str, str] = dataclasses.field(default_factory=dict)
     image_max_side: int = 320
     sample_rate_hz: int = 16000
     max_seconds: float = 10.0
@@ -62,6 +66,7 @@ class ContentOptions:
                 f"audio_window: wanted one of {', '.join(audio.WINDOWS)}; "
                 f"got {self.audio_window!r}."
             )
+        vectors.check_names(self.vectors, taken=("text", "image", "audio"))
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, files: bool = True) -> None:
@@ -98,6 +103,11 @@ def add_arguments(parser: argparse.ArgumentParser, *, files: bool = True) -> Non
             help="the most pictures of an item, where a template such as images/{item}-*.jpg finds "
             "several, or a cell has several paths with | between them (default: 1)",
         )
+    vectors.add_argument(
+        group,
+        what="ready-made vectors as a modality NAME: .parquet with ids, or .npy with the ids of "
+        "its rows in FILE.ids.txt or else as the rows of the items",
+    )
     group.add_argument("--image-max-side", type=int, default=320, help="pixels; 320")
     group.add_argument("--sample-rate-hz", type=int, default=16000, help="16000")
     group.add_argument("--max-seconds", type=float, default=10.0, help="of a sound; 10")
@@ -112,7 +122,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, files: bool = True) -> Non
 def from_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
     """What was typed for the options of `add_arguments`, as arguments of `ContentOptions`."""
     known = {field.name for field in dataclasses.fields(ContentOptions)}
-    return {name: value for name, value in vars(arguments).items() if name in known}
+    found = {name: value for name, value in vars(arguments).items() if name in known}
+    return found | {"vectors": vectors.vectors_by_name(arguments.vectors)}
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -126,9 +137,11 @@ class MediaItem:
 
     Attributes:
       media: by modality, what makes content of files.
+      matrices: by modality, ready-made vectors.
     """
 
     media: Mapping[str, Medium]
+    matrices: Mapping[str, Matrix] = dataclasses.field(default_factory=dict)
 
     def __call__(self, row: ItemRow, left_out: Mapping[str, str], note: Note) -> PreparedItem:
         """Prepares one item; see `data.items.shards.Maker`."""
@@ -149,6 +162,12 @@ class MediaItem:
                 content[modality] = values
             if more:
                 beyond[modality] = more
+        for modality, number in row.cells["vectors"].items():
+            vector = self.matrices[modality].load(number, item_id=row.item_id, modality=modality)
+            if isinstance(vector, Quarantined):
+                quarantined.append(vector)
+            else:
+                content[modality] = vector
         features = row.cells["features"]
         return PreparedItem(row.number, row.item_id, content, features, tuple(quarantined), beyond)
 
@@ -202,7 +221,12 @@ class Layout:
         }
 
     def rows(
-        self, catalog: Entities, features: FeatureEncoder, stays: np.ndarray
+        self,
+        catalog: Entities,
+        features: FeatureEncoder,
+        stays: np.ndarray,
+        *,
+        vectors: Mapping[str, ItemVectors],
     ) -> Iterator[ItemRow]:
         """The items of the table, then those that only the interactions name.
 
@@ -210,7 +234,12 @@ class Layout:
           catalog: the table.
           features: what encodes their side features.
           stays: <bool>[item], which of them are wanted.
+          vectors: by modality, ready-made vectors.
         """
+
+        def numbers_of_rows(item: str) -> dict[str, int]:
+            return {name: v.row[item] for name, v in vectors.items() if item in v.row}
+
         numbers = itertools.count()
         listed = 0
         for listed, (item, row) in enumerate(catalog.rows(), 1):
@@ -218,12 +247,13 @@ class Layout:
                 cells = {
                     "text": _join_sentences([row.cells[name] for name in self._text]),
                     "media": {name: at.find(row) for name, at in self._locators.items()},
+                    "vectors": numbers_of_rows(item),
                     "features": features.encode(row),
                 }
                 yield ItemRow(next(numbers), item, cells)
         bare = {"text": "", "media": {}, "features": features.missing()}
         for item in itertools.compress(itertools.islice(catalog.ids, listed, None), stays[listed:]):
-            yield ItemRow(next(numbers), item, bare)
+            yield ItemRow(next(numbers), item, {**bare, "vectors": numbers_of_rows(item)})
 
 
 def _text_columns(asked: tuple[str, ...] | None, table: Table) -> tuple[str, ...]:

@@ -238,9 +238,9 @@ def test_a_decoder_that_ends_its_process_costs_one_file(tmp_path):
     for n in range(300):
         data = {7: b"bomb", 250: b"bomb", 251: b"greed"}.get(n, b"fine")
         (tmp_path / f"{n}.bin").write_bytes(data)
+    bare = {"text": "", "vectors": {}, "features": {}}
     rows = (
-        ItemRow(n, f"i{n}", {"text": "", "media": {"image": [[[f"{n}.bin"]], 0]}, "features": {}})
-        for n in range(300)
+        ItemRow(n, f"i{n}", {**bare, "media": {"image": [[[f"{n}.bin"]], 0]}}) for n in range(300)
     )
     make = MediaItem({"image": Medium("image", tmp_path, fragile, 100)})
     with records.DatasetWriter(tmp_path / "d") as writer:
