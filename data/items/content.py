@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.items import files as media_files
 from data.items import vectors
@@ -57,7 +58,7 @@ class ContentOptions:
     max_seconds: float = 10.0
     audio_window: str = "loudest"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("max_images", "image_max_side", "sample_rate_hz", "max_seconds"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: wanted more than 0; got {getattr(self, name)}.")
@@ -224,7 +225,7 @@ class Layout:
         self,
         catalog: Entities,
         features: FeatureEncoder,
-        stays: np.ndarray,
+        stays: NDArray[np.bool_],
         *,
         vectors: Mapping[str, ItemVectors],
     ) -> Iterator[ItemRow]:

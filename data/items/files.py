@@ -5,9 +5,10 @@ import pathlib
 import re
 import stat
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.items import workers
 from data.tables.table import Row, Table
@@ -80,7 +81,7 @@ class Locator:
         self._modality, self._place, self._max_files = modality, place, max_files
         self._root = root.resolve()
         self._is_column = place in table.columns
-        self._listings: dict[pathlib.Path, np.ndarray] = {}
+        self._listings: dict[pathlib.Path, NDArray[Any]] = {}
         fields = _FIELD.findall(place)
         self._is_pattern = not self._is_column and "*" in place.removesuffix(".*")
         if not self._is_column and (not fields or (self._is_pattern and not _is_pattern(place))):
@@ -157,7 +158,7 @@ class Locator:
         )
         return None if best is None else str(pathlib.PurePath(stem).with_name(best))
 
-    def _list(self, name: str) -> np.ndarray:
+    def _list(self, name: str) -> NDArray[Any]:
         """The names in a folder, sorted; none where it lies outside the media root."""
         folder = self._root / name
         if folder not in self._listings:
@@ -168,7 +169,7 @@ class Locator:
             self._listings[folder] = np.sort(np.array([os.fsencode(name) for name in names], "S"))
         return self._listings[folder]
 
-    def _entries(self, listing: np.ndarray, stem: str) -> list[str]:
+    def _entries(self, listing: NDArray[Any], stem: str) -> list[str]:
         """The files named by `stem` and any ending or none, in order."""
         found = []
         for start in (stem, f"{stem}."):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.tables.table import text_of
 from mmrec_tf.errors import DatasetError
@@ -52,7 +53,7 @@ def convert_parquet(
             f"of numbers or else columns of floats; it has {', '.join(known)}. Leave only these."
         )
     ids: list[str] = []
-    matrix: np.ndarray | None = None
+    matrix: NDArray[Any] | None = None
     for batch in _batches(path, file, [id_name, *columns]):
         start = len(ids)
         ids += [text_of(value) for value in batch.column(id_name).to_pylist()]
@@ -71,9 +72,8 @@ def convert_parquet(
         else:
             values = np.stack([row.to_numpy(zero_copy_only=False) for row in rows], axis=1)
         if matrix is None:
-            matrix = np.lib.format.open_memmap(
-                target, mode="w+", dtype=np.float32, shape=(total, width)
-            )
+            create: Any = np.lib.format.open_memmap  # untyped in NumPy
+            matrix = create(target, mode="w+", dtype=np.float32, shape=(total, width))
         matrix[start : len(ids)] = values
     if matrix is None:
         raise DatasetError(f"{path}: wanted one vector a row; there are no rows.")
@@ -101,10 +101,12 @@ def _is_list_of_numbers(kind: Any) -> bool:
     from pyarrow import types
 
     is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-    return is_list and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type))
+    if not is_list:
+        return False
+    return bool(types.is_floating(kind.value_type) or types.is_integer(kind.value_type))
 
 
-def _lengths(column: Any) -> np.ndarray:
+def _lengths(column: Any) -> NDArray[Any]:
     """How long each list is, <int64>[row]; -1 for none."""
     import pyarrow.compute
 

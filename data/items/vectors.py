@@ -5,9 +5,10 @@ import functools
 import itertools
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.items.vector_table import BLOCK, convert_parquet, row_error
 from mmrec_tf.errors import ConfigError, DatasetError
@@ -28,7 +29,7 @@ class Matrix(NamedTuple):
     path: str
     file: str
 
-    def load(self, row: int, *, item_id: str, modality: str) -> np.ndarray | Quarantined:
+    def load(self, row: int, *, item_id: str, modality: str) -> NDArray[Any] | Quarantined:
         """One row as <float32>[dim], or why it says nothing."""
         status = pathlib.Path(self.path).stat()
         matrix = _open_once(self.path, (status.st_ino, status.st_mtime_ns, status.st_size))
@@ -173,7 +174,7 @@ def read_vectors(
     return ItemVectors(matrix, loaded.shape[1], known, len(row) - len(known))
 
 
-def load_matrix(path: str, *, num_items: int | None = None) -> np.ndarray:
+def load_matrix(path: str, *, num_items: int | None = None) -> NDArray[Any]:
     """Opens a matrix [row, dim] as `numpy.save` writes it.
 
     Args:
@@ -202,7 +203,7 @@ def load_matrix(path: str, *, num_items: int | None = None) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def _open_once(path: str, status: tuple[int, ...]) -> np.ndarray:
+def _open_once(path: str, status: tuple[int, ...]) -> NDArray[Any]:
     """The matrix, opened once a process, and again where another file came to stand there."""
     return load_matrix(path)
 

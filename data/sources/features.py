@@ -45,7 +45,7 @@ class Features:
     triples: str | None = None
     skip_bad_rows: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_names(self.vectors)
 
 
@@ -220,7 +220,7 @@ def _events(matrices: Mapping[str, Any]) -> splits.Events:
     )
 
 
-def _load_sparse(path: str):
+def _load_sparse(path: str) -> Any:
     import scipy.sparse
 
     try:

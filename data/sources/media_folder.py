@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.interactions import options as selection_options
 from data.interactions import select as selection
@@ -284,7 +285,7 @@ def _write_users(
     ids: Mapping[str, int],
     features: FeatureEncoder,
     column: str | None,
-    stays: np.ndarray,
+    stays: NDArray[np.bool_],
 ) -> bool:
     """Writes the users of the table, then those that only the interactions name.
 

@@ -8,7 +8,7 @@ import pathlib
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import IO, Any, BinaryIO, NamedTuple, Protocol
 
 from mmrec_tf.errors import ConfigError, DatasetError
 
@@ -119,9 +119,9 @@ class Csv:
             except csv.Error as error:
                 raise DatasetError(f"{path}: line {line}: wanted a row of CSV; {error}.") from error
 
-    def _open(self, path: pathlib.Path):
+    def _open(self, path: pathlib.Path) -> IO[str]:
         csv.field_size_limit(_LARGEST_CELL)
-        return _open(path, "rt", encoding="utf-8-sig", newline="")
+        return _open_text(path, encoding="utf-8-sig", newline="")
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ class Lines:
                     cells = dict(zip(columns, map(str.strip, values), strict=False))
                     yield Row(cells, len(values), f"{place}{number}")
 
-    def _open(self, path: pathlib.Path):
-        return _open(path, "rt", encoding=self.encoding)
+    def _open(self, path: pathlib.Path) -> IO[str]:
+        return _open_text(path, encoding=self.encoding)
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class JsonLines:
     def columns(self, path: pathlib.Path) -> list[str]:
         """The names given, else those in the first object."""
         if self.names is not None:
-            with _open(path, "rb"):
+            with _open_bytes(path):
                 return list(self.names)
         with contextlib.closing(_lines(path)) as lines:
             for number, line in lines:
@@ -245,7 +245,7 @@ class Parquet:
                 cells = {name: text_of(value) for name, value in values.items()}
                 yield Row(cells, len(cells), f"{path}: row {number}")
 
-    def _open(self, path: pathlib.Path):
+    def _open(self, path: pathlib.Path) -> Any:
         import pyarrow
         import pyarrow.parquet
 
@@ -403,14 +403,23 @@ def _form(path: pathlib.Path) -> Form:
     return Csv()
 
 
-def _open(path: pathlib.Path, mode: str, **options: Any):
-    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
-    return opener(path, mode, **options)
+def _open_text(path: pathlib.Path, *, encoding: str, newline: str | None = None) -> IO[str]:
+    if _is_gzipped(path):
+        return gzip.open(path, "rt", encoding=encoding, newline=newline)
+    return path.open(encoding=encoding, newline=newline)
+
+
+def _open_bytes(path: pathlib.Path) -> BinaryIO | gzip.GzipFile:
+    return gzip.open(path, "rb") if _is_gzipped(path) else path.open("rb")
+
+
+def _is_gzipped(path: pathlib.Path) -> bool:
+    return path.suffix.lower() == ".gz"
 
 
 def _lines(path: pathlib.Path) -> Generator[tuple[int, bytes], None, None]:
     """Lines that are not blank, with their numbers, as bytes: a bad one must not cost the rest."""
-    with _open(path, "rb") as file:
+    with _open_bytes(path) as file:
         number = 0
         while line := file.readline(_LARGEST_LINE + 1):
             number += 1
@@ -443,5 +452,5 @@ def text_of(value: Any, joiner: str = "|") -> str:
     if isinstance(value, list):
         return joiner.join(text_of(part, joiner) for part in value)
     if hasattr(value, "isoformat"):
-        return value.isoformat()
+        return str(value.isoformat())
     return str(value).strip()
