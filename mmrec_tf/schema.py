@@ -3,9 +3,12 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmrec_tf.errors import ConfigError, DatasetError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 MODALITY_KINDS = ("text", "image", "audio", "vector")
 SPLITS = ("train", "valid", "test")
@@ -32,7 +35,7 @@ class ModalitySpec:
     # What is computed from the mean of several values fits items with any number of them.
     max_values: int = field(default=1, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.max_values < 1:
             raise DatasetError(f"max_values: wanted 1 or more; got {self.max_values}.")
         if self.kind not in MODALITY_KINDS:
@@ -100,7 +103,7 @@ class Schema:
     events: tuple[str, ...] = ()
     num_positions: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.events) > MOST_EVENTS:
             raise ConfigError(
                 f"events: wanted at most {MOST_EVENTS} types; got {len(self.events)}. Leave rare "
@@ -155,7 +158,9 @@ class Schema:
                 )
         return modalities
 
-    def batch_spec(self, batch_size: int | None, history_length: int, num_disliked: int = 0):
+    def batch_spec(
+        self, batch_size: int | None, history_length: int, num_disliked: int = 0
+    ) -> "dict[str, tf.TensorSpec]":
         """The element spec of `Dataset.batches`.
 
         Returns:

@@ -3,6 +3,7 @@
 import itertools
 import socket
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +15,9 @@ from mmrec_tf.records import Interactions
 # So many orders of the examples a data service is given; epochs take them in turn.
 NUM_ORDERS = 8
 TIMEOUT_SECONDS = 5.0
+
+# Columns of a batch by name, as in `Schema.batch_spec`.
+Batch = dict[str, tf.Tensor]
 
 
 def build_batches(
@@ -67,20 +71,20 @@ def build_batches(
     around = _surround(histories, length=length, context=context, among=among, seed=seed)
     dislikes = _dislikes(disliked, length=num_disliked, seed=seed)
 
-    def surround(batch, number):
+    def surround(batch: Batch, number: tf.Tensor) -> Batch:
         made = around(batch, number)
         return made | {"disliked": dislikes(made["user"], number)}
 
     draw = _balanced_draw(interactions.item, item_balance, seed=seed) if item_balance else None
 
-    def finish(batches):
+    def finish(batches: tf.data.Dataset) -> tf.data.Dataset:
         batches = batches.map(surround, num_parallel_calls=tf.data.AUTOTUNE)
         return batches.prefetch(tf.data.AUTOTUNE)
 
     if data_service:
         _reach(data_service)
 
-        def order(epoch):
+        def order(epoch: int) -> tf.data.Dataset:
             choose = draw or (_permutation(size, seed, epoch) if shuffle else _in_order)
             # A worker knows the batch's place and nothing of other epochs.
             numbered = tf.data.Dataset.range(steps).map(lambda step: (step, step + (epoch << 32)))
@@ -120,7 +124,7 @@ def _surround(
     table = HistoryTable.constant(histories)
     place = _places(among)
 
-    def surround(batch, number):
+    def surround(batch: Batch, number: tf.Tensor) -> Batch:
         start, end = table.bounds(batch["user"])
         if context == "last":
             read = table.last(start, end, length)
@@ -165,7 +169,7 @@ def _dislikes(disliked: Histories | None, *, length: int, seed: int) -> Callable
         return lambda user, number: tf.zeros_like(user)[:, None][:, :0]
     table = HistoryTable.constant(disliked._replace(time=None))
 
-    def dislikes(user, number):
+    def dislikes(user: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         start, end = table.bounds(user)
         # Seeded apart from histories, whose windows are drawn by the same number.
         position, known = _window(end - start, length, [-1 - seed, number])
@@ -174,7 +178,7 @@ def _dislikes(disliked: Histories | None, *, length: int, seed: int) -> Callable
     return dislikes
 
 
-def _window(count, length: int, seed: list):
+def _window(count: tf.Tensor, length: int, seed: list[Any]) -> tuple[tf.Tensor, tf.Tensor]:
     """A window over the items of each user that starts anywhere and wraps around.
 
     So more items than it takes are seen in parts, epoch after epoch.
@@ -206,7 +210,7 @@ def _gather_examples(
     size = len(columns["user"])
     tables = {name: tf.constant(column) for name, column in columns.items()}
 
-    def make(step, number):
+    def make(step: tf.Tensor, number: tf.Tensor) -> tuple[Batch, tf.Tensor]:
         place = tf.range(step * batch_size, tf.minimum((step + 1) * batch_size, size))
         row = tf.ensure_shape(choose(place, number), [batch_size if drop_remainder else None])
         return {n: tf.gather(table, row) for n, table in tables.items()} | {"at": row}, number
@@ -214,14 +218,14 @@ def _gather_examples(
     return make
 
 
-def _in_order(place, number):
+def _in_order(place: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
     return place
 
 
 def _permutation(size: int, seed: int, epoch: int) -> Callable:
     """Each example once, in an order that is computed, not kept: any worker can say who is next."""
 
-    def choose(place, number):
+    def choose(place: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         return tf.random.experimental.index_shuffle(
             place, tf.constant([seed, epoch], tf.int64), tf.constant(size - 1, tf.int64)
         )
@@ -234,7 +238,7 @@ def _balanced_draw(item: np.ndarray, balance: float, *, seed: int) -> Callable:
     share = np.bincount(item)[item] ** -balance
     upper = tf.constant(np.cumsum(share / share.sum()))
 
-    def choose(place, number):
+    def choose(place: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         # Seeded the other way around than histories, which are drawn by the same two numbers.
         drawn = tf.random.stateless_uniform(tf.shape(place), [number, seed], dtype=tf.float64)
         row = tf.searchsorted(upper, drawn, side="right", out_type=tf.int64)
@@ -270,7 +274,7 @@ def _distribute(orders: list[tf.data.Dataset], address: str) -> tf.data.Dataset:
     spec = orders[0].element_spec
     turns = itertools.cycle(range(len(orders)))
 
-    def read(_):
+    def read(_: tf.Tensor) -> tf.data.Dataset:
         turn = tf.numpy_function(lambda: np.int64(next(turns)), [], tf.int64)
         # Batches are handed out one at a time to whichever worker is free.
         return service.from_dataset_id(

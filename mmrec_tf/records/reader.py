@@ -172,7 +172,7 @@ def _side_by_side(
     numbers = np.array(list(files), np.int64)
     paths = tf.constant([str(path) for path, _ in files.values()], tf.string)
 
-    def read(shard, path):
+    def read(shard: tf.Tensor, path: tf.Tensor) -> tf.data.Dataset:
         return tf.data.TFRecordDataset(path).batch(batch).map(lambda records: (shard, records))
 
     chunks = tf.data.Dataset.from_tensor_slices((numbers, paths)).interleave(
@@ -242,7 +242,9 @@ def _values(
     return [value.decode("utf-8") for value in data] if spec.kind == "text" else data
 
 
-def _features(example: "tf.train.Example", specs, where: str) -> dict[str, np.ndarray | float]:
+def _features(
+    example: "tf.train.Example", specs: Mapping[str, FeatureSpec], where: str
+) -> dict[str, np.ndarray | float]:
     found: dict[str, np.ndarray | float] = {}
     for name, spec in specs.items():
         feature = example.features.feature[f"feature/{name}"]

@@ -21,17 +21,26 @@ Value = str | bytes | np.ndarray
 Content = Value | Sequence[Value]
 
 
-def _declare():
+def _declare() -> tuple[Any, Any]:
     """The classes `Example` and `Feature`, in a pool of their own beside TensorFlow's."""
     kind = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="mmrec_tf/records/example.proto", package=_PACKAGE, syntax="proto3"
     )
 
-    def message(name: str):
+    def message(name: str) -> Any:
         return file.message_type.add(name=name)
 
-    def field(parent, name: str, number: int, *, type_: int, of: str = "", many=False, **options):
+    def field(
+        parent: Any,
+        name: str,
+        number: int,
+        *,
+        type_: Any,
+        of: str = "",
+        many: bool = False,
+        **options: Any,
+    ) -> None:
         label = kind.LABEL_REPEATED if many else kind.LABEL_OPTIONAL
         type_name = f".{_PACKAGE}.{of}" if of else None
         parent.field.add(
@@ -61,27 +70,28 @@ def _declare():
     field(message("Example"), "features", 1, type_=kind.TYPE_MESSAGE, of="Features")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return tuple(
+    example, feature_class = (
         message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
         for name in ("Example", "Feature")
     )
+    return example, feature_class
 
 
 _Example, _Feature = _declare()
 
 
-def bytes_feature(*values: str | bytes):
+def bytes_feature(*values: str | bytes) -> Any:
     """Strings, as UTF-8, or runs of bytes."""
     data = [value.encode("utf-8") if isinstance(value, str) else value for value in values]
     return _Feature(bytes_list={"value": data})
 
 
-def integers_feature(values: Sequence[int] | np.ndarray):
+def integers_feature(values: Sequence[int] | np.ndarray) -> Any:
     """Integers, <int64>[value]."""
     return _Feature(int64_list={"value": np.asarray(values, np.int64).tolist()})
 
 
-def floats_feature(values: Sequence[float] | np.ndarray):
+def floats_feature(values: Sequence[float] | np.ndarray) -> Any:
     """Numbers, <float32>[value]."""
     return _Feature(float_list={"value": np.asarray(values, np.float32).tolist()})
 
