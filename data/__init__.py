@@ -1,1 +1,1 @@
-"""Programs that make dataset directories; `python -m data.prepare` is the command."""
+"""The programs that make dataset directories; the command is `python -m data.prepare`."""

@@ -67,7 +67,9 @@ def _summary(manifest: dict[str, Any], out: str) -> str:
         f"interactions  {interactions} (split: {manifest['split_rule']})",
     ]
     for name, number in counts["present"].items():
-        lines.append(f"{name:<13} {number} of {counts['items']} items")
+        several = counts["several_values"][name]
+        more = f" ({several} have several)" if several else ""
+        lines.append(f"{name:<13} {number} of {counts['items']} items{more}")
     if "triples" in counts:
         nodes = f"{counts['entities']} entities, {counts['relations']} relations"
         lines.append(f"triples       {counts['triples']} ({nodes})")
@@ -75,6 +77,7 @@ def _summary(manifest: dict[str, Any], out: str) -> str:
     dropped |= {f"{name} (repeated)": n for name, n in counts["duplicates"].items() if n}
     for table, reasons in counts["skipped_rows"].items():
         dropped |= {f"{table} ({reason})": n for reason, n in reasons.items()}
+    dropped |= {f"{name} beyond the maximum": n for name, n in counts["values_left_out"].items()}
     if dropped:
         lines.append("dropped       " + ", ".join(f"{n} {name}" for name, n in dropped.items()))
     repeated = {name: n for name, n in counts["repeated_content"].items() if n}

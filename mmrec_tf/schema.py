@@ -3,9 +3,12 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmrec_tf.errors import ConfigError, DatasetError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 MODALITY_KINDS = ("text", "image", "audio", "vector")
 SPLITS = ("train", "valid", "test")
@@ -21,14 +24,23 @@ class ModalitySpec:
     """One modality of the items.
 
     `kind` says which form its content has on disk: "text" UTF-8, "image" JPEG or PNG bytes,
-    "audio" 16-bit mono WAV bytes at `sample_rate_hz`, "vector" <float32>[dim].
+    "audio" 16-bit mono WAV bytes at `sample_rate_hz`, "vector" <float32>[dim]. `max_values` is the
+    most values that any item has of it, such as the pictures of a gallery; an item's values are
+    encoded each on its own and averaged.
+
+    Raises:
+      DatasetError: for an unknown kind, or for less than one value.
     """
 
     kind: str
     dim: int = 0
     sample_rate_hz: int = 0
+    # What is computed from the mean of several values fits items with any number of them.
+    max_values: int = field(default=1, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        if self.max_values < 1:
+            raise DatasetError(f"max_values: wanted 1 or more; got {self.max_values}.")
         if self.kind not in MODALITY_KINDS:
             raise DatasetError(
                 f"modality kind: wanted one of {', '.join(MODALITY_KINDS)}; got {self.kind!r}."
@@ -94,7 +106,7 @@ class Schema:
     events: tuple[str, ...] = ()
     num_positions: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.events) > MOST_EVENTS:
             raise ConfigError(
                 f"events: wanted at most {MOST_EVENTS} types; got {len(self.events)}. Leave rare "
@@ -149,19 +161,22 @@ class Schema:
                 )
         return modalities
 
-    def batch_spec(self, batch_size: int | None, history_length: int, num_disliked: int = 0):
+    def batch_spec(
+        self, batch_size: int | None, history_length: int, num_disliked: int = 0
+    ) -> "dict[str, tf.TensorSpec]":
         """The element spec of `Dataset.batches`.
 
         Returns:
           dict of tf.TensorSpec: `user` <int32>[batch] (-1 unknown), `history`
-          <int32>[batch, step] (oldest first, padded with -1 behind), `gap` <float32>[batch, step]
-          (seconds from that item of the history to the newest one in it, so 0 for the newest; -1
-          for padding, and where times are unknown), `item` <int32>[batch], `time` <int64>[batch]
-          (seconds since 1970 UTC, 0 where unknown), `rating` <float32>[batch] (1 where there are
-          none), `weight` <float32>[batch], `events` <float32>[batch, event] (1 for each type that
-          the interaction was of, in the order of the schema's `events`), `position` <int32>[batch]
-          (in the list that the item was shown in; -1 unknown), `disliked` <int32>[batch,
-          num_disliked] (train items that the user rated low, padded with -1 behind).
+          <int32>[batch, step] (oldest first, padded on the right with -1), `gap`
+          <float32>[batch, step] (seconds from that item of the history to the newest one in it, so
+          0 for the newest; -1 for padding, and where times are unknown), `item` <int32>[batch],
+          `time` <int64>[batch] (seconds since 1970 UTC, 0 where unknown), `rating`
+          <float32>[batch] (1 where there are none), `weight` <float32>[batch], `events`
+          <float32>[batch, event] (1 for each type that the interaction was of, in the order of the
+          schema's `events`), `position` <int32>[batch] (in the list that the item was shown in; -1
+          unknown), `disliked` <int32>[batch, num_disliked] (train items that the user rated
+          low, padded on the right with -1).
         """
         import tensorflow as tf
 

@@ -76,6 +76,20 @@ def test_no_more_types_of_events_than_an_integer_has_bits():
         dataclasses.replace(SCHEMA, events=names)
 
 
+def test_how_many_values_an_item_has_at_most_goes_through_json():
+    gallery = ModalitySpec("image", max_values=4)
+    schema = dataclasses.replace(SCHEMA, modalities={"image": gallery})
+    tree = json.loads(json.dumps(schema.to_json()))
+    assert Schema.from_json(tree).modalities["image"].max_values == 4
+    # Of a run from before there were several values.
+    del tree["modalities"]["image"]["max_values"]
+    assert Schema.from_json(tree).modalities["image"].max_values == 1
+    # A model of one fits a dataset of the other.
+    assert gallery == ModalitySpec("image") != ModalitySpec("text")
+    with pytest.raises(DatasetError, match="max_values: wanted 1 or more; got 0"):
+        ModalitySpec("image", max_values=0)
+
+
 def test_an_unknown_kind_of_modality_is_refused():
     with pytest.raises(DatasetError, match="wanted one of text, image, audio, vector; got 'smell'"):
         ModalitySpec("smell")

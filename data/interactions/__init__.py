@@ -1,1 +1,1 @@
-"""Who met what, when: reading, selecting and splitting."""
+"""Who interacted with what, and when: reading, selecting and splitting the interactions."""

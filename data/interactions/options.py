@@ -56,7 +56,7 @@ class SelectionOptions:
     min_rating: float | None = None
     event_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.split not in (None, *SPLIT_RULES):
             raise ConfigError(f"split: wanted one of {', '.join(SPLIT_RULES)}; got {self.split!r}.")
         for item in dataclasses.fields(self):

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.interactions.splits import Events
@@ -107,7 +108,7 @@ def read_interactions(
             add(rows)
             progress.update(len(rows))
 
-    def column(name: str, dtype: type) -> np.ndarray | None:
+    def column(name: str, dtype: type) -> NDArray[Any] | None:
         return np.asarray(fields[name].values, dtype) if name in fields else None
 
     timestamp, split = column("timestamp", np.int64), column("split", np.int8)
@@ -135,7 +136,7 @@ class _Field(NamedTuple):
 
     column: str
     parse: Callable[[str], float]
-    values: array.array
+    values: "array.array[Any]"
 
 
 def _fields(

@@ -1,9 +1,10 @@
 """Which interactions a dataset takes, and in which split each of them is."""
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.interactions import splits
 from data.interactions.options import SelectionOptions
@@ -28,8 +29,8 @@ class Selection(NamedTuple):
     """
 
     events: Events
-    users: np.ndarray
-    items: np.ndarray
+    users: NDArray[Any]
+    items: NDArray[Any]
     split: str
     borders: tuple[int, int] | None
     ordered: bool
@@ -175,7 +176,7 @@ def _split(
 
 def _begun(
     events: Events, kept: Events, rule: str, *, borders: tuple[int, int] | None, num_users: int
-) -> np.ndarray:
+) -> NDArray[Any]:
     """The last split that had begun when each event came, <int8>[event]."""
     if rule == "given":
         return events.split

@@ -1,10 +1,11 @@
-"""Interactions as they come, made distinct, thinned, and told apart into train, valid and test."""
+"""Interactions in the order of the source, made distinct and split into train, valid, test."""
 
 import hashlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_tf.records import DatasetWriter
 from mmrec_tf.schema import SPLITS
@@ -31,17 +32,17 @@ class Events(NamedTuple):
         None where the source has none.
     """
 
-    user: np.ndarray
-    item: np.ndarray
-    timestamp: np.ndarray
-    rating: np.ndarray | None
-    weight: np.ndarray | None
-    split: np.ndarray
-    event_weight: np.ndarray | None = None
-    events: np.ndarray | None = None
-    position: np.ndarray | None = None
+    user: NDArray[Any]
+    item: NDArray[Any]
+    timestamp: NDArray[Any]
+    rating: NDArray[Any] | None
+    weight: NDArray[Any] | None
+    split: NDArray[Any]
+    event_weight: NDArray[Any] | None = None
+    events: NDArray[Any] | None = None
+    position: NDArray[Any] | None = None
 
-    def take(self, index: np.ndarray) -> "Events":
+    def take(self, index: NDArray[Any]) -> "Events":
         """The interactions at `index <int64>[interaction]`, or where a mask <bool> is True."""
         return Events(
             user=self.user[index],
@@ -56,7 +57,7 @@ class Events(NamedTuple):
         )
 
     @property
-    def weights(self) -> np.ndarray:
+    def weights(self) -> NDArray[Any]:
         """<float32>[interaction], 1 where the source has none."""
         return np.ones(len(self.user), np.float32) if self.weight is None else self.weight
 
@@ -78,7 +79,7 @@ def drop_duplicates(events: Events) -> Events:
     return events.take(np.sort(order[first]))
 
 
-def merge(distinct: Events, events: Events, *, begun: np.ndarray) -> Events:
+def merge(distinct: Events, events: Events, *, begun: NDArray[Any]) -> Events:
     """Gives each distinct interaction the largest weight and all types of those it was made of.
 
     Events that came when a later split had begun do not count: a purchase after the end of train
@@ -111,7 +112,7 @@ def merge(distinct: Events, events: Events, *, begun: np.ndarray) -> Events:
     return distinct._replace(weight=weight, events=types)
 
 
-def k_core(user: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:
+def k_core(user: NDArray[Any], item: NDArray[Any], k: int) -> NDArray[Any]:
     """Thins interactions until every user and every item that is left has at least `k` of them.
 
     Args:
@@ -157,7 +158,7 @@ def at_random(
       items: ids in the order of the numbers.
     """
     user_hash = _hashes(users, b"user", seed)
-    draw = _mixed(user_hash[events.user] ^ _hashes(items, b"item", seed)[events.item])
+    draw = _scatter(user_hash[events.user] ^ _hashes(items, b"item", seed)[events.item])
     order = np.lexsort((draw, events.user))
     count = np.bincount(events.user, minlength=len(user_hash))
     user = events.user[order]
@@ -173,7 +174,7 @@ def at_random(
 
 
 def time_borders(
-    timestamp: np.ndarray, *, valid_share: float, test_share: float
+    timestamp: NDArray[Any], *, valid_share: float, test_share: float
 ) -> tuple[int, int]:
     """The moments at which valid and test begin, so that they get their shares of interactions.
 
@@ -201,7 +202,7 @@ def by_time(events: Events, borders: tuple[int, int]) -> Events:
     return events._replace(split=begun(events.timestamp, np.asarray(borders)))
 
 
-def begun(timestamp: np.ndarray, borders: np.ndarray) -> np.ndarray:
+def begun(timestamp: NDArray[Any], borders: NDArray[Any]) -> NDArray[Any]:
     """The last split that had begun by each of some moments.
 
     Args:
@@ -228,7 +229,7 @@ def leave_last_out(events: Events) -> Events:
     return events._replace(split=split)
 
 
-def last_borders(events: Events, *, num_users: int) -> np.ndarray:
+def last_borders(events: Events, *, num_users: int) -> NDArray[Any]:
     """When valid and test begin for each user after `leave_last_out`.
 
     Returns:
@@ -260,8 +261,8 @@ def follows_time(events: Events) -> bool:
 
 
 def renumber(
-    numbers: np.ndarray, num_ids: int, *, num_listed: int | None
-) -> tuple[np.ndarray, np.ndarray]:
+    numbers: NDArray[Any], num_ids: int, *, num_listed: int | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Numbers users or items anew, without those that have no interaction.
 
     Args:
@@ -298,12 +299,13 @@ def write(writer: DatasetWriter, events: Events) -> None:
         )
 
 
-def _pair(events: Events) -> np.ndarray:
+def _pair(events: Events) -> NDArray[np.int64]:
     """One number for each pair of a user and an item, <int64>[interaction]."""
-    return events.user.astype(np.int64) << 32 | events.item
+    pair: NDArray[np.int64] = events.user.astype(np.int64) << 32 | events.item
+    return pair
 
 
-def _hashes(ids: Iterable[str], kind: bytes, seed: int) -> np.ndarray:
+def _hashes(ids: Iterable[str], kind: bytes, seed: int) -> NDArray[np.uint64]:
     """<uint64>[id]; the same on every machine and in every run."""
     salt = str(seed).encode()
     digests = [
@@ -313,7 +315,7 @@ def _hashes(ids: Iterable[str], kind: bytes, seed: int) -> np.ndarray:
     return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
 
-def _mixed(bits: np.ndarray) -> np.ndarray:
+def _scatter(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Scatters <uint64>[n]: the finalizer of SplitMix64 (Steele, Lea and Flood 2014)."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,1 +1,1 @@
-"""The catalog: raw files and rows to shards of items."""
+"""The catalog: raw files and rows of tables, made into shards of items."""

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.items import files as media_files
+from data.items import vectors
 from data.items.files import Found, Medium
 from data.items.shards import ItemRow
+from data.items.vectors import ItemVectors, Matrix
 from data.items.workers import Note
 from data.tables.entities import Entities
 from data.tables.side_features import FeatureEncoder
@@ -21,6 +24,7 @@ from data.tables.table import Table
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.media import audio, image, text
 from mmrec_tf.records import PreparedItem, Quarantined
+from mmrec_tf.records.record_proto import Content
 from mmrec_tf.schema import ModalitySpec
 
 
@@ -34,6 +38,9 @@ class ContentOptions:
         `description`, else `plot`.
       image: a column of paths, a template such as `images/{movieId}.jpg`, or "none".
       audio: as `image`.
+      max_images: at most so many pictures an item. Several are found by a template such as
+        `images/{item}-*.jpg`, or named in one cell with "|" between them.
+      vectors: by modality, a file of ready-made vectors; see `data.items.vectors.read_vectors`.
       image_max_side: larger pictures are shrunk to this, in pixels.
       sample_rate_hz: sounds are resampled to this.
       max_seconds: longer sounds are cut.
@@ -44,13 +51,15 @@ class ContentOptions:
     text: tuple[str, ...] | None = None
     image: str | None = None
     audio: str | None = None
+    max_images: int = 1
+    vectors: Mapping[str, str] = dataclasses.field(default_factory=dict)
     image_max_side: int = 320
     sample_rate_hz: int = 16000
     max_seconds: float = 10.0
     audio_window: str = "loudest"
 
-    def __post_init__(self):
-        for name in ("image_max_side", "sample_rate_hz", "max_seconds"):
+    def __post_init__(self) -> None:
+        for name in ("max_images", "image_max_side", "sample_rate_hz", "max_seconds"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: wanted more than 0; got {getattr(self, name)}.")
         if self.audio_window not in audio.WINDOWS:
@@ -58,6 +67,7 @@ class ContentOptions:
                 f"audio_window: wanted one of {', '.join(audio.WINDOWS)}; "
                 f"got {self.audio_window!r}."
             )
+        vectors.check_names(self.vectors, taken=("text", "image", "audio"))
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, files: bool = True) -> None:
@@ -86,6 +96,19 @@ def add_arguments(parser: argparse.ArgumentParser, *, files: bool = True) -> Non
                 metavar="PLACE",
                 help=f"a column of paths, a template such as {example}, or none",
             )
+        group.add_argument(
+            "--max-images",
+            type=int,
+            default=1,
+            metavar="N",
+            help="the most pictures of an item, where a template such as images/{item}-*.jpg finds "
+            "several, or a cell has several paths with | between them (default: 1)",
+        )
+    vectors.add_argument(
+        group,
+        what="ready-made vectors as a modality NAME: .parquet with ids, or .npy with the ids of "
+        "its rows in FILE.ids.txt or else as the rows of the items",
+    )
     group.add_argument("--image-max-side", type=int, default=320, help="pixels; 320")
     group.add_argument("--sample-rate-hz", type=int, default=16000, help="16000")
     group.add_argument("--max-seconds", type=float, default=10.0, help="of a sound; 10")
@@ -100,7 +123,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, files: bool = True) -> Non
 def from_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
     """What was typed for the options of `add_arguments`, as arguments of `ContentOptions`."""
     known = {field.name for field in dataclasses.fields(ContentOptions)}
-    return {name: value for name, value in vars(arguments).items() if name in known}
+    found = {name: value for name, value in vars(arguments).items() if name in known}
+    return found | {"vectors": vectors.vectors_by_name(arguments.vectors)}
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -114,28 +138,39 @@ class MediaItem:
 
     Attributes:
       media: by modality, what makes content of files.
+      matrices: by modality, ready-made vectors.
     """
 
     media: Mapping[str, Medium]
+    matrices: Mapping[str, Matrix] = dataclasses.field(default_factory=dict)
 
     def __call__(self, row: ItemRow, left_out: Mapping[str, str], note: Note) -> PreparedItem:
         """Prepares one item; see `data.items.shards.Maker`."""
-        content: dict[str, str | bytes] = {}
-        quarantined = []
+        content: dict[str, Content] = {}
+        quarantined, beyond = [], {}
         prepared = text.prepare(row.cells["text"])
         if prepared:
             content["text"] = prepared
-        for modality, found in row.cells["media"].items():
-            loaded = self.media[modality].load(
-                row.item_id, Found(*found), left_out=left_out, note=note
-            )
-            if isinstance(loaded, Quarantined):
-                quarantined.append(loaded)
-            elif loaded is not None:
-                content[modality] = loaded
-        return PreparedItem(
-            row.number, row.item_id, content, row.cells["features"], tuple(quarantined)
-        )
+        for modality, (files, more) in row.cells["media"].items():
+            medium = self.media[modality]
+            loaded = [
+                medium.load(row.item_id, Found(*found), left_out=left_out, note=note)
+                for found in files
+            ]
+            quarantined += [value for value in loaded if isinstance(value, Quarantined)]
+            values = [value for value in loaded if not isinstance(value, Quarantined)]
+            if values:
+                content[modality] = values
+            if more:
+                beyond[modality] = more
+        for modality, number in row.cells["vectors"].items():
+            vector = self.matrices[modality].load(number, item_id=row.item_id, modality=modality)
+            if isinstance(vector, Quarantined):
+                quarantined.append(vector)
+            else:
+                content[modality] = vector
+        features = row.cells["features"]
+        return PreparedItem(row.number, row.item_id, content, features, tuple(quarantined), beyond)
 
 
 class Layout:
@@ -167,16 +202,18 @@ class Layout:
             max_seconds=options.max_seconds,
             window=options.audio_window,
         )
-        for name, place, function, max_bytes in (
-            ("image", options.image, prepare_image, image.MAX_BYTES),
-            ("audio", options.audio, prepare_audio, audio.MAX_BYTES),
+        for name, place, function, max_bytes, max_files in (
+            ("image", options.image, prepare_image, image.MAX_BYTES, options.max_images),
+            ("audio", options.audio, prepare_audio, audio.MAX_BYTES, 1),
         ):
             place = place or media_files.default_place(
                 name, catalog.table, root, item=catalog.column
             )
             if place in (None, media_files.ABSENT):
                 continue
-            self._locators[name] = media_files.Locator(name, root, table=catalog.table, place=place)
+            self._locators[name] = media_files.Locator(
+                name, root, table=catalog.table, place=place, max_files=max_files
+            )
             self.media[name] = Medium(name, root, function, max_bytes)
         self.specs = {
             "text": ModalitySpec(kind="text"),
@@ -185,7 +222,12 @@ class Layout:
         }
 
     def rows(
-        self, catalog: Entities, features: FeatureEncoder, stays: np.ndarray
+        self,
+        catalog: Entities,
+        features: FeatureEncoder,
+        stays: NDArray[np.bool_],
+        *,
+        vectors: Mapping[str, ItemVectors],
     ) -> Iterator[ItemRow]:
         """The items of the table, then those that only the interactions name.
 
@@ -193,20 +235,26 @@ class Layout:
           catalog: the table.
           features: what encodes their side features.
           stays: <bool>[item], which of them are wanted.
+          vectors: by modality, ready-made vectors.
         """
+
+        def numbers_of_rows(item: str) -> dict[str, int]:
+            return {name: v.row[item] for name, v in vectors.items() if item in v.row}
+
         numbers = itertools.count()
         listed = 0
         for listed, (item, row) in enumerate(catalog.rows(), 1):
             if stays[listed - 1]:
                 cells = {
-                    "text": _joined([row.cells[name] for name in self._text]),
+                    "text": _join_sentences([row.cells[name] for name in self._text]),
                     "media": {name: at.find(row) for name, at in self._locators.items()},
+                    "vectors": numbers_of_rows(item),
                     "features": features.encode(row),
                 }
                 yield ItemRow(next(numbers), item, cells)
         bare = {"text": "", "media": {}, "features": features.missing()}
         for item in itertools.compress(itertools.islice(catalog.ids, listed, None), stays[listed:]):
-            yield ItemRow(next(numbers), item, bare)
+            yield ItemRow(next(numbers), item, {**bare, "vectors": numbers_of_rows(item)})
 
 
 def _text_columns(asked: tuple[str, ...] | None, table: Table) -> tuple[str, ...]:
@@ -220,7 +268,7 @@ def _text_columns(asked: tuple[str, ...] | None, table: Table) -> tuple[str, ...
     return tuple(name for name in ("title", *longer) if name in table.columns)
 
 
-def _joined(parts: list[str]) -> str:
+def _join_sentences(parts: list[str]) -> str:
     """Parts of a text as sentences of one."""
     whole = ""
     for part in filter(None, parts):

@@ -151,7 +151,8 @@ def spool(folder: pathlib.Path, rows: Iterable[ItemRow], *, num_items: int) -> l
     """
     done = folder / "counts.json"
     if done.exists():
-        return json.loads(done.read_text(encoding="utf-8"))["counts"]
+        known: list[int] = json.loads(done.read_text(encoding="utf-8"))["counts"]
+        return known
     folder.mkdir(exist_ok=True)
     for path in folder.iterdir():
         path.unlink()

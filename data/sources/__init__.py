@@ -1,1 +1,1 @@
-"""One module a source of data, each with the options of its command."""
+"""One module or package for each source of data, with the options of its command."""

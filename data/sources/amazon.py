@@ -117,12 +117,12 @@ def prepare(
             image=f"{{{item}}}.*" if options.images is not None else "none",
             audio="none",
             item_features=FeatureColumns(categorical=_CATEGORICAL, numeric=("price",)),
-            **options.passed_on(),
+            **options.shared(),
         ),
         out,
         overwrite=overwrite,
         run=run,
-        source={"name": "amazon", "arguments": options.described()},
+        source={"name": "amazon", "arguments": options.describe()},
     )
 
 

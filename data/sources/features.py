@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import functools
 import pathlib
 import zipfile
 from collections.abc import Mapping
@@ -12,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from data.interactions import splits
+from data.items import vectors
 from data.items.shards import ItemRow, Run, write_items
+from data.items.vectors import Matrix, check_names, load_matrix
 from data.items.workers import Note
 from data.provenance import settings
 from data.tables import triples
-from data.tables.table import Skipped, described
-from mmrec_tf.errors import ConfigError, DatasetError
+from data.tables.table import Skipped, describe
+from mmrec_tf.errors import DatasetError
 from mmrec_tf.records import DatasetWriter, PreparedItem, Quarantined, sha256, versions
 from mmrec_tf.schema import SPLITS, ModalitySpec, Schema
 
@@ -44,10 +45,8 @@ class Features:
     triples: str | None = None
     skip_bad_rows: bool = False
 
-    def __post_init__(self):
-        for name in self.vectors:
-            if not name.isidentifier() or name in ("item", "item_id"):
-                raise ConfigError(f"vector: wanted a name such as image; got {name!r}.")
+    def __post_init__(self) -> None:
+        check_names(self.vectors)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,14 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", required=True, metavar="NPZ", help="sparse [user, item]")
     parser.add_argument("--valid", metavar="NPZ")
     parser.add_argument("--test", metavar="NPZ")
-    parser.add_argument(
-        "--vector",
-        type=_pair,
-        action="append",
-        default=[],
-        metavar="NAME=NPY",
-        help="a modality's matrix [item, dim]; may be given several times",
-    )
+    vectors.add_argument(parser, what="a modality's matrix [item, dim] as .npy")
     triples.add_argument(parser)
     parser.add_argument(
         "--skip-bad-rows", action="store_true", help="pass over bad rows of triples, and count"
@@ -79,7 +71,7 @@ def from_arguments(arguments: argparse.Namespace) -> Features:
         train=arguments.train,
         valid=arguments.valid,
         test=arguments.test,
-        vectors=dict(arguments.vector),
+        vectors=vectors.vectors_by_name(arguments.vectors),
         triples=arguments.triples,
         skip_bad_rows=arguments.skip_bad_rows,
     )
@@ -117,7 +109,7 @@ def prepare(
                 f"{options.train}; got {matrix.shape[0]} x {matrix.shape[1]}."
             )
     dims = {
-        name: _load_vectors(path, num_items=num_items).shape[1]
+        name: load_matrix(path, num_items=num_items).shape[1]
         for name, path in options.vectors.items()
     }
     events = _events(matrices)
@@ -132,7 +124,7 @@ def prepare(
             for name, path in files.items()
             if path is not None
         }
-        | described({"triples": graph}),
+        | describe({"triples": graph}),
     }
     job = {"source": source, "versions": versions()}
     with DatasetWriter(out, overwrite=overwrite, job=job) as writer:
@@ -140,7 +132,12 @@ def prepare(
             writer,
             (ItemRow(item, str(item), None) for item in range(num_items)),
             num_items=num_items,
-            make=VectorItem(options.vectors, num_items),
+            make=VectorItem(
+                {
+                    name: Matrix(path, pathlib.Path(path).name)
+                    for name, path in options.vectors.items()
+                }
+            ),
             run=run,
         )
         for user in range(num_users):
@@ -184,30 +181,20 @@ class VectorItem:
 
     Attributes:
       vectors: by modality, the matrix.
-      num_items: rows of each.
     """
 
-    vectors: Mapping[str, str]
-    num_items: int
+    vectors: Mapping[str, Matrix]
 
     def __call__(self, row: ItemRow, left_out: Mapping[str, str], note: Note) -> PreparedItem:
         """Prepares one item; see `data.items.shards.Maker`."""
         content, quarantined = {}, []
-        for name, path in self.vectors.items():
-            vector = np.asarray(_mapped(path, self.num_items)[row.number], np.float32)
-            reason = _fault(vector)
-            if reason:
-                file = f"{pathlib.Path(path).name}[{row.number}]"
-                quarantined.append(Quarantined(row.item_id, name, file, reason))
+        for name, matrix in self.vectors.items():
+            loaded = matrix.load(row.number, item_id=row.item_id, modality=name)
+            if isinstance(loaded, Quarantined):
+                quarantined.append(loaded)
             else:
-                content[name] = vector
+                content[name] = loaded
         return PreparedItem(row.number, row.item_id, content, {}, tuple(quarantined))
-
-
-@functools.cache
-def _mapped(path: str, num_items: int) -> np.ndarray:
-    """The matrix, opened once a process."""
-    return _load_vectors(path, num_items=num_items)
 
 
 def _events(matrices: Mapping[str, Any]) -> splits.Events:
@@ -233,7 +220,7 @@ def _events(matrices: Mapping[str, Any]) -> splits.Events:
     )
 
 
-def _load_sparse(path: str):
+def _load_sparse(path: str) -> Any:
     import scipy.sparse
 
     try:
@@ -248,35 +235,3 @@ def _load_sparse(path: str):
     if not np.isfinite(values).all() or (values < 0).any():
         raise DatasetError(f"{path}: wanted weights of 0 or more; some are negative or not finite.")
     return matrix
-
-
-def _load_vectors(path: str, *, num_items: int) -> np.ndarray:
-    try:
-        # Mapped, not read: a matrix may be larger than the memory.
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path}: wanted a matrix of vectors; there is no such file.") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise DatasetError(f"{path}: wanted a matrix as numpy.save writes it; {error}.") from error
-    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
-        raise DatasetError(f"{path}: wanted one matrix of numbers, [item, dim].")
-    if matrix.shape[0] != num_items or not matrix.shape[1]:
-        raise DatasetError(
-            f"{path}: wanted {num_items} rows, one an item; got the shape "
-            f"{' x '.join(map(str, matrix.shape))}."
-        )
-    return matrix
-
-
-def _fault(vector: np.ndarray) -> str:
-    """Why a vector cannot be used; "" when it can."""
-    if not np.isfinite(vector).all():
-        return "numbers that are not finite"
-    return "" if vector.any() else "all zeros"
-
-
-def _pair(typed: str) -> tuple[str, str]:
-    name, separator, path = typed.partition("=")
-    if not (name and separator and path):
-        raise argparse.ArgumentTypeError(f"wanted NAME=NPY; got {typed!r}")
-    return name, path

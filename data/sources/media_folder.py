@@ -1,6 +1,7 @@
 """Your own tables and folders of pictures and sounds, as they are."""
 
 import argparse
+import dataclasses
 import itertools
 import pathlib
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.interactions import options as selection_options
 from data.interactions import select as selection
@@ -17,14 +19,15 @@ from data.interactions.read import InteractionColumns, event_types, read_interac
 from data.items import content as item_content
 from data.items.content import ContentOptions, Layout, MediaItem
 from data.items.shards import Run, spool, write_spooled
+from data.items.vectors import describe_vectors, read_vectors
 from data.provenance import settings
 from data.tables import triples
 from data.tables.entities import Entities
 from data.tables.side_features import FeatureColumns, FeatureEncoder
-from data.tables.table import Skipped, Table, described
+from data.tables.table import Skipped, Table, describe
 from mmrec_tf.media import text
 from mmrec_tf.records import DatasetWriter, versions
-from mmrec_tf.schema import Schema
+from mmrec_tf.schema import ModalitySpec, Schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +172,7 @@ def prepare(
         "triples": graph,
     }
     given = source or {"name": "media-folder", "arguments": settings(options)}
-    source = dict(given) | {"tables": described(tables)}
+    source = dict(given) | {"tables": describe(tables) | describe_vectors(options.vectors)}
     job = {"source": source, "options": settings(options), "versions": versions()}
     with DatasetWriter(out, overwrite=overwrite, job=job) as writer:
         skipped = Skipped(options.skip_bad_rows)
@@ -202,14 +205,32 @@ def prepare(
         known = triples.write(
             writer, graph, items=catalog.ids, stays=selected.items, skipped=skipped
         )
+        whole = not catalog.duplicates and "items" not in skipped.counts
+        vectors = {
+            name: read_vectors(
+                name,
+                file,
+                items=catalog.ids,
+                num_listed=listed[0] if whole else None,
+                id_column=catalog.column,
+                folder=writer.work,
+            )
+            for name, file in options.vectors.items()
+        }
+        matrices = {name: found.matrix for name, found in vectors.items()}
+        unknown = {name: found.unknown for name, found in vectors.items()}
+        specs = layout.specs | {
+            name: ModalitySpec(kind="vector", dim=found.dim) for name, found in vectors.items()
+        }
         counts = spool(
             writer.work / "spool",
-            layout.rows(catalog, item_features, selected.items),
+            layout.rows(catalog, item_features, selected.items, vectors=vectors),
             num_items=int(selected.items.sum()),
         )
         # A hundred bytes an item, for as long as all the items take, and nobody asks again.
         catalog.ids.clear()
-        write_spooled(writer, counts, make=MediaItem(layout.media), run=run)
+        vectors.clear()
+        write_spooled(writer, counts, make=MediaItem(layout.media, matrices), run=run)
         profile = _write_users(
             writer, users, user_ids, user_features, options.profile, selected.users
         )
@@ -220,7 +241,11 @@ def prepare(
         schema = Schema(
             num_users=int(selected.users.sum()),
             num_items=int(selected.items.sum()),
-            modalities={name: spec for name, spec in layout.specs.items() if writer.present(name)},
+            modalities={
+                name: dataclasses.replace(spec, max_values=writer.max_values(name))
+                for name, spec in specs.items()
+                if writer.present(name)
+            },
             item_features=item_features.specs,
             user_features=user_features.specs,
             profile=profile,
@@ -248,6 +273,7 @@ def prepare(
                 "items left_out": int((~selected.items).sum()),
                 "users left_out": int((~selected.users).sum()),
                 **known.dropped,
+                **{f"{name} rows of unknown items": number for name, number in unknown.items()},
             },
             skipped_rows=skipped.counts,
         )
@@ -259,7 +285,7 @@ def _write_users(
     ids: Mapping[str, int],
     features: FeatureEncoder,
     column: str | None,
-    stays: np.ndarray,
+    stays: NDArray[np.bool_],
 ) -> bool:
     """Writes the users of the table, then those that only the interactions name.
 

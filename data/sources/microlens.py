@@ -86,12 +86,12 @@ def prepare(
             image=f"{covers.name}/{{item}}.*" if covers else "none",
             audio=f"{sounds.name}/{{item}}.*" if sounds else "none",
             item_features=FeatureColumns(categorical=categorical, separator=""),
-            **options.passed_on(),
+            **options.shared(),
         ),
         out,
         overwrite=overwrite,
         run=run,
-        source={"name": "microlens", "arguments": options.described()},
+        source={"name": "microlens", "arguments": options.describe()},
     )
 
 

@@ -31,7 +31,7 @@ _KNOWN = (
     "ratings.dat and movies.dat (ml-10m), with users.dat (ml-1m)"
 )
 _NO_GENRES = "(no genres listed)"
-# "Shawshank Redemption, The (1994)"; and other names of a movie, in brackets behind it.
+# "Shawshank Redemption, The (1994)"; and other names of a movie, in brackets after it.
 _ARTICLE = re.compile(
     r"(?P<before>(?:^|\()(?:a\.k\.a\. )?)(?P<name>[^()]+), "
     r"(?P<article>The|An?|Le|La|Les|L'|Une?|Der|Die|Das|Eine?|El|Los|Las|Una|Il|Lo|I|Gli|"
@@ -97,12 +97,12 @@ def prepare(
             audio="none",
             item_features=FeatureColumns(categorical=("genres",), numeric=("year",)),
             user_features=FeatureColumns(categorical=of_users, separator=""),
-            **options.passed_on(),
+            **options.shared(),
         ),
         out,
         overwrite=overwrite,
         run=run,
-        source={"name": "movielens", "arguments": options.described()},
+        source={"name": "movielens", "arguments": options.describe()},
     )
 
 

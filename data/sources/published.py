@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ class PublishedOptions:
       sample_rate_hz: sounds are resampled to this.
       max_seconds: longer sounds are cut.
       audio_window: which part of a longer sound stays: "start", "center" or "loudest".
+      vectors: by modality, a file of ready-made vectors; see `data.items.vectors.read_vectors`.
       triples: table of a knowledge graph, with the columns `head`, `relation` and `tail`.
       skip_bad_rows: pass over rows that cannot be used, and count them, instead of raising.
     """
@@ -38,16 +39,17 @@ class PublishedOptions:
     sample_rate_hz: int = 16000
     max_seconds: float = 10.0
     audio_window: str = "loudest"
+    vectors: Mapping[str, str] = field(default_factory=dict)
     triples: str | None = None
     skip_bad_rows: bool = False
 
-    def passed_on(self) -> dict[str, Any]:
+    def shared(self) -> dict[str, Any]:
         """Them alone, as arguments of `MediaFolder`."""
         return {
             item.name: getattr(self, item.name) for item in dataclasses.fields(PublishedOptions)
         }
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """For the manifest: what differs from its default."""
         return settings(self)
 

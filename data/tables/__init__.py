@@ -1,1 +1,1 @@
-"""CSV, TSV, JSON lines and Parquet, row by row, and what is read from their columns."""
+"""Tables (CSV, TSV, JSON lines, Parquet) read row by row, and what their columns hold."""

@@ -32,7 +32,7 @@ class FeatureColumns:
     vocabulary_size: int = 10_000
     oov_buckets: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("vocabulary_size", "oov_buckets"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: wanted 1 or more; got {getattr(self, name)}.")

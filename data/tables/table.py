@@ -8,7 +8,7 @@ import pathlib
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import IO, Any, BinaryIO, NamedTuple, Protocol
 
 from mmrec_tf.errors import ConfigError, DatasetError
 
@@ -100,9 +100,9 @@ class Csv:
         return columns
 
     def rows(self, path: pathlib.Path, columns: list[str]) -> Iterator[Row]:
-        """The rows behind the header."""
+        """The rows after the header."""
         with self._open(path) as file:
-            # Strict, because otherwise a quote left open swallows every row behind it.
+            # Strict, because otherwise a quote left open swallows every row after it.
             reader = csv.reader(file, delimiter=self.delimiter, strict=True)
             if self.names is None:
                 next(reader, None)
@@ -119,9 +119,9 @@ class Csv:
             except csv.Error as error:
                 raise DatasetError(f"{path}: line {line}: wanted a row of CSV; {error}.") from error
 
-    def _open(self, path: pathlib.Path):
+    def _open(self, path: pathlib.Path) -> IO[str]:
         csv.field_size_limit(_LARGEST_CELL)
-        return _open(path, "rt", encoding="utf-8-sig", newline="")
+        return _open_text(path, encoding="utf-8-sig", newline="")
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ class Lines:
                     cells = dict(zip(columns, map(str.strip, values), strict=False))
                     yield Row(cells, len(values), f"{place}{number}")
 
-    def _open(self, path: pathlib.Path):
-        return _open(path, "rt", encoding=self.encoding)
+    def _open(self, path: pathlib.Path) -> IO[str]:
+        return _open_text(path, encoding=self.encoding)
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class JsonLines:
     def columns(self, path: pathlib.Path) -> list[str]:
         """The names given, else those in the first object."""
         if self.names is not None:
-            with _open(path, "rb"):
+            with _open_bytes(path):
                 return list(self.names)
         with contextlib.closing(_lines(path)) as lines:
             for number, line in lines:
@@ -223,7 +223,7 @@ class JsonLines:
                 raise BadRow(f"{name}: wanted text, a number or a list of them; got an object")
             cell = json.dumps(value, ensure_ascii=False)
         else:
-            cell = _text(value, self.joiners.get(name, "|"))
+            cell = text_of(value, self.joiners.get(name, "|"))
         # JSON can write half of a surrogate pair, which no file can hold.
         return cell if cell.isascii() else cell.encode("utf-8", "replace").decode("utf-8")
 
@@ -242,10 +242,10 @@ class Parquet:
         for batch in self._open(path).iter_batches(batch_size=4096):
             for values in batch.to_pylist():
                 number += 1
-                cells = {name: _text(value) for name, value in values.items()}
+                cells = {name: text_of(value) for name, value in values.items()}
                 yield Row(cells, len(cells), f"{path}: row {number}")
 
-    def _open(self, path: pathlib.Path):
+    def _open(self, path: pathlib.Path) -> Any:
         import pyarrow
         import pyarrow.parquet
 
@@ -377,7 +377,7 @@ def complete(row: Row, columns: list[str]) -> None:
         raise BadRow(f"wanted {len(columns)} cells; got {row.num_cells}")
 
 
-def described(tables: Mapping[str, Table | None]) -> dict[str, dict[str, str]]:
+def describe(tables: Mapping[str, Table | None]) -> dict[str, dict[str, str]]:
     """For the manifest: the path and the SHA-256 of each table that was read."""
     from mmrec_tf.records import sha256
 
@@ -385,7 +385,7 @@ def described(tables: Mapping[str, Table | None]) -> dict[str, dict[str, str]]:
     for name, table in tables.items():
         if table is not None:
             found[name] = {"file": table.path.name, "sha256": sha256(table.path)}
-            found |= described(table.beside)
+            found |= describe(table.beside)
     return found
 
 
@@ -403,14 +403,23 @@ def _form(path: pathlib.Path) -> Form:
     return Csv()
 
 
-def _open(path: pathlib.Path, mode: str, **options: Any):
-    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
-    return opener(path, mode, **options)
+def _open_text(path: pathlib.Path, *, encoding: str, newline: str | None = None) -> IO[str]:
+    if _is_gzipped(path):
+        return gzip.open(path, "rt", encoding=encoding, newline=newline)
+    return path.open(encoding=encoding, newline=newline)
+
+
+def _open_bytes(path: pathlib.Path) -> BinaryIO | gzip.GzipFile:
+    return gzip.open(path, "rb") if _is_gzipped(path) else path.open("rb")
+
+
+def _is_gzipped(path: pathlib.Path) -> bool:
+    return path.suffix.lower() == ".gz"
 
 
 def _lines(path: pathlib.Path) -> Generator[tuple[int, bytes], None, None]:
     """Lines that are not blank, with their numbers, as bytes: a bad one must not cost the rest."""
-    with _open(path, "rb") as file:
+    with _open_bytes(path) as file:
         number = 0
         while line := file.readline(_LARGEST_LINE + 1):
             number += 1
@@ -431,7 +440,7 @@ def _holds_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _text(value: Any, joiner: str = "|") -> str:
+def text_of(value: Any, joiner: str = "|") -> str:
     """A value of Parquet or JSON as a CSV would hold it."""
     if value is None:
         return ""
@@ -441,7 +450,7 @@ def _text(value: Any, joiner: str = "|") -> str:
             return ""
         return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, list):
-        return joiner.join(_text(part, joiner) for part in value)
+        return joiner.join(text_of(part, joiner) for part in value)
     if hasattr(value, "isoformat"):
-        return value.isoformat()
+        return str(value.isoformat())
     return str(value).strip()

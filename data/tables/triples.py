@@ -3,9 +3,10 @@
 import argparse
 import array
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.tables.table import BadRow, Skipped, Table, complete
 from mmrec_tf.errors import DatasetError
@@ -61,7 +62,7 @@ def write(
     table: Table | None,
     *,
     items: Mapping[str, int],
-    stays: np.ndarray,
+    stays: NDArray[np.bool_],
     skipped: Skipped,
 ) -> Written:
     """Writes distinct triples to a dataset, less those of items that it leaves out.
@@ -115,8 +116,8 @@ def write(
 
 def _read(
     table: Table, items: Mapping[str, int], skipped: Skipped
-) -> tuple[np.ndarray, dict[str, int], dict[str, int]]:
-    """The rows as <int64>[triple, 3] with entities behind the items; both names by number."""
+) -> tuple[NDArray[Any], dict[str, int], dict[str, int]]:
+    """The rows as <int64>[triple, 3] with entities after the items; and both names by number."""
     entities: dict[str, int] = {}
     relations: dict[str, int] = {}
     # An array rather than a list: a triple is 12 bytes, not 100.

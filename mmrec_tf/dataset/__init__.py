@@ -1,1 +1,1 @@
-"""A dataset directory, opened: users, the catalog, histories, and batches to train on."""
+"""A dataset directory, opened: the catalog, the users, their histories, and batches."""

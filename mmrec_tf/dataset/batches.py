@@ -3,11 +3,12 @@
 import itertools
 import socket
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from mmrec_tf.dataset.histories import Histories, HistoryTable
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.records import Interactions
 
@@ -15,65 +16,8 @@ from mmrec_tf.records import Interactions
 NUM_ORDERS = 8
 TIMEOUT_SECONDS = 5.0
 
-
-class Histories(NamedTuple):
-    """Each user's train items, oldest first, one user after the other.
-
-    Attributes:
-      item: <int32>[pair].
-      offset: <int64>[user + 1]; user u has `item[offset[u]:offset[u + 1]]`.
-      time: <int64>[pair], seconds since 1970 UTC; None where times are unknown.
-    """
-
-    item: np.ndarray
-    offset: np.ndarray
-    time: np.ndarray | None
-
-    def last(self, users: np.ndarray, length: int) -> np.ndarray:
-        """The most recent items of some users.
-
-        Args:
-          users: <int>[n].
-          length: at most so many items each.
-
-        Returns:
-          <int32>[n, length], oldest first, padded with -1 behind.
-        """
-        padded = np.append(self.item, np.int32(-1))
-        return padded[self._last(users, length)].astype(np.int32)
-
-    def gaps(self, users: np.ndarray, length: int) -> np.ndarray:
-        """How long before the newest of the items of `last` each of them lies.
-
-        Args:
-          users: <int>[n].
-          length: at most so many items each.
-
-        Returns:
-          <float32>[n, length], seconds; 0 for the newest, -1 for padding and where times are
-          unknown.
-        """
-        if self.time is None or not length:
-            return np.full([len(users), length], -1, np.float32)
-        row = self._last(users, length)
-        known = row < len(self.item)
-        time = np.append(self.time, np.iinfo(np.int64).min)[row]
-        newest = time.max(axis=1, keepdims=True)
-        return np.where(known, newest - time, -1).astype(np.float32)
-
-    def _last(self, users: np.ndarray, length: int) -> np.ndarray:
-        """Where the items of `last` stand, <int64>[n, length]; behind the end for padding."""
-        start, end = self.offset[users], self.offset[users + 1]
-        start = np.maximum(start, end - length)
-        at = start[:, None] + np.arange(length)
-        return np.where(at < end[:, None], at, len(self.item))
-
-    def pairs(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All train items of some users as (row in `users`, item), each <int>[pair]."""
-        count = self.offset[users + 1] - self.offset[users]
-        row = np.repeat(np.arange(len(users)), count)
-        at = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-        return row, self.item[self.offset[users][row] + at]
+# Columns of a batch by name, as in `Schema.batch_spec`.
+Batch = dict[str, tf.Tensor]
 
 
 def build_batches(
@@ -127,24 +71,26 @@ def build_batches(
     around = _surround(histories, length=length, context=context, among=among, seed=seed)
     dislikes = _dislikes(disliked, length=num_disliked, seed=seed)
 
-    def surround(batch, number):
+    def surround(batch: Batch, number: tf.Tensor) -> Batch:
         made = around(batch, number)
         return made | {"disliked": dislikes(made["user"], number)}
 
-    draw = _balanced(interactions.item, item_balance, seed=seed) if item_balance else None
+    draw = _balanced_draw(interactions.item, item_balance, seed=seed) if item_balance else None
 
-    def finish(batches):
+    def finish(batches: tf.data.Dataset) -> tf.data.Dataset:
         batches = batches.map(surround, num_parallel_calls=tf.data.AUTOTUNE)
         return batches.prefetch(tf.data.AUTOTUNE)
 
     if data_service:
         _reach(data_service)
 
-        def order(epoch):
-            choose = draw or (_permuted(size, seed, epoch) if shuffle else _as_they_are)
+        def order(epoch: int) -> tf.data.Dataset:
+            choose = draw or (_permutation(size, seed, epoch) if shuffle else _in_order)
             # A worker knows the batch's place and nothing of other epochs.
             numbered = tf.data.Dataset.range(steps).map(lambda step: (step, step + (epoch << 32)))
-            return finish(numbered.map(_chosen(columns, choose, batch_size, drop_remainder)))
+            return finish(
+                numbered.map(_gather_examples(columns, choose, batch_size, drop_remainder))
+            )
 
         batches = _distribute([order(n) for n in range(NUM_ORDERS)], data_service)
         # Keras, not knowing when an epoch ends, would take one more step, without a batch.
@@ -154,7 +100,7 @@ def build_batches(
     numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
     if draw is not None:
         numbered = tf.data.Dataset.zip(tf.data.Dataset.range(steps), numbers)
-        batches = numbered.map(_chosen(columns, draw, batch_size, drop_remainder))
+        batches = numbered.map(_gather_examples(columns, draw, batch_size, drop_remainder))
     else:
         place = np.arange(size, dtype=np.int64)
         batches = tf.data.Dataset.from_tensor_slices({**columns, "at": place})
@@ -175,41 +121,24 @@ def _surround(
     histories: Histories, *, length: int, context: str, among: np.ndarray | None, seed: int
 ) -> Callable:
     """The function that gives a batch of columns, with its number, its histories."""
-    items = tf.constant(np.append(histories.item, np.int32(-1)))
-    offset = tf.constant(histories.offset)
-    # What stands for padding is older than anything, so that it is nowhere the newest.
-    oldest = np.iinfo(np.int64).min
-    times = None if histories.time is None else tf.constant(np.append(histories.time, oldest))
+    table = HistoryTable.constant(histories)
     place = _places(among)
 
-    def gaps(row, known):
-        if times is None:
-            return tf.fill(tf.shape(row), -1.0)
-        time = tf.gather(times, row)
-        newest = tf.reduce_max(time, axis=1, keepdims=True)
-        return tf.where(known, tf.cast(newest - time, tf.float32), -1.0)
-
-    def surround(batch, number):
-        start = tf.gather(offset, batch["user"])
-        count = tf.gather(offset, batch["user"] + 1) - start
-        step = tf.range(length, dtype=tf.int64)[None, :]
+    def surround(batch: Batch, number: tf.Tensor) -> Batch:
+        start, end = table.bounds(batch["user"])
         if context == "last":
-            first = tf.maximum(count - length, 0)[:, None]
-            position, known = first + step, first + step < count[:, None]
+            read = table.last(start, end, length)
         elif context == "past":
-            own = (place(batch["at"])[0] - start)[:, None]
-            first = tf.maximum(own - length, 0)
-            position, known = first + step, first + step < own
+            read = table.last(start, place(batch["at"])[0], length)
         else:
             own, itself = place(batch["at"])
-            position, known = _window(count - itself, length, [seed, number])
-            behind = tf.cast(position >= (own - start)[:, None], tf.int64)
-            position += behind * itself[:, None]
-        row = tf.where(known, start[:, None] + position, len(histories.item))
+            position, known = _window(end - start - itself, length, [seed, number])
+            after = tf.cast(position >= (own - start)[:, None], tf.int64)
+            read = table.read(start[:, None] + position + after * itself[:, None], known)
         return {
             "user": batch["user"],
-            "history": tf.ensure_shape(tf.gather(items, row), [None, length]),
-            "gap": tf.ensure_shape(gaps(row, known), [None, length]),
+            "history": tf.ensure_shape(read.item, [None, length]),
+            "gap": tf.ensure_shape(read.gap, [None, length]),
             "item": batch["item"],
             "time": batch["time"],
             "rating": batch["rating"],
@@ -238,21 +167,18 @@ def _dislikes(disliked: Histories | None, *, length: int, seed: int) -> Callable
     """The function from users, with the number of their batch, to items that they dislike."""
     if disliked is None:
         return lambda user, number: tf.zeros_like(user)[:, None][:, :0]
-    items = tf.constant(np.append(disliked.item, np.int32(-1)))
-    offset = tf.constant(disliked.offset)
+    table = HistoryTable.constant(disliked._replace(time=None))
 
-    def dislikes(user, number):
-        start = tf.gather(offset, user)
-        count = tf.gather(offset, user + 1) - start
+    def dislikes(user: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        start, end = table.bounds(user)
         # Seeded apart from histories, whose windows are drawn by the same number.
-        position, known = _window(count, length, [-1 - seed, number])
-        row = tf.where(known, start[:, None] + position, len(disliked.item))
-        return tf.ensure_shape(tf.gather(items, row), [None, length])
+        position, known = _window(end - start, length, [-1 - seed, number])
+        return tf.ensure_shape(table.read(start[:, None] + position, known).item, [None, length])
 
     return dislikes
 
 
-def _window(count, length: int, seed: list):
+def _window(count: tf.Tensor, length: int, seed: list[Any]) -> tuple[tf.Tensor, tf.Tensor]:
     """A window over the items of each user that starts anywhere and wraps around.
 
     So more items than it takes are seen in parts, epoch after epoch.
@@ -264,7 +190,7 @@ def _window(count, length: int, seed: list):
 
     Returns:
       <int64>[batch, length], places of items from 0 to count - 1, and <bool>[batch, length], False
-      behind the last item of those who have fewer.
+      after the last item of those who have fewer.
     """
     many = tf.maximum(count, 1)[:, None]
     first = tf.random.stateless_uniform(tf.shape(many), seed, maxval=2**31 - 1, dtype=tf.int64)
@@ -273,7 +199,7 @@ def _window(count, length: int, seed: list):
     return (first + step) % many, step < count[:, None]
 
 
-def _chosen(
+def _gather_examples(
     columns: Mapping[str, np.ndarray], choose: Callable, batch_size: int, drop_remainder: bool
 ) -> Callable:
     """The function from (place in the epoch, number) of a batch to (its columns, number).
@@ -284,7 +210,7 @@ def _chosen(
     size = len(columns["user"])
     tables = {name: tf.constant(column) for name, column in columns.items()}
 
-    def make(step, number):
+    def make(step: tf.Tensor, number: tf.Tensor) -> tuple[Batch, tf.Tensor]:
         place = tf.range(step * batch_size, tf.minimum((step + 1) * batch_size, size))
         row = tf.ensure_shape(choose(place, number), [batch_size if drop_remainder else None])
         return {n: tf.gather(table, row) for n, table in tables.items()} | {"at": row}, number
@@ -292,14 +218,14 @@ def _chosen(
     return make
 
 
-def _as_they_are(place, number):
+def _in_order(place: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
     return place
 
 
-def _permuted(size: int, seed: int, epoch: int) -> Callable:
+def _permutation(size: int, seed: int, epoch: int) -> Callable:
     """Each example once, in an order that is computed, not kept: any worker can say who is next."""
 
-    def choose(place, number):
+    def choose(place: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         return tf.random.experimental.index_shuffle(
             place, tf.constant([seed, epoch], tf.int64), tf.constant(size - 1, tf.int64)
         )
@@ -307,12 +233,12 @@ def _permuted(size: int, seed: int, epoch: int) -> Callable:
     return choose
 
 
-def _balanced(item: np.ndarray, balance: float, *, seed: int) -> Callable:
+def _balanced_draw(item: np.ndarray, balance: float, *, seed: int) -> Callable:
     """Examples drawn with replacement, with probability proportional to count ** -balance."""
     share = np.bincount(item)[item] ** -balance
     upper = tf.constant(np.cumsum(share / share.sum()))
 
-    def choose(place, number):
+    def choose(place: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         # Seeded the other way around than histories, which are drawn by the same two numbers.
         drawn = tf.random.stateless_uniform(tf.shape(place), [number, seed], dtype=tf.float64)
         row = tf.searchsorted(upper, drawn, side="right", out_type=tf.int64)
@@ -348,7 +274,7 @@ def _distribute(orders: list[tf.data.Dataset], address: str) -> tf.data.Dataset:
     spec = orders[0].element_spec
     turns = itertools.cycle(range(len(orders)))
 
-    def read(_):
+    def read(_: tf.Tensor) -> tf.data.Dataset:
         turn = tf.numpy_function(lambda: np.int64(next(turns)), [], tf.int64)
         # Batches are handed out one at a time to whichever worker is free.
         return service.from_dataset_id(

@@ -1,7 +1,8 @@
 """All items with their content: in memory where it fits, else read from the shards when asked."""
 
+import itertools
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,92 @@ NUM_PARALLEL = 8
 
 
 class Content:
+    """One modality of all items, each with any number of values.
+
+    Args:
+      name: of the modality.
+      spec: the form of its values.
+      present: <bool>[item], which items have it.
+    """
+
+    def __init__(self, name: str, spec: ModalitySpec, *, present: np.ndarray):
+        self.name = name
+        self.spec = spec
+        self.present = present
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    def items(self, wanted: np.ndarray) -> Iterator[tuple[int, Sequence[bytes | np.ndarray]]]:
+        """Items with their values, in the same order each time.
+
+        Args:
+          wanted: <bool>[item], which of those that have the modality.
+        """
+        raise NotImplementedError
+
+    def batches(
+        self, batch_size: int, *, rows: np.ndarray | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Reads the items that have the modality, in the same order each time.
+
+        Args:
+          batch_size: at most so many values at a time, but for what is left of the last item: all
+            values of an item are in one batch.
+          rows: <bool>[item], the items that are asked for; None for all. Shards without any of
+            them are not read.
+
+        Yields:
+          numbers of items <int64>[value], an item with several values as many times in a row; and
+          the values, object[value] of bytes or <float32>[value, dim].
+
+        Raises:
+          DatasetError: naming the shard and the record that cannot be read.
+        """
+        numbers: list[int] = []
+        values: list[bytes | np.ndarray] = []
+        for number, some in self.items(self.present if rows is None else self.present & rows):
+            numbers += [number] * len(some)
+            values += some
+            if len(numbers) >= batch_size:
+                yield np.array(numbers), self._column(values)
+                numbers, values = [], []
+        if numbers:
+            yield np.array(numbers), self._column(values)
+
+    def present_values(self) -> Iterator[bytes | np.ndarray]:
+        """All values of the items that have the modality."""
+        for _, values in self.batches(1024):
+            yield from values
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """The first values of a few items, blank where absent: what a request of one value holds.
+
+        On disk, each item's whole shard is read.
+
+        Args:
+          rows: <int>[n], numbers of items.
+
+        Returns:
+          object[n] of bytes or <float32>[n, dim].
+        """
+        rows = np.asarray(rows, np.int64)
+        found = empty_content(self.spec, len(rows))
+        asked = np.zeros([len(self)], bool)
+        asked[rows] = True
+        for number, values in self.items(self.present & asked):
+            for place in np.flatnonzero(rows == number):
+                found[place] = values[0]
+        return found
+
+    def _column(self, values: Sequence[bytes | np.ndarray]) -> np.ndarray:
+        column = empty_content(self.spec, len(values))
+        for row, value in enumerate(values):
+            column[row] = value
+        return column
+
+
+class ContentOnDisk(Content):
     """One modality of all items, left on disk.
 
     Args:
@@ -33,75 +120,51 @@ class Content:
         present: np.ndarray,
         shard: np.ndarray,
     ):
-        self.name = name
-        self.present = present
+        super().__init__(name, schema.modalities[name], present=present)
         self._directory = directory
         self._schema = schema
         self._shard = shard
 
-    def __len__(self) -> int:
-        return len(self.present)
-
-    def batches(
-        self, batch_size: int, *, rows: np.ndarray | None = None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Reads the items that have the modality, shard after shard, in the same order each time.
-
-        Args:
-          batch_size: at most so many at a time.
-          rows: <bool>[item], the items that are asked for; None for all. Shards without any of
-            them are not read.
-
-        Yields:
-          numbers of items <int64>[batch], and their values as in `Catalog.content`.
-
-        Raises:
-          DatasetError: naming the shard and the record that cannot be read.
-        """
-        wanted = self.present if rows is None else self.present & rows
+    def items(self, wanted: np.ndarray) -> Iterator[tuple[int, Sequence[bytes | np.ndarray]]]:
+        """Reads the shards that hold any of the items, one after the other."""
         shards = np.unique(self._shard[wanted]).tolist()
-        numbers: list[int] = []
-        values: list[bytes | np.ndarray] = []
         for item in records.read_items(self._directory, self._schema, only=shards):
-            if not wanted[item.number]:
-                continue
-            numbers.append(item.number)
-            values.append(_raw(item.content[self.name]))
-            if len(numbers) == batch_size:
-                yield np.array(numbers), self._column(values)
-                numbers, values = [], []
-        if numbers:
-            yield np.array(numbers), self._column(values)
+            if wanted[item.number]:
+                yield item.number, _raw(item.content[self.name])
 
-    def present_values(self) -> Iterator[bytes | np.ndarray]:
-        """The values of the items that have the modality, in the order of the shards."""
-        for _, values in self.batches(1024):
-            yield from values
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """The values of a few items, blank where absent. Reads each item's whole shard.
+class ContentLists(Content):
+    """One modality of all items in memory, of which some have several values.
 
-        Args:
-          rows: <int>[n], numbers of items.
+    Args:
+      name: of the modality.
+      spec: the form of its values.
+      values: object[value] of bytes or <float32>[value, dim], one item after the other.
+      count: <int64>[item], how many values each item has.
+    """
 
-        Returns:
-          [n], as in `Catalog.content`.
-        """
-        rows = np.asarray(rows, np.int64)
-        found = empty_content(self._schema.modalities[self.name], len(rows))
-        asked = np.zeros([len(self)], bool)
-        asked[rows] = True
-        for numbers, values in self.batches(1024, rows=asked):
-            for number, value in zip(numbers, values, strict=True):
-                for place in np.flatnonzero(rows == number):
-                    found[place] = value
-        return found
+    def __init__(self, name: str, spec: ModalitySpec, *, values: np.ndarray, count: np.ndarray):
+        super().__init__(name, spec, present=count > 0)
+        self.values = values
+        self.count = count
+        self._start = np.cumsum(count) - count
 
-    def _column(self, values: list) -> np.ndarray:
-        column = empty_content(self._schema.modalities[self.name], len(values))
-        for row, value in enumerate(values):
-            column[row] = value
-        return column
+    @classmethod
+    def join(
+        cls, name: str, spec: ModalitySpec, lists: Sequence[Sequence[bytes | np.ndarray]]
+    ) -> "ContentLists":
+        """Joins the values of all items, listed by item."""
+        count = np.fromiter(map(len, lists), np.int64, len(lists))
+        values = empty_content(spec, int(count.sum()))
+        for place, value in enumerate(itertools.chain.from_iterable(lists)):
+            values[place] = value
+        return cls(name, spec, values=values, count=count)
+
+    def items(self, wanted: np.ndarray) -> Iterator[tuple[int, Sequence[bytes | np.ndarray]]]:
+        """The items by their numbers."""
+        for number in np.flatnonzero(wanted).tolist():
+            start = self._start[number]
+            yield number, list(self.values[start : start + self.count[number]])
 
 
 class Catalog(NamedTuple):
@@ -110,7 +173,8 @@ class Catalog(NamedTuple):
     Attributes:
       item_id: object[item] of str.
       content: by modality, object[item] of bytes (empty where absent) or <float32>[item, dim]
-        (zeros where absent); `Content` where it does not fit into memory.
+        (zeros where absent); `ContentLists` where items have several values, `ContentOnDisk` where
+        it does not fit into memory.
       present: <bool>[item, modality], columns in the schema's order.
       features: by name, <int32>[item, width] (0: none, 1: out of vocabulary) or <float32>[item, 2]
         (value, 1 where known).
@@ -154,9 +218,14 @@ def read_catalog(
     present = np.zeros([schema.num_items, len(schema.modalities)], bool)
     features = empty_features(schema.item_features, schema.num_items)
     shard = np.zeros([schema.num_items], np.int32)
-    kept: dict[str, np.ndarray] = {}
+    kept: dict[str, Any] = {}
     if in_memory:
-        kept = {n: empty_content(spec, schema.num_items) for n, spec in schema.modalities.items()}
+        kept = {
+            name: empty_content(spec, schema.num_items)
+            if spec.max_values == 1
+            else [()] * schema.num_items
+            for name, spec in schema.modalities.items()
+        }
     # Each item has its place, so they may come in any order.
     for item in records.read_items(
         directory, schema, num_parallel=NUM_PARALLEL, deterministic=False
@@ -168,15 +237,23 @@ def read_catalog(
             if name in item.content:
                 present[item.number, column] = True
                 if in_memory:
-                    kept[name][item.number] = _raw(item.content[name])
-    left = {
-        name: Content(directory, schema, name, present=present[:, column], shard=shard)
-        for column, name in enumerate(schema.modalities)
-    }
+                    values = _raw(item.content[name])
+                    single = schema.modalities[name].max_values == 1
+                    kept[name][item.number] = values[0] if single else values
+    content: dict[str, np.ndarray | Content] = {}
+    for column, (name, spec) in enumerate(schema.modalities.items()):
+        if not in_memory:
+            content[name] = ContentOnDisk(
+                directory, schema, name, present=present[:, column], shard=shard
+            )
+        elif spec.max_values == 1:
+            content[name] = kept[name]
+        else:
+            content[name] = ContentLists.join(name, spec, kept.pop(name))
     count = np.bincount(train_item, minlength=schema.num_items)
     return Catalog(
         item_id=item_id,
-        content=kept if in_memory else left,
+        content=content,
         present=present,
         features=features,
         train_count=count,
@@ -215,7 +292,7 @@ def empty_content(spec: ModalitySpec, rows: int) -> np.ndarray:
 
 
 def empty_features(specs: Mapping[str, FeatureSpec], rows: int) -> dict[str, np.ndarray]:
-    """Side features of which nothing is known, as in `Catalog.features`."""
+    """Side features of unknown values, as in `Catalog.features`."""
     return {
         name: np.zeros([rows, spec.width], np.int32)
         if spec.kind == "categorical"
@@ -242,5 +319,5 @@ def fill_features(
             features[name][row] = (value, 1.0)
 
 
-def _raw(value: str | bytes | np.ndarray) -> bytes | np.ndarray:
-    return value.encode() if isinstance(value, str) else value
+def _raw(values: Iterable[Any]) -> list[bytes | np.ndarray]:
+    return [value.encode() if isinstance(value, str) else value for value in values]

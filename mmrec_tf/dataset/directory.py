@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from mmrec_tf import records
 from mmrec_tf.config import RetrievalConfig, UserConfig
-from mmrec_tf.dataset.batches import Histories, build_batches
+from mmrec_tf.dataset.batches import build_batches
 from mmrec_tf.dataset.catalog import Catalog, empty_features, fill_features, read_catalog
+from mmrec_tf.dataset.histories import Histories
 from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.records import Interactions, Triples
 from mmrec_tf.schema import SPLITS
@@ -128,7 +129,7 @@ class Dataset:
           ConfigError: for `disliked_below` where there are no ratings, or all are lower.
         """
         low = self._rated_low(disliked_below)
-        return self._by_user(_taken(self.interactions("train"), ~low))
+        return self._by_user(_select(self.interactions("train"), ~low))
 
     def batches(
         self,
@@ -166,9 +167,9 @@ class Dataset:
           shuffle: whether the order of examples is random, and another one in each epoch.
           seed: of the order and of the choice of history and of disliked items.
           drop_remainder: whether a last, smaller batch is left out.
-          deterministic: whether the same seed gives the same batches in the same order; so by
-            default, as it costs next to nothing beside a training step. False hands out whichever
-            batch is ready first.
+          deterministic: whether the same seed gives the same batches in the same order; True by
+            default, as it costs next to nothing compared with a training step. False hands out
+            whichever batch is ready first.
           data_service: address of a tf.data service dispatcher that has batches made elsewhere,
             such as "grpc://localhost:5000"; "" makes them in this process. Each example comes once
             an epoch; when a worker fails, and batches with it, the epoch ends in TensorFlow's
@@ -196,11 +197,11 @@ class Dataset:
             raise DatasetError(f"{self.directory}: the {split} split has no interactions.")
         train = self.interactions("train")
         low = self._rated_low(retrieval.disliked_below)
-        liked = _taken(train, ~low)
+        liked = _select(train, ~low)
         disliked, num_disliked = None, 0
         if unclicked_below is not None or retrieval.disliked_below is not None:
             apart = low if unclicked_below is None else self._rated_low(unclicked_below)
-            disliked = self._by_user(_taken(train, apart))
+            disliked = self._by_user(_select(train, apart))
             num_disliked = min(int(np.diff(disliked.offset).max(initial=0)), MOST_DISLIKED)
         batches = build_batches(
             data if split != "train" or keep_disliked else liked,
@@ -264,7 +265,7 @@ class Dataset:
         return Users(user_id, profile, features)
 
 
-def _taken(data: Interactions, where: np.ndarray) -> Interactions:
+def _select(data: Interactions, where: np.ndarray) -> Interactions:
     """The interactions where a mask is True, as they are where that is everywhere."""
     return data if where.all() else Interactions(*(column[where] for column in data))
 

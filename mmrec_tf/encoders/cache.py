@@ -2,7 +2,9 @@
 
 import fcntl
 import hashlib
+import itertools
 import json
+import operator
 import os
 import pathlib
 import sys
@@ -18,6 +20,7 @@ from tqdm import tqdm
 from mmrec_tf.config import Config
 from mmrec_tf.dataset.catalog import Content
 from mmrec_tf.encoders import MODALITIES
+from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import ModalitySpec
 
 # After so many batches, what is done is noted, so that a kill loses no more than these.
@@ -43,6 +46,9 @@ def build_encoders(
 
     Returns:
       dict of `mmrec_tf.encoders.*.Encoder`, built.
+
+    Raises:
+      ConfigError: for one that trains on a modality of which items have several values.
     """
     encoders = {}
     for name, spec in specs.items():
@@ -57,6 +63,13 @@ def build_encoders(
             # Copies of a run may lack the empty folder of an encoder without assets.
             assets=None if assets is None else assets.get(name, {}),
         )
+        if spec.max_values > 1 and not encoder.frozen:
+            raise ConfigError(
+                f"{spec.kind}.trainable_layers: wanted 0, a frozen encoder, as items have up to "
+                f"{spec.max_values} values of {name} (max_values in the schema), whose vectors are "
+                f"averaged before training; got {encoder.trainable_layers}. Freeze it, or prepare "
+                "the dataset with one value an item."
+            )
         shape = encoder.content_spec()
         encoder(tf.zeros([1, *shape.shape[1:]], shape.dtype))
         encoders[name] = encoder
@@ -93,9 +106,16 @@ def forward(encoder) -> Callable:
     return _FORWARD[encoder]
 
 
-def hash_values(values) -> str:
-    """SHA-256 of raw content: bytes with their lengths, or an array's numbers."""
+def hash_values(values: np.ndarray | Content) -> str:
+    """SHA-256 of raw content: bytes with their lengths, or an array's numbers; where items may have
+    several values, the hashes of each item's."""
     digest = hashlib.sha256()
+    if isinstance(values, Content):
+        for number, hashes in _hashes(values):
+            digest.update(
+                b"".join((number.to_bytes(8, "little"), len(hashes).to_bytes(8, "little"), hashes))
+            )
+        return digest.hexdigest()
     if values.dtype == object:
         for value in values:
             digest.update(len(value).to_bytes(8, "little"))
@@ -125,10 +145,11 @@ def encode(
 
     Args:
       encoder: an `Encoder` of `mmrec_tf.encoders`.
-      values: object[n] of bytes, <float32>[n, dim], or content that was left on disk.
+      values: object[n] of bytes, <float32>[n, dim], or content with several values an item, or
+        left on disk. The vectors of an item's values are averaged.
       name: what the progress bar and the cache file are called.
       cache: a folder; None for no cache.
-      sha256: hash of the content; None computes it, for which all content must be in memory.
+      sha256: hash of the content; None computes it.
       mapped: whether the result may stay on disk, to be read where it is asked for. Without a
         cache it is in memory all the same.
 
@@ -205,16 +226,20 @@ def carry_encoded(
 
 
 def _hashes(values: np.ndarray | Content) -> Iterator[tuple[int, bytes]]:
-    """The hash of each item's content, by its number; nothing for one without."""
+    """The hashes of each item's values, by its number; nothing for one without."""
     if isinstance(values, Content):
         batches = values.batches(1024)
     else:
         batches = iter([(np.arange(len(values)), values)])
     for numbers, some in batches:
-        for number, value in zip(numbers, some, strict=True):
-            data = value if isinstance(value, bytes) else np.ascontiguousarray(value).tobytes()
-            if any(data):
-                yield int(number), hashlib.sha256(data).digest()
+        pairs = zip(numbers.tolist(), some, strict=True)
+        for number, group in itertools.groupby(pairs, key=operator.itemgetter(0)):
+            data = [
+                value if isinstance(value, bytes) else np.ascontiguousarray(value).tobytes()
+                for _, value in group
+            ]
+            if any(map(any, data)):
+                yield number, b"".join(hashlib.sha256(value).digest() for value in data)
 
 
 def _cached(cache: str | pathlib.Path, encoder, name: str, sha256: str) -> pathlib.Path:
@@ -311,7 +336,8 @@ def _fill(
             progress.update(len(absent))
         finished: list[np.ndarray] = []
         for rows, raw in _batches(values, left & present, batch_size):
-            result[rows] = step(_tensor(raw)).numpy()
+            rows, vectors = _average(rows, step(_tensor(raw)).numpy())
+            result[rows] = vectors
             finished.append(rows)
             progress.update(len(rows))
             if len(finished) == COMMIT:
@@ -319,6 +345,23 @@ def _fill(
                 finished = []
         if finished:
             yield np.concatenate(finished)
+
+
+def _average(rows: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of the vectors of each item, whose values follow each other.
+
+    Args:
+      rows: <int64>[value], numbers of items.
+      vectors: [value, ...].
+
+    Returns:
+      <int64>[item] and [item, ...]; those given where no item has several values.
+    """
+    start = np.flatnonzero(np.diff(rows, prepend=-1))
+    if len(start) == len(rows):
+        return rows, vectors
+    count = np.diff(start, append=len(rows))
+    return rows[start], np.add.reduceat(vectors, start) / count[:, None].astype(vectors.dtype)
 
 
 def _batches(

@@ -6,7 +6,7 @@ import io
 import math
 import wave
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -263,7 +263,7 @@ def _ffmpeg_frames(data: bytes) -> _Blocks:
                         yield _mono(frame), rate
 
 
-def _mono(frame) -> np.ndarray:
+def _mono(frame: Any) -> np.ndarray:
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T

@@ -5,6 +5,7 @@ import os
 import re
 import struct
 import warnings
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -162,7 +163,7 @@ def _decode(data: bytes, picture: PIL.Image.Image | None, max_side: int) -> np.n
         raise
 
 
-def _opencv():
+def _opencv() -> Any:
     # OpenCV reads both once, when it is loaded.
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")

@@ -360,7 +360,7 @@ class RankingModel(Stage):
         num_items = self.state.index.vectors.shape[0]
         num_random = settings.num_negatives - self._num_found
         batch = tf.shape(item)[0]
-        known = tf.concat([item[:, None], self.state.seen.read(request.user)[0]], axis=1)
+        known = tf.concat([item[:, None], self.state.seen.read(request.user).item], axis=1)
         drawn = [tf.random.uniform([batch, num_random], maxval=num_items, dtype=tf.int32)]
         if self._num_found:
             _, top = self.state.index.search(

@@ -108,9 +108,9 @@ class Retriever(tf.Module):
         _, last = tf.math.top_k(place, k=length)
         last = tf.gather(whole, tf.sort(last, axis=1), batch_dims=1)
         some = tf.reduce_any(given >= 0, axis=1, keepdims=True)
-        stored, gap = self.liked_items.read(user, length=length)
-        read, gap = tf.where(some, last, stored), tf.where(some, -1.0, gap)
-        return read, gap, tf.concat([given, self.seen_items.read(user)[0]], axis=1)
+        stored = self.liked_items.read(user, length=length)
+        read, gap = tf.where(some, last, stored.item), tf.where(some, -1.0, stored.gap)
+        return read, gap, tf.concat([given, self.seen_items.read(user).item], axis=1)
 
     @property
     def reads_profile(self) -> bool:

@@ -98,7 +98,7 @@ def _parse_interactions(
     """
     import tensorflow as tf
 
-    def ragged(dtype):
+    def ragged(dtype: tf.DType) -> tf.io.RaggedFeature:
         return tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
 
     always = ("timestamp", "events") if schema.events else ("timestamp",)

@@ -4,13 +4,14 @@ import array
 import hashlib
 import json
 import pathlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmrec_tf.records.files import write_json
-from mmrec_tf.records.record_proto import item_record
+from mmrec_tf.records.record_proto import Content, Value, item_record, list_values
 from mmrec_tf.records.shards import RecordFile, shard_name
 
 ITEMS_PER_SHARD = 128
@@ -34,31 +35,50 @@ class PreparedItem(NamedTuple):
     Attributes:
       number: 0 to the number of items - 1.
       item_id: unique.
-      content: by modality that the item has: text, bytes of a picture or sound, <float32>[dim].
-      features: as `records.parts.item_record` wants them.
+      content: by modality that the item has: text, bytes of a picture or sound, <float32>[dim]; or
+        a list of such, in order.
+      features: as `records.record_proto.item_record` wants them.
       quarantined: the media that could not be used.
+      beyond: by modality, how many further values were left out, as more than the maximum.
     """
 
     number: int
     item_id: str
-    content: Mapping[str, str | bytes | np.ndarray] = {}
+    content: Mapping[str, Content] = {}
     features: Mapping[str, Sequence[int] | float | None] = {}
     quarantined: Sequence[Quarantined] = ()
+    beyond: Mapping[str, int] = {}
 
 
 class Contents:
-    """What the items written so far hold: a hash of each content, and what could not be used."""
+    """What the items written so far hold: a hash of each content, and what could not be used.
+
+    Attributes:
+      num_items: how many there are.
+      quarantined: media that could not be used, with the numbers of their items.
+      most: by modality, the most values that one item has.
+      several: by modality, how many items have more than one value.
+      beyond: by modality, how many further values were left out.
+    """
 
     def __init__(self) -> None:
         self._numbers: dict[str, array.array[int]] = {}
         self._digests: dict[str, bytearray] = {}
         self.quarantined: list[tuple[int, Quarantined]] = []
         self.num_items = 0
+        self.most: Counter[str] = Counter()
+        self.several: Counter[str] = Counter()
+        self.beyond: Counter[str] = Counter()
 
     def add(self, item: PreparedItem) -> None:
         self.num_items += 1
-        for name, value in item.content.items():
-            self._add(name, item.number, _digest(value))
+        self.beyond.update(item.beyond)
+        for name, content in item.content.items():
+            values = list_values(content)
+            if values:
+                self._add(name, item.number, _digest(values))
+                self.most |= Counter({name: len(values)})
+                self.several[name] += len(values) > 1
         self.quarantined += [
             (item.number, row._replace(reason=" ".join(row.reason.split())))
             for row in item.quarantined
@@ -75,6 +95,7 @@ class Contents:
             "numbers": {name: numbers.tolist() for name, numbers in self._numbers.items()},
             "digests": {name: digests.hex() for name, digests in self._digests.items()},
             "quarantined": [[number, *row] for number, row in self.quarantined],
+            **{name: dict(getattr(self, name)) for name in ("most", "several", "beyond")},
         }
 
     def add_json(self, value: Mapping[str, Any]) -> None:
@@ -85,6 +106,9 @@ class Contents:
             digests = bytes.fromhex(value["digests"][name])
             self._digests.setdefault(name, bytearray()).extend(digests)
         self.quarantined += [(number, Quarantined(*row)) for number, *row in value["quarantined"]]
+        self.most |= Counter(value["most"])
+        self.several.update(value["several"])
+        self.beyond.update(value["beyond"])
 
     def present(self, name: str) -> int:
         """How many items have a modality."""
@@ -161,7 +185,13 @@ def read_report(reports: pathlib.Path, number: int) -> dict[str, Any]:
     return json.loads(report_path(reports, number).read_text(encoding="utf-8"))
 
 
-def _digest(value: str | bytes | np.ndarray) -> bytes:
+def _digest(values: Sequence[Value]) -> bytes:
+    """The hash of one item's values; of several, the hash of their hashes."""
+    digests = list(map(_digest_value, values))
+    return digests[0] if len(digests) == 1 else _digest_value(b"".join(digests))
+
+
+def _digest_value(value: Value) -> bytes:
     if isinstance(value, str):
         value = value.encode("utf-8")
     elif isinstance(value, np.ndarray):

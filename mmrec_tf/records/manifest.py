@@ -9,7 +9,7 @@ from typing import Any
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.schema import Schema
 
-FORMAT = 2
+FORMAT = 3
 AGAIN = 'Write the dataset again with "python -m data.prepare".'
 
 
@@ -25,7 +25,8 @@ def read_manifest(directory: str | pathlib.Path) -> dict[str, Any]:
     if manifest.get("format") != FORMAT:
         raise DatasetError(
             f"{directory}: wanted a dataset of format {FORMAT}; got format "
-            f"{manifest.get('format')!r}. {AGAIN}"
+            f"{manifest.get('format')!r}. Prepare it again from its source with "
+            '"python -m data.prepare".'
         )
     if not isinstance(manifest.get("files"), dict):
         raise DatasetError(f"{directory / 'manifest.json'}: lists no files. {AGAIN}")

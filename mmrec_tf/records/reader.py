@@ -25,8 +25,8 @@ class Item(NamedTuple):
     Attributes:
       number: 0 to the number of items - 1.
       item_id: unique.
-      content: by modality that the item has: str for text, bytes for image and audio,
-        <float32>[dim] for vectors.
+      content: by modality that the item has, its values in order: a list of str for text, of bytes
+        for image and audio, <float32>[value, dim] for vectors.
       features: by name: <int64>[value] for a categorical one (numbered as `FeatureSpec` says;
         empty where missing), a float for a numeric one (left out where missing).
       shard: the number of the shard that it stands in.
@@ -34,7 +34,7 @@ class Item(NamedTuple):
 
     number: int
     item_id: str
-    content: dict[str, str | bytes | np.ndarray]
+    content: dict[str, list[str] | list[bytes] | np.ndarray]
     features: dict[str, np.ndarray | float]
     shard: int
 
@@ -172,7 +172,7 @@ def _side_by_side(
     numbers = np.array(list(files), np.int64)
     paths = tf.constant([str(path) for path, _ in files.values()], tf.string)
 
-    def read(shard, path):
+    def read(shard: tf.Tensor, path: tf.Tensor) -> tf.data.Dataset:
         return tf.data.TFRecordDataset(path).batch(batch).map(lambda records: (shard, records))
 
     chunks = tf.data.Dataset.from_tensor_slices((numbers, paths)).interleave(
@@ -210,27 +210,41 @@ def _required(example: "tf.train.Example", name: str, where: str) -> bytes:
 def _content(example: "tf.train.Example", schema: Schema, where: str) -> dict[str, Any]:
     features = example.features.feature
     return {
-        name: _medium(features[name], spec, f"{where}: {name}")
+        name: _values(features[name], spec, f"{where}: {name}")
         for name, spec in schema.modalities.items()
         if name in features
     }
 
 
-def _medium(feature, spec: ModalitySpec, where: str) -> str | bytes | np.ndarray:
+def _values(
+    feature: "tf.train.Feature", spec: ModalitySpec, where: str
+) -> list[str] | list[bytes] | np.ndarray:
+    data = list(feature.bytes_list.value)
+    count = len(data)
     if spec.kind == "vector":
-        vector = np.asarray(feature.float_list.value, np.float32)
-        if vector.shape != (spec.dim,):
+        numbers = np.asarray(feature.float_list.value, np.float32)
+        count, rest = divmod(len(numbers), spec.dim)
+        if rest or not count:
+            several = " or a multiple of it" * (spec.max_values > 1)
             raise DatasetError(
-                f"{where} wanted {spec.dim} numbers, as in the schema; got {len(vector)}. {AGAIN}"
+                f"{where} wanted {spec.dim} numbers{several}, as in the schema; got "
+                f"{len(numbers)}. {AGAIN}"
             )
-        return vector
-    if len(feature.bytes_list.value) != 1:
+    if not count:
         raise DatasetError(f"{where} holds no content of kind {spec.kind}. {AGAIN}")
-    data = feature.bytes_list.value[0]
-    return data.decode("utf-8") if spec.kind == "text" else data
+    if count > spec.max_values:
+        raise DatasetError(
+            f"{where} wanted at most {spec.max_values} values, as in the schema; got {count}. "
+            f"{AGAIN}"
+        )
+    if spec.kind == "vector":
+        return numbers.reshape(count, spec.dim)
+    return [value.decode("utf-8") for value in data] if spec.kind == "text" else data
 
 
-def _features(example: "tf.train.Example", specs, where: str) -> dict[str, np.ndarray | float]:
+def _features(
+    example: "tf.train.Example", specs: Mapping[str, FeatureSpec], where: str
+) -> dict[str, np.ndarray | float]:
     found: dict[str, np.ndarray | float] = {}
     for name, spec in specs.items():
         feature = example.features.feature[f"feature/{name}"]

@@ -167,7 +167,7 @@ def read_batches(
         raise DatasetError(f"{path}: ends early at record {count + 1} of {records}. {AGAIN}")
     if count > records:
         raise DatasetError(f"{path}: holds more than the manifest's {records} records. {AGAIN}")
-    # Bytes behind the last record too short to be one are not read, so no error shows them.
+    # Bytes after the last record that are too short to be one are not read, so no error shows them.
     if path.stat().st_size != size:
         raise DatasetError(
             f"{path}: holds {path.stat().st_size} bytes; the manifest says {size}. {AGAIN}"

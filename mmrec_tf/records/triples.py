@@ -93,7 +93,7 @@ def read_triples(directory: str | pathlib.Path, schema: Schema) -> Triples:
     }
     parts: list[tuple[np.ndarray, ...]] = [(np.zeros([0], np.int64),) * 3]
     last = -1
-    for where, parsed in _parsed(directory, manifest, "graph/triples", spec):
+    for where, parsed in _parse_folder(directory, manifest, "graph/triples", spec):
         part, last = _checked(parsed, schema, where, last)
         parts.append(part)
     head, relation, tail = map(np.concatenate, zip(*parts, strict=True))
@@ -135,7 +135,7 @@ def _names(
 
     found: list[str] = []
     spec = {feature: tf.io.FixedLenFeature([], tf.string)}
-    for _, parsed in _parsed(directory, manifest, f"graph/{what}", spec):
+    for _, parsed in _parse_folder(directory, manifest, f"graph/{what}", spec):
         found += [name.decode("utf-8") for name in parsed[feature].numpy().tolist()]
     if len(found) != number:
         raise DatasetError(
@@ -145,7 +145,7 @@ def _names(
     return np.array(found, object)
 
 
-def _parsed(
+def _parse_folder(
     directory: pathlib.Path, manifest: Mapping[str, Any], folder: str, spec: Mapping[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """A folder's records, parsed some at a time, each with the words that say where they stand."""

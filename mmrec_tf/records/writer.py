@@ -17,6 +17,7 @@ from mmrec_tf.records.files import write_json
 from mmrec_tf.records.items import Contents, PreparedItem, Quarantined, read_report
 from mmrec_tf.records.manifest import FORMAT, content_sha256, sha256
 from mmrec_tf.records.record_proto import (
+    Content,
     bytes_feature,
     floats_feature,
     integers_feature,
@@ -106,17 +107,21 @@ class DatasetWriter:
         """How many of the items written so far have a modality."""
         return self._contents.present(name)
 
+    def max_values(self, name: str) -> int:
+        """The most values of a modality that one of the items written so far has; at least 1."""
+        return max(1, self._contents.most[name])
+
     def write_item(
         self,
         item_id: str,
         *,
-        content: Mapping[str, str | bytes | np.ndarray] | None = None,
+        content: Mapping[str, Content] | None = None,
         features: Mapping[str, Sequence[int] | float | None] | None = None,
         quarantined: Sequence[Quarantined] = (),
     ) -> None:
         """Adds an item; it is numbered by the order of these calls.
 
-        Arguments are those of `PreparedItem`.
+        Arguments are those of `PreparedItem`. A modality's content is one value, or a list.
         """
         item = PreparedItem(
             self._contents.num_items, item_id, content or {}, features or {}, quarantined
@@ -250,6 +255,12 @@ class DatasetWriter:
                 raise DatasetError(
                     f"{self._shown}: wanted the schema's {number} {name}; {written} were written."
                 )
+        for name, spec in schema.modalities.items():
+            if self.max_values(name) > spec.max_values:
+                raise DatasetError(
+                    f"{self._shown}: wanted the schema's max_values of {name}, {spec.max_values}; "
+                    f"an item with {self.max_values(name)} was written. Set it to that."
+                )
         files = dict(self._files)
         for folder, writer in self._shards.items():
             files |= {f"{folder}/{name}": entry for name, entry in writer.close().items()}
@@ -273,6 +284,10 @@ class DatasetWriter:
                 "interactions": dict(self._interactions),
                 **self._graph,
                 "present": {name: self.present(name) for name in schema.modalities},
+                "several_values": {
+                    name: self._contents.several[name] for name in schema.modalities
+                },
+                "values_left_out": dict(sorted(self._contents.beyond.items())),
                 "repeated_content": {
                     name: self._contents.duplicates(name) for name in schema.modalities
                 },
@@ -280,7 +295,7 @@ class DatasetWriter:
                 "dropped": dict(dropped or {}),
                 "skipped_rows": {name: dict(rows) for name, rows in (skipped_rows or {}).items()},
             },
-            "quarantine": _by_reason(quarantined),
+            "quarantine": _count_reasons(quarantined),
             "content": {name: self._contents.sha256(name) for name in schema.modalities},
             "files": dict(sorted(files.items())),
             "versions": versions(),
@@ -306,7 +321,7 @@ def _write_quarantine(path: pathlib.Path, rows: Iterable[Quarantined]) -> None:
         writer.writerows(rows)
 
 
-def _by_reason(rows: Iterable[Quarantined]) -> dict[str, dict[str, int]]:
+def _count_reasons(rows: Iterable[Quarantined]) -> dict[str, dict[str, int]]:
     counts: dict[str, Counter[str]] = {}
     for row in rows:
         # In parentheses stand the sizes and words of one file, which would make each a reason.

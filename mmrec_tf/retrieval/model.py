@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.config import Config
-from mmrec_tf.dataset.batches import Histories
 from mmrec_tf.dataset.catalog import Content, empty_features
 from mmrec_tf.dataset.directory import Dataset
+from mmrec_tf.dataset.histories import Histories
 from mmrec_tf.encoders.cache import build_encoders
 from mmrec_tf.evaluation.baselines import BLOCK
 from mmrec_tf.evaluation.evaluate import blocks
@@ -607,13 +607,12 @@ class RetrievalModel(Stage):
 
     def _embed_known(self, liked: Histories, embedding: tf.Tensor, users: np.ndarray) -> tf.Tensor:
         """<float32>[n, dim] of users, given their histories and the items' embeddings."""
-        length = self.config.user.history_length
-        history = tf.constant(liked.last(users, length))
+        history, gap, known = map(tf.constant, liked.read(users, self.config.user.history_length))
         return self.embed_users(
             tf.constant(users, tf.int32),
             tf.gather(embedding, tf.maximum(history, 0)),
-            history >= 0,
-            gap=tf.constant(liked.gaps(users, length)),
+            known,
+            gap=gap,
         )
 
     def rank_items(self, dataset: Dataset, users: np.ndarray, *, k: int) -> np.ndarray:

@@ -93,7 +93,7 @@ def test_how_many_work_changes_nothing(tmp_path, number):
     manifests = [write(tmp_path / str(n), number, runner(n)) for n in (0, 1, 2)]
     assert manifests[0] == manifests[1] == manifests[2]
     items = list(records.read_items(tmp_path / "0", records.read_schema(tmp_path / "0")))
-    found = {item.number: (item.item_id, item.content["text"]) for item in items}
+    found = {item.number: (item.item_id, item.content["text"][0]) for item in items}
     assert found == {n: (f"i{n}", f"WREN {n % 7}") for n in range(number)}
     assert manifests[0]["counts"]["repeated_content"] == {"text": max(0, number - 7)}
 

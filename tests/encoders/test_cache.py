@@ -17,9 +17,18 @@ from support import small_world
 
 from mmrec_tf import open_dataset
 from mmrec_tf.encoders import cache as encoding
-from mmrec_tf.encoders.cache import build_encoders, encode, encoded_bytes, encoded_spec, forward
+from mmrec_tf.encoders.cache import (
+    build_encoders,
+    carry_encoded,
+    encode,
+    encoded_bytes,
+    encoded_spec,
+    forward,
+)
 from mmrec_tf.encoders.vector import Encoder
-from mmrec_tf.schema import ModalitySpec
+from mmrec_tf.errors import ConfigError
+from mmrec_tf.records import DatasetWriter
+from mmrec_tf.schema import ModalitySpec, Schema
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -335,3 +344,88 @@ def test_two_processes_do_it_once(tmp_path, calls, capsys):
     assert calls == []
     assert len(list(tmp_path.iterdir())) == 1
     np.testing.assert_array_equal(got, encode(small_encoder(values), values, name="v"))
+
+
+# Several values of an item
+
+
+def gallery(folder, pictures):
+    """Items with these vectors each: a list a item, empty for none."""
+    most = max(map(len, pictures))
+    schema = Schema(
+        num_users=0,
+        num_items=len(pictures),
+        modalities={"vector": ModalitySpec("vector", dim=3, max_values=most)},
+    )
+    with DatasetWriter(folder) as writer:
+        for number, vectors in enumerate(pictures):
+            writer.write_item(f"i{number}", content={"vector": vectors})
+        writer.finish(schema, source={"name": "test"}, split_rule="given")
+    return [open_dataset(folder, content_memory_mb=room).catalog for room in (1024, 0)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_the_vectors_of_an_item_s_values_are_averaged(tmp_path, batch_size):
+    rng = np.random.default_rng(0)
+    pictures = [rng.normal(size=[count, 3]).astype(np.float32) for count in (2, 0, 1, 5, 1)]
+    encoder = Encoder(3)
+    want = [vectors.mean(axis=0) if len(vectors) else np.zeros(3) for vectors in pictures]
+    for catalog in gallery(tmp_path / "d", pictures):
+        content = catalog.content["vector"]
+        assert len(content) == 5 and catalog.present[:, 0].tolist() == [True, False, *[True] * 3]
+        got = encode(encoder, content, name="v", batch_size=batch_size)
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-7)
+        # A single value passes unchanged.
+        np.testing.assert_array_equal(got[[2, 4]], [pictures[2][0], pictures[4][0]])
+        # Of a request, which holds one, the first.
+        np.testing.assert_array_equal(content[[3, 1]], [pictures[3][0], np.zeros(3)])
+        assert len(list(content.present_values())) == 9
+
+
+def test_what_is_cached_depends_on_how_many_values_each_item_has(tmp_path, calls):
+    """The same three vectors, shared out among two items in two ways."""
+    vectors, encoder = table(3), small_encoder(table())
+    ways = ([vectors[:2], vectors[2:]], [vectors[:1], vectors[1:]])
+    results = []
+    for number, way in enumerate(ways):
+        held, disk = gallery(tmp_path / str(number), way)
+        assert held.content_sha256 == disk.content_sha256
+        for catalog in (held, disk):
+            content = catalog.content["vector"]
+            for sha256 in (None, catalog.content_sha256["vector"]):
+                got = encode(encoder, content, name="v", cache=tmp_path / "cache", sha256=sha256)
+                results.append(got)
+    # Twice each: by the manifest's hash and by the content's own.
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == len(calls) == 4
+    assert not np.allclose(results[0], results[-1])
+    for one, other in zip(results[:4], results[4:], strict=True):
+        np.testing.assert_array_equal(one, results[0])
+        np.testing.assert_array_equal(other, results[4])
+
+
+def test_carried_vectors_are_those_of_items_whose_values_are_all_the_same(tmp_path):
+    vectors, encoder = table(5), small_encoder(table())
+    before, _ = gallery(tmp_path / "before", [vectors[:2], vectors[2:4], vectors[4:]])
+    after, disk = gallery(tmp_path / "after", [vectors[2:4], vectors[1::-1], vectors[4:]])
+    sides = (before.content["vector"], after.content["vector"])
+    hashes = (before.content_sha256["vector"], after.content_sha256["vector"])
+    encode(encoder, sides[0], name="v", cache=tmp_path / "a", sha256=hashes[0])
+    same = carry_encoded(
+        encoder,
+        *sides,
+        np.array([1, 0, 2]),
+        name="v",
+        caches=(tmp_path / "a", tmp_path / "b"),
+        sha256=hashes,
+    )
+    assert same.tolist() == [True, False, True]  # The second has its values in another order.
+    got = encode(encoder, disk.content["vector"], name="v", cache=tmp_path / "b", sha256=hashes[1])
+    np.testing.assert_allclose(got, encode(encoder, sides[1], name="v"), rtol=1e-6)
+
+
+def test_an_encoder_that_trains_takes_one_value_an_item(dataset):
+    specs = {"image": ModalitySpec("image", max_values=4)}
+    values = {"image": dataset.catalog.content["image"]}
+    build_encoders(small_world.config(), specs, values)
+    with pytest.raises(ConfigError, match=r"image\.trainable_layers: wanted 0.*max_values.*Freeze"):
+        build_encoders(small_world.config(image__trainable_layers=-1), specs, values)

@@ -89,9 +89,9 @@ def test_what_is_written_is_read(tmp_path):
 
     full, empty = records.read_items(tmp_path / "d", schema)
     assert (full.item_id, empty.item_id) == ("i0", "i1")
-    assert full.content["text"] == "Zaunkönig 鳥"
-    assert full.content["image"] == b"\xff\xd8\x00"
-    np.testing.assert_array_equal(full.content["vector"], VECTOR)
+    assert full.content["text"] == ["Zaunkönig 鳥"]
+    assert full.content["image"] == [b"\xff\xd8\x00"]
+    np.testing.assert_array_equal(full.content["vector"], [VECTOR])
     np.testing.assert_array_equal(full.features["genre"], [2, 3])
     assert full.features["year"] == -0.5
     assert empty.content == {}
@@ -117,6 +117,8 @@ def test_what_is_written_is_read(tmp_path):
         "items": 2,
         "interactions": {"train": 3, "valid": 1, "test": 0},
         "present": {"text": 1, "image": 1, "vector": 1},
+        "several_values": {"text": 0, "image": 0, "vector": 0},
+        "values_left_out": {},
         "repeated_content": {"text": 0, "image": 0, "vector": 0},
         "duplicates": {},
         "dropped": {},
@@ -540,7 +542,7 @@ def test_what_is_no_dataset_is_refused(tmp_path):
     with pytest.raises(mm.DatasetError, match="wanted JSON"):
         records.read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": 1}')
-    with pytest.raises(mm.DatasetError, match="wanted a dataset of format 2; got format 1"):
+    with pytest.raises(mm.DatasetError, match="wanted a dataset of format 3; got format 1"):
         records.read_manifest(tmp_path)
     (tmp_path / "schema.json").write_text('{"num_users": 1}')
     with pytest.raises(mm.DatasetError, match="schema.json: schema: wanted the fields"):
@@ -681,7 +683,8 @@ def test_shards_written_elsewhere_outlive_a_kill(tmp_path):
         item_shards(tmp_path / "d", number=1, texts={0: "wren", 2: "gull"})
         assert finish_shards(writer) == whole
     found = records.read_items(tmp_path / "d", records.read_schema(tmp_path / "d"))
-    assert {item.number: item.content["text"] for item in found} == {0: "wren", 1: "owl", 2: "gull"}
+    texts = {item.number: item.content["text"] for item in found}
+    assert texts == {0: ["wren"], 1: ["owl"], 2: ["gull"]}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "whole"]
     assert not list((tmp_path / "d").rglob(".*"))
 
@@ -724,3 +727,80 @@ def test_writing_needs_no_tensorflow(tmp_path):
         "assert 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "d"], check=True)
+
+
+# Several values of a modality
+
+
+GALLERY = Schema(
+    num_users=0,
+    num_items=3,
+    modalities={
+        "text": ModalitySpec("text", max_values=2),
+        "image": ModalitySpec("image", max_values=3),
+        "vector": ModalitySpec("vector", dim=2, max_values=2),
+    },
+)
+
+
+def write_gallery(directory: pathlib.Path, schema: Schema = GALLERY, **content) -> dict:
+    """Three items: the one with this content, one with one of each, one with nothing."""
+    with records.DatasetWriter(directory) as writer:
+        writer.write_item("i0", content=content)
+        writer.write_item("i1", content={"text": ["owl"], "image": b"4", "vector": VECTOR[:2]})
+        writer.write_item("i2", content={"text": []})
+        return writer.finish(schema, source={"name": "test"}, split_rule="given")
+
+
+def test_several_values_are_read_in_their_order(tmp_path):
+    vectors = [VECTOR[:2], VECTOR[1:]]
+    content = {"text": ["wren", "bird"], "image": [b"3", b"1", b"2"], "vector": vectors}
+    manifest = write_gallery(tmp_path / "d", **content)
+    schema = records.read_schema(tmp_path / "d")
+    assert {name: spec.max_values for name, spec in schema.modalities.items()} == {
+        "text": 2,
+        "image": 3,
+        "vector": 2,
+    }
+    first, second, third = records.read_items(tmp_path / "d", schema)
+    assert first.content["text"] == ["wren", "bird"]
+    assert first.content["image"] == [b"3", b"1", b"2"]
+    np.testing.assert_array_equal(first.content["vector"], [[0.5, -1], [-1, 2]])
+    assert second.content["text"] == ["owl"] and second.content["vector"].shape == (1, 2)
+    assert third.content == {}
+    assert manifest["counts"]["several_values"] == {"text": 1, "image": 1, "vector": 1}
+    assert manifest["counts"]["present"] == {"text": 2, "image": 2, "vector": 2}
+    # The same values in another order, or as one, are another content.
+    one = write_gallery(tmp_path / "e", **content | {"image": [b"1", b"3", b"2"]})
+    other = write_gallery(tmp_path / "f", **content | {"image": [b"312"]})
+    hashes = {m["content"]["image"] for m in (manifest, one, other)}
+    assert len(hashes) == 3 and manifest["content"]["text"] == one["content"]["text"]
+
+
+def test_more_values_than_the_schema_says_are_refused(tmp_path):
+    with pytest.raises(mm.DatasetError, match="max_values of text, 2; an item with 3 was written"):
+        write_gallery(tmp_path / "d", text=["a", "b", "c"])
+    write_gallery(tmp_path / "d", text=["a", "b"], vector=[VECTOR[:2]] * 2)
+    for name, message in (
+        ("text", "item 'i0'|record 1 of 3: text wanted at most 1 values, as in the schema; got 2"),
+        ("vector", "record 1 of 3: vector wanted at most 1 values, as in the schema; got 2"),
+    ):
+        spec = dataclasses.replace(GALLERY.modalities[name], max_values=1)
+        narrow = dataclasses.replace(GALLERY, modalities={name: spec})
+        with pytest.raises(mm.DatasetError, match=message):
+            list(records.read_items(tmp_path / "d", narrow))
+    with pytest.raises(
+        mm.DatasetError, match=r"'i0': vector: wanted vectors of one length; got \[2, 3"
+    ):
+        write_gallery(tmp_path / "e", vector=[VECTOR[:2], VECTOR])
+
+
+def test_a_dataset_of_the_format_before_names_the_upgrade(tmp_path):
+    write(tmp_path / "d")
+    manifest = json.loads((tmp_path / "d" / "manifest.json").read_text())
+    (tmp_path / "d" / "manifest.json").write_text(json.dumps(manifest | {"format": 2}))
+    message = (
+        r'wanted a dataset of format 3; got format 2\. Prepare it again .*"python -m data\.prepare"'
+    )
+    with pytest.raises(mm.DatasetError, match=message):
+        mm.open_dataset(tmp_path / "d")

@@ -19,8 +19,8 @@ from data.sources.media_folder import MediaFolder
 from data.tables.side_features import FeatureColumns
 from mmrec_tf import RetrievalModel, open_dataset, records
 from mmrec_tf.config import RetrievalConfig, UserConfig
-from mmrec_tf.dataset.batches import Histories
 from mmrec_tf.dataset.directory import Dataset
+from mmrec_tf.dataset.histories import Histories
 from mmrec_tf.schema import SPLITS
 
 NUM_USERS, NUM_ITEMS = 24, 30

@@ -138,7 +138,7 @@ def _source(world: World, folder: pathlib.Path, settings: dict[str, Any]) -> dic
     state = folder / "world.json"
     begun = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
     if begun.get("world") == settings and "ceiling" in begun:
-        return begun["ceiling"]
+        return dict(begun["ceiling"])
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not begun:
         raise DatasetError(f"{folder}: wanted a new or empty folder to draw the world in.")

@@ -1,9 +1,10 @@
 """The best that any recommender can reach in a world whose truth is known."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_tf.evaluation.metrics import auc, log_loss
 
@@ -19,9 +20,9 @@ class Block(NamedTuple):
       relevant: <bool>[user, item], the items to be found.
     """
 
-    score: np.ndarray
-    known: np.ndarray
-    relevant: np.ndarray
+    score: NDArray[Any]
+    known: NDArray[Any]
+    relevant: NDArray[Any]
 
 
 class Outcomes(NamedTuple):
@@ -32,8 +33,8 @@ class Outcomes(NamedTuple):
       probability: <float64>[interaction], how probable that was, above 0 and below 1.
     """
 
-    liked: np.ndarray
-    probability: np.ndarray
+    liked: NDArray[Any]
+    probability: NDArray[Any]
 
 
 def measure(blocks: Iterable[Block], ks: Sequence[int] = KS) -> dict[str, float]:

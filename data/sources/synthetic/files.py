@@ -3,9 +3,10 @@
 import csv
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.sources.synthetic import media as synthetic_media
@@ -115,8 +116,8 @@ class _Meeting(NamedTuple):
 
     user: int
     split: str
-    items: np.ndarray
-    seconds: np.ndarray
+    items: NDArray[Any]
+    seconds: NDArray[Any]
 
 
 def _meetings(drawn: Iterable[Met], rng: np.random.Generator) -> Iterator[_Meeting]:

@@ -14,7 +14,7 @@ with the train items masked, is the best that any recommender can do: that is th
 Where there is a context effect, interactions are rated, too: 5 or 1, by the user, the item and the
 hour of the day together. Each user leans to one side, each cluster to one, the day has two halves;
 whether two of the three agree says nothing of the rating as long as the third is not known. So no
-score of a user and an item alone can foretell it, whatever they are made of.
+score of a user and an item alone can predict it, whatever they are made of.
 """
 
 import math
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import NDArray
 
 from data.sources.synthetic import ceiling
 from mmrec_tf.errors import ConfigError
@@ -73,7 +74,7 @@ class World:
     cluster_exponent: float = 0.5
     context_effect: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.num_users < 1:
             raise ConfigError(f"users: wanted at least 1; got {self.num_users}.")
         if self.num_items < 12:
@@ -123,16 +124,19 @@ class Truth(NamedTuple):
       background: the share of interactions that follow no liking.
     """
 
-    cluster: np.ndarray
-    popularity: np.ndarray
-    cold: np.ndarray
-    liking: np.ndarray
+    cluster: NDArray[np.int64]
+    popularity: NDArray[np.float64]
+    cold: NDArray[np.bool_]
+    liking: NDArray[np.float64]
     background: float
 
-    def probability(self, users: slice) -> np.ndarray:
+    def probability(self, users: slice) -> NDArray[np.float64]:
         """<float64>[user, item], how probably one interaction of a user falls on an item."""
         liked = self.liking[users][:, self.cluster] * self.popularity
-        return (1 - self.background) * liked + self.background / len(self.cluster)
+        mixed: NDArray[np.float64] = (1 - self.background) * liked + self.background / len(
+            self.cluster
+        )
+        return mixed
 
 
 def draw_truth(world: World, rng: np.random.Generator) -> Truth:
@@ -162,11 +166,13 @@ class Context(NamedTuple):
       effect: the logarithm of the odds where the three agree, and of those against where not.
     """
 
-    user: np.ndarray
-    item: np.ndarray
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
     effect: float
 
-    def probability(self, user: Any, item: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    def probability(
+        self, user: Any, item: NDArray[np.int64], seconds: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
         """<float64>[interaction], how probably each is liked: sigmoid(effect * user * item * hour).
 
         Args:
@@ -176,7 +182,9 @@ class Context(NamedTuple):
         """
         hour = seconds // 3600 % 24
         half = np.where((hour >= _DAY_HOURS[0]) & (hour < _DAY_HOURS[1]), 1, -1)
-        return 1 / (1 + np.exp(-self.effect * (self.user[user] * self.item[item] * half)))
+        side = self.user[user] * self.item[item] * half
+        probability: NDArray[np.float64] = 1 / (1 + np.exp(-self.effect * side))
+        return probability
 
 
 def draw_context(world: World, truth: Truth, rng: np.random.Generator) -> Context:
@@ -245,19 +253,24 @@ def best(
             yield ceiling.Block(score, met.items["train"].toarray(), met.items[split].toarray())
 
     targets = [split for split in SPLITS if split != "train"]
-    told = {split: ceiling.tell_apart(outcomes[split]) if outcomes else {} for split in targets}
+    told_apart = {
+        split: ceiling.tell_apart(outcomes[split]) if outcomes else {} for split in targets
+    }
     return {
-        **{split: ceiling.measure(blocks(split, True)) | told[split] for split in targets},
+        **{split: ceiling.measure(blocks(split, True)) | told_apart[split] for split in targets},
         "popularity": {split: ceiling.measure(blocks(split, False)) for split in targets},
     }
 
 
-def _zipf(number: int, exponent: float) -> np.ndarray:
+def _zipf(number: int, exponent: float) -> NDArray[np.float64]:
     weight = np.arange(1, number + 1) ** -exponent
-    return weight / weight.sum()
+    share: NDArray[np.float64] = weight / weight.sum()
+    return share
 
 
-def _draw(log_weight: np.ndarray, number: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _draw(
+    log_weight: NDArray[np.float64], number: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.bool_]:
     """Draws items without replacement, in proportion to their weight.
 
     The highest of log weight plus Gumbel noise are such a draw (Yellott 1977; Vieira 2014).
@@ -272,4 +285,5 @@ def _draw(log_weight: np.ndarray, number: np.ndarray, rng: np.random.Generator) 
     """
     key = log_weight + rng.gumbel(size=log_weight.shape)
     rank = np.argsort(np.argsort(-key, axis=1), axis=1)
-    return (rank < number[:, None]) & np.isfinite(log_weight)
+    drawn: NDArray[np.bool_] = (rank < number[:, None]) & np.isfinite(log_weight)
+    return drawn

@@ -135,7 +135,7 @@ def prepare(files: dict[str, str], **options) -> tuple[dict, pathlib.Path]:
 
 def texts(directory: pathlib.Path) -> dict[str, str | None]:
     found = records.read_items(directory, records.read_schema(directory))
-    return {item.item_id: item.content.get("text") for item in found}
+    return {item.item_id: item.content.get("text", [None])[0] for item in found}
 
 
 @pytest.mark.parametrize("release", ["of_2018", "of_2023"])

@@ -45,7 +45,7 @@ def test_matrices_become_a_dataset(tmp_path):
     items = list(records.read_items(tmp_path / "d", schema))
     assert [item.item_id for item in items] == ["0", "1", "2", "3"]
     np.testing.assert_array_equal(
-        [item.content["image"] for item in items], [[1, 2], [3, 4], [5, 6], [7, 8]]
+        [item.content["image"][0] for item in items], [[1, 2], [3, 4], [5, 6], [7, 8]]
     )
     assert items[0].content["image"].dtype == np.float32
     assert [user.user_id for user in records.read_users(tmp_path / "d", schema)] == ["0", "1", "2"]

@@ -119,9 +119,9 @@ def test_tables_and_media_become_a_dataset(root):
     # z is named by an interaction only.
     assert present(directory) == {"a": "text image audio", "b": "text", "c": "image", "z": ""}
     content = items(directory)["a"].content
-    assert content["text"] == "Wren. Small and loud"
-    assert cv2.imdecode(np.frombuffer(content["image"], np.uint8), 1).shape == (12, 16, 3)
-    with wave.open(io.BytesIO(content["audio"])) as file:
+    assert content["text"] == ["Wren. Small and loud"]
+    assert cv2.imdecode(np.frombuffer(content["image"][0], np.uint8), 1).shape == (12, 16, 3)
+    with wave.open(io.BytesIO(content["audio"][0])) as file:
         assert (file.getnchannels(), file.getframerate(), file.getsampwidth()) == (1, 16000, 2)
     assert interactions(directory, "train") == [("u1", "a", 10, 4), ("u2", "b", 10, 1)]
     assert interactions(directory, "valid") == [("u1", "b", 20, 3.5)]
@@ -238,9 +238,9 @@ def test_a_decoder_that_ends_its_process_costs_one_file(tmp_path):
     for n in range(300):
         data = {7: b"bomb", 250: b"bomb", 251: b"greed"}.get(n, b"fine")
         (tmp_path / f"{n}.bin").write_bytes(data)
+    bare = {"text": "", "vectors": {}, "features": {}}
     rows = (
-        ItemRow(n, f"i{n}", {"text": "", "media": {"image": [f"{n}.bin", ""]}, "features": {}})
-        for n in range(300)
+        ItemRow(n, f"i{n}", {**bare, "media": {"image": [[[f"{n}.bin"]], 0]}}) for n in range(300)
     )
     make = MediaItem({"image": Medium("image", tmp_path, fragile, 100)})
     with records.DatasetWriter(tmp_path / "d") as writer:
@@ -293,7 +293,71 @@ def test_a_template_with_an_empty_column_is_no_fault(root):
     assert quarantine(directory) == []
 
 
-@pytest.mark.parametrize("place", ["pictures", "images/*.png", "images/{cover}.png"])
+def shades(item: records.Item) -> list[int]:
+    """How bright each of an item's pictures is."""
+    return [
+        int(cv2.imdecode(np.frombuffer(data, np.uint8), 0).mean()) for data in item.content["image"]
+    ]
+
+
+GALLERY = {"7-a": 20, "7-b": 90, "7-c": 160, "71-a": 230, "8-a": 50, "8-b": None}
+
+
+@pytest.mark.parametrize(
+    ("place", "most", "beyond", "want"),
+    [
+        # By name; 71-a is another item's, and what cannot be read costs only itself.
+        ("images/{movieId}-*.png", 2, 1, {"a": [20, 90], "b": [50]}),
+        ("images/{movieId}-*.png", 9, 0, {"a": [20, 90, 160], "b": [50]}),
+        ("images/{movieId}-*.png", 1, 3, {"a": [20], "b": [50]}),
+        ("images/{movieId}-*.*", 9, 0, {"a": [20, 90, 160], "b": [50]}),
+        # In the order of the cell.
+        ("files", 2, 1, {"a": [160, 20], "b": [50]}),
+    ],
+)
+def test_several_pictures_an_item(root, capsys, place, most, beyond, want):
+    for name, shade in GALLERY.items():
+        data = b"no picture" if shade is None else picture(shade)
+        (root / "images" / f"{name}.png").write_bytes(data)
+    files = "|".join(f"images/7-{letter}.png" for letter in "cab")
+    rewrite(root, "items.csv", "item,movieId,files", f"a,7,{files}", "b,8,images/8-a.png", "c,9,")
+    rewrite(root, "interactions.csv", "user,item,timestamp", "u,a,1", "u,b,2", "u,c,3")
+    arguments = ["media-folder", "--items", str(root / "items.csv"), "--workers", "0"]
+    arguments += ["--interactions", str(root / "interactions.csv"), "--image", place]
+    arguments += ["--max-images", str(most), "--out", str(root.parent / "d")]
+    assert main(arguments) == 0
+    found = items(root.parent / "d")
+    assert {name: shades(item) for name, item in found.items() if item.content} == want
+    schema = records.read_schema(root.parent / "d")
+    assert schema.modalities["image"].max_values == len(want["a"])
+    counts = records.read_manifest(root.parent / "d")["counts"]
+    assert counts["several_values"] == {"image": int(len(want["a"]) > 1)}
+    assert counts["values_left_out"] == ({"image": beyond} if beyond else {})
+    said = capsys.readouterr().out
+    assert ("2 of 3 items (1 have several)" in said) == (len(want["a"]) > 1)
+    assert (f"{beyond} image beyond the maximum" in said) == (beyond > 0)
+
+
+def test_a_star_in_a_cell_means_just_that(root):
+    rewrite(root, "items.csv", "item,title", "*,Any", "c,One")
+    (root / "images" / "c-1.png").write_bytes(picture())
+    _, directory = prepare(root, image="images/{item}-*.png")
+    assert {
+        name: shades(item) for name, item in items(directory).items() if item.content.get("image")
+    } == {"c": [120]}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "pictures",
+        "images/*.png",
+        "images/{cover}.png",
+        "*/{item}.png",
+        "{item}*.png",
+        "*-{item}.png",
+    ],
+)
 def test_a_place_that_is_none_is_refused(root, place):
     with pytest.raises(mm.ConfigError, match="wanted a"):
         prepare(root, image=place)
@@ -310,7 +374,7 @@ def test_a_place_that_is_none_is_refused(root, place):
 def test_text_is_joined_from_columns(root, columns, text):
     rewrite(root, "items.csv", "item,title,plot,tags", "a,Heat,A  plot ,Crime!")
     _, directory = prepare(root, text=columns, image="none", audio="none")
-    assert items(directory)["a"].content == {"text": text}
+    assert items(directory)["a"].content == {"text": [text]}
 
 
 def test_modalities_that_no_item_has_are_left_out(root):
@@ -393,7 +457,7 @@ def test_duplicates_are_dropped_and_counted(root):
         "u,a,40,4,test",
     )
     manifest, directory = prepare(root)
-    assert items(directory)["a"].content["text"] == "Wren"
+    assert items(directory)["a"].content["text"] == ["Wren"]
     assert interactions(directory, "train") == [("u", "a", 10, 2), ("u", "b", 30, 3)]
     assert interactions(directory, "test") == []
     assert manifest["counts"]["duplicates"] == {"items": 1, "users": 0, "interactions": 2}

@@ -60,7 +60,7 @@ def prepare(folder: pathlib.Path, **options) -> tuple[dict, pathlib.Path]:
 
 def texts(directory: pathlib.Path) -> dict[str, str | None]:
     found = records.read_items(directory, records.read_schema(directory))
-    return {item.item_id: item.content.get("text") for item in found}
+    return {item.item_id: item.content.get("text", [None])[0] for item in found}
 
 
 def item_features(directory: pathlib.Path, name: str) -> dict[str, object]:

@@ -254,7 +254,7 @@ def test_the_world_lies_on_disk_as_it_was_drawn(toy):
         for name in ("image", "audio"):
             assert (name in item.content) == bool(row[name])
             if row[name]:  # nothing is lost on the way
-                assert item.content[name] == (toy / "source" / row[name]).read_bytes()
+                assert item.content[name] == [(toy / "source" / row[name]).read_bytes()]
     users = [user.user_id for user in records.read_users(toy / "d", schema)]
     assert users == [f"u{i}" for i in range(30)]
     train = records.read_interactions(toy / "d", schema, "train")
