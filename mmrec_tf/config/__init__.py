@@ -5,6 +5,7 @@ refused with the nearest known one) and saved with every run. `override` is the 
 through which the command line (`--set`) and the tuner change a setting.
 """
 
+from mmrec_tf.config.effects import require_effect
 from mmrec_tf.config.encoders import ADAPTATIONS, POOLINGS, AudioConfig, ImageConfig, TextConfig
 from mmrec_tf.config.experiment import DECAYS, Config, TrainingConfig, load_config
 from mmrec_tf.config.ranking import (
@@ -66,4 +67,5 @@ __all__ = [
     "TrainingConfig",
     "UserConfig",
     "load_config",
+    "require_effect",
 ]

@@ -1,8 +1,6 @@
 """What settings are checked with; each refuses with a message that says what was wanted."""
 
-import json
 from collections.abc import Mapping
-from typing import Any
 
 from mmrec_tf.errors import ConfigError
 
@@ -32,16 +30,3 @@ def list_metric(value: str) -> bool:
     """Whether a value names a metric of ranked lists, such as "ndcg@10"."""
     metric, _, k = value.partition("@")
     return metric in LIST_METRICS and k.isdecimal() and int(k) >= 1
-
-
-def only_trained(part: Any, prefix: str, names: tuple[str, ...]) -> None:
-    """Refuses augmentation of a frozen encoder, which would do nothing."""
-    for name in names:
-        value, off = getattr(part, name), getattr(type(part), name)
-        require(
-            part.trainable_layers != 0 or value == off,
-            f"{prefix}{name}: wanted {json.dumps(off)} while {prefix}trainable_layers is 0, as a "
-            f"frozen encoder's vectors are computed once, from unchanged content; got "
-            f"{json.dumps(value)}. Set {prefix}trainable_layers to -1 (all) or a count, or leave "
-            f"{prefix}{name} out.",
-        )

@@ -1,10 +1,9 @@
 """Settings of the encoders of text, image and audio."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 
-from mmrec_tf.config.checks import at_least, one_of, only_trained, require
+from mmrec_tf.config.checks import at_least, one_of, require
 
 POOLINGS = ("mean", "cls")
 ADAPTATIONS = ("full", "lora", "adapter")
@@ -63,19 +62,12 @@ class TextConfig:
             0 <= self.synonym_share <= 1,
             f"text.synonym_share: wanted 0 to 1; got {self.synonym_share}.",
         )
-        require(
-            self.adaptation == "full" or self.trainable_layers != 0,
-            'text.adaptation: wanted "full" while text.trainable_layers is 0, as nothing trains; '
-            f"got {json.dumps(self.adaptation)}. Set text.trainable_layers to -1 (all blocks) or a "
-            "count, or leave text.adaptation out.",
-        )
-        only_trained(self, "text.", ("word_dropout", "synonyms"))
 
     def frozen(self) -> "TextConfig":
         """The settings of the same encoder when it is not trained, and so not augmented."""
-        return dataclasses.replace(
-            self, trainable_layers=0, adaptation="full", word_dropout=0.0, synonyms=""
-        )
+        training = ("adaptation", "adaptation_rank", "word_dropout", "synonyms", "synonym_share")
+        defaults = {name: getattr(type(self), name) for name in training}
+        return dataclasses.replace(self, trainable_layers=0, **defaults)
 
 
 @dataclass(frozen=True)
@@ -106,7 +98,6 @@ class ImageConfig:
         require(0 < self.crop <= 1, f"image.crop: wanted above 0, up to 1; got {self.crop}.")
         require(0 <= self.color <= 1, f"image.color: wanted 0 to 1; got {self.color}.")
         at_least(self, "image.", {"blur": 0})
-        only_trained(self, "image.", ("flip", "crop", "color", "blur"))
 
 
 @dataclass(frozen=True)
@@ -162,4 +153,3 @@ class AudioConfig:
             f"audio.shift_seconds: wanted 0 (none), or from one hop ({hop_seconds:g}) up to "
             f"audio.clip_seconds ({self.clip_seconds:g}); got {self.shift_seconds}.",
         )
-        only_trained(self, "audio.", ("noise_db", "shift_seconds"))

@@ -114,17 +114,6 @@ class RankingConfig:
                 f"got {len(value)}.",
             )
         require(
-            self.sharing == "shared_bottom" or len(self.tasks) > 1,
-            f'ranking.sharing: wanted "shared_bottom" for a single task; got '
-            f"{json.dumps(self.sharing)}. Name more ranking.tasks, or leave it out.",
-        )
-        require(
-            self.loss == "binary" or (self.positive_weight == 1 and self.focal_gamma == 0),
-            "ranking.positive_weight, ranking.focal_gamma: wanted 1 and 0 with a ranking.loss of "
-            f"order alone; got {self.positive_weight:g} and {self.focal_gamma:g}. Set ranking.loss "
-            "to binary, or leave them out.",
-        )
-        require(
             self.num_negatives > 0
             or (self.click_rating is not None and (self.loss == "binary" or self.num_disliked > 0)),
             "ranking.num_negatives: wanted at least 1, as nothing else is no click; got 0. Draw "

@@ -54,19 +54,6 @@ class AlignmentConfig:
         one_of("alignment.kind", self.kind, ALIGNMENTS)
         at_least(self, "alignment.", {"weight": 0, "hidden": 0, "collaborative": 0})
         at_least(self, "alignment.", {"l2": 0, "margin": 0})
-        fitted = self.kind in ("ridge", "cca", "procrustes")
-        require(
-            self.trainable or fitted,
-            f"alignment.trainable: wanted true with alignment.kind {self.kind!r}, whose "
-            "projections are learned; got false. Set it to true, or choose ridge, cca or "
-            "procrustes.",
-        )
-        if fitted:
-            require(
-                self.hidden == 0,
-                f"alignment.hidden: wanted 0 with alignment.kind {self.kind!r}, whose projections "
-                f"are linear; got {self.hidden}.",
-            )
         require(
             self.temperature > 0, f"alignment.temperature: wanted above 0; got {self.temperature}."
         )
@@ -214,11 +201,6 @@ class RetrievalConfig:
         require(
             0 <= self.label_smoothing < 1,
             f"retrieval.label_smoothing: wanted 0 up to 1 (exclusive); got {self.label_smoothing}.",
-        )
-        require(
-            self.loss == "softmax" or not self.label_smoothing,
-            "retrieval.label_smoothing: wanted 0 with retrieval.loss bpr, which has no target to "
-            f"spread; got {self.label_smoothing}.",
         )
         require(
             self.temperature > 0, f"retrieval.temperature: wanted above 0; got {self.temperature}."

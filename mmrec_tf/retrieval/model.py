@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from mmrec_tf.config import Config
+from mmrec_tf.config import Config, require_effect
 from mmrec_tf.dataset.catalog import Content, empty_features
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders.cache import build_encoders
@@ -47,10 +47,14 @@ class RetrievalModel(tfrs.Model):
     Args:
       config: Config.
       schema: Schema of the dataset.
+
+    Raises:
+      ConfigError: for a modality that the dataset lacks, or a setting that it has no use for.
     """
 
     def __init__(self, config: Config, schema: Schema, **kwargs):
         super().__init__(**kwargs)
+        require_effect(config, schema)
         self.config = config
         self.schema = schema
         self.modalities = schema.select(config.modalities)
