@@ -7,7 +7,7 @@ through which the command line (`--set`) and the tuner change a setting.
 
 from mmrec_tf.config.effects import require_effect
 from mmrec_tf.config.encoders import ADAPTATIONS, POOLINGS, AudioConfig, ImageConfig, TextConfig
-from mmrec_tf.config.experiment import DECAYS, Config, TrainingConfig, load_config
+from mmrec_tf.config.experiment import DECAYS, Config, TrainingConfig, load_config, settled_paths
 from mmrec_tf.config.ranking import (
     ARCHITECTURES,
     CALIBRATIONS,
@@ -68,4 +68,5 @@ __all__ = [
     "UserConfig",
     "load_config",
     "require_effect",
+    "settled_paths",
 ]

@@ -1,10 +1,18 @@
 """What settings are checked with; each refuses with a message that says what was wanted."""
 
 from collections.abc import Mapping
+from dataclasses import field
+from typing import Any
 
 from mmrec_tf.errors import ConfigError
 
 LIST_METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")
+
+
+def shapes_weights(default: Any) -> Any:
+    """The field of a setting that shapes weights, or that is spent when weights are made: who goes
+    on from the weights of a run has to keep it."""
+    return field(default=default, metadata={"shapes_weights": True})
 
 
 def require(condition: bool, message: str) -> None:

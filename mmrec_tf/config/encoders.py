@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from mmrec_tf.config.checks import at_least, one_of, require
+from mmrec_tf.config.checks import at_least, one_of, require, shapes_weights
 
 POOLINGS = ("mean", "cls")
 ADAPTATIONS = ("full", "lora", "adapter")
@@ -24,18 +24,18 @@ class TextConfig:
     its words that are replaced where they occur (0.1 as in Wei and Zou 2019).
     """
 
-    weights: str = ""
+    weights: str = shapes_weights("")
     trainable_layers: int = 0
-    adaptation: str = "full"
-    adaptation_rank: int = 8
+    adaptation: str = shapes_weights("full")
+    adaptation_rank: int = shapes_weights(8)
     pooling: str = "mean"
     max_tokens: int = 64
-    vocabulary_size: int = 4000
-    hidden_size: int = 64
-    num_layers: int = 2
-    num_heads: int = 2
+    vocabulary_size: int = shapes_weights(4000)
+    hidden_size: int = shapes_weights(64)
+    num_layers: int = shapes_weights(2)
+    num_heads: int = shapes_weights(2)
     word_dropout: float = 0.0
-    synonyms: str = ""
+    synonyms: str = shapes_weights("")
     synonym_share: float = 0.1
 
     def __post_init__(self):
@@ -81,8 +81,8 @@ class ImageConfig:
     saturation may depart from 1; `blur` is the largest standard deviation of a Gaussian, in pixels.
     """
 
-    architecture: str = "ResNet50"
-    weights: str = ""
+    architecture: str = shapes_weights("ResNet50")
+    weights: str = shapes_weights("")
     trainable_layers: int = 0
     size: int = 224
     flip: bool = False
@@ -118,13 +118,13 @@ class AudioConfig:
     fft_length: int = 1024
     hop_length: int = 256
     fmax_hz: float = 8000.0
-    filters: tuple[int, ...] = (16, 32, 64)
-    gru_units: int = 0
+    filters: tuple[int, ...] = shapes_weights((16, 32, 64))
+    gru_units: int = shapes_weights(0)
     mask_bins: int = 8
     mask_frames: int = 8
     noise_db: float = -80.0
     shift_seconds: float = 0.0
-    weights: str = ""
+    weights: str = shapes_weights("")
 
     def __post_init__(self):
         sizes = ("sample_rate_hz", "num_mels", "fft_length", "hop_length", "filters")

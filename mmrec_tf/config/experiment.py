@@ -8,11 +8,11 @@ import math
 import pathlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmrec_tf.config.checks import at_least, list_metric, one_of, require
+from mmrec_tf.config.checks import at_least, list_metric, one_of, require, shapes_weights
 from mmrec_tf.config.effects import require_effect, reset_idle
 from mmrec_tf.config.encoders import AudioConfig, ImageConfig, TextConfig
 from mmrec_tf.config.ranking import RankingConfig, RecommenderConfig
@@ -89,7 +89,7 @@ class Config:
     """
 
     modalities: tuple[str, ...] | None = None
-    dim: int = 64
+    dim: int = shapes_weights(64)
     text: TextConfig = field(default_factory=TextConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     audio: AudioConfig = field(default_factory=AudioConfig)
@@ -188,6 +188,20 @@ class Config:
             node[last] = _typed(_field_type(kind, last, path), value, path)
         reset_idle(tree, _parts(tree), keep=keep, schema=schema)
         return Config.from_json(tree)
+
+
+def settled_paths() -> tuple[str, ...]:
+    """The settings that weights depend on, such as "text.hidden_size": see `shapes_weights`."""
+    return tuple(_settled(Config, ""))
+
+
+def _settled(cls, prefix: str) -> Iterator[str]:
+    for part in dataclasses.fields(cls):
+        kind = _hints(cls)[part.name]
+        if dataclasses.is_dataclass(kind):
+            yield from _settled(kind, f"{prefix}{part.name}.")
+        elif part.metadata.get("shapes_weights"):
+            yield prefix + part.name
 
 
 def load_config(path: str | pathlib.Path) -> Config:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from mmrec_tf.config.checks import at_least, list_metric, one_of, require
+from mmrec_tf.config.checks import at_least, list_metric, one_of, require, shapes_weights
 
 ARCHITECTURES = ("dcn", "dlrm", "deepfm", "mlp", "bilinear")
 SHARINGS = ("shared_bottom", "mmoe", "ple")
@@ -47,25 +47,25 @@ class RankingConfig:
     """
 
     epochs: int = 3
-    architecture: str = "dcn"
-    num_cross_layers: int = 2
-    projection_dim: int = 0
-    hidden: tuple[int, ...] = (128, 64)
+    architecture: str = shapes_weights("dcn")
+    num_cross_layers: int = shapes_weights(2)
+    projection_dim: int = shapes_weights(0)
+    hidden: tuple[int, ...] = shapes_weights((128, 64))
     dropout: float = 0.1
-    target_attention: bool = False
-    fine_tune: bool = False
-    content: bool = True
-    features: bool = True
-    context: tuple[str, ...] = ()
-    position_bias: bool = False
-    tasks: tuple[str, ...] = ("click",)
+    target_attention: bool = shapes_weights(False)
+    fine_tune: bool = shapes_weights(False)
+    content: bool = shapes_weights(True)
+    features: bool = shapes_weights(True)
+    context: tuple[str, ...] = shapes_weights(())
+    position_bias: bool = shapes_weights(False)
+    tasks: tuple[str, ...] = shapes_weights(("click",))
     click_rating: float | None = None
     score_weights: tuple[float, ...] = ()
     task_weights: tuple[float, ...] = ()
     uncertainty: bool = False
-    sharing: str = "shared_bottom"
-    num_experts: int = 4
-    loss: str = "listwise"
+    sharing: str = shapes_weights("shared_bottom")
+    num_experts: int = shapes_weights(4)
+    loss: str = shapes_weights("listwise")
     positive_weight: float = 1.0
     focal_gamma: float = 0.0
     num_negatives: int = 8

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mmrec_tf.config.checks import at_least, one_of, require
+from mmrec_tf.config.checks import at_least, one_of, require, shapes_weights
 
 ALIGNMENTS = ("none", "contrastive", "ridge", "cca", "procrustes", "graph")
 FUSIONS = (
@@ -41,13 +41,13 @@ class AlignmentConfig:
     learnable scalar. `hidden` is the width of a hidden layer of each projection, 0 for none.
     """
 
-    kind: str = "contrastive"
+    kind: str = shapes_weights("contrastive")
     weight: float = 0.1
     collaborative: float = 0.0
-    temperature: float = 0.1
-    hidden: int = 0
+    temperature: float = shapes_weights(0.1)
+    hidden: int = shapes_weights(0)
     trainable: bool = True
-    l2: float = 1.0
+    l2: float = shapes_weights(1.0)
     margin: float = 1.0
 
     def __post_init__(self):
@@ -68,13 +68,13 @@ class ItemConfig:
     nothing ("skip"), a learned vector ("token"), the mean of the items that have it ("mean"), or
     the modality of the item that is nearest in the modalities that both have ("nearest")."""
 
-    id_embedding: bool = True
-    id_init: str = "random"
+    id_embedding: bool = shapes_weights(True)
+    id_init: str = shapes_weights("random")
     id_dropout: float = 0.1
     modality_dropout: float = 0.0
-    fusion: str = "gated"
-    missing: str = "skip"
-    features: bool = True
+    fusion: str = shapes_weights("gated")
+    missing: str = shapes_weights("skip")
+    features: bool = shapes_weights(True)
     dropout: float = 0.0
 
     def __post_init__(self):
@@ -118,17 +118,17 @@ class UserConfig:
     training example: those before it ("past"), all others ("others"), or "auto": past where the
     dataset's split follows time, others where it does not."""
 
-    id_embedding: bool = False
+    id_embedding: bool = shapes_weights(False)
     id_dropout: float = 0.1
-    history: str = "mean"
+    history: str = shapes_weights("mean")
     history_length: int = 50
     history_context: str = "auto"
-    num_layers: int = 1
-    num_heads: int = 1
-    time_gaps: bool = False
-    hidden: int = 0
+    num_layers: int = shapes_weights(1)
+    num_heads: int = shapes_weights(1)
+    time_gaps: bool = shapes_weights(False)
+    hidden: int = shapes_weights(0)
     profile: bool = True
-    features: bool = True
+    features: bool = shapes_weights(True)
     dropout: float = 0.0
 
     def __post_init__(self):
@@ -171,7 +171,7 @@ class RetrievalConfig:
 
     loss: str = "softmax"
     softmax: str = "batch"
-    temperature: float = 0.1
+    temperature: float = shapes_weights(0.1)
     learn_temperature: bool = True
     sampling_correction: str = "counts"
     remove_accidental_hits: bool = True

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from mmrec_tf.config import Config, TrainingConfig
+from mmrec_tf.config import Config, TrainingConfig, require_effect
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import DatasetError, RunError
 from mmrec_tf.evaluation.evaluate import evaluate, rank_items
@@ -339,6 +339,7 @@ def train_run(
         check_start(start, config, dataset.schema)
         if twin and start.twin is None:
             raise RunError(f"{start.directory}: has no twin to go on from. Train without the twin.")
+    require_effect(config, dataset.schema)
     run = Run.create(directory, config, dataset, start=start)
     run_twin = None
     if twin:

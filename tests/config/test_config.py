@@ -14,6 +14,7 @@ from mmrec_tf.config import (
     TextConfig,
     load_config,
     require_effect,
+    settled_paths,
 )
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import ModalitySpec, Schema
@@ -219,6 +220,56 @@ def test_what_a_dataset_has_no_use_for_is_refused_there():
     fewer = config.override({}, schema=schema)
     assert fewer == Config().override({"image.size": 64})
     require_effect(fewer, schema)
+
+
+def test_the_settings_that_weights_depend_on():
+    assert set(settled_paths()) == {
+        "dim",
+        "text.weights",
+        "text.adaptation",
+        "text.adaptation_rank",
+        "text.vocabulary_size",
+        "text.hidden_size",
+        "text.num_layers",
+        "text.num_heads",
+        "text.synonyms",
+        "image.architecture",
+        "image.weights",
+        "audio.filters",
+        "audio.gru_units",
+        "audio.weights",
+        "alignment.kind",
+        "alignment.temperature",
+        "alignment.hidden",
+        "alignment.l2",
+        "item.id_embedding",
+        "item.id_init",
+        "item.fusion",
+        "item.missing",
+        "item.features",
+        "user.id_embedding",
+        "user.history",
+        "user.num_layers",
+        "user.num_heads",
+        "user.time_gaps",
+        "user.hidden",
+        "user.features",
+        "retrieval.temperature",
+        "ranking.architecture",
+        "ranking.num_cross_layers",
+        "ranking.projection_dim",
+        "ranking.hidden",
+        "ranking.target_attention",
+        "ranking.fine_tune",
+        "ranking.content",
+        "ranking.features",
+        "ranking.context",
+        "ranking.position_bias",
+        "ranking.tasks",
+        "ranking.sharing",
+        "ranking.num_experts",
+        "ranking.loss",
+    }
 
 
 def test_override_leaves_the_original_alone():
