@@ -29,6 +29,11 @@ def at_least(part: object, prefix: str, bounds: Mapping[str, float]) -> None:
             require(number >= least, f"{prefix}{name}: wanted at least {least:g}; got {number}.")
 
 
+def named(name: str, value: str, wanted: str) -> None:
+    """Refuses an empty name."""
+    require(bool(value), f'{name}: wanted {wanted}; got "".')
+
+
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuses a value that is none of the choices."""
     require(value in choices, f"{name}: wanted one of {', '.join(choices)}; got {value!r}.")

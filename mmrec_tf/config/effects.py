@@ -74,8 +74,8 @@ RULES = (
     Rule(
         _under("text", "vocabulary_size", "hidden_size", "num_layers", "num_heads"),
         "text.weights",
-        '"", for a fresh BERT',
-        lambda c: not c.text.weights,
+        '"random", for a fresh BERT',
+        lambda c: c.text.weights == "random",
     ),
     *(
         Rule(

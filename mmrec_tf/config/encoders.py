@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from mmrec_tf.config.checks import at_least, one_of, require, shapes_weights
+from mmrec_tf.config.checks import at_least, named, one_of, require, shapes_weights
 
 POOLINGS = ("mean", "cls")
 ADAPTATIONS = ("full", "lora", "adapter")
@@ -13,7 +13,7 @@ ADAPTATIONS = ("full", "lora", "adapter")
 class TextConfig:
     """WordPiece tokens into BERT (Devlin et al. 2019).
 
-    `weights` is a hub id or a local folder for `TFBertModel.from_pretrained`; empty for a fresh
+    `weights` is a hub id or a local folder for `TFBertModel.from_pretrained`; "random" for a fresh
     BERT of the sizes below with a vocabulary learned from the catalog.
     `trainable_layers`: 0 keeps the encoder frozen, n trains the last n blocks, -1 trains all.
     `adaptation` says what trains in those blocks: all of their weights ("full"), low-rank updates
@@ -24,7 +24,7 @@ class TextConfig:
     its words that are replaced where they occur (0.1 as in Wei and Zou 2019).
     """
 
-    weights: str = shapes_weights("")
+    weights: str = shapes_weights("google-bert/bert-base-uncased")
     trainable_layers: int = 0
     adaptation: str = shapes_weights("full")
     adaptation_rank: int = shapes_weights(8)
@@ -39,6 +39,7 @@ class TextConfig:
     synonym_share: float = 0.1
 
     def __post_init__(self):
+        named("text.weights", self.weights, 'a hub id, a local folder or "random"')
         one_of("text.pooling", self.pooling, POOLINGS)
         one_of("text.adaptation", self.adaptation, ADAPTATIONS)
         sizes = ("adaptation_rank", "vocabulary_size", "hidden_size", "num_layers", "num_heads")
@@ -74,7 +75,7 @@ class TextConfig:
 class ImageConfig:
     """A network of `tf.keras.applications` without its top, averaged over space.
 
-    `weights`: empty for random ones, "imagenet" (downloads), or the path of a weights file.
+    `weights`: "imagenet" (downloads), the path of a weights file, or "random".
     `trainable_layers`: 0 keeps the encoder frozen, n trains the last n layers, -1 trains all.
     Augmentation, while an encoder trains: `flip` mirrors half of the pictures; `crop` is the least
     share of each side that is kept, 1 keeps all; `color` is how far brightness, contrast and
@@ -82,7 +83,7 @@ class ImageConfig:
     """
 
     architecture: str = shapes_weights("ResNet50")
-    weights: str = shapes_weights("")
+    weights: str = shapes_weights("imagenet")
     trainable_layers: int = 0
     size: int = 224
     flip: bool = False
@@ -91,6 +92,7 @@ class ImageConfig:
     blur: float = 0.0
 
     def __post_init__(self):
+        named("image.weights", self.weights, '"imagenet", a weights file or "random"')
         require(32 <= self.size <= 1024, f"image.size: wanted 32 to 1024; got {self.size}.")
         require(
             self.trainable_layers >= -1, "image.trainable_layers: wanted -1 (all), 0 or a count."
@@ -108,7 +110,8 @@ class AudioConfig:
     `mask_bins` and `mask_frames` are the widest bands that SpecAugment (Park et al. 2019) hides
     while an encoder trains. `noise_db` is the loudest white noise added, relative to a clip's own
     peak; -80, the floor of the spectrogram, adds none. `shift_seconds` is how far a clip may move
-    in either direction.
+    in either direction. `weights` is the path of a weights file, or "random": this network has no
+    public ones, so that by default it trains.
     """
 
     trainable_layers: int = -1
@@ -124,9 +127,10 @@ class AudioConfig:
     mask_frames: int = 8
     noise_db: float = -80.0
     shift_seconds: float = 0.0
-    weights: str = shapes_weights("")
+    weights: str = shapes_weights("random")
 
     def __post_init__(self):
+        named("audio.weights", self.weights, 'a weights file or "random"')
         sizes = ("sample_rate_hz", "num_mels", "fft_length", "hop_length", "filters")
         at_least(self, "audio.", dict.fromkeys(sizes, 1))
         at_least(self, "audio.", dict.fromkeys(("gru_units", "mask_bins", "mask_frames"), 0))

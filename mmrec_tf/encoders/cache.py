@@ -1,6 +1,7 @@
 """The catalog's raw content -> what the item tower reads, with a cache for frozen encoders."""
 
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -57,10 +58,23 @@ def build_encoders(
             # Copies of a run may lack the empty folder of an encoder without assets.
             assets=None if assets is None else assets.get(name, {}),
         )
+        if assets is None and encoder.frozen and getattr(settings, "weights", "") == "random":
+            _warn_of_random(spec.kind)
         shape = encoder.content_spec()
         encoder(tf.zeros([1, *shape.shape[1:]], shape.dtype))
         encoders[name] = encoder
     return encoders
+
+
+@functools.cache
+def _warn_of_random(kind: str) -> None:
+    """Says once for each kind that what is read was learned from nothing."""
+    tqdm.write(
+        f"encoders: {kind} is read by a frozen encoder of random weights, which has learned nothing "
+        f"and will not. Name pretrained ones ({kind}.weights), or train it ({kind}.trainable_layers "
+        "-1; profile texts are always read frozen).",
+        file=sys.stderr,
+    )
 
 
 def encoded_spec(encoder) -> tf.TensorSpec:

@@ -279,8 +279,9 @@ def test_override_leaves_the_original_alone():
 
 
 def test_settings_that_depend_on_each_other_change_together():
-    config = Config().override({"text.hidden_size": 63, "text.num_heads": 3})
-    assert config.text == TextConfig(hidden_size=63, num_heads=3)
+    sizes = {"text.hidden_size": 63, "text.num_heads": 3}
+    config = Config().override({"text.weights": "random", **sizes})
+    assert config.text == TextConfig(weights="random", hidden_size=63, num_heads=3)
 
 
 def test_the_id_only_twin_knows_no_content():

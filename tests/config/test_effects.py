@@ -103,7 +103,7 @@ CHANGED = {
     "text.synonyms": "more.tsv",
     "text.synonym_share": 0.5,
     "image.architecture": "MobileNet",
-    "image.weights": "imagenet",
+    "image.weights": "pictures.h5",
     "image.trainable_layers": 1,
     "image.size": 48,
     "image.flip": True,

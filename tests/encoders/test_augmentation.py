@@ -93,6 +93,7 @@ def test_a_word_in_the_last_column_has_a_synonym_too():
 def build_text(path, **settings):
     """Learns a vocabulary that has the words of the sentence, and no others, as one token."""
     config = TextConfig(
+        weights="random",
         max_tokens=8,
         vocabulary_size=200,
         hidden_size=8,

@@ -18,9 +18,14 @@ from mmrec_tf.schema import MODALITY_KINDS, ModalitySpec
 TEXTS = ["a small gray bird", "Großer Specht; drums on trees!", "the café sparrow sings", ""]
 CONFIGS = {
     "text": TextConfig(
-        max_tokens=12, vocabulary_size=80, hidden_size=16, num_layers=2, num_heads=2
+        weights="random",
+        max_tokens=12,
+        vocabulary_size=80,
+        hidden_size=16,
+        num_layers=2,
+        num_heads=2,
     ),
-    "image": ImageConfig(architecture="MobileNet", size=32),
+    "image": ImageConfig(architecture="MobileNet", weights="random", size=32),
     "audio": AudioConfig(clip_seconds=0.25, num_mels=32, filters=(8, 16), trainable_layers=0),
     "gru": AudioConfig(
         clip_seconds=0.25, num_mels=32, filters=(8, 16), trainable_layers=0, gru_units=6

@@ -27,7 +27,12 @@ def plain():
     """BERT as someone trained it; for reading only."""
     tf.keras.utils.set_random_seed(1)
     config = TextConfig(
-        max_tokens=8, vocabulary_size=60, hidden_size=HIDDEN, num_layers=2, num_heads=2
+        weights="random",
+        max_tokens=8,
+        vocabulary_size=60,
+        hidden_size=HIDDEN,
+        num_layers=2,
+        num_heads=2,
     )
     return text.build_encoder(config, SPEC, values=TEXTS)
 

@@ -197,11 +197,16 @@ def config(*, schema: Schema | None = None, **settings) -> Config:
     small = Config(
         dim=8,
         text=TextConfig(
-            max_tokens=12, vocabulary_size=100, hidden_size=8, num_layers=1, num_heads=2
+            weights="random",
+            max_tokens=12,
+            vocabulary_size=100,
+            hidden_size=8,
+            num_layers=1,
+            num_heads=2,
         ),
         # Of all architectures the one that is made fastest, and a picture's trace survives random
         # weights in it.
-        image=ImageConfig(architecture="VGG16", size=32),
+        image=ImageConfig(architecture="VGG16", weights="random", size=32),
         audio=AudioConfig(
             trainable_layers=0,
             sample_rate_hz=SAMPLE_RATE_HZ,
