@@ -6,7 +6,14 @@ through which the command line (`--set`) and the tuner change a setting.
 """
 
 from mmrec_tf.config.effects import require_effect
-from mmrec_tf.config.encoders import ADAPTATIONS, POOLINGS, AudioConfig, ImageConfig, TextConfig
+from mmrec_tf.config.encoders import (
+    ADAPTATIONS,
+    FAMILIES,
+    POOLINGS,
+    AudioConfig,
+    ImageConfig,
+    TextConfig,
+)
 from mmrec_tf.config.experiment import DECAYS, Config, TrainingConfig, load_config, settled_paths
 from mmrec_tf.config.ranking import (
     ARCHITECTURES,
@@ -43,6 +50,7 @@ __all__ = [
     "CONTEXTS",
     "CORRECTIONS",
     "DECAYS",
+    "FAMILIES",
     "FUSIONS",
     "HISTORIES",
     "HISTORY_CONTEXTS",

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from mmrec_tf.config.encoders import FAMILIES, family_names
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import Schema
 
@@ -69,6 +70,11 @@ TRAINING = {
     "audio": _under("audio", "mask_bins", "mask_frames", "noise_db", "shift_seconds"),
 }
 
+
+def _trains(config, *, kind: str) -> bool:
+    return getattr(config, kind).trainable_layers != 0
+
+
 RULES = (
     # Encoders
     Rule(
@@ -82,7 +88,7 @@ RULES = (
             settings,
             f"{kind}.trainable_layers",
             "-1 (all) or a count, as a frozen encoder sees unchanged content once",
-            lambda c, kind=kind: getattr(c, kind).trainable_layers != 0,
+            functools.partial(_trains, kind=kind),
         )
         for kind, settings in TRAINING.items()
     ),
@@ -359,6 +365,17 @@ def _aligns(config, modalities: tuple[str, ...] | None) -> bool:
     return len(modalities) > 1 or (len(modalities) == 1 and config.alignment.collaborative > 0)
 
 
+def _family_rules(config) -> Iterator[Rule]:
+    """Settings of encoders that only other families read."""
+    for kind, families in FAMILIES.items():
+        part = getattr(config, kind)
+        read = family_names(kind, part.family)
+        for name in vars(part).keys() - read:
+            owners = [other for other in families if name in family_names(kind, other)]
+            path = (f"{kind}.{name}",)
+            yield Rule(path, f"{kind}.family", " or ".join(owners), lambda c: False)
+
+
 def schema_rules(config, schema: Schema) -> Iterator[SchemaRule]:
     """What a dataset has no use for."""
     names = schema.select(config.modalities)
@@ -401,7 +418,7 @@ def idle_settings(config, schema: Schema | None = None) -> dict[str, Rule | Sche
       config: Config, or its parts under the same names.
       schema: of the dataset, where it is known.
     """
-    rules: list[Rule | SchemaRule] = [*RULES]
+    rules: list[Rule | SchemaRule] = [*_family_rules(config), *RULES]
     if schema is not None:
         rules += schema_rules(config, schema)
     found: dict[str, Rule | SchemaRule] = {}

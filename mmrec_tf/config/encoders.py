@@ -1,7 +1,11 @@
-"""Settings of the encoders of text, image and audio."""
+"""Settings of the encoders of text, image and audio.
+
+Each family of encoders has a dataclass of its own. The settings of a kind of content are those of
+all its families and `family`, which chooses one; those that the chosen one lacks are refused.
+"""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from mmrec_tf.config.checks import at_least, named, one_of, require, shapes_weights
 
@@ -10,7 +14,7 @@ ADAPTATIONS = ("full", "lora", "adapter")
 
 
 @dataclass(frozen=True)
-class TextConfig:
+class BertConfig:
     """WordPiece tokens into BERT (Devlin et al. 2019).
 
     `weights` is a hub id or a local folder for `TFBertModel.from_pretrained`; "random" for a fresh
@@ -64,15 +68,9 @@ class TextConfig:
             f"text.synonym_share: wanted 0 to 1; got {self.synonym_share}.",
         )
 
-    def frozen(self) -> "TextConfig":
-        """The settings of the same encoder when it is not trained, and so not augmented."""
-        training = ("adaptation", "adaptation_rank", "word_dropout", "synonyms", "synonym_share")
-        defaults = {name: getattr(type(self), name) for name in training}
-        return dataclasses.replace(self, trainable_layers=0, **defaults)
-
 
 @dataclass(frozen=True)
-class ImageConfig:
+class ApplicationsConfig:
     """A network of `tf.keras.applications` without its top, averaged over space.
 
     `weights`: "imagenet" (downloads), the path of a weights file, or "random".
@@ -103,7 +101,7 @@ class ImageConfig:
 
 
 @dataclass(frozen=True)
-class AudioConfig:
+class MelCnnConfig:
     """A log-mel spectrogram into a small convolutional network, optionally a GRU over time.
 
     `trainable_layers`: 0 keeps the encoder frozen, n trains the last n blocks, -1 trains all.
@@ -157,3 +155,59 @@ class AudioConfig:
             f"audio.shift_seconds: wanted 0 (none), or from one hop ({hop_seconds:g}) up to "
             f"audio.clip_seconds ({self.clip_seconds:g}); got {self.shift_seconds}.",
         )
+
+
+# By kind of content and family. A new family is a dataclass here and a base of its kind's below.
+FAMILIES: dict[str, dict[str, type]] = {
+    "text": {"bert": BertConfig},
+    "image": {"applications": ApplicationsConfig},
+    "audio": {"mel_cnn": MelCnnConfig},
+}
+
+
+def family_names(kind: str, family: str) -> set[str]:
+    """The settings of a kind of content that a family reads."""
+    return {field.name for field in fields(FAMILIES[kind][family])} | {"family"}
+
+
+@dataclass(frozen=True)
+class TextConfig(BertConfig):
+    """How text is read: `family` "bert", and its settings."""
+
+    family: str = shapes_weights("bert")
+
+    def __post_init__(self):
+        _check_families("text", self)
+
+    def frozen(self) -> "TextConfig":
+        """The settings of the same encoder when it is not trained, and so not augmented."""
+        training = ("adaptation", "adaptation_rank", "word_dropout", "synonyms", "synonym_share")
+        defaults = {name: getattr(type(self), name) for name in training}
+        return dataclasses.replace(self, trainable_layers=0, **defaults)
+
+
+@dataclass(frozen=True)
+class ImageConfig(ApplicationsConfig):
+    """How pictures are read: `family` "applications", and its settings."""
+
+    family: str = shapes_weights("applications")
+
+    def __post_init__(self):
+        _check_families("image", self)
+
+
+@dataclass(frozen=True)
+class AudioConfig(MelCnnConfig):
+    """How sounds are read: `family` "mel_cnn", and its settings."""
+
+    family: str = shapes_weights("mel_cnn")
+
+    def __post_init__(self):
+        _check_families("audio", self)
+
+
+def _check_families(kind: str, config) -> None:
+    one_of(f"{kind}.family", config.family, tuple(FAMILIES[kind]))
+    for base in type(config).__mro__[1:]:
+        if check := vars(base).get("__post_init__"):
+            check(config)

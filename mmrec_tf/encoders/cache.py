@@ -19,6 +19,7 @@ from tqdm import tqdm
 from mmrec_tf.config import Config
 from mmrec_tf.dataset.catalog import Content
 from mmrec_tf.encoders import MODALITIES
+from mmrec_tf.encoders.encoder import Face
 from mmrec_tf.schema import ModalitySpec
 
 # After so many batches, what is done is noted, so that a kill loses no more than these.
@@ -34,7 +35,8 @@ def build_encoders(
     *,
     assets: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
-    """One encoder a modality, by the kind that the schema gives it.
+    """One encoder a modality, by the kind that the schema gives it and the family that the config
+    names. Modalities whose family is a `SharedEncoder` get faces of one and the same.
 
     Args:
       config: Config.
@@ -45,19 +47,26 @@ def build_encoders(
     Returns:
       dict of `mmrec_tf.encoders.*.Encoder`, built.
     """
-    encoders = {}
+    encoders, shared = {}, {}
     for name, spec in specs.items():
         settings = getattr(config, spec.kind, None)
         if name == "profile":
             # Profiles are always read frozen: users outnumber items by far.
             settings = config.text.frozen()
-        encoder = MODALITIES[spec.kind].build_encoder(
-            settings,
-            spec,
-            values=values[name],
-            # Copies of a run may lack the empty folder of an encoder without assets.
-            assets=None if assets is None else assets.get(name, {}),
-        )
+        # Copies of a run may lack the empty folder of an encoder without assets.
+        known = None if assets is None else assets.get(name, {})
+        families = getattr(MODALITIES[spec.kind], "FAMILIES", {})
+        family = families.get(getattr(settings, "family", None))
+        make = getattr(family, "build_shared", None)
+        # Profiles are read frozen, whatever becomes of the items' encoder.
+        if make is not None and name != "profile":
+            if family not in shared:
+                shared[family] = make(config, assets=known)
+            encoder = Face(shared[family], spec.kind)
+        else:
+            encoder = MODALITIES[spec.kind].build_encoder(
+                settings, spec, values=values[name], assets=known
+            )
         if assets is None and encoder.frozen and getattr(settings, "weights", "") == "random":
             _warn_of_random(spec.kind)
         shape = encoder.content_spec()
@@ -70,9 +79,9 @@ def build_encoders(
 def _warn_of_random(kind: str) -> None:
     """Says once for each kind that what is read was learned from nothing."""
     tqdm.write(
-        f"encoders: {kind} is read by a frozen encoder of random weights, which has learned nothing "
-        f"and will not. Name pretrained ones ({kind}.weights), or train it ({kind}.trainable_layers "
-        "-1; profile texts are always read frozen).",
+        f"encoders: {kind} is read by a frozen encoder of random weights, which has learned "
+        f"nothing and will not. Name pretrained ones ({kind}.weights), or train it "
+        f"({kind}.trainable_layers -1; profile texts are always read frozen).",
         file=sys.stderr,
     )
 

@@ -11,6 +11,7 @@ from mmrec_tf.config import Config, require_effect
 from mmrec_tf.dataset.catalog import Content, empty_features
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders.cache import build_encoders
+from mmrec_tf.encoders.encoder import count_weights
 from mmrec_tf.errors import RunError
 from mmrec_tf.retrieval.catalog_tables import PROFILE, build_tables
 from mmrec_tf.retrieval.item_graph import spectral_embedding, train_graph
@@ -212,7 +213,8 @@ class RetrievalModel(tfrs.Model):
         return [*self.tables["user_features"].values(), *profile]
 
     def parameter_counts(self) -> dict[str, int]:
-        """How many weights each part has, frozen encoders among them."""
+        """How many weights each part has, frozen encoders among them; what two modalities share
+        counts with the first."""
         tower = self.item_tower
         layers = {
             "alignment": getattr(tower, "alignment", None),
@@ -224,11 +226,7 @@ class RetrievalModel(tfrs.Model):
             "translation": self.translation,
             **{f"{name}_encoder": encoder for name, encoder in self.encoders.items()},
         }
-        return {
-            name: sum(int(np.prod(weight.shape)) for weight in layer.weights)
-            for name, layer in layers.items()
-            if layer is not None
-        }
+        return count_weights({name: layer for name, layer in layers.items() if layer is not None})
 
     def embed_items(self, item, *, training=False, content_only=False) -> TowerOutput:
         """The item tower's output for items of the catalog.

@@ -7,6 +7,7 @@ import pytest
 
 from mmrec_tf.config import (
     ALIGNMENTS,
+    FAMILIES,
     FUSIONS,
     AlignmentConfig,
     Config,
@@ -225,6 +226,9 @@ def test_what_a_dataset_has_no_use_for_is_refused_there():
 def test_the_settings_that_weights_depend_on():
     assert set(settled_paths()) == {
         "dim",
+        "text.family",
+        "image.family",
+        "audio.family",
         "text.weights",
         "text.adaptation",
         "text.adaptation_rank",
@@ -270,6 +274,19 @@ def test_the_settings_that_weights_depend_on():
         "ranking.num_experts",
         "ranking.loss",
     }
+
+
+def test_settings_of_another_family_are_refused(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Words:
+        max_tokens: int = 64
+
+    monkeypatch.setitem(FAMILIES["text"], "words", Words)
+    words = Config().override({"text.family": "words", "text.max_tokens": 9})
+    with pytest.raises(ConfigError, match='text.pooling: .* text.family is "words".*to bert'):
+        words.override({"text.pooling": "cls"})
+    with pytest.raises(ConfigError, match="text.family: wanted one of bert, words; got 'elmo'"):
+        Config().override({"text.family": "elmo"})
 
 
 def test_override_leaves_the_original_alone():

@@ -14,7 +14,7 @@ import tensorflow as tf
 from support import small_world
 
 from mmrec_tf import RankingModel, open_dataset
-from mmrec_tf.config import Config
+from mmrec_tf.config import FAMILIES, Config
 from mmrec_tf.config.effects import value_at
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders.audio import mel_cnn
@@ -199,7 +199,7 @@ CHANGED = {
     "ranking.positive_weight": 3.0,
     "ranking.focal_gamma": 2.0,
     "ranking.num_negatives": 6,
-    "ranking.num_disliked": 1,
+    "ranking.num_disliked": 0,
     "ranking.candidate_share": 0.25,
     "ranking.num_candidates": 5,
     "ranking.learning_rate": 0.1,
@@ -462,7 +462,9 @@ def all_settings(config, path=""):
 
 
 def test_every_setting_is_named_here():
-    assert list(CHANGED) == list(all_settings(Config()))
+    # There is one family of a kind so far.
+    families = {f"{kind}.family" for kind in FAMILIES}
+    assert list(CHANGED) == [path for path in all_settings(Config()) if path not in families]
 
 
 def changed(plain, base, mode, path, value):

@@ -356,8 +356,8 @@ def _pretrained(config: TextConfig, settings: dict[str, Any]) -> Encoder:
         raise ConfigError(
             f"text.weights: could not load {weights!r} ({reason}). The id of a BERT model wants "
             "the Hugging Face hub to be reachable, or the model in its cache. Else there are three "
-            "ways on: a local folder with config.json, vocab.txt and model.safetensors or tf_model.h5; "
-            '"random" for a fresh BERT of the sizes in text.*, which is best trained '
+            "ways on: a local folder with config.json, vocab.txt and model.safetensors or "
+            'tf_model.h5; "random" for a fresh BERT of the sizes in text.*, which is best trained '
             "(text.trainable_layers -1); or another text.family."
         ) from error
     finally:
