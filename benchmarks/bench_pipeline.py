@@ -42,8 +42,14 @@ from mmrec_tf.training.optimizer import build_optimizer
 ROUNDS = 5
 WINDOW_SECONDS = 5.0
 RANDOM = {
-    "text": {"max_tokens": 128, "hidden_size": 384, "num_layers": 6, "num_heads": 12},
-    "image": {"architecture": "ResNet50", "size": 224},
+    "text": {
+        "weights": "random",
+        "max_tokens": 128,
+        "hidden_size": 384,
+        "num_layers": 6,
+        "num_heads": 12,
+    },
+    "image": {"architecture": "ResNet50", "weights": "random"},
     "audio": {"trainable_layers": 0},
 }
 

@@ -5,8 +5,16 @@ refused with the nearest known one) and saved with every run. `override` is the 
 through which the command line (`--set`) and the tuner change a setting.
 """
 
-from mmrec_tf.config.encoders import ADAPTATIONS, POOLINGS, AudioConfig, ImageConfig, TextConfig
-from mmrec_tf.config.experiment import DECAYS, Config, TrainingConfig, load_config
+from mmrec_tf.config.effects import require_effect
+from mmrec_tf.config.encoders import (
+    ADAPTATIONS,
+    FAMILIES,
+    POOLINGS,
+    AudioConfig,
+    ImageConfig,
+    TextConfig,
+)
+from mmrec_tf.config.experiment import DECAYS, Config, TrainingConfig, load_config, settled_paths
 from mmrec_tf.config.ranking import (
     ARCHITECTURES,
     CALIBRATIONS,
@@ -42,6 +50,7 @@ __all__ = [
     "CONTEXTS",
     "CORRECTIONS",
     "DECAYS",
+    "FAMILIES",
     "FUSIONS",
     "HISTORIES",
     "HISTORY_CONTEXTS",
@@ -66,4 +75,6 @@ __all__ = [
     "TrainingConfig",
     "UserConfig",
     "load_config",
+    "require_effect",
+    "settled_paths",
 ]

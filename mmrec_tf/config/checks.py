@@ -1,12 +1,18 @@
 """What settings are checked with; each refuses with a message that says what was wanted."""
 
-import json
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Any
 
 from mmrec_tf.errors import ConfigError
 
 LIST_METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")
+
+
+def shapes_weights(default: Any) -> Any:
+    """The field of a setting that shapes weights, or that is spent when weights are made: who goes
+    on from the weights of a run has to keep it."""
+    return field(default=default, metadata={"shapes_weights": True})
 
 
 def require(condition: bool, message: str) -> None:
@@ -23,6 +29,11 @@ def at_least(part: object, prefix: str, bounds: Mapping[str, float]) -> None:
             require(number >= least, f"{prefix}{name}: wanted at least {least:g}; got {number}.")
 
 
+def named(name: str, value: str, wanted: str) -> None:
+    """Refuses an empty name."""
+    require(bool(value), f'{name}: wanted {wanted}; got "".')
+
+
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuses a value that is none of the choices."""
     require(value in choices, f"{name}: wanted one of {', '.join(choices)}; got {value!r}.")
@@ -32,16 +43,3 @@ def list_metric(value: str) -> bool:
     """Whether a value names a metric of ranked lists, such as "ndcg@10"."""
     metric, _, k = value.partition("@")
     return metric in LIST_METRICS and k.isdecimal() and int(k) >= 1
-
-
-def only_trained(part: Any, prefix: str, names: tuple[str, ...]) -> None:
-    """Refuses augmentation of a frozen encoder, which would do nothing."""
-    for name in names:
-        value, off = getattr(part, name), getattr(type(part), name)
-        require(
-            part.trainable_layers != 0 or value == off,
-            f"{prefix}{name}: wanted {json.dumps(off)} while {prefix}trainable_layers is 0, as a "
-            f"frozen encoder's vectors are computed once, from unchanged content; got "
-            f"{json.dumps(value)}. Set {prefix}trainable_layers to -1 (all) or a count, or leave "
-            f"{prefix}{name} out.",
-        )

@@ -1,20 +1,23 @@
-"""Settings of the encoders of text, image and audio."""
+"""Settings of the encoders of text, image and audio.
+
+Each family of encoders has a dataclass of its own. The settings of a kind of content are those of
+all its families and `family`, which chooses one; those that the chosen one lacks are refused.
+"""
 
 import dataclasses
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from mmrec_tf.config.checks import at_least, one_of, only_trained, require
+from mmrec_tf.config.checks import at_least, named, one_of, require, shapes_weights
 
 POOLINGS = ("mean", "cls")
 ADAPTATIONS = ("full", "lora", "adapter")
 
 
 @dataclass(frozen=True)
-class TextConfig:
+class BertConfig:
     """WordPiece tokens into BERT (Devlin et al. 2019).
 
-    `weights` is a hub id or a local folder for `TFBertModel.from_pretrained`; empty for a fresh
+    `weights` is a hub id or a local folder for `TFBertModel.from_pretrained`; "random" for a fresh
     BERT of the sizes below with a vocabulary learned from the catalog.
     `trainable_layers`: 0 keeps the encoder frozen, n trains the last n blocks, -1 trains all.
     `adaptation` says what trains in those blocks: all of their weights ("full"), low-rank updates
@@ -25,21 +28,22 @@ class TextConfig:
     its words that are replaced where they occur (0.1 as in Wei and Zou 2019).
     """
 
-    weights: str = ""
+    weights: str = shapes_weights("google-bert/bert-base-uncased")
     trainable_layers: int = 0
-    adaptation: str = "full"
-    adaptation_rank: int = 8
+    adaptation: str = shapes_weights("full")
+    adaptation_rank: int = shapes_weights(8)
     pooling: str = "mean"
     max_tokens: int = 64
-    vocabulary_size: int = 4000
-    hidden_size: int = 64
-    num_layers: int = 2
-    num_heads: int = 2
+    vocabulary_size: int = shapes_weights(4000)
+    hidden_size: int = shapes_weights(64)
+    num_layers: int = shapes_weights(2)
+    num_heads: int = shapes_weights(2)
     word_dropout: float = 0.0
-    synonyms: str = ""
+    synonyms: str = shapes_weights("")
     synonym_share: float = 0.1
 
     def __post_init__(self):
+        named("text.weights", self.weights, 'a hub id, a local folder or "random"')
         one_of("text.pooling", self.pooling, POOLINGS)
         one_of("text.adaptation", self.adaptation, ADAPTATIONS)
         sizes = ("adaptation_rank", "vocabulary_size", "hidden_size", "num_layers", "num_heads")
@@ -63,34 +67,21 @@ class TextConfig:
             0 <= self.synonym_share <= 1,
             f"text.synonym_share: wanted 0 to 1; got {self.synonym_share}.",
         )
-        require(
-            self.adaptation == "full" or self.trainable_layers != 0,
-            'text.adaptation: wanted "full" while text.trainable_layers is 0, as nothing trains; '
-            f"got {json.dumps(self.adaptation)}. Set text.trainable_layers to -1 (all blocks) or a "
-            "count, or leave text.adaptation out.",
-        )
-        only_trained(self, "text.", ("word_dropout", "synonyms"))
-
-    def frozen(self) -> "TextConfig":
-        """The settings of the same encoder when it is not trained, and so not augmented."""
-        return dataclasses.replace(
-            self, trainable_layers=0, adaptation="full", word_dropout=0.0, synonyms=""
-        )
 
 
 @dataclass(frozen=True)
-class ImageConfig:
+class ApplicationsConfig:
     """A network of `tf.keras.applications` without its top, averaged over space.
 
-    `weights`: empty for random ones, "imagenet" (downloads), or the path of a weights file.
+    `weights`: "imagenet" (downloads), the path of a weights file, or "random".
     `trainable_layers`: 0 keeps the encoder frozen, n trains the last n layers, -1 trains all.
     Augmentation, while an encoder trains: `flip` mirrors half of the pictures; `crop` is the least
     share of each side that is kept, 1 keeps all; `color` is how far brightness, contrast and
     saturation may depart from 1; `blur` is the largest standard deviation of a Gaussian, in pixels.
     """
 
-    architecture: str = "ResNet50"
-    weights: str = ""
+    architecture: str = shapes_weights("ResNet50")
+    weights: str = shapes_weights("imagenet")
     trainable_layers: int = 0
     size: int = 224
     flip: bool = False
@@ -99,6 +90,7 @@ class ImageConfig:
     blur: float = 0.0
 
     def __post_init__(self):
+        named("image.weights", self.weights, '"imagenet", a weights file or "random"')
         require(32 <= self.size <= 1024, f"image.size: wanted 32 to 1024; got {self.size}.")
         require(
             self.trainable_layers >= -1, "image.trainable_layers: wanted -1 (all), 0 or a count."
@@ -106,18 +98,18 @@ class ImageConfig:
         require(0 < self.crop <= 1, f"image.crop: wanted above 0, up to 1; got {self.crop}.")
         require(0 <= self.color <= 1, f"image.color: wanted 0 to 1; got {self.color}.")
         at_least(self, "image.", {"blur": 0})
-        only_trained(self, "image.", ("flip", "crop", "color", "blur"))
 
 
 @dataclass(frozen=True)
-class AudioConfig:
+class MelCnnConfig:
     """A log-mel spectrogram into a small convolutional network, optionally a GRU over time.
 
     `trainable_layers`: 0 keeps the encoder frozen, n trains the last n blocks, -1 trains all.
     `mask_bins` and `mask_frames` are the widest bands that SpecAugment (Park et al. 2019) hides
     while an encoder trains. `noise_db` is the loudest white noise added, relative to a clip's own
     peak; -80, the floor of the spectrogram, adds none. `shift_seconds` is how far a clip may move
-    in either direction.
+    in either direction. `weights` is the path of a weights file, or "random": this network has no
+    public ones, so that by default it trains.
     """
 
     trainable_layers: int = -1
@@ -127,15 +119,16 @@ class AudioConfig:
     fft_length: int = 1024
     hop_length: int = 256
     fmax_hz: float = 8000.0
-    filters: tuple[int, ...] = (16, 32, 64)
-    gru_units: int = 0
+    filters: tuple[int, ...] = shapes_weights((16, 32, 64))
+    gru_units: int = shapes_weights(0)
     mask_bins: int = 8
     mask_frames: int = 8
     noise_db: float = -80.0
     shift_seconds: float = 0.0
-    weights: str = ""
+    weights: str = shapes_weights("random")
 
     def __post_init__(self):
+        named("audio.weights", self.weights, 'a weights file or "random"')
         sizes = ("sample_rate_hz", "num_mels", "fft_length", "hop_length", "filters")
         at_least(self, "audio.", dict.fromkeys(sizes, 1))
         at_least(self, "audio.", dict.fromkeys(("gru_units", "mask_bins", "mask_frames"), 0))
@@ -162,4 +155,59 @@ class AudioConfig:
             f"audio.shift_seconds: wanted 0 (none), or from one hop ({hop_seconds:g}) up to "
             f"audio.clip_seconds ({self.clip_seconds:g}); got {self.shift_seconds}.",
         )
-        only_trained(self, "audio.", ("noise_db", "shift_seconds"))
+
+
+# By kind of content and family. A new family is a dataclass here and a base of its kind's below.
+FAMILIES: dict[str, dict[str, type]] = {
+    "text": {"bert": BertConfig},
+    "image": {"applications": ApplicationsConfig},
+    "audio": {"mel_cnn": MelCnnConfig},
+}
+
+
+def family_names(kind: str, family: str) -> set[str]:
+    """The settings of a kind of content that a family reads."""
+    return {field.name for field in fields(FAMILIES[kind][family])} | {"family"}
+
+
+@dataclass(frozen=True)
+class TextConfig(BertConfig):
+    """How text is read: `family` "bert", and its settings."""
+
+    family: str = shapes_weights("bert")
+
+    def __post_init__(self):
+        _check_families("text", self)
+
+    def frozen(self) -> "TextConfig":
+        """The settings of the same encoder when it is not trained, and so not augmented."""
+        training = ("adaptation", "adaptation_rank", "word_dropout", "synonyms", "synonym_share")
+        defaults = {name: getattr(type(self), name) for name in training}
+        return dataclasses.replace(self, trainable_layers=0, **defaults)
+
+
+@dataclass(frozen=True)
+class ImageConfig(ApplicationsConfig):
+    """How pictures are read: `family` "applications", and its settings."""
+
+    family: str = shapes_weights("applications")
+
+    def __post_init__(self):
+        _check_families("image", self)
+
+
+@dataclass(frozen=True)
+class AudioConfig(MelCnnConfig):
+    """How sounds are read: `family` "mel_cnn", and its settings."""
+
+    family: str = shapes_weights("mel_cnn")
+
+    def __post_init__(self):
+        _check_families("audio", self)
+
+
+def _check_families(kind: str, config) -> None:
+    one_of(f"{kind}.family", config.family, tuple(FAMILIES[kind]))
+    for base in type(config).__mro__[1:]:
+        if check := vars(base).get("__post_init__"):
+            check(config)

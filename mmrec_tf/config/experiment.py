@@ -1,16 +1,18 @@
 """Settings of training, the whole experiment, and how it is read and changed."""
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmrec_tf.config.checks import at_least, list_metric, one_of, require
+from mmrec_tf.config.checks import at_least, list_metric, one_of, require, shapes_weights
+from mmrec_tf.config.effects import require_effect, reset_idle
 from mmrec_tf.config.encoders import AudioConfig, ImageConfig, TextConfig
 from mmrec_tf.config.ranking import RankingConfig, RecommenderConfig
 from mmrec_tf.config.retrieval import (
@@ -21,6 +23,7 @@ from mmrec_tf.config.retrieval import (
     UserConfig,
 )
 from mmrec_tf.errors import ConfigError, did_you_mean
+from mmrec_tf.schema import Schema
 
 DECAYS = ("none", "linear", "cosine")
 
@@ -85,7 +88,7 @@ class Config:
     """
 
     modalities: tuple[str, ...] | None = None
-    dim: int = 64
+    dim: int = shapes_weights(64)
     text: TextConfig = field(default_factory=TextConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     audio: AudioConfig = field(default_factory=AudioConfig)
@@ -118,6 +121,7 @@ class Config:
                 len(set(self.modalities)) == len(self.modalities),
                 f"modalities: each at most once; got {', '.join(self.modalities)}.",
             )
+        require_effect(self)
 
     def to_json(self) -> dict[str, Any]:
         """The config as plain dictionaries, lists and scalars."""
@@ -132,12 +136,43 @@ class Config:
         """
         return _build(cls, value, "")
 
-    def override(self, settings: Mapping[str, Any]) -> "Config":
+    def override(self, settings: Mapping[str, Any], *, schema: Schema | None = None) -> "Config":
         """A copy with settings changed, such as `{"training.epochs": 5}`.
 
         Values may be strings as typed on a command line: they are read as JSON where the field is
-        not itself a string.
+        not itself a string. Settings of this config that have no effect beside the new ones go back
+        to their defaults; new ones without effect are refused.
+
+        Args:
+          settings: values by path.
+          schema: of the dataset, where what it has no use for is to go back to its default, too.
         """
+        return self._changed(settings, keep=frozenset(settings), schema=schema)
+
+    def id_only(self) -> "Config":
+        """The twin of this experiment that knows ids and nothing else."""
+        return self._changed(
+            {
+                "modalities": (),
+                "alignment.kind": "none",
+                "item.id_embedding": True,
+                "item.id_dropout": 0.0,
+                "item.features": False,
+                "graph.content_layers": 0,
+                "user.profile": False,
+                "user.features": False,
+                "ranking.content": False,
+                "ranking.features": False,
+            }
+        )
+
+    def _changed(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        keep: frozenset[str] = frozenset(),
+        schema: Schema | None = None,
+    ) -> "Config":
         tree = self.to_json()
         for path, value in settings.items():
             node, kind = tree, type(self)
@@ -150,19 +185,22 @@ class Config:
                     )
                 node = node[name]
             node[last] = _typed(_field_type(kind, last, path), value, path)
+        reset_idle(tree, _parts(tree), keep=keep, schema=schema)
         return Config.from_json(tree)
 
-    def id_only(self) -> "Config":
-        """The twin of this experiment that knows ids and nothing else."""
-        return dataclasses.replace(
-            self,
-            modalities=(),
-            alignment=AlignmentConfig(kind="none", weight=0.0),
-            item=dataclasses.replace(self.item, id_embedding=True, id_dropout=0.0, features=False),
-            graph=dataclasses.replace(self.graph, content_layers=0),
-            user=dataclasses.replace(self.user, profile=False, features=False),
-            ranking=dataclasses.replace(self.ranking, content=False, features=False),
-        )
+
+def settled_paths() -> tuple[str, ...]:
+    """The settings that weights depend on, such as "text.hidden_size": see `shapes_weights`."""
+    return tuple(_settled(Config, ""))
+
+
+def _settled(cls, prefix: str) -> Iterator[str]:
+    for part in dataclasses.fields(cls):
+        kind = _hints(cls)[part.name]
+        if dataclasses.is_dataclass(kind):
+            yield from _settled(kind, f"{prefix}{part.name}.")
+        elif part.metadata.get("shapes_weights"):
+            yield prefix + part.name
 
 
 def load_config(path: str | pathlib.Path) -> Config:
@@ -185,14 +223,28 @@ def load_config(path: str | pathlib.Path) -> Config:
         raise ConfigError(f"{path}: {error}") from error
 
 
+_hints = functools.cache(typing.get_type_hints)
+
+
 def _field_type(cls, name: str, path: str):
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     if name not in hints:
         raise ConfigError(f"unknown setting {path}{did_you_mean(name, hints)}")
     return hints[name]
 
 
 def _build(cls, value: Any, path: str):
+    return cls(**_arguments(cls, value, path))
+
+
+def _parts(tree: Mapping[str, Any]) -> types.SimpleNamespace:
+    """The parts of a Config, each checked by itself alone."""
+    defaults = {field.name: field.default_factory for field in dataclasses.fields(Config)}
+    parts = {name: make() for name, make in defaults.items() if make is not dataclasses.MISSING}
+    return types.SimpleNamespace(**parts | _arguments(Config, tree, ""))
+
+
+def _arguments(cls, value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path or 'config'}: wanted a JSON object; got {value!r}.")
     arguments = {}
@@ -203,7 +255,7 @@ def _build(cls, value: Any, path: str):
             arguments[name] = _build(kind, part, at)
         else:
             arguments[name] = _typed(kind, part, at)
-    return cls(**arguments)
+    return arguments
 
 
 def _typed(kind, value: Any, path: str):

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from mmrec_tf.config.checks import at_least, list_metric, one_of, require
+from mmrec_tf.config.checks import at_least, list_metric, one_of, require, shapes_weights
 
 ARCHITECTURES = ("dcn", "dlrm", "deepfm", "mlp", "bilinear")
 SHARINGS = ("shared_bottom", "mmoe", "ple")
@@ -47,25 +47,25 @@ class RankingConfig:
     """
 
     epochs: int = 3
-    architecture: str = "dcn"
-    num_cross_layers: int = 2
-    projection_dim: int = 0
-    hidden: tuple[int, ...] = (128, 64)
+    architecture: str = shapes_weights("dcn")
+    num_cross_layers: int = shapes_weights(2)
+    projection_dim: int = shapes_weights(0)
+    hidden: tuple[int, ...] = shapes_weights((128, 64))
     dropout: float = 0.1
-    target_attention: bool = False
-    fine_tune: bool = False
-    content: bool = True
-    features: bool = True
-    context: tuple[str, ...] = ()
-    position_bias: bool = False
-    tasks: tuple[str, ...] = ("click",)
+    target_attention: bool = shapes_weights(False)
+    fine_tune: bool = shapes_weights(False)
+    content: bool = shapes_weights(True)
+    features: bool = shapes_weights(True)
+    context: tuple[str, ...] = shapes_weights(())
+    position_bias: bool = shapes_weights(False)
+    tasks: tuple[str, ...] = shapes_weights(("click",))
     click_rating: float | None = None
     score_weights: tuple[float, ...] = ()
     task_weights: tuple[float, ...] = ()
     uncertainty: bool = False
-    sharing: str = "shared_bottom"
-    num_experts: int = 4
-    loss: str = "listwise"
+    sharing: str = shapes_weights("shared_bottom")
+    num_experts: int = shapes_weights(4)
+    loss: str = shapes_weights("listwise")
     positive_weight: float = 1.0
     focal_gamma: float = 0.0
     num_negatives: int = 8
@@ -113,17 +113,6 @@ class RankingConfig:
                 f"ranking.{name}: wanted one number for each of {len(self.tasks)} tasks, or none; "
                 f"got {len(value)}.",
             )
-        require(
-            self.sharing == "shared_bottom" or len(self.tasks) > 1,
-            f'ranking.sharing: wanted "shared_bottom" for a single task; got '
-            f"{json.dumps(self.sharing)}. Name more ranking.tasks, or leave it out.",
-        )
-        require(
-            self.loss == "binary" or (self.positive_weight == 1 and self.focal_gamma == 0),
-            "ranking.positive_weight, ranking.focal_gamma: wanted 1 and 0 with a ranking.loss of "
-            f"order alone; got {self.positive_weight:g} and {self.focal_gamma:g}. Set ranking.loss "
-            "to binary, or leave them out.",
-        )
         require(
             self.num_negatives > 0
             or (self.click_rating is not None and (self.loss == "binary" or self.num_disliked > 0)),

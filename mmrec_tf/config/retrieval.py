@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mmrec_tf.config.checks import at_least, one_of, require
+from mmrec_tf.config.checks import at_least, one_of, require, shapes_weights
 
 ALIGNMENTS = ("none", "contrastive", "ridge", "cca", "procrustes", "graph")
 FUSIONS = (
@@ -41,32 +41,19 @@ class AlignmentConfig:
     learnable scalar. `hidden` is the width of a hidden layer of each projection, 0 for none.
     """
 
-    kind: str = "contrastive"
+    kind: str = shapes_weights("contrastive")
     weight: float = 0.1
     collaborative: float = 0.0
-    temperature: float = 0.1
-    hidden: int = 0
+    temperature: float = shapes_weights(0.1)
+    hidden: int = shapes_weights(0)
     trainable: bool = True
-    l2: float = 1.0
+    l2: float = shapes_weights(1.0)
     margin: float = 1.0
 
     def __post_init__(self):
         one_of("alignment.kind", self.kind, ALIGNMENTS)
         at_least(self, "alignment.", {"weight": 0, "hidden": 0, "collaborative": 0})
         at_least(self, "alignment.", {"l2": 0, "margin": 0})
-        fitted = self.kind in ("ridge", "cca", "procrustes")
-        require(
-            self.trainable or fitted,
-            f"alignment.trainable: wanted true with alignment.kind {self.kind!r}, whose "
-            "projections are learned; got false. Set it to true, or choose ridge, cca or "
-            "procrustes.",
-        )
-        if fitted:
-            require(
-                self.hidden == 0,
-                f"alignment.hidden: wanted 0 with alignment.kind {self.kind!r}, whose projections "
-                f"are linear; got {self.hidden}.",
-            )
         require(
             self.temperature > 0, f"alignment.temperature: wanted above 0; got {self.temperature}."
         )
@@ -81,13 +68,13 @@ class ItemConfig:
     nothing ("skip"), a learned vector ("token"), the mean of the items that have it ("mean"), or
     the modality of the item that is nearest in the modalities that both have ("nearest")."""
 
-    id_embedding: bool = True
-    id_init: str = "random"
+    id_embedding: bool = shapes_weights(True)
+    id_init: str = shapes_weights("random")
     id_dropout: float = 0.1
     modality_dropout: float = 0.0
-    fusion: str = "gated"
-    missing: str = "skip"
-    features: bool = True
+    fusion: str = shapes_weights("gated")
+    missing: str = shapes_weights("skip")
+    features: bool = shapes_weights(True)
     dropout: float = 0.0
 
     def __post_init__(self):
@@ -131,17 +118,17 @@ class UserConfig:
     training example: those before it ("past"), all others ("others"), or "auto": past where the
     dataset's split follows time, others where it does not."""
 
-    id_embedding: bool = False
+    id_embedding: bool = shapes_weights(False)
     id_dropout: float = 0.1
-    history: str = "mean"
+    history: str = shapes_weights("mean")
     history_length: int = 50
     history_context: str = "auto"
-    num_layers: int = 1
-    num_heads: int = 1
-    time_gaps: bool = False
-    hidden: int = 0
+    num_layers: int = shapes_weights(1)
+    num_heads: int = shapes_weights(1)
+    time_gaps: bool = shapes_weights(False)
+    hidden: int = shapes_weights(0)
     profile: bool = True
-    features: bool = True
+    features: bool = shapes_weights(True)
     dropout: float = 0.0
 
     def __post_init__(self):
@@ -184,7 +171,7 @@ class RetrievalConfig:
 
     loss: str = "softmax"
     softmax: str = "batch"
-    temperature: float = 0.1
+    temperature: float = shapes_weights(0.1)
     learn_temperature: bool = True
     sampling_correction: str = "counts"
     remove_accidental_hits: bool = True
@@ -214,11 +201,6 @@ class RetrievalConfig:
         require(
             0 <= self.label_smoothing < 1,
             f"retrieval.label_smoothing: wanted 0 up to 1 (exclusive); got {self.label_smoothing}.",
-        )
-        require(
-            self.loss == "softmax" or not self.label_smoothing,
-            "retrieval.label_smoothing: wanted 0 with retrieval.loss bpr, which has no target to "
-            f"spread; got {self.label_smoothing}.",
         )
         require(
             self.temperature > 0, f"retrieval.temperature: wanted above 0; got {self.temperature}."

@@ -1,4 +1,5 @@
-"""One file a modality: raw form, preprocessing in the graph and encoder together.
+"""One folder a kind of content, one file a family of its encoders: raw form, preprocessing in the
+graph and encoder together.
 
 Each has
 
@@ -10,9 +11,6 @@ What an encoder promises is written in `encoder`; what is done to media before, 
 once, in `mmrec_tf.media`.
 """
 
-from mmrec_tf.encoders import vector
-from mmrec_tf.encoders.audio import mel_cnn as audio
-from mmrec_tf.encoders.image import applications as image
-from mmrec_tf.encoders.text import bert as text
+from mmrec_tf.encoders import audio, image, text, vector
 
 MODALITIES = {"text": text, "image": image, "audio": audio, "vector": vector}

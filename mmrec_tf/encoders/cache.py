@@ -1,6 +1,7 @@
 """The catalog's raw content -> what the item tower reads, with a cache for frozen encoders."""
 
 import fcntl
+import functools
 import hashlib
 import itertools
 import json
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from mmrec_tf.config import Config
 from mmrec_tf.dataset.catalog import Content
 from mmrec_tf.encoders import MODALITIES
+from mmrec_tf.encoders.encoder import Face
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import ModalitySpec
 
@@ -36,7 +38,8 @@ def build_encoders(
     *,
     assets: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
-    """One encoder a modality, by the kind that the schema gives it.
+    """One encoder a modality, by the kind that the schema gives it and the family that the config
+    names. Modalities whose family is a `SharedEncoder` get faces of one and the same.
 
     Args:
       config: Config.
@@ -50,19 +53,28 @@ def build_encoders(
     Raises:
       ConfigError: for one that trains on a modality of which items have several values.
     """
-    encoders = {}
+    encoders, shared = {}, {}
     for name, spec in specs.items():
         settings = getattr(config, spec.kind, None)
         if name == "profile":
             # Profiles are always read frozen: users outnumber items by far.
             settings = config.text.frozen()
-        encoder = MODALITIES[spec.kind].build_encoder(
-            settings,
-            spec,
-            values=values[name],
-            # Copies of a run may lack the empty folder of an encoder without assets.
-            assets=None if assets is None else assets.get(name, {}),
-        )
+        # Copies of a run may lack the empty folder of an encoder without assets.
+        known = None if assets is None else assets.get(name, {})
+        families = getattr(MODALITIES[spec.kind], "FAMILIES", {})
+        family = families.get(getattr(settings, "family", None))
+        make = getattr(family, "build_shared", None)
+        # Profiles are read frozen, whatever becomes of the items' encoder.
+        if make is not None and name != "profile":
+            if family not in shared:
+                shared[family] = make(config, assets=known)
+            encoder = Face(shared[family], spec.kind)
+        else:
+            encoder = MODALITIES[spec.kind].build_encoder(
+                settings, spec, values=values[name], assets=known
+            )
+        if assets is None and encoder.frozen and getattr(settings, "weights", "") == "random":
+            _warn_of_random(spec.kind)
         if spec.max_values > 1 and not encoder.frozen:
             raise ConfigError(
                 f"{spec.kind}.trainable_layers: wanted 0, a frozen encoder, as items have up to "
@@ -74,6 +86,17 @@ def build_encoders(
         encoder(tf.zeros([1, *shape.shape[1:]], shape.dtype))
         encoders[name] = encoder
     return encoders
+
+
+@functools.cache
+def _warn_of_random(kind: str) -> None:
+    """Says once for each kind that what is read was learned from nothing."""
+    tqdm.write(
+        f"encoders: {kind} is read by a frozen encoder of random weights, which has learned "
+        f"nothing and will not. Name pretrained ones ({kind}.weights), or train it "
+        f"({kind}.trainable_layers -1; profile texts are always read frozen).",
+        file=sys.stderr,
+    )
 
 
 def encoded_spec(encoder) -> tf.TensorSpec:

@@ -2,9 +2,51 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
+
+
+class SharedEncoder(tf.keras.layers.Layer):
+    """One set of weights that reads two kinds of content, such as CLIP's text and picture towers
+    (Radford et al. 2021). Each modality gets one of its faces, see `Face`.
+
+    A family of this form has `build_shared(config, *, assets)` in its file, under both kinds'
+    `FAMILIES`. What its methods return is as of those of `ModalityEncoder`, for one kind.
+
+    Args:
+      trainable_layers: as of `ModalityEncoder`.
+    """
+
+    version = 1
+    augmentation: tuple[str, ...] = ()
+
+    def __init__(self, *, trainable_layers: int, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.trainable_layers = trainable_layers
+
+    def output_dim(self, kind: str) -> int:
+        """The length of a vector."""
+        raise NotImplementedError
+
+    def content_spec(self, kind: str) -> tf.TensorSpec:
+        """The spec of one preprocessed batch."""
+        raise NotImplementedError
+
+    def preprocess(self, raw: tf.Tensor, kind: str) -> tf.Tensor:
+        """Raw content to the tensor that `encode` takes."""
+        raise NotImplementedError
+
+    def encode(self, content: tf.Tensor, kind: str, *, training: bool = False) -> tf.Tensor:
+        """Content to <float32>[batch, output_dim]."""
+        raise NotImplementedError
+
+    def assets(self) -> dict[str, str]:
+        """Small text files, by name, from which `build_shared` makes the same architecture."""
+        return {}
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "trainable_layers": self.trainable_layers}
 
 
 class ModalityEncoder(tf.keras.layers.Layer):
@@ -115,3 +157,51 @@ class ModalityEncoder(tf.keras.layers.Layer):
         kept = blocks[len(blocks) - min(self.trainable_layers, len(blocks)) :]
         for layer in (*below, *blocks):
             layer.trainable = any(layer is one for one in kept)
+
+
+class Face(ModalityEncoder):
+    """What a `SharedEncoder` is to one kind of content.
+
+    Args:
+      shared: SharedEncoder, whose weights are counted, saved and trained once.
+      kind: of the content.
+    """
+
+    def __init__(self, shared: SharedEncoder, kind: str, **kwargs):
+        super().__init__(trainable_layers=shared.trainable_layers, **kwargs)
+        self.shared = shared
+        self.kind = kind
+        self.augmentation = shared.augmentation
+
+    @property
+    def output_dim(self) -> int:
+        return self.shared.output_dim(self.kind)
+
+    def content_spec(self) -> tf.TensorSpec:
+        return self.shared.content_spec(self.kind)
+
+    def preprocess(self, raw: tf.Tensor) -> tf.Tensor:
+        return self.shared.preprocess(raw, self.kind)
+
+    def call(self, content: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return self.shared.encode(content, self.kind, training=self._training(training))
+
+    def assets(self) -> dict[str, str]:
+        return self.shared.assets()
+
+    def get_config(self) -> dict:
+        # Vectors of one face must not be taken for those of the other, nor of other settings.
+        shared = {k: v for k, v in self.shared.get_config().items() if k not in ("name", "dtype")}
+        settings = {**super().get_config(), **shared, "kind": self.kind}
+        return {**settings, "shared": type(self.shared).__module__}
+
+
+def count_weights(layers: Mapping[str, tf.keras.layers.Layer]) -> dict[str, int]:
+    """How many weights each layer has, those that an earlier one has too left out."""
+    seen: set[int] = set()
+    counts = {}
+    for name, layer in layers.items():
+        own = {id(weight): weight for weight in layer.weights if id(weight) not in seen}
+        seen |= own.keys()
+        counts[name] = sum(weight.shape.num_elements() for weight in own.values())
+    return counts

@@ -45,7 +45,8 @@ def estimate(model, dataset) -> Estimate:
     users = schema.num_users * _feature_bytes(schema.user_features)
     if model.user_tower.profile is not None:
         users += encoded_bytes(encoders["profile"], schema.num_users)
-    frozen = [w for encoder in encoders.values() if encoder.frozen for w in encoder.weights]
+    # By identity, as two modalities may share an encoder.
+    frozen = {id(w): w for e in encoders.values() if e.frozen for w in e.weights}.values()
     memory = {
         "interactions": interactions,
         "raw content": dataset.item_bytes if dataset.content_in_memory else 0,

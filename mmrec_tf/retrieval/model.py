@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mmrec_tf.config import Config
+from mmrec_tf.config import Config, require_effect
 from mmrec_tf.dataset.catalog import Content, empty_features
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import Histories
 from mmrec_tf.encoders.cache import build_encoders
+from mmrec_tf.encoders.encoder import count_weights
 from mmrec_tf.evaluation.baselines import BLOCK
 from mmrec_tf.evaluation.evaluate import blocks
 from mmrec_tf.evaluation.metrics import top_k
@@ -125,6 +126,7 @@ class RetrievalModel(Stage):
         initialize: bool = True,
         **kwargs: Any,
     ):
+        require_effect(config, dataset.schema)
         super().__init__(config, dataset, **kwargs)
         schema = self.schema
         self.modalities = schema.select(config.modalities)
@@ -286,7 +288,8 @@ class RetrievalModel(Stage):
         return [*self.tables["user_features"].values(), *profile]
 
     def parameter_counts(self) -> dict[str, int]:
-        """How many weights each part has, frozen encoders among them."""
+        """How many weights each part has, frozen encoders among them; what two modalities share
+        counts with the first."""
         tower = self.item_tower
         layers = {
             "alignment": getattr(tower, "alignment", None),
@@ -298,11 +301,7 @@ class RetrievalModel(Stage):
             "translation": self.translation,
             **{f"{name}_encoder": encoder for name, encoder in self.encoders.items()},
         }
-        return {
-            name: sum(int(np.prod(weight.shape)) for weight in layer.weights)
-            for name, layer in layers.items()
-            if layer is not None
-        }
+        return count_weights({name: layer for name, layer in layers.items() if layer is not None})
 
     def embed_items(self, item, *, training=False, content_only=False) -> TowerOutput:
         """The item tower's output for items of the catalog.

@@ -223,7 +223,8 @@ def _retrained(run: Run, out: pathlib.Path) -> Iterator[tuple[str, Run]]:
     chosen = {f"{name} alone": (name,) for name in names if len(names) > 1}
     chosen |= {f"without {name}": tuple(n for n in names if n != name) for name in names}
     for name, modalities in chosen.items():
-        config = run.config.override({"modalities": list(modalities), "ranking.epochs": 0})
+        fewer = {"modalities": list(modalities), "ranking.epochs": 0}
+        config = run.config.override(fewer, schema=run.schema)
         yield name, trained_run(run.dataset, config, out / ("-".join(modalities) or "none"))
     twin = run.config.id_only().override({"ranking.epochs": 0})
     yield "id_only", run.twin or trained_run(run.dataset, twin, out / "id_only")

@@ -6,7 +6,7 @@ import shutil
 
 import tensorflow as tf
 
-from mmrec_tf.config import Config
+from mmrec_tf.config import Config, require_effect
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import RunError
 from mmrec_tf.evaluation.evaluate import evaluate
@@ -57,6 +57,7 @@ def train_run(
         check_start(start, config, dataset.schema)
         if twin and start.twin is None:
             raise RunError(f"{start.directory}: has no twin to go on from. Train without the twin.")
+    require_effect(config, dataset.schema)
     run = Run.create(directory, config, dataset, start=start)
     run_twin = None
     if twin:

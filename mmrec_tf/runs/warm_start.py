@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from mmrec_tf.config import Config
+from mmrec_tf.config import Config, settled_paths
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders.cache import carry_encoded
 from mmrec_tf.errors import ConfigError, MmrecError, RunError
@@ -28,54 +28,6 @@ from mmrec_tf.runs.run import Run
 from mmrec_tf.schema import FeatureSpec, Schema
 from mmrec_tf.training.stage import Stage
 
-# Settings that shape the weights, or that are spent when weights are made.
-SETTLED = (
-    "dim",
-    "text.weights",
-    "text.adaptation",
-    "text.adaptation_rank",
-    "text.vocabulary_size",
-    "text.hidden_size",
-    "text.num_layers",
-    "text.num_heads",
-    "text.synonyms",
-    "image.architecture",
-    "image.weights",
-    "audio.filters",
-    "audio.gru_units",
-    "audio.weights",
-    "alignment.kind",
-    "alignment.temperature",
-    "alignment.hidden",
-    "alignment.l2",
-    "item.id_embedding",
-    "item.id_init",
-    "item.fusion",
-    "item.missing",
-    "item.features",
-    "user.id_embedding",
-    "user.history",
-    "user.num_layers",
-    "user.num_heads",
-    "user.time_gaps",
-    "user.hidden",
-    "user.features",
-    "retrieval.temperature",
-    "ranking.architecture",
-    "ranking.num_cross_layers",
-    "ranking.projection_dim",
-    "ranking.hidden",
-    "ranking.target_attention",
-    "ranking.fine_tune",
-    "ranking.content",
-    "ranking.features",
-    "ranking.context",
-    "ranking.position_bias",
-    "ranking.tasks",
-    "ranking.sharing",
-    "ranking.num_experts",
-    "ranking.loss",
-)
 # Parts of a model that hold what its last batches left behind, in numbers of the old dataset, and
 # its encoders, which have a checkpoint of their own.
 LEFT = ("optimizer", "objective", "trained_encoders")
@@ -121,7 +73,7 @@ def check_start(start: Run, config: Config, schema: Schema) -> None:
             f"goes on from; got {json.dumps(here)}. Keep that, or train without a start."
         )
 
-    for path in SETTLED:
+    for path in settled_paths():
         there, here = (
             functools.reduce(getattr, path.split("."), c) for c in (start.config, config)
         )

@@ -12,6 +12,7 @@ import tensorflow_recommenders as tfrs
 
 from mmrec_tf.config import Config
 from mmrec_tf.dataset.directory import Dataset
+from mmrec_tf.encoders.encoder import count_weights
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.evaluation.evaluate import evaluate
 from mmrec_tf.training.optimizer import build_optimizer
@@ -48,6 +49,9 @@ class Stage(tfrs.Model):
     """
 
     stage = ""
+    # Keras' BackupAndRestore deletes this attribute of an instance when training ends, and a later
+    # `fit` would miss it.
+    _training_state = None
 
     def __init__(self, config: Config, dataset: Dataset, **kwargs: Any):
         tf.keras.utils.set_random_seed(config.training.seed)
@@ -192,10 +196,7 @@ class Stage(tfrs.Model):
     def summary(self, *args: Any, **kwargs: Any) -> None:
         """Keras' `summary`, and a line on the weights that no checkpoint of this model holds."""
         super().summary(*args, **kwargs)
-        frozen = {
-            name: sum(int(np.prod(weight.shape)) for weight in layer.weights)
-            for name, layer in self.frozen_layers().items()
-        }
+        frozen = count_weights(self.frozen_layers())
         if any(frozen.values()):
             said = ", ".join(f"{name} {count:,}" for name, count in frozen.items())
             (kwargs.get("print_fn") or print)(f"Frozen, beside the weights above: {said}")

@@ -5,8 +5,20 @@ import re
 
 import pytest
 
-from mmrec_tf.config import ALIGNMENTS, FUSIONS, Config, TextConfig, load_config
+from mmrec_tf.config import (
+    ALIGNMENTS,
+    FAMILIES,
+    FUSIONS,
+    AlignmentConfig,
+    Config,
+    RetrievalConfig,
+    TextConfig,
+    load_config,
+    require_effect,
+    settled_paths,
+)
 from mmrec_tf.errors import ConfigError
+from mmrec_tf.schema import ModalitySpec, Schema
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -43,7 +55,6 @@ EVERYTHING = {
     "text.adaptation": "lora",
     "text.adaptation_rank": 2,
     "alignment.collaborative": 0.5,
-    "item.id_embedding": False,
     "item.id_init": "spectral",
     "item.fusion": "transformer",
     "item.missing": "token",
@@ -188,6 +199,96 @@ def test_override_refuses(path, value, message):
         Config().override({path: value})
 
 
+def test_what_an_override_makes_idle_goes_back_to_its_default_and_what_it_names_is_refused():
+    config = Config().override({"retrieval.num_hard_negatives": 3, "retrieval.memory_size": 9})
+    assert config.override({"retrieval.softmax": "full"}).retrieval == RetrievalConfig(
+        softmax="full"
+    )
+    message = (
+        'retrieval.num_hard_negatives: wanted 0 while retrieval.softmax is "full", where it has '
+        'no effect; got 4. Set retrieval.softmax to "batch", or leave '
+        "retrieval.num_hard_negatives out."
+    )
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        config.override({"retrieval.softmax": "full", "retrieval.num_hard_negatives": 4})
+
+
+def test_what_a_dataset_has_no_use_for_is_refused_there():
+    schema = Schema(num_users=1, num_items=1, modalities={"cover": ModalitySpec("image")})
+    config = Config().override({"image.size": 64, "text.max_tokens": 9, "alignment.weight": 0.3})
+    with pytest.raises(ConfigError, match="text.max_tokens: wanted 64 as no modality of kind text"):
+        require_effect(config, schema)
+    fewer = config.override({}, schema=schema)
+    assert fewer == Config().override({"image.size": 64})
+    require_effect(fewer, schema)
+
+
+def test_the_settings_that_weights_depend_on():
+    assert set(settled_paths()) == {
+        "dim",
+        "text.family",
+        "image.family",
+        "audio.family",
+        "text.weights",
+        "text.adaptation",
+        "text.adaptation_rank",
+        "text.vocabulary_size",
+        "text.hidden_size",
+        "text.num_layers",
+        "text.num_heads",
+        "text.synonyms",
+        "image.architecture",
+        "image.weights",
+        "audio.filters",
+        "audio.gru_units",
+        "audio.weights",
+        "alignment.kind",
+        "alignment.temperature",
+        "alignment.hidden",
+        "alignment.l2",
+        "item.id_embedding",
+        "item.id_init",
+        "item.fusion",
+        "item.missing",
+        "item.features",
+        "user.id_embedding",
+        "user.history",
+        "user.num_layers",
+        "user.num_heads",
+        "user.time_gaps",
+        "user.hidden",
+        "user.features",
+        "retrieval.temperature",
+        "ranking.architecture",
+        "ranking.num_cross_layers",
+        "ranking.projection_dim",
+        "ranking.hidden",
+        "ranking.target_attention",
+        "ranking.fine_tune",
+        "ranking.content",
+        "ranking.features",
+        "ranking.context",
+        "ranking.position_bias",
+        "ranking.tasks",
+        "ranking.sharing",
+        "ranking.num_experts",
+        "ranking.loss",
+    }
+
+
+def test_settings_of_another_family_are_refused(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Words:
+        max_tokens: int = 64
+
+    monkeypatch.setitem(FAMILIES["text"], "words", Words)
+    words = Config().override({"text.family": "words", "text.max_tokens": 9})
+    with pytest.raises(ConfigError, match='text.pooling: .* text.family is "words".*to bert'):
+        words.override({"text.pooling": "cls"})
+    with pytest.raises(ConfigError, match="text.family: wanted one of bert, words; got 'elmo'"):
+        Config().override({"text.family": "elmo"})
+
+
 def test_override_leaves_the_original_alone():
     config = Config()
     assert config.override({"dim": 8}).dim == 8
@@ -195,8 +296,9 @@ def test_override_leaves_the_original_alone():
 
 
 def test_settings_that_depend_on_each_other_change_together():
-    config = Config().override({"text.hidden_size": 63, "text.num_heads": 3})
-    assert config.text == TextConfig(hidden_size=63, num_heads=3)
+    sizes = {"text.hidden_size": 63, "text.num_heads": 3}
+    config = Config().override({"text.weights": "random", **sizes})
+    assert config.text == TextConfig(weights="random", hidden_size=63, num_heads=3)
 
 
 def test_the_id_only_twin_knows_no_content():
@@ -204,22 +306,24 @@ def test_the_id_only_twin_knows_no_content():
     assert twin.modalities == ()
     assert twin.item.id_embedding and twin.item.id_dropout == 0
     assert not (twin.item.features or twin.user.profile or twin.user.features)
-    assert twin.alignment.weight == 0
+    assert twin.alignment == AlignmentConfig(kind="none")
     assert twin.user.id_embedding and twin.training.epochs == 3
 
 
 @pytest.mark.parametrize("kind", ALIGNMENTS)
 def test_the_id_only_twin_of_everything_knows_no_content_either(kind):
-    config = Config().override(EVERYTHING | {"alignment.kind": kind})
+    config = Config().override(EVERYTHING).override({"alignment.kind": kind})
     twin = config.id_only()
     assert twin.modalities == ()
-    assert (twin.alignment.kind, twin.alignment.weight, twin.graph.content_layers) == ("none", 0, 0)
+    assert (twin.alignment, twin.graph.content_layers) == (AlignmentConfig(kind="none"), 0)
     assert twin.item.id_embedding and twin.item.id_dropout == 0
     assert not (twin.item.features or twin.user.profile or twin.user.features)
     # What interactions tell stays, so that content alone makes the difference.
     assert (twin.graph.layers, twin.item.id_init) == (2, "spectral")
     assert (twin.user.history, twin.user.time_gaps) == ("self_attention", True)
-    assert (twin.retrieval, twin.training) == (config.retrieval, config.training)
+    # But for a rate of encoders that it does not have.
+    training = dataclasses.replace(config.training, encoder_learning_rate_factor=1.0)
+    assert (twin.retrieval, twin.training) == (config.retrieval, training)
     assert twin.id_only() == twin == Config.from_json(twin.to_json())
 
 
@@ -337,19 +441,7 @@ def test_values_out_of_range_are_refused_when_the_config_is_made(setting, value)
             },
             "got full and true",
         ),
-        ({"alignment.trainable": False}, "alignment.trainable: wanted true"),
-        ({"alignment.trainable": False, "alignment.kind": "none"}, "kind 'none'"),
-        ({"alignment.trainable": False, "alignment.kind": "graph"}, "kind 'graph'"),
-        ({"alignment.kind": "ridge", "alignment.hidden": 8}, "alignment.hidden: wanted 0"),
-        ({"alignment.kind": "cca", "alignment.hidden": 8}, "alignment.hidden: wanted 0"),
-        ({"alignment.kind": "procrustes", "alignment.hidden": 8}, "alignment.hidden: wanted 0"),
-        (
-            {"retrieval.loss": "bpr", "retrieval.label_smoothing": 0.1},
-            "retrieval.label_smoothing: wanted 0",
-        ),
         ({"user.history": "self_attention", "user.num_heads": 3}, "user.num_heads: wanted a"),
-        ({"text.adaptation": "lora"}, "text.adaptation: wanted"),
-        ({"text.adaptation": "adapter"}, "Set text.trainable_layers to -1"),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(settings, message):
@@ -360,8 +452,6 @@ def test_settings_that_exclude_each_other_are_refused(settings, message):
 @pytest.mark.parametrize(
     "settings",
     [
-        # Without a layer there is nothing to smooth, whatever else is asked for.
-        {"graph.edge_dropout": 0.5, "graph.content_neighbors": 3},
         {"graph.layers": 1, "graph.content_layers": 1, "retrieval.softmax": "full"},
         *(
             {"alignment.kind": kind, "alignment.trainable": False}

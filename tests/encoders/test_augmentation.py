@@ -93,6 +93,7 @@ def test_a_word_in_the_last_column_has_a_synonym_too():
 def build_text(path, **settings):
     """Learns a vocabulary that has the words of the sentence, and no others, as one token."""
     config = TextConfig(
+        weights="random",
         max_tokens=8,
         vocabulary_size=200,
         hidden_size=8,
@@ -325,8 +326,7 @@ def test_augmentation_of_a_frozen_encoder_is_refused(path):
 
 
 def test_what_rests_in_a_frozen_encoder_is_not_refused():
-    assert AudioConfig(trainable_layers=0).mask_bins > 0
-    assert TextConfig(synonym_share=0.3).trainable_layers == 0
+    assert Config(audio=AudioConfig(trainable_layers=0)).audio.mask_bins > 0
 
 
 def test_the_frozen_twin_of_a_text_encoder_is_not_augmented():

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import io
+import types
 import wave
 
 import cv2
@@ -11,16 +12,24 @@ import pytest
 import tensorflow as tf
 from support.saved_encoders import Exported, saved_operations
 
-from mmrec_tf.config import AudioConfig, ImageConfig, TextConfig
+from mmrec_tf.config import FAMILIES, AudioConfig, Config, ImageConfig, TextConfig
 from mmrec_tf.encoders import MODALITIES
+from mmrec_tf.encoders.cache import build_encoders
+from mmrec_tf.encoders.encoder import SharedEncoder, count_weights
+from mmrec_tf.runs.run import load_weights, save_weights
 from mmrec_tf.schema import MODALITY_KINDS, ModalitySpec
 
 TEXTS = ["a small gray bird", "Großer Specht; drums on trees!", "the café sparrow sings", ""]
 CONFIGS = {
     "text": TextConfig(
-        max_tokens=12, vocabulary_size=80, hidden_size=16, num_layers=2, num_heads=2
+        weights="random",
+        max_tokens=12,
+        vocabulary_size=80,
+        hidden_size=16,
+        num_layers=2,
+        num_heads=2,
     ),
-    "image": ImageConfig(architecture="MobileNet", size=32),
+    "image": ImageConfig(architecture="MobileNet", weights="random", size=32),
     "audio": AudioConfig(clip_seconds=0.25, num_mels=32, filters=(8, 16), trainable_layers=0),
     "gru": AudioConfig(
         clip_seconds=0.25, num_mels=32, filters=(8, 16), trainable_layers=0, gru_units=6
@@ -421,3 +430,74 @@ def test_augmentation_in_half_precision_trains(augmented):
         values = [tf.convert_to_tensor(gradient) for gradient in gradients(layers, RAW[name])]
         assert all(np.isfinite(value).all() for value in values)
         assert sum(np.abs(value).max() > 0 for value in values) > 0.9 * len(values)
+
+
+# Families
+
+
+def test_the_grid_runs_every_family_of_every_kind():
+    tried = {(KINDS[name], config.family) for name, config in CONFIGS.items() if config}
+    known = {kind: getattr(MODALITIES[kind], "FAMILIES", {}) for kind in MODALITIES}
+    assert tried == {(kind, family) for kind, families in known.items() for family in families}
+    # The config knows the same ones.
+    assert {kind: set(families) for kind, families in known.items() if families} == {
+        kind: set(families) for kind, families in FAMILIES.items()
+    }
+
+
+class Lengths(SharedEncoder):
+    """How long texts and pictures are in bytes, through one dense layer for both."""
+
+    def __init__(self, **kwargs):
+        super().__init__(trainable_layers=-1, **kwargs)
+        self.dense = tf.keras.layers.Dense(3, name="dense")
+        self.dense.build([None, 2])
+
+    def output_dim(self, kind):
+        return 3
+
+    def content_spec(self, kind):
+        return tf.TensorSpec([None, 2], tf.float32)
+
+    def preprocess(self, raw, kind):
+        length = tf.cast(tf.strings.length(raw), tf.float32)
+        return tf.stack([length, tf.fill(tf.shape(length), float(kind == "text"))], axis=1)
+
+    def encode(self, content, kind, *, training=False):
+        return self.dense(content)
+
+
+def test_one_encoder_may_read_two_kinds(monkeypatch, tmp_path):
+    family = types.ModuleType("lengths")
+    family.build_shared = lambda config, *, assets: Lengths()
+    config = Config()
+    for kind, name in (("text", "bert"), ("image", "applications")):
+        monkeypatch.setitem(MODALITIES[kind].FAMILIES, name, family)
+    specs = {"title": ModalitySpec("text"), "cover": ModalitySpec("image")}
+
+    def made():
+        return build_encoders(config, specs, {"title": [], "cover": []})
+
+    faces = made()
+    title, cover = faces["title"], faces["cover"]
+    assert title.shared is cover.shared
+    assert title.fingerprint() != cover.fingerprint()
+    # 2 * 3 weights and 3 offsets, once.
+    assert count_weights(faces) == {"title": 9, "cover": 0}
+    raw = tf.constant(["abc", ""])
+    np.testing.assert_array_equal(title.preprocess(raw), [[3, 1], [0, 1]])
+    np.testing.assert_array_equal(cover.preprocess(raw), [[3, 0], [0, 0]])
+    # Trained through one face, the other has the same weights; so it has after saving.
+    model = tf.keras.layers.Layer()
+    model.encoders = faces
+    assert len(model.trainable_weights) == 2
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(title(title.preprocess(raw)))
+    weights = model.trainable_weights
+    for gradient, weight in zip(tape.gradient(loss, weights), weights, strict=True):
+        weight.assign_sub(gradient)
+    save_weights(tmp_path / "encoders", **faces)
+    again = made()
+    load_weights(tmp_path / "encoders", **again)
+    np.testing.assert_array_equal(again["cover"](tf.eye(2)), title(tf.eye(2)))
+    assert again["cover"].shared is again["title"].shared

@@ -24,7 +24,9 @@ def encoded(pixels, suffix=".jpg") -> bytes:
 
 
 def test_preprocess_stretches_to_a_square():
-    encoder = image.build_encoder(ImageConfig(architecture="MobileNet", size=32), SPEC)
+    encoder = image.build_encoder(
+        ImageConfig(architecture="MobileNet", weights="random", size=32), SPEC
+    )
     raw = tf.constant([encoded(picture(64, 128)), encoded(picture(100, 50), ".png"), b""])
     got = encoder.preprocess(raw).numpy()
     want = cv2.resize(picture(), (32, 32), interpolation=cv2.INTER_AREA)[:, :, ::-1]
@@ -74,7 +76,7 @@ def test_download_that_fails(monkeypatch):
 
     monkeypatch.setattr(image, "_network", offline)
     config = ImageConfig(architecture="MobileNet", size=32, weights="imagenet")
-    with pytest.raises(ConfigError, match="URL fetch failure.*needs a connection once"):
+    with pytest.raises(ConfigError, match="URL fetch failure.*needs a connection once.*'random'"):
         image.build_encoder(config, SPEC)
     image.build_encoder(config, SPEC, assets={})
 

@@ -13,12 +13,19 @@ from mmrec_tf.errors import ConfigError
 
 def test_nothing_to_learn_from():
     with pytest.raises(ConfigError, match="no text to learn"):
-        text.build_encoder(TextConfig(), SPEC, values=["", " "])
+        text.build_encoder(TextConfig(weights="random"), SPEC, values=["", " "])
 
 
 @pytest.fixture(scope="module")
 def encoder():
-    config = TextConfig(max_tokens=8, vocabulary_size=60, hidden_size=8, num_layers=1, num_heads=2)
+    config = TextConfig(
+        weights="random",
+        max_tokens=8,
+        vocabulary_size=60,
+        hidden_size=8,
+        num_layers=1,
+        num_heads=2,
+    )
     return text.build_encoder(config, SPEC, values=TEXTS)
 
 
@@ -96,6 +103,9 @@ def test_models_that_cannot_be_used(encoder, tmp_path, monkeypatch):
     folder.mkdir()
     with pytest.raises(ConfigError, match="could not load"):
         text.build_encoder(TextConfig(weights=str(folder)), SPEC)
+    # The default, where no hub can be reached: the three ways on.
+    with pytest.raises(ConfigError, match='a local folder.*"random".*another text.family'):
+        text.build_encoder(TextConfig(), SPEC)
 
 
 @pytest.fixture(scope="module")

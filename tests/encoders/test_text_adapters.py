@@ -27,7 +27,12 @@ def plain():
     """BERT as someone trained it; for reading only."""
     tf.keras.utils.set_random_seed(1)
     config = TextConfig(
-        max_tokens=8, vocabulary_size=60, hidden_size=HIDDEN, num_layers=2, num_heads=2
+        weights="random",
+        max_tokens=8,
+        vocabulary_size=60,
+        hidden_size=HIDDEN,
+        num_layers=2,
+        num_heads=2,
     )
     return text.build_encoder(config, SPEC, values=TEXTS)
 
@@ -207,7 +212,6 @@ def test_a_run_goes_from_training_to_the_export(dataset, tmp_path):
         text__adaptation_rank=2,
         ranking__epochs=0,
         training__epochs=1,
-        alignment__weight=0.0,
     )
     run = train_run(dataset, config, tmp_path / "run")
     loaded = mmrec_tf.load_run(tmp_path / "run")
@@ -231,8 +235,8 @@ def test_a_run_goes_from_training_to_the_export(dataset, tmp_path):
 
 
 def test_nothing_to_adapt_is_refused():
-    with pytest.raises(ConfigError, match="text.trainable_layers is 0, as nothing trains"):
-        TextConfig(adaptation="lora")
+    with pytest.raises(ConfigError, match="text.adaptation: .* text.trainable_layers is 0"):
+        Config(text=TextConfig(adaptation="lora"))
     frozen = TextConfig(adaptation="lora", trainable_layers=2).frozen()
     assert (frozen.adaptation, frozen.frozen()) == ("full", frozen)
     with pytest.raises(ConfigError, match="full, lora, adapter"):

@@ -69,7 +69,7 @@ def test_several_tasks_learn_together(labeled, retrieval, sharing, uncertainty):
         uncertainty=uncertainty,
         click_rating=4,
         loss="binary",
-        num_experts=2,
+        **({} if sharing == "shared_bottom" else {"num_experts": 2}),
     )
     history = fit(model, labeled)
     for name in TASKS:
@@ -231,8 +231,8 @@ def test_the_hour_is_learned(labeled, retrieval):
         ({"tasks": []}, "ranking.tasks: wanted at least one"),
         ({"tasks": ["click", "click"]}, "each once"),
         ({"score_weights": [1.0, 2.0]}, "wanted one number for each of 1 tasks, or none; got 2"),
-        ({"sharing": "mmoe"}, 'wanted "shared_bottom" for a single task'),
-        ({"focal_gamma": 2.0}, "Set ranking.loss to binary"),
+        ({"sharing": "mmoe"}, "ranking.tasks to two or more"),
+        ({"focal_gamma": 2.0}, 'Set ranking.loss to "binary"'),
         ({"num_negatives": 0}, "wanted at least 1, as nothing else is no click"),
         ({"monitor": "accuracy"}, "ranking.monitor: wanted auc, gauc, rmse"),
         ({"context": ["minute"]}, "ranking.context: wanted one of hour, weekday"),

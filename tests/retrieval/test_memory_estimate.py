@@ -16,9 +16,8 @@ from mmrec_tf.training.fit import train
 EXACT = {
     "modalities": ["audio", "vector"],
     "item__id_dropout": 0,
-    "audio__mask_bins": 0,
-    "audio__mask_frames": 0,
 }
+UNMASKED = {"audio__mask_bins": 0, "audio__mask_frames": 0}
 ON_DISK = {"training__catalog_memory_mb": 0}
 
 
@@ -62,6 +61,8 @@ def test_rows_are_the_same_from_anywhere(tmp_path, dtype):
 def test_on_disk_or_in_memory_it_learns_the_same(dataset, tmp_path, monkeypatch, layers):
     """An encoder that trains reads its preprocessed content from there, a frozen one vectors."""
     settings = {"audio__trainable_layers": layers}
+    if layers:
+        settings |= UNMASKED
     held, losses = trained(dataset, tmp_path / "a", monkeypatch, **settings)
     left, again = trained(dataset, tmp_path / "b", monkeypatch, **settings, **ON_DISK)
     assert places(held) == {"audio": False, "vector": False}
@@ -134,7 +135,11 @@ def nbytes(values):
 
 
 def test_the_estimate_is_what_there_is_afterwards(dataset, tmp_path, monkeypatch):
-    settings = {"audio__trainable_layers": -1, "modalities": ["text", "audio", "vector"]}
+    settings = {
+        "audio__trainable_layers": -1,
+        **UNMASKED,
+        "modalities": ["text", "audio", "vector"],
+    }
     monkeypatch.setattr(type(dataset), "cache", property(lambda _: tmp_path))
     model = RetrievalModel(small_world.config(**{**EXACT, **settings}), dataset)
     memory, disk = estimate(model, dataset)
@@ -165,7 +170,7 @@ def test_the_estimate_is_what_there_is_afterwards(dataset, tmp_path, monkeypatch
 
 
 def test_what_is_left_on_disk_is_said_apart(dataset, tmp_path, monkeypatch):
-    settings = {"audio__trainable_layers": -1, **ON_DISK}
+    settings = {"audio__trainable_layers": -1, **UNMASKED, **ON_DISK}
     model = RetrievalModel(small_world.config(**EXACT, **settings), dataset, cache=tmp_path)
     found = estimate(model, dataset)
     tables = model.tables["content"]

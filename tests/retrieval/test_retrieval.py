@@ -105,10 +105,10 @@ def test_a_batch_of_the_whole_catalog_is_the_full_softmax(dataset):
     everything = batch(order, history=history)
     found = [
         gradients(
-            build(dataset, retrieval__softmax=softmax, retrieval__sampling_correction="none"),
+            build(dataset, **{f"retrieval__{name}": value for name, value in settings.items()}),
             everything,
         )
-        for softmax in ("batch", "full")
+        for settings in ({"sampling_correction": "none"}, {"softmax": "full"})
     ]
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
     for one, other in zip(found[0][1], found[1][1], strict=True):

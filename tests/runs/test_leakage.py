@@ -185,9 +185,7 @@ def seen_in_training(dataset: Dataset, *, model: bool = True) -> dict[str, np.nd
 def model_tables(dataset: Dataset) -> dict:
     """What a `RetrievalModel` takes in: encoded content, features, and train frequencies."""
     tf.keras.utils.set_random_seed(0)
-    config = small_world.config(
-        modalities=["text"], user__id_embedding=True, alignment__weight=0.0, text__max_tokens=8
-    )
+    config = small_world.config(modalities=["text"], user__id_embedding=True, text__max_tokens=8)
     model = RetrievalModel(config, dataset, cache=None, initialize=False)
     return {**model.tables, "encoder": model.encoders["text"].get_weights()}
 

@@ -432,17 +432,6 @@ def test_settings_that_weights_depend_on_are_refused(start, grown, tmp_path, set
     refused(grown, config, tmp_path / "run", start, match=f"^{setting}: wanted .* as in ")
 
 
-def test_all_settled_settings_exist(start):
-    for setting in continuation.SETTLED:
-        start.config.override({setting: _leaf(start.config, setting)})
-
-
-def _leaf(config, path):
-    for name in path.split("."):
-        config = getattr(config, name)
-    return config
-
-
 def test_weights_that_do_not_fit_are_named(start, grown, monkeypatch):
     """Should a setting be forgotten in the list."""
     with pytest.raises(ConfigError, match=r"item_tower.fusion.*differ: item.fusion\. Keep"):

@@ -38,7 +38,6 @@ VECTORS = {
     "modalities": ["vector"],
     "user__profile": False,
     "user__id_embedding": True,
-    "alignment__weight": 0.0,
 }
 
 _WORDS = ("owl night forest", "gull sea harbor", "lark field morning")
@@ -119,6 +118,30 @@ def labels_of(user: int, item: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def schema_of(*, ordered: bool = False, labels: bool = False) -> Schema:
+    """The schema of what `write` writes."""
+    return Schema(
+        num_users=NUM_USERS,
+        num_items=NUM_ITEMS,
+        modalities={
+            "text": ModalitySpec("text"),
+            "image": ModalitySpec("image"),
+            "audio": ModalitySpec("audio", sample_rate_hz=SAMPLE_RATE_HZ),
+            "vector": ModalitySpec("vector", dim=6),
+        },
+        item_features={
+            "genre": FeatureSpec("categorical", vocabulary=("night", "day"), width=2),
+            "price": FeatureSpec("numeric"),
+        },
+        user_features={"age": FeatureSpec("numeric")},
+        profile=True,
+        ordered=ordered,
+        ratings=labels,
+        events=EVENTS if labels else (),
+        num_positions=NUM_POSITIONS if labels else 0,
+    )
+
+
 def write(
     folder: pathlib.Path, *, ordered: bool = False, labels: bool = False, seed: int = 0
 ) -> pathlib.Path:
@@ -158,40 +181,32 @@ def write(
                     writer.write_interactions(
                         split, user, item=items, timestamp=list(range(len(items))), **more
                     )
-        schema = Schema(
-            num_users=NUM_USERS,
-            num_items=NUM_ITEMS,
-            modalities={
-                "text": ModalitySpec("text"),
-                "image": ModalitySpec("image"),
-                "audio": ModalitySpec("audio", sample_rate_hz=SAMPLE_RATE_HZ),
-                "vector": ModalitySpec("vector", dim=6),
-            },
-            item_features={
-                "genre": FeatureSpec("categorical", vocabulary=("night", "day"), width=2),
-                "price": FeatureSpec("numeric"),
-            },
-            user_features={"age": FeatureSpec("numeric")},
-            profile=True,
-            ordered=ordered,
-            ratings=labels,
-            events=EVENTS if labels else (),
-            num_positions=NUM_POSITIONS if labels else 0,
+        writer.finish(
+            schema_of(ordered=ordered, labels=labels),
+            source={"name": "small_world"},
+            split_rule="given",
         )
-        writer.finish(schema, source={"name": "small_world"}, split_rule="given")
     return folder
 
 
-def config(**settings) -> Config:
-    """Everything small. Settings are as for `Config.override`, "." written as "__"."""
+def config(*, schema: Schema | None = None, **settings) -> Config:
+    """Everything small that has an effect on a dataset of that schema; None for `write`'s.
+
+    Settings are as for `Config.override`, "." written as "__".
+    """
     small = Config(
         dim=8,
         text=TextConfig(
-            max_tokens=12, vocabulary_size=100, hidden_size=8, num_layers=1, num_heads=2
+            weights="random",
+            max_tokens=12,
+            vocabulary_size=100,
+            hidden_size=8,
+            num_layers=1,
+            num_heads=2,
         ),
         # Of all architectures the one that is made fastest, and a picture's trace survives random
         # weights in it.
-        image=ImageConfig(architecture="VGG16", size=32),
+        image=ImageConfig(architecture="VGG16", weights="random", size=32),
         audio=AudioConfig(
             trainable_layers=0,
             sample_rate_hz=SAMPLE_RATE_HZ,
@@ -208,7 +223,8 @@ def config(**settings) -> Config:
         ),
         training=TrainingConfig(epochs=2, batch_size=32, learning_rate=0.02),
     )
-    return small.override({name.replace("__", "."): value for name, value in settings.items()})
+    changed = {name.replace("__", "."): value for name, value in settings.items()}
+    return small.override(changed, schema=schema or schema_of())
 
 
 def build_retrieval(dataset, **settings) -> RetrievalModel:

@@ -15,7 +15,6 @@ EXACT = {
     "item__id_dropout": 0,
     "user__id_dropout": 0,
     "user__history_context": "past",
-    "ranking__dropout": 0,
     "ranking__epochs": 0,
     "training__epochs": EPOCHS,
 }

@@ -70,9 +70,12 @@ Progress.on_epoch_begin = on_epoch_begin
 if sys.argv[3] == "saving":
     runs.Run.save_retrieval = die
 Dataset.batches = tests.in_order(Dataset.batches)
-config = small_world.config(**tests.EXACT).override(json.loads(sys.argv[5]))
+config = small_world.config(**{**tests.EXACT, **json.loads(sys.argv[5])})
 train_run(mmrec_tf.open_dataset(sys.argv[1]), config, sys.argv[2])
 """
+
+
+RANKED = {"ranking__epochs": 3, "ranking__dropout": 0}
 
 
 def kill(dataset, directory, stage, epoch=0, **settings):
@@ -130,7 +133,7 @@ def test_after_a_kill_it_goes_on_where_it_was(dataset, whole, tmp_path, monkeypa
 def test_after_a_kill_in_ranking_retrieval_is_not_trained_again(
     dataset, whole, tmp_path, monkeypatch
 ):
-    kill(dataset, tmp_path / "run", "ranking", 1, **{"ranking.epochs": 3})
+    kill(dataset, tmp_path / "run", "ranking", 1, **RANKED)
     begun = []
     begin = Progress.on_epoch_begin
     monkeypatch.setattr(
@@ -141,7 +144,7 @@ def test_after_a_kill_in_ranking_retrieval_is_not_trained_again(
             begin(callback, epoch, logs),
         ),
     )
-    config = small_world.config(**{**EXACT, "ranking__epochs": 3})
+    config = small_world.config(**{**EXACT, **RANKED})
     run = train_run(dataset, config, tmp_path / "run")
     assert begun == [("ranking", 1), ("ranking", 2)]
     assert epochs_of(run.directory / "ranking_history.csv") == [0, 1, 2]

@@ -1,1 +1,15 @@
-"""Sound encoders, one file a family."""
+"""Sounds to vectors: one file a family of encoders, of which a config chooses one."""
+
+from mmrec_tf.config import AudioConfig
+from mmrec_tf.encoders.audio import mel_cnn
+from mmrec_tf.encoders.encoder import ModalityEncoder
+from mmrec_tf.schema import ModalitySpec
+
+FAMILIES = {"mel_cnn": mel_cnn}
+
+
+def build_encoder(
+    config: AudioConfig, spec: ModalitySpec, *, values=None, assets=None
+) -> ModalityEncoder:
+    """Makes the encoder of `config.family`; see the function of that name in its file."""
+    return FAMILIES[config.family].build_encoder(config, spec, values=values, assets=assets)

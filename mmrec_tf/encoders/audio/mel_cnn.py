@@ -400,12 +400,13 @@ def build_encoder(
         shift_seconds=config.shift_seconds,
         trainable_layers=config.trainable_layers,
     )
-    if assets is not None or not config.weights:
+    if assets is not None or config.weights == "random":
         return encoder
     path = pathlib.Path(config.weights).expanduser()
     if not path.is_file():
         raise ConfigError(
-            f"audio.weights: wanted '' or the path of a weights file; there is no file {path}."
+            f"audio.weights: wanted 'random' or the path of a weights file; there is no file "
+            f"{path}."
         )
     try:
         encoder.network.load_weights(path)

@@ -1,1 +1,15 @@
-"""Picture encoders, one file a family."""
+"""Pictures to vectors: one file a family of encoders, of which a config chooses one."""
+
+from mmrec_tf.config import ImageConfig
+from mmrec_tf.encoders.encoder import ModalityEncoder
+from mmrec_tf.encoders.image import applications
+from mmrec_tf.schema import ModalitySpec
+
+FAMILIES = {"applications": applications}
+
+
+def build_encoder(
+    config: ImageConfig, spec: ModalitySpec, *, values=None, assets=None
+) -> ModalityEncoder:
+    """Makes the encoder of `config.family`; see the function of that name in its file."""
+    return FAMILIES[config.family].build_encoder(config, spec, values=values, assets=assets)

@@ -272,12 +272,12 @@ def build_encoder(
         color=config.color,
         blur=config.blur,
     )
-    if assets is not None or not config.weights:
+    if assets is not None or config.weights == "random":
         return encoder
     if not imagenet and not pathlib.Path(config.weights).expanduser().is_file():
         raise ConfigError(
-            f"image.weights: wanted '', 'imagenet' or the path of a weights file; there is no "
-            f"file {config.weights}."
+            f"image.weights: wanted 'imagenet', 'random' or the path of a weights file; there is "
+            f"no file {config.weights}."
         )
     try:
         if imagenet:
@@ -289,8 +289,10 @@ def build_encoder(
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"image.weights: could not load {config.weights!r} into {config.architecture} without "
-            f"its top ({reason}). Give a weights file of that architecture saved with "
-            "include_top=False; 'imagenet' needs a connection once."
+            f"its top ({reason}). 'imagenet' needs a connection once. Else there are three ways "
+            "on: the path of a weights file of that architecture saved with include_top=False; "
+            "'random', which is best trained (image.trainable_layers -1); or another "
+            "image.family."
         ) from error
     return encoder
 

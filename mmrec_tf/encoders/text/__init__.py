@@ -1,1 +1,15 @@
-"""Text encoders, one file a family, and the tokenizer that they share."""
+"""Text to vectors: one file a family of encoders, of which a config chooses one."""
+
+from mmrec_tf.config import TextConfig
+from mmrec_tf.encoders.encoder import ModalityEncoder
+from mmrec_tf.encoders.text import bert
+from mmrec_tf.schema import ModalitySpec
+
+FAMILIES = {"bert": bert}
+
+
+def build_encoder(
+    config: TextConfig, spec: ModalitySpec, *, values=None, assets=None
+) -> ModalityEncoder:
+    """Makes the encoder of `config.family`; see the function of that name in its file."""
+    return FAMILIES[config.family].build_encoder(config, spec, values=values, assets=assets)

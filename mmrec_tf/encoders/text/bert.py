@@ -275,7 +275,7 @@ def build_encoder(
       config: the part `text` of a `Config`.
       spec: the modality's entry in the schema.
       values: the catalog's texts, from which a vocabulary is learned when `config.weights` is
-        empty.
+        "random".
       assets: what `Encoder.assets` returned; nothing is then downloaded or learned, and weights
         are to be loaded afterwards.
 
@@ -300,7 +300,7 @@ def build_encoder(
             synonyms=assets.get(_SYNONYMS, ""),
             **settings,
         )
-    if config.weights:
+    if config.weights != "random":
         return _pretrained(config, settings)
     vocabulary = tokenization.learn_vocabulary(
         () if values is None else values, size=config.vocabulary_size
@@ -354,9 +354,11 @@ def _pretrained(config: TextConfig, settings: dict[str, Any]) -> Encoder:
     except (OSError, ValueError, ImportError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f"text.weights: could not load {weights!r} ({reason}). Give the id of a BERT model on "
-            "the Hugging Face hub, which must be reachable or in its cache, or a local folder "
-            "with config.json, vocab.txt and model.safetensors or tf_model.h5."
+            f"text.weights: could not load {weights!r} ({reason}). The id of a BERT model wants "
+            "the Hugging Face hub to be reachable, or the model in its cache. Else there are three "
+            "ways on: a local folder with config.json, vocab.txt and model.safetensors or "
+            'tf_model.h5; "random" for a fresh BERT of the sizes in text.*, which is best trained '
+            "(text.trainable_layers -1); or another text.family."
         ) from error
     finally:
         transformers.logging.set_verbosity(verbosity)
