@@ -1,5 +1,6 @@
-"""One folder a kind of content, one file a family of its encoders: raw form, preprocessing in the
-graph and encoder together.
+"""Content to one vector: a folder a kind, a file a family of encoders.
+
+A family's file holds raw form, preprocessing in the graph, and encoder together.
 
 Each has
 
