@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from mmrec_tf.towers.fusion import blank, masked_softmax
+from mmrec_tf.towers.masking import blank, masked_softmax
 
 FLOAT32 = {"dtype": "float32"}
 

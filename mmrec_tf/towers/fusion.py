@@ -9,31 +9,11 @@ import functools
 
 import tensorflow as tf
 
-from mmrec_tf.config import MISSING
 from mmrec_tf.errors import ConfigError
+from mmrec_tf.towers.masking import blank, masked_softmax
 
 
-def masked_softmax(logits, mask):
-    """Softmax over the last axis among the entries that `mask` allows.
-
-    Args:
-      logits: <float32>[..., n].
-      mask: <bool>[..., n].
-
-    Returns:
-      <float32>[..., n]; each row sums to 1, or is all zeros where the mask allows nothing.
-    """
-    logits = tf.where(mask, logits, tf.constant(-1e9, logits.dtype))
-    weights = tf.nn.softmax(logits, axis=-1)
-    return tf.where(mask, weights, tf.zeros_like(weights))
-
-
-def blank(modalities, present):
-    """[batch, modality, dim] with zeros in place of what is not present, whatever stood there."""
-    return tf.where(present[:, :, None], modalities, tf.zeros_like(modalities))
-
-
-def of_some(vector, present):
+def zero_if_none(vector, present):
     """[batch, dim] with zeros for an item that has no modality."""
     some = tf.reduce_any(present, axis=1, keepdims=True)
     return tf.where(some, vector, tf.zeros_like(vector))
@@ -154,7 +134,7 @@ class Concat(tf.keras.layers.Layer):
         added = tf.einsum("bmd,mde->bme", modalities, self.kernel) + self.presence
         added = blank(added, present)
         vector = tf.reduce_sum(added, axis=1) + self.bias
-        return of_some(vector, present), shares(added, present)
+        return zero_if_none(vector, present), shares(added, present)
 
 
 @tf.keras.utils.register_keras_serializable("mmrec_tf")
@@ -200,7 +180,7 @@ class Transformer(tf.keras.layers.Layer):
         )
         x = (start + attended)[:, 0]
         x += self.output_layer(self.hidden(self.hidden_norm(x)))
-        return of_some(self.norm(x), present), shares(scores[:, 0, 0, 1:, None], present)
+        return zero_if_none(self.norm(x), present), shares(scores[:, 0, 0, 1:, None], present)
 
 
 @tf.keras.utils.register_keras_serializable("mmrec_tf")
@@ -268,7 +248,7 @@ class Bilinear(tf.keras.layers.Layer):
         one = tf.ones_like(factors[0])
         whole = mixed(factors)
         moves = [whole - mixed([*factors[:i], one, *factors[i + 1 :]]) for i in range(len(factors))]
-        return of_some(whole + self.bias, present), shares(tf.stack(moves, axis=1), present)
+        return zero_if_none(whole + self.bias, present), shares(tf.stack(moves, axis=1), present)
 
 
 FUSIONS = {
@@ -292,84 +272,3 @@ def build_fusion(kind: str, **arguments) -> tf.keras.layers.Layer:
     if kind not in FUSIONS:
         raise ConfigError(f"fusion: wanted one of {', '.join(FUSIONS)}; got {kind!r}.")
     return FUSIONS[kind](**arguments)
-
-
-@tf.keras.utils.register_keras_serializable("mmrec_tf")
-class MissingModality(tf.keras.layers.Layer):
-    """What fusion sees in place of a modality that an item lacks.
-
-    Args:
-      kind: str. "skip": nothing. "token": a learned vector for each modality. "mean": the moving
-        mean of the vectors of the items that have it, updated in training as in
-        `tf.keras.layers.BatchNormalization`. "nearest": nothing, as what could be filled was
-        filled by `mmrec_tf.towers.missing.fill_nearest` before.
-
-    Raises:
-      ConfigError: for an unknown kind.
-    """
-
-    momentum = 0.99
-
-    def __init__(self, kind: str, **kwargs):
-        super().__init__(**kwargs)
-        if kind not in MISSING:
-            raise ConfigError(f"missing: wanted one of {', '.join(MISSING)}; got {kind!r}.")
-        self.kind = kind
-
-    def get_config(self):
-        return {**super().get_config(), "kind": self.kind}
-
-    def build(self, input_shape):
-        if self.kind == "token":
-            # As long as the unit vectors that it stands among.
-            self.token = self.add_weight(
-                name="token",
-                shape=input_shape[1:],
-                initializer=tf.keras.initializers.RandomNormal(stddev=input_shape[2] ** -0.5),
-            )
-        if self.kind == "mean":
-            self.mean = self.add_weight(
-                name="mean",
-                shape=input_shape[1:],
-                initializer="zeros",
-                dtype=tf.float32,
-                trainable=False,
-                experimental_autocast=False,
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.MEAN,
-            )
-        super().build(input_shape)
-
-    def call(self, modalities, present, used, training=False):
-        """Puts a stand-in where a modality is not used.
-
-        Args:
-          modalities: <float32>[batch, modality, dim].
-          present: <bool>[batch, modality], what the items have; "mean" is the mean of these.
-          used: <bool>[batch, modality], what of that modality dropout left. What it hid gets a
-            stand-in too.
-          training: whether the moving mean moves.
-
-        Returns:
-          The modalities <float32>[batch, modality, dim] and which of them fusion may use,
-          <bool>[batch, modality]: `used`, or all of those of an item that has any. An item of
-          which nothing is used stays with nothing.
-        """
-        if self.kind == "mean":
-            if training:
-                self._move(tf.cast(blank(modalities, present), tf.float32), present)
-            stand_in = self.mean
-        elif self.kind == "token":
-            stand_in = self.token
-        else:
-            return modalities, used
-        filled = tf.where(used[:, :, None], modalities, tf.cast(stand_in, modalities.dtype))
-        usable = tf.reduce_any(used, axis=1, keepdims=True) | tf.zeros_like(used)
-        return filled, usable
-
-    def _move(self, modalities, present):
-        count = tf.reduce_sum(tf.cast(present, tf.float32), axis=0)[:, None]
-        mean = tf.math.divide_no_nan(tf.reduce_sum(modalities, axis=0), count)
-        # A modality that nobody in the batch has keeps its mean.
-        step = tf.where(count > 0, 1.0 - self.momentum, 0.0)
-        self.mean.assign_add(step * (mean - self.mean))

@@ -9,7 +9,8 @@ from mmrec_tf.config import Config
 from mmrec_tf.schema import Schema
 from mmrec_tf.towers.alignment import Alignment
 from mmrec_tf.towers.embeddings import IdEmbedding, SideFeatures, keep, unit
-from mmrec_tf.towers.fusion import MissingModality, build_fusion
+from mmrec_tf.towers.fusion import build_fusion
+from mmrec_tf.towers.missing import MissingModality
 
 
 class TowerOutput(NamedTuple):

@@ -1,9 +1,15 @@
-"""What stands in for a modality that an item lacks, taken from other items, in NumPy."""
+"""What stands in for a modality that an item lacks: copied from other items before training, in
+NumPy, or put there by a layer."""
 
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 from scipy import sparse
+
+from mmrec_tf.config import MISSING
+from mmrec_tf.errors import ConfigError
+from mmrec_tf.towers.masking import blank
 
 # Similarities held at a time: 64 MiB for each of a few arrays.
 MAX_CELLS = 2**24
@@ -131,3 +137,84 @@ def _with_rows(values: np.ndarray, rows: np.ndarray, filling: np.ndarray) -> np.
     copy = np.array(values)
     copy[rows] = filling
     return copy
+
+
+@tf.keras.utils.register_keras_serializable("mmrec_tf")
+class MissingModality(tf.keras.layers.Layer):
+    """What fusion sees in place of a modality that an item lacks.
+
+    Args:
+      kind: str. "skip": nothing. "token": a learned vector for each modality. "mean": the moving
+        mean of the vectors of the items that have it, updated in training as in
+        `tf.keras.layers.BatchNormalization`. "nearest": nothing, as what could be filled was
+        filled by `fill_nearest` before.
+
+    Raises:
+      ConfigError: for an unknown kind.
+    """
+
+    momentum = 0.99
+
+    def __init__(self, kind: str, **kwargs):
+        super().__init__(**kwargs)
+        if kind not in MISSING:
+            raise ConfigError(f"missing: wanted one of {', '.join(MISSING)}; got {kind!r}.")
+        self.kind = kind
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self.kind}
+
+    def build(self, input_shape):
+        if self.kind == "token":
+            # As long as the unit vectors that it stands among.
+            self.token = self.add_weight(
+                name="token",
+                shape=input_shape[1:],
+                initializer=tf.keras.initializers.RandomNormal(stddev=input_shape[2] ** -0.5),
+            )
+        if self.kind == "mean":
+            self.mean = self.add_weight(
+                name="mean",
+                shape=input_shape[1:],
+                initializer="zeros",
+                dtype=tf.float32,
+                trainable=False,
+                experimental_autocast=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.MEAN,
+            )
+        super().build(input_shape)
+
+    def call(self, modalities, present, used, training=False):
+        """Puts a stand-in where a modality is not used.
+
+        Args:
+          modalities: <float32>[batch, modality, dim].
+          present: <bool>[batch, modality], what the items have; "mean" is the mean of these.
+          used: <bool>[batch, modality], what of that modality dropout left. What it hid gets a
+            stand-in too.
+          training: whether the moving mean moves.
+
+        Returns:
+          The modalities <float32>[batch, modality, dim] and which of them fusion may use,
+          <bool>[batch, modality]: `used`, or all of those of an item that has any. An item of
+          which nothing is used stays with nothing.
+        """
+        if self.kind == "mean":
+            if training:
+                self._move(tf.cast(blank(modalities, present), tf.float32), present)
+            stand_in = self.mean
+        elif self.kind == "token":
+            stand_in = self.token
+        else:
+            return modalities, used
+        filled = tf.where(used[:, :, None], modalities, tf.cast(stand_in, modalities.dtype))
+        usable = tf.reduce_any(used, axis=1, keepdims=True) | tf.zeros_like(used)
+        return filled, usable
+
+    def _move(self, modalities, present):
+        count = tf.reduce_sum(tf.cast(present, tf.float32), axis=0)[:, None]
+        mean = tf.math.divide_no_nan(tf.reduce_sum(modalities, axis=0), count)
+        # A modality that nobody in the batch has keeps its mean.
+        step = tf.where(count > 0, 1.0 - self.momentum, 0.0)
+        self.mean.assign_add(step * (mean - self.mean))

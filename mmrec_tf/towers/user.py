@@ -14,7 +14,7 @@ from mmrec_tf.towers.embeddings import (
     keep,
     unit,
 )
-from mmrec_tf.towers.fusion import masked_softmax
+from mmrec_tf.towers.masking import masked_softmax
 
 
 def steps_from_newest(known):

@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from mmrec_tf.config import AudioConfig
 from mmrec_tf.encoders.audio import mel_cnn as audio
+from mmrec_tf.encoders.audio.augmentation import hide_bands
+from mmrec_tf.encoders.audio.spectrogram import log_mel, mel_spectrogram, mel_weights, resample
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.media.audio import prepare
 from mmrec_tf.schema import ModalitySpec
@@ -30,7 +32,7 @@ def written(samples, rate_hz=16000, kind="WAV", subtype="PCM_16") -> bytes:
 def test_mel_weights_are_librosas(settings):
     rate_hz, num_mels, fft_length, fmax_hz = settings
     want = librosa.filters.mel(sr=rate_hz, n_mels=num_mels, n_fft=fft_length, fmax=fmax_hz)
-    np.testing.assert_allclose(audio.mel_weights(*settings), want.T, atol=1e-7)
+    np.testing.assert_allclose(mel_weights(*settings), want.T, atol=1e-7)
 
 
 def waveforms():
@@ -42,12 +44,12 @@ def waveforms():
 def test_spectrogram_is_librosas(hop_length, fft_length):
     for waveform in waveforms().astype(np.float32):
         settings = {"num_mels": 64, "fft_length": fft_length, "hop_length": hop_length}
-        got = audio.mel_spectrogram(waveform[None], sample_rate_hz=16000, **settings)[0]
+        got = mel_spectrogram(waveform[None], sample_rate_hz=16000, **settings)[0]
         want = librosa.feature.melspectrogram(
             y=waveform, sr=16000, n_mels=64, n_fft=fft_length, hop_length=hop_length, fmax=8000
         ).T
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * want.max())
-        got = audio.log_mel(waveform[None], sample_rate_hz=16000, **settings)[0]
+        got = log_mel(waveform[None], sample_rate_hz=16000, **settings)[0]
         want = librosa.power_to_db(want, ref=np.max, top_db=80) / 80 + 1
         np.testing.assert_allclose(got, want, atol=1e-3)
 
@@ -58,7 +60,7 @@ def test_spectrogram_of_a_real_call_is_librosas(shared):
         pytest.skip("needs shared/data/birds/audio, which is not here")
     for call in calls:
         waveform, rate_hz = librosa.load(call, sr=None)
-        got = audio.mel_spectrogram(waveform[None], sample_rate_hz=16000)[0]
+        got = mel_spectrogram(waveform[None], sample_rate_hz=16000)[0]
         want = librosa.feature.melspectrogram(
             y=waveform, sr=rate_hz, n_fft=1024, hop_length=256, n_mels=128, fmax=8000
         ).T
@@ -66,12 +68,12 @@ def test_spectrogram_of_a_real_call_is_librosas(shared):
 
 
 def test_silence_is_zeros():
-    assert not audio.log_mel(tf.zeros([1, 4000]), sample_rate_hz=16000).numpy().any()
+    assert not log_mel(tf.zeros([1, 4000]), sample_rate_hz=16000).numpy().any()
 
 
 @pytest.mark.parametrize("rate_hz", [8000, 11025, 22050, 44100, 48000])
 def test_resampling_in_the_graph(rate_hz):
-    got = audio.resample(tone(700, rate_hz=rate_hz), tf.constant(rate_hz), 16000).numpy()
+    got = resample(tone(700, rate_hz=rate_hz), tf.constant(rate_hz), 16000).numpy()
     assert got.size in (8000, 8001)
     assert np.abs(got[:8000] - tone(700))[400:-400].max() < 5e-3
 
@@ -113,14 +115,14 @@ def test_masks_hide_bands_and_frames_anew_for_each_clip():
     tf.random.set_seed(0)
     ones = tf.ones([16, 40, 32])
     for bins, frames in [(8, 6), (8, 0), (0, 6)]:
-        hidden = audio._hide_bands(ones, bins=bins, frames=frames).numpy() == 0
+        hidden = hide_bands(ones, bins=bins, frames=frames).numpy() == 0
         whole_bins, whole_frames = hidden.all(axis=1), hidden.all(axis=2)
         np.testing.assert_array_equal(hidden, whole_bins[:, None, :] | whole_frames[:, :, None])
         assert whole_bins.sum(1).max() <= bins and whole_frames.sum(1).max() <= frames
         assert hidden.any()
         assert len({row.tobytes() for row in hidden}) > 8
-    assert audio._hide_bands(ones, bins=0, frames=0) is ones
-    assert np.isfinite(audio._hide_bands(ones, bins=99, frames=99)).all()
+    assert hide_bands(ones, bins=0, frames=0) is ones
+    assert np.isfinite(hide_bands(ones, bins=99, frames=99)).all()
 
 
 def test_masks_act_in_training_alone(encoder):

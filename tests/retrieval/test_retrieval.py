@@ -222,7 +222,7 @@ def test_weights_scale_their_example_and_nothing_else(dataset):
 
 def test_the_alignment_loss_is_added_with_its_weight(dataset):
     two = {"modalities": ["vector", "audio"], "audio__trainable_layers": 0}
-    without = build(dataset, **two)
+    without = build(dataset, alignment__weight=0, **two)
     plain = float(without.compute_loss(REPEATED))
     assert float(without.alignment_tracker.result()) == 0
     model = build(dataset, alignment__weight=0.5, **two)

@@ -224,8 +224,9 @@ def test_which_runs_are_trained(run, tmp_path, monkeypatch):
     assert asked["image"].modalities == ("image",)
     assert asked["text-audio-vector"].modalities == ("text", "audio", "vector")
     assert all(config.ranking.epochs == 0 for config in asked.values())
-    same = {"modalities": None, "ranking.epochs": 0}
-    assert asked["image"].override({"modalities": None}) == run.config.override(same)
+    alone = {"modalities": ["image"], "ranking.epochs": 0}
+    assert asked["image"] == run.config.override(alone, schema=run.schema)
+    assert asked["image"].training == run.config.training
     # The run has its twin already.
     assert len(asked) == 8 and "id_only" not in asked
 

@@ -32,11 +32,11 @@ from mmrec_tf.towers.fusion import (
     Concat,
     Gated,
     Mean,
-    MissingModality,
     Recurrent,
     Transformer,
     Weighted,
 )
+from mmrec_tf.towers.missing import MissingModality
 
 ROWS, DIM, STEPS = 5, 4, 3
 SIZES = {"genre": 5, "price": 0}

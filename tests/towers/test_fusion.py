@@ -6,7 +6,9 @@ import tensorflow as tf
 
 from mmrec_tf.config import FUSIONS as NAMES
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.towers.fusion import FUSIONS, MissingModality, build_fusion, masked_softmax, shares
+from mmrec_tf.towers.fusion import FUSIONS, build_fusion, shares
+from mmrec_tf.towers.masking import masked_softmax
+from mmrec_tf.towers.missing import MissingModality
 
 SUMS = ("mean", "weighted", "gated", "attention")
 PRESENT = np.array([[1, 1, 1], [1, 0, 1], [0, 0, 1], [0, 0, 0]], bool)

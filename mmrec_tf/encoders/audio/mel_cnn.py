@@ -1,181 +1,23 @@
 """Sounds: mono 16-bit WAV bytes on disk, a log-mel spectrogram in the graph, a CNN on top."""
 
-import functools
 import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.config import AudioConfig
+from mmrec_tf.encoders.audio.augmentation import add_noise, hide_bands, shift
+from mmrec_tf.encoders.audio.spectrogram import TOP_DB, log_mel, resample
 from mmrec_tf.encoders.decoding import decode_readable, decode_rows
 from mmrec_tf.encoders.encoder import ModalityEncoder
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.media.audio import MAX_RATE_HZ
 from mmrec_tf.schema import ModalitySpec
 
-# From a clip's peak, 1 in its spectrogram, down to the floor, 0.
-TOP_DB = 80.0
 # In a graph, where a server's memory is at stake; `mmrec_tf.media.audio.prepare` takes more.
 MAX_BYTES = 16 * 2**20
-
-
-def mel_spectrogram(
-    waveform: tf.Tensor,
-    *,
-    sample_rate_hz: int,
-    num_mels: int = 128,
-    fft_length: int = 1024,
-    hop_length: int = 256,
-    fmax_hz: float = 8000.0,
-) -> tf.Tensor:
-    """The power in mel bands, equal to `librosa.feature.melspectrogram` with its defaults.
-
-    Those are a periodic Hann window, frames centered with zeros beyond both ends, and Slaney's
-    bands (`mel_weights`).
-
-    Args:
-      waveform: <float32>[batch, sample].
-
-    Returns:
-      <float32>[batch, frame, mel], with 1 + samples // hop_length frames.
-    """
-    half = fft_length // 2
-    padded = tf.pad(waveform, [[0, 0], [half, half]])
-    spectrum = tf.signal.stft(padded, fft_length, hop_length, fft_length=fft_length)
-    power = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
-    weights = mel_weights(sample_rate_hz, num_mels, fft_length, fmax_hz)
-    return tf.tensordot(power, tf.constant(weights), 1)
-
-
-def log_mel(
-    waveform: tf.Tensor,
-    *,
-    sample_rate_hz: int,
-    num_mels: int = 128,
-    fft_length: int = 1024,
-    hop_length: int = 256,
-    fmax_hz: float = 8000.0,
-    top_db: float = TOP_DB,
-) -> tf.Tensor:
-    """`mel_spectrogram` in decibels below the clip's own peak, scaled to 0..1.
-
-    As `librosa.power_to_db(power, ref=np.max, top_db=80) / 80 + 1`, but zeros for a silent clip.
-
-    Args:
-      waveform: <float32>[batch, sample].
-      top_db: how far below the peak 0 lies, in decibels.
-
-    Returns:
-      <float32>[batch, frame, mel].
-    """
-    power = mel_spectrogram(
-        waveform,
-        sample_rate_hz=sample_rate_hz,
-        num_mels=num_mels,
-        fft_length=fft_length,
-        hop_length=hop_length,
-        fmax_hz=fmax_hz,
-    )
-    floor = 1e-10
-    peak = tf.reduce_max(power, axis=[1, 2], keepdims=True)
-    ratio = tf.maximum(power, floor) / tf.maximum(peak, floor)
-    decibels = 10 / math.log(10) * tf.math.log(ratio)
-    return tf.where(peak > floor, tf.maximum(decibels / top_db + 1, 0), 0)
-
-
-@functools.cache
-def mel_weights(sample_rate_hz: int, num_mels: int, fft_length: int, fmax_hz: float) -> np.ndarray:
-    """Triangular bands, equally spaced on Slaney's mel scale, each of unit area.
-
-    The scale is linear up to 1 kHz (200/3 Hz a mel) and logarithmic above (27 mels for each
-    factor of 6.4); from Slaney's Auditory Toolbox (1998), as in `librosa.filters.mel`.
-
-    Returns:
-      <float32>[bin, mel], where bin counts 1 + fft_length // 2 frequencies up to the half rate.
-    """
-    linear, corner, step = 200 / 3, 1000.0, math.log(6.4) / 27
-
-    def to_mel(hz):
-        return hz / linear if hz < corner else corner / linear + math.log(hz / corner) / step
-
-    mels = np.linspace(0, to_mel(fmax_hz), num_mels + 2)
-    edges = np.where(
-        mels < corner / linear, mels * linear, corner * np.exp(step * (mels - corner / linear))
-    )
-    bins = np.linspace(0, sample_rate_hz / 2, 1 + fft_length // 2)[:, np.newaxis]
-    low, center, high = edges[:-2], edges[1:-1], edges[2:]
-    rising = (bins - low) / (center - low)
-    falling = (high - bins) / (high - center)
-    return (np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)).astype(np.float32)
-
-
-def resample(waveform: tf.Tensor, rate_hz: tf.Tensor, sample_rate_hz: int) -> tf.Tensor:
-    """Changes the rate by cutting or extending the spectrum, an ideal low-pass filter.
-
-    Args:
-      waveform: <float32>[sample] at `rate_hz`.
-      rate_hz: <int32>[].
-      sample_rate_hz: the rate wanted.
-
-    Returns:
-      <float32>[sample'] at `sample_rate_hz`, as long as the sound.
-    """
-    # Whole seconds have whole numbers of samples at both rates, so nothing drifts, and a spare
-    # second keeps the end from ringing into the beginning.
-    samples = tf.shape(waveform)[0]
-    seconds = (samples + rate_hz - 1) // rate_hz + 1
-    spectrum = tf.signal.rfft(tf.pad(waveform, [[0, seconds * rate_hz - samples]]))
-    length = seconds * sample_rate_hz
-    bins = tf.minimum(tf.shape(spectrum)[0], length // 2 + 1)
-    spectrum = tf.pad(spectrum[:bins], [[0, length // 2 + 1 - bins]])
-    ratio = sample_rate_hz / tf.cast(rate_hz, tf.float64)
-    end = tf.cast(tf.math.ceil(tf.cast(samples, tf.float64) * ratio), tf.int32)
-    return (tf.signal.irfft(spectrum, [length]) * tf.cast(ratio, tf.float32))[:end]
-
-
-def shift(spectrogram: tf.Tensor, most_frames: int) -> tf.Tensor:
-    """Moves each clip in time by up to `most_frames` in either direction; silence moves in.
-
-    Args:
-      spectrogram: <float32>[batch, frame, mel], 0 being silence.
-      most_frames: the farthest move.
-
-    Returns:
-      The same shape.
-    """
-    frames = spectrogram.shape[1]
-    by = tf.random.uniform(
-        [tf.shape(spectrogram)[0], 1], -most_frames, most_frames + 1, dtype=tf.int32
-    )
-    source = tf.range(frames) - by
-    moved = tf.gather(spectrogram, tf.clip_by_value(source, 0, frames - 1), batch_dims=1)
-    inside = (source >= 0) & (source < frames)
-    return tf.where(inside[:, :, tf.newaxis], moved, 0.0)
-
-
-def add_noise(spectrogram: tf.Tensor, loudest_db: float, *, top_db: float = TOP_DB) -> tf.Tensor:
-    """Adds white noise to each clip, at a level of its own between the floor and `loudest_db`.
-
-    Sound and noise are independent, so their powers add up: the expectation of |s + n|^2 is
-    |s|^2 + |n|^2. White noise is equally strong in all bands, which have unit area
-    (`mel_weights`). That expectation is what is added, without the noise's own flicker.
-
-    Args:
-      spectrogram: <float32>[batch, frame, mel] as of `log_mel`.
-      loudest_db: the loudest noise, in decibels relative to the clip's own peak.
-      top_db: how far below the peak the floor lies, in decibels.
-
-    Returns:
-      The same shape, relative to the peak of sound and noise together, in 0..1.
-    """
-    level = tf.random.uniform([tf.shape(spectrogram)[0], 1, 1], -top_db, loudest_db)
-    noise = 10 ** (level / 10)
-    power = 10 ** ((spectrogram - 1) * top_db / 10)
-    decibels = 10 / math.log(10) * tf.math.log((power + noise) / (1 + noise))
-    return tf.clip_by_value(decibels / top_db + 1, 0, 1)
 
 
 class Encoder(ModalityEncoder):
@@ -345,7 +187,7 @@ class Encoder(ModalityEncoder):
             spectrogram = shift(spectrogram, int(hops + 1e-6))
         if self.noise_db > -TOP_DB:
             spectrogram = add_noise(spectrogram, self.noise_db)
-        return _hide_bands(spectrogram, bins=self.mask_bins, frames=self.mask_frames)
+        return hide_bands(spectrogram, bins=self.mask_bins, frames=self.mask_frames)
 
     def get_config(self) -> dict:
         return {
@@ -476,30 +318,3 @@ def _time_reader(units: int) -> tf.keras.Sequential:
         ],
         name="gru",
     )
-
-
-def _hide_bands(spectrogram: tf.Tensor, *, bins: int, frames: int) -> tf.Tensor:
-    """Hides one band of frequencies and one stretch of frames, drawn for each clip anew.
-
-    Args:
-      spectrogram: <float32>[batch, frame, mel], 0 being silence.
-      bins: widest band hidden.
-      frames: longest stretch hidden.
-    """
-    # A mask must leave something, and tensorflow-io draws widths below its argument.
-    bins = min(bins, spectrogram.shape[2] - 1)
-    frames = min(frames, spectrogram.shape[1] - 1)
-    if bins < 1 and frames < 1:
-        return spectrogram
-    # Its masks are plain TensorFlow; imported here, so that inference never needs the package.
-    import tensorflow_io as tfio
-
-    def hide(clip):
-        if bins > 0:
-            clip = tfio.audio.freq_mask(clip, bins + 1)
-        if frames > 0:
-            clip = tfio.audio.time_mask(clip, frames + 1)
-        return clip
-
-    # One clip after the other: iterations at the same time would share out their draws by chance.
-    return tf.map_fn(hide, spectrogram, parallel_iterations=1)
