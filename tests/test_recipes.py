@@ -228,7 +228,7 @@ dataset = mm.open_dataset(small_world.write(folder / "world"))
 for settings in json.loads(sys.argv[2]):
     config = small_world.config(
         modalities=["audio", "vector"], user__profile=False, training__epochs=1
-    ).override(settings)
+    ).override(settings, schema=dataset.schema)
     retrieval = mm.RetrievalModel(config, dataset)
     mm.train(retrieval, dataset)
     ranking = mm.RankingModel(config, dataset, retrieval=retrieval)
