@@ -168,7 +168,8 @@ def add_encoder_family(folder):
     edit(folder, config, at="class TextConfig(BertConfig", line=", LettersConfig")
     edit(folder, package, at='FAMILIES = {"bert": bert', line=', "letters": letters')
     edit(folder, package, at="from mmrec_tf.encoders.text import bert", line=", letters")
-    return {config, "mmrec_tf/encoders/KIND/NAME.py", "__init__.py"}
+    # The third file, the `__init__.py` beside the second, has no name of its own on the page.
+    return {config, "mmrec_tf/encoders/KIND/NAME.py"}
 
 
 def add_fusion(folder):
