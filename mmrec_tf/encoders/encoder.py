@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -21,7 +22,7 @@ class SharedEncoder(tf.keras.layers.Layer):
     version = 1
     augmentation: tuple[str, ...] = ()
 
-    def __init__(self, *, trainable_layers: int, **kwargs):
+    def __init__(self, *, trainable_layers: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.trainable_layers = trainable_layers
 
@@ -71,7 +72,7 @@ class ModalityEncoder(tf.keras.layers.Layer):
     # Settings that change content in training alone: no vector of a frozen encoder depends on them.
     augmentation: tuple[str, ...] = ()
 
-    def __init__(self, *, trainable_layers: int, **kwargs):
+    def __init__(self, *, trainable_layers: int, **kwargs: Any) -> None:
         # Content may be token ids or a waveform, which half precision must not touch.
         super().__init__(autocast=False, **kwargs)
         self.trainable_layers = trainable_layers
@@ -167,7 +168,7 @@ class Face(ModalityEncoder):
       kind: of the content.
     """
 
-    def __init__(self, shared: SharedEncoder, kind: str, **kwargs):
+    def __init__(self, shared: SharedEncoder, kind: str, **kwargs: Any) -> None:
         super().__init__(trainable_layers=shared.trainable_layers, **kwargs)
         self.shared = shared
         self.kind = kind

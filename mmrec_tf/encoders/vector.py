@@ -21,7 +21,7 @@ class Encoder(ModalityEncoder):
       dim: the length of the vectors.
     """
 
-    def __init__(self, dim: int, **kwargs):
+    def __init__(self, dim: int, **kwargs: Any) -> None:
         super().__init__(trainable_layers=0, **kwargs)
         self.dim = dim
         self.mean = self._fixed("mean", "zeros")

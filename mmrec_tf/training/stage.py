@@ -85,7 +85,9 @@ class Stage(tfrs.Model):
 
     # Plain Keras
 
-    def compile(self, optimizer: Any = None, *, jit_compile: bool | None = None, **kwargs: Any):
+    def compile(
+        self, optimizer: Any = None, *, jit_compile: bool | None = None, **kwargs: Any
+    ) -> None:
         """Keras' `compile`.
 
         Args:
