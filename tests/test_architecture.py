@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LIBRARY = "mmrec_tf"
+HERE = pathlib.Path(__file__).name
 PROGRAMS = ("data", "tuning", "serving")
 
 # The folders from the ground up: each imports only what stands before it.
@@ -266,3 +267,24 @@ def test_the_wheel_asks_for_what_the_library_imports_around_the_pins():
     assert {top for top, names in wanted.items() if not names & asked.keys()} - EXTRAS == set()
     for name, requirement in asked.items():
         assert requirement.specifier.contains(pinned[name]), f"{requirement}, pin {pinned[name]}"
+
+
+# Where modules lay before the folders were the drawing; neither code nor pages may speak of them.
+OLD = (
+    r"mmrec_tf[./](?:modalities|encoding|pipeline|catalog|histories|imputation|fusion|alignment|"
+    r"diagnostics|baselines|funnel|metrics|calibration|optimization|memory|negatives|objective|"
+    r"losses|graph|tables|index|answers|requests|reranking|filters|experts|interaction|"
+    r"ranking_losses|continuation|ablation|publishing|servables|verification|examples)\b"
+    r"|data[./](?:item_shards|item_content|media_files|workers|selection_options|planted|ceiling)\b"
+    r"|serving[./](?:rpc|rest_server|merging|batching_parameters|refusals|versions|models\.config)\b"
+)
+
+
+def test_old_paths_leave_no_trace():
+    found = {}
+    for folder in (LIBRARY, *PROGRAMS, "tests", "benchmarks", "docs", "examples"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".md", ".sh", ".yml", ".yaml") and path.name != HERE:
+                if names := re.findall(OLD, path.read_text("utf-8")):
+                    found[str(path.relative_to(ROOT))] = sorted(set(names))
+    assert found == {}

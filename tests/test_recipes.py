@@ -31,6 +31,55 @@ def edit(folder: pathlib.Path, name: str, *, at: str, line: str, code: str = "")
     return name
 
 
+FAMILY_CONFIG = '''
+@dataclass(frozen=True)
+class LettersConfig:
+    """How often each letter occurs; `num_letters` of the alphabet are counted."""
+
+    num_letters: int = shapes_weights(26)
+
+
+'''
+FAMILY = '''"""Counts of letters."""
+
+import tensorflow as tf
+
+from mmrec_tf.encoders.encoder import ModalityEncoder
+
+
+class Encoder(ModalityEncoder):
+    """A text as the shares of its letters."""
+
+    def __init__(self, num_letters, **kwargs):
+        super().__init__(trainable_layers=0, **kwargs)
+        self.num_letters = num_letters
+
+    @property
+    def output_dim(self):
+        return self.num_letters
+
+    def content_spec(self):
+        return tf.TensorSpec([None, self.num_letters], tf.float32)
+
+    def preprocess(self, raw):
+        raw = tf.strings.lower(raw)
+        letters = [chr(ord("a") + n) for n in range(self.num_letters)]
+        without = [tf.strings.length(tf.strings.regex_replace(raw, c, "")) for c in letters]
+        counts = tf.strings.length(raw)[:, None] - tf.stack(without, axis=1)
+        return tf.cast(counts, tf.float32)
+
+    def call(self, content, training=False):
+        return content / tf.maximum(tf.reduce_sum(content, axis=1, keepdims=True), 1.0)
+
+    def get_config(self):
+        config = {**super().get_config(), "num_letters": self.num_letters}
+        del config["trainable_layers"]
+        return config
+
+
+def build_encoder(config, spec, *, values=None, assets=None):
+    return Encoder(config.num_letters)
+'''
 FUSION = '''
 @tf.keras.utils.register_keras_serializable("mmrec_tf")
 class Loudest(Mean):
@@ -110,6 +159,19 @@ def media_folder_settings(folder):
 '''
 
 
+def add_encoder_family(folder):
+    config, package = "mmrec_tf/config/encoders.py", "mmrec_tf/encoders/text/__init__.py"
+    (folder / "mmrec_tf/encoders/text/letters.py").write_text(FAMILY, "utf-8")
+    at = "# By kind of content and family."
+    edit(folder, config, at=at, line="", code=FAMILY_CONFIG)
+    edit(folder, config, at='"text": {"bert": BertConfig', line=', "letters": LettersConfig')
+    edit(folder, config, at="class TextConfig(BertConfig", line=", LettersConfig")
+    edit(folder, package, at='FAMILIES = {"bert": bert', line=', "letters": letters')
+    edit(folder, package, at="from mmrec_tf.encoders.text import bert", line=", letters")
+    # The third file, the `__init__.py` beside the second, has no name of its own on the page.
+    return {config, "mmrec_tf/encoders/KIND/NAME.py"}
+
+
 def add_fusion(folder):
     fusion, config = "mmrec_tf/towers/fusion.py", "mmrec_tf/config/retrieval.py"
     line = '    "loudest": Loudest,\n'
@@ -147,6 +209,10 @@ def add_dataset_source(folder):
 
 # Each: what to do, and what a config says to have it trained.
 RECIPES = {
+    "Add a family of encoders to a kind of content": (
+        add_encoder_family,
+        {"modalities": ["text", "vector"], "text.family": "letters", "text.num_letters": 20},
+    ),
     "Add a fusion": (add_fusion, {"item.fusion": "loudest"}),
     "Add a ranking architecture": (add_ranking_architecture, {"ranking.architecture": "doubled"}),
     "Add a ranking loss": (add_ranking_loss, {"ranking.loss": "hinge"}),
@@ -163,7 +229,7 @@ dataset = mm.open_dataset(small_world.write(folder / "world"))
 for settings in json.loads(sys.argv[2]):
     config = small_world.config(
         modalities=["audio", "vector"], user__profile=False, training__epochs=1
-    ).override(settings)
+    ).override(settings, schema=dataset.schema)
     retrieval = mm.RetrievalModel(config, dataset)
     mm.train(retrieval, dataset)
     ranking = mm.RankingModel(config, dataset, retrieval=retrieval)
