@@ -46,7 +46,7 @@ class SharedEncoder(tf.keras.layers.Layer):
         """Small text files, by name, from which `build_shared` makes the same architecture."""
         return {}
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "trainable_layers": self.trainable_layers}
 
 
@@ -137,7 +137,7 @@ class ModalityEncoder(tf.keras.layers.Layer):
             digest.update(value.tobytes())
         return digest.hexdigest()
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "trainable_layers": self.trainable_layers}
 
     def _training(self, training: bool | None) -> bool:
@@ -190,7 +190,7 @@ class Face(ModalityEncoder):
     def assets(self) -> dict[str, str]:
         return self.shared.assets()
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         # Vectors of one face must not be taken for those of the other, nor of other settings.
         shared = {k: v for k, v in self.shared.get_config().items() if k not in ("name", "dtype")}
         settings = {**super().get_config(), **shared, "kind": self.kind}

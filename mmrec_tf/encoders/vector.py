@@ -59,7 +59,7 @@ class Encoder(ModalityEncoder):
         """<float32>[batch, dim] to <float32>[batch, dim]."""
         return (content - self.mean) / self.std
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "dim": self.dim}
         del config["trainable_layers"]
         return config

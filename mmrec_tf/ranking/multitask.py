@@ -86,7 +86,7 @@ class SharedBottom(tf.keras.layers.Layer):
             return [inputs] * self.num_tasks
         return self.of_tasks(inputs, training)
 
-    def of_tasks(self, inputs: tf.Tensor, training: bool) -> list:
+    def of_tasks(self, inputs: tf.Tensor, training: bool) -> list[tf.Tensor]:
         """As `call`, with columns to read and layers to read them."""
         return [_through(self.stack, inputs, training)] * self.num_tasks
 
@@ -115,7 +115,7 @@ class MMoE(SharedBottom):
         self.gates = [_gate(self.num_experts, f"gate_{i}") for i in range(self.num_tasks)]
         super().build(input_shape)
 
-    def of_tasks(self, inputs: tf.Tensor, training: bool) -> list:
+    def of_tasks(self, inputs: tf.Tensor, training: bool) -> list[tf.Tensor]:
         outputs = [_through(expert, inputs, training) for expert in self.experts]
         return [_mix(gate(inputs), outputs) for gate in self.gates]
 
@@ -167,7 +167,7 @@ class PLE(SharedBottom):
             self.gates.append([_gate(n, f"level_{i}_gate_{name}") for name, n in widths.items()])
         super().build(input_shape)
 
-    def of_tasks(self, inputs: tf.Tensor, training: bool) -> list:
+    def of_tasks(self, inputs: tf.Tensor, training: bool) -> list[tf.Tensor]:
         groups = [inputs] * (self.num_tasks + 1)
         for experts, gates in zip(self.experts, self.gates, strict=True):
             *tasks, shared = [

@@ -102,7 +102,9 @@ class FeatureEntries(tf.Module):
         return found, unread[:, 1:]
 
 
-def replace_features(stored: Mapping[str, tf.Tensor], brought: Mapping[str, tf.Tensor]) -> dict:
+def replace_features(
+    stored: Mapping[str, tf.Tensor], brought: Mapping[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
     """Side features by name as in `SideFeatures.call`: what was brought, else what is stored."""
     replaced = dict(stored)
     for name, value in brought.items():

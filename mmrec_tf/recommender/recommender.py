@@ -315,7 +315,7 @@ class Recommender(tf.Module):
         features: tf.Tensor,
         *,
         k: int,
-    ) -> dict:
+    ) -> dict[str, tf.Tensor]:
         """The graph of `recommend`, on ids.
 
         Args:
@@ -367,7 +367,7 @@ class Recommender(tf.Module):
         time: tf.Tensor,
         profile: tf.Tensor,
         features: tf.Tensor,
-    ) -> dict:
+    ) -> dict[str, tf.Tensor]:
         """What is said of items that the caller names, withdrawn and seen ones too.
 
         Args:
@@ -397,7 +397,7 @@ class Recommender(tf.Module):
 
     def embed_user_ids(
         self, user_id: tf.Tensor, history: tf.Tensor, profile: tf.Tensor, features: tf.Tensor
-    ) -> dict:
+    ) -> dict[str, tf.Tensor]:
         """The graph of `embed_user`.
 
         Args:
@@ -420,7 +420,7 @@ class Recommender(tf.Module):
             "unread": self.retriever.unread(profile, features),
         }
 
-    def similar_ids(self, item_id: tf.Tensor, *, k: int) -> dict:
+    def similar_ids(self, item_id: tf.Tensor, *, k: int) -> dict[str, tf.Tensor]:
         """The graph behind `similar_items`: <string>[batch] -> "item_id" <string>[batch, k] and
         "score" <float32>[batch, k]."""
         item = self.retriever.item_table.lookup(item_id)

@@ -73,7 +73,9 @@ class Objective(tf.Module):
         # A weight of 0 adds nothing, as disliked items are left out.
         self.log_dislike = float(np.log(settings.disliked_weight or 1.0))
 
-    def draw(self, inputs: Mapping[str, tf.Tensor], mined: tf.Tensor | None) -> dict:
+    def draw(
+        self, inputs: Mapping[str, tf.Tensor], mined: tf.Tensor | None
+    ) -> dict[str, tf.Tensor]:
         """Numbers of items that stand beside the batch's own, by name.
 
         Args:
@@ -106,8 +108,8 @@ class Objective(tf.Module):
         queries: tf.Tensor,
         candidates: tf.Tensor,
         *,
-        numbers: Mapping,
-        rows: Mapping,
+        numbers: Mapping[str, tf.Tensor],
+        rows: Mapping[str, tf.Tensor],
         tables: Mapping[str, tf.Tensor],
         remembered: tuple[tf.Tensor, tf.Tensor] | None = None,
     ) -> tf.Tensor:
@@ -124,6 +126,9 @@ class Objective(tf.Module):
 
         Returns:
           <float32>[batch].
+
+        Raises:
+          ValueError: when there is a memory and `remembered` is None.
         """
         settings = self.settings
         if settings.softmax == "full":
@@ -241,7 +246,9 @@ class Objective(tf.Module):
         if "uniform" in numbers:
             shared = tf.concat([shared, numbers["uniform"]], axis=0)
             vectors = tf.concat([vectors, tf.gather(candidates, rows["uniform"])], axis=0)
-        if remembered is not None:
+        if self.memory is not None:
+            if remembered is None:
+                raise ValueError("remembered: wanted what the memory holds; got None.")
             item_then, vectors_then = remembered
             shared = tf.concat([shared, item_then], axis=0)
             vectors = tf.concat([vectors, vectors_then], axis=0)

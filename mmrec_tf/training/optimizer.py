@@ -39,7 +39,7 @@ class WarmupDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
             share *= left
         return self.learning_rate * share
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         names = ("learning_rate", "warmup_steps", "decay", "steps")
         return {name: getattr(self, name) for name in names}
 

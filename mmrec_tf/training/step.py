@@ -6,7 +6,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 
-def apply_step(model: tfrs.Model, inputs: Mapping[str, tf.Tensor]) -> dict:
+def apply_step(model: tfrs.Model, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """One training step of a model with `compute_loss`; unlike `tfrs.Model.train_step` it scales
     the loss for mixed precision and for the number of replicas, over which gradients are summed.
 

@@ -189,7 +189,7 @@ class Encoder(ModalityEncoder):
             spectrogram = add_noise(spectrogram, self.noise_db)
         return hide_bands(spectrogram, bins=self.mask_bins, frames=self.mask_frames)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "sample_rate_hz": self.sample_rate_hz,
@@ -275,7 +275,7 @@ class GroupNorm(tf.keras.layers.Layer):
         super().__init__(**kwargs)
         self.groups = groups
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "groups": self.groups}
 
     def build(self, input_shape: Any) -> None:

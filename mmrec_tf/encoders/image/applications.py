@@ -138,7 +138,7 @@ class Encoder(ModalityEncoder):
             pixels = recolor(pixels, self.color)
         return pixels
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "architecture": self.architecture,

@@ -194,7 +194,7 @@ class Encoder(ModalityEncoder):
         }
         return {**assets, _SYNONYMS: self.synonyms} if self.synonyms else assets
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "vocabulary": self.vocabulary,
