@@ -1,7 +1,7 @@
 """How much memory training takes, and what it leaves on disk."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -9,9 +9,6 @@ from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders.cache import encoded_bytes
 from mmrec_tf.retrieval.catalog_tables import fitting
 from mmrec_tf.schema import FeatureSpec
-
-if TYPE_CHECKING:
-    from mmrec_tf.retrieval.model import RetrievalModel
 
 
 class Estimate(NamedTuple):
@@ -25,7 +22,7 @@ class Estimate(NamedTuple):
         return f"{text}; on disk: {_listed(self.disk)}" if self.disk else text
 
 
-def estimate(model: "RetrievalModel", dataset: Dataset) -> Estimate:
+def estimate(model: tf.keras.Model, dataset: Dataset) -> Estimate:
     """What training a retrieval model takes, but for the steps themselves.
 
     Args:
