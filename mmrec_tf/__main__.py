@@ -15,7 +15,7 @@ from mmrec_tf.errors import ConfigError, run_command
 from mmrec_tf.reporting import tables
 
 
-def _train(arguments) -> None:
+def _train(arguments: argparse.Namespace) -> None:
     # Before TensorFlow is imported, so that a wrong config is answered at once.
     path = arguments.config
     if arguments.start and not path:
@@ -33,7 +33,7 @@ def _train(arguments) -> None:
     tables.print_table(f"{run.directory}, valid split", metrics["valid"])
 
 
-def _evaluate(arguments) -> None:
+def _evaluate(arguments: argparse.Namespace) -> None:
     from mmrec_tf.runs.evaluate import evaluate_run
 
     run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
@@ -57,7 +57,7 @@ def _evaluate(arguments) -> None:
     tables.print_evaluation(arguments.run, result, ceiling=run.dataset.ceiling(arguments.split))
 
 
-def _ablate(arguments) -> None:
+def _ablate(arguments: argparse.Namespace) -> None:
     from mmrec_tf.runs.ablation import ablate_run
 
     run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
@@ -68,7 +68,7 @@ def _ablate(arguments) -> None:
     tables.print_ablation(arguments.run, result)
 
 
-def _recommend(arguments) -> None:
+def _recommend(arguments: argparse.Namespace) -> None:
     run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
     lists = {name: getattr(arguments, name) for name in ("history", "exclude", "allow", "deny")}
     given = {n: [v.split(",")] * len(arguments.user) for n, v in lists.items() if v}
@@ -78,7 +78,7 @@ def _recommend(arguments) -> None:
     tables.print_answers("user", arguments.user, answer._asdict(), as_json=arguments.json)
 
 
-def _similar(arguments) -> None:
+def _similar(arguments: argparse.Namespace) -> None:
     run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
     recommender = run.recommender(unavailable=_lines_of(arguments.unavailable))
     unknown = set(arguments.item) - set(run.dataset.catalog.item_id)
@@ -96,7 +96,7 @@ def _lines_of(path: str | None) -> list[str]:
         return [line.strip() for line in file if line.strip()]
 
 
-def _export(arguments) -> None:
+def _export(arguments: argparse.Namespace) -> None:
     unavailable = _lines_of(arguments.unavailable)
     card: dict[str, object] = {"run": arguments.run}
     if arguments.only_index:
@@ -231,7 +231,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run_command(commands, name: str, description: str) -> argparse.ArgumentParser:
+def _run_command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, description: str
+) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=description, description=description)
     command.add_argument("run", metavar="RUN")
     command.add_argument("--dataset", metavar="DIR", help="where the dataset has moved")
@@ -239,19 +241,19 @@ def _run_command(commands, name: str, description: str) -> argparse.ArgumentPars
     return command
 
 
-def _add_answer(command) -> None:
+def _add_answer(command: argparse.ArgumentParser) -> None:
     command.add_argument("--k", type=int, default=10)
     command.add_argument("--json", action="store_true", help="one JSON object on stdout")
     _add_unavailable(command)
 
 
-def _add_unavailable(command) -> None:
+def _add_unavailable(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--unavailable", metavar="FILE", help="ids of items that are never shown, one a line"
     )
 
 
-def _add_verify(command) -> None:
+def _add_verify(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--verify", action="store_true", help="compare the hashes of all the dataset's files first"
     )

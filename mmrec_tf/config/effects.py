@@ -33,7 +33,7 @@ class Rule(NamedTuple):
     wanted: str
     read: Callable[[Any], bool]
 
-    def because(self, config) -> str:
+    def because(self, config: Any) -> str:
         """Why they are not read."""
         return f"while {self.other} is {_text(value_at(config, self.other))}"
 
@@ -50,7 +50,7 @@ class SchemaRule(NamedTuple):
     advice: str
     read: Callable[[Any], bool]
 
-    def because(self, config) -> str:
+    def because(self, config: Any) -> str:
         return f"as {self.reason}"
 
     def remedy(self) -> str:
@@ -71,7 +71,7 @@ TRAINING = {
 }
 
 
-def _trains(config, *, kind: str) -> bool:
+def _trains(config: Any, *, kind: str) -> bool:
     return getattr(config, kind).trainable_layers != 0
 
 
@@ -358,14 +358,14 @@ RULES = (
 )
 
 
-def _aligns(config, modalities: tuple[str, ...] | None) -> bool:
+def _aligns(config: Any, modalities: tuple[str, ...] | None) -> bool:
     """Whether there is an alignment loss among so many modalities; None for an unknown number."""
     if config.alignment.kind != "contrastive" or modalities is None:
         return True
     return len(modalities) > 1 or (len(modalities) == 1 and config.alignment.collaborative > 0)
 
 
-def _family_rules(config) -> Iterator[Rule]:
+def _family_rules(config: Any) -> Iterator[Rule]:
     """Settings of encoders that only other families read."""
     for kind, families in FAMILIES.items():
         part = getattr(config, kind)
@@ -376,7 +376,7 @@ def _family_rules(config) -> Iterator[Rule]:
             yield Rule(path, f"{kind}.family", " or ".join(owners), lambda c: False)
 
 
-def schema_rules(config, schema: Schema) -> Iterator[SchemaRule]:
+def schema_rules(config: Any, schema: Schema) -> Iterator[SchemaRule]:
     """What a dataset has no use for."""
     names = schema.select(config.modalities)
     kinds = {schema.modalities[name].kind for name in names}
@@ -411,7 +411,7 @@ def schema_rules(config, schema: Schema) -> Iterator[SchemaRule]:
     )
 
 
-def idle_settings(config, schema: Schema | None = None) -> dict[str, Rule | SchemaRule]:
+def idle_settings(config: Any, schema: Schema | None = None) -> dict[str, Rule | SchemaRule]:
     """The settings that differ from their default and that nothing reads, with the reason.
 
     Args:
@@ -431,7 +431,7 @@ def idle_settings(config, schema: Schema | None = None) -> dict[str, Rule | Sche
     return found
 
 
-def require_effect(config, schema: Schema | None = None) -> None:
+def require_effect(config: Any, schema: Schema | None = None) -> None:
     """Refuses settings that nothing reads.
 
     Args: as of `idle_settings`.
@@ -451,18 +451,18 @@ def require_effect(config, schema: Schema | None = None) -> None:
     )
 
 
-def value_at(config, path: str) -> Any:
+def value_at(config: Any, path: str) -> Any:
     """The value of a setting by its path, such as "training.epochs"."""
     return functools.reduce(getattr, path.split("."), config)
 
 
-def default_at(config, path: str) -> Any:
+def default_at(config: Any, path: str) -> Any:
     """The default of a setting of a section."""
     section, name = path.rsplit(".", 1)
     return getattr(type(value_at(config, section)), name)
 
 
-def _expanded(settings: tuple[str, ...], config) -> Iterator[str]:
+def _expanded(settings: tuple[str, ...], config: Any) -> Iterator[str]:
     """Paths, "*" being all settings of a section."""
     for path in settings:
         section, _, name = path.rpartition(".")
@@ -479,7 +479,7 @@ def _text(value: Any) -> str:
 
 def reset_idle(
     tree: dict[str, Any],
-    config,
+    config: Any,
     *,
     keep: frozenset[str] = frozenset(),
     schema: Schema | None = None,

@@ -42,7 +42,7 @@ class BertConfig:
     synonyms: str = shapes_weights("")
     synonym_share: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         named("text.weights", self.weights, 'a hub id, a local folder or "random"')
         one_of("text.pooling", self.pooling, POOLINGS)
         one_of("text.adaptation", self.adaptation, ADAPTATIONS)
@@ -89,7 +89,7 @@ class ApplicationsConfig:
     color: float = 0.0
     blur: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         named("image.weights", self.weights, '"imagenet", a weights file or "random"')
         require(32 <= self.size <= 1024, f"image.size: wanted 32 to 1024; got {self.size}.")
         require(
@@ -127,7 +127,7 @@ class MelCnnConfig:
     shift_seconds: float = 0.0
     weights: str = shapes_weights("random")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         named("audio.weights", self.weights, 'a weights file or "random"')
         sizes = ("sample_rate_hz", "num_mels", "fft_length", "hop_length", "filters")
         at_least(self, "audio.", dict.fromkeys(sizes, 1))
@@ -176,7 +176,7 @@ class TextConfig(BertConfig):
 
     family: str = shapes_weights("bert")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_families("text", self)
 
     def frozen(self) -> "TextConfig":
@@ -192,7 +192,7 @@ class ImageConfig(ApplicationsConfig):
 
     family: str = shapes_weights("applications")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_families("image", self)
 
 
@@ -202,11 +202,11 @@ class AudioConfig(MelCnnConfig):
 
     family: str = shapes_weights("mel_cnn")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_families("audio", self)
 
 
-def _check_families(kind: str, config) -> None:
+def _check_families(kind: str, config: TextConfig | ImageConfig | AudioConfig) -> None:
     one_of(f"{kind}.family", config.family, tuple(FAMILIES[kind]))
     for base in type(config).__mro__[1:]:
         if check := vars(base).get("__post_init__"):

@@ -60,7 +60,7 @@ class TrainingConfig:
     data_service: str = ""
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         at_least(self, "training.", {"epochs": 1, "batch_size": 1, "patience": 0, "seed": 0})
         at_least(self, "training.", {"weight_decay": 0, "clip_norm": 0, "catalog_memory_mb": 0})
         at_least(self, "training.", {"warmup_steps": 0, "accumulation_steps": 1})
@@ -101,7 +101,7 @@ class Config:
     recommender: RecommenderConfig = field(default_factory=RecommenderConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(self.dim >= 2, f"dim: wanted at least 2; got {self.dim}.")
         if self.user.history == "self_attention":
             require(
@@ -194,7 +194,7 @@ def settled_paths() -> tuple[str, ...]:
     return tuple(_settled(Config, ""))
 
 
-def _settled(cls, prefix: str) -> Iterator[str]:
+def _settled(cls: Any, prefix: str) -> Iterator[str]:
     for part in dataclasses.fields(cls):
         kind = _hints(cls)[part.name]
         if dataclasses.is_dataclass(kind):
@@ -226,14 +226,14 @@ def load_config(path: str | pathlib.Path) -> Config:
 _hints = functools.cache(typing.get_type_hints)
 
 
-def _field_type(cls, name: str, path: str):
+def _field_type(cls: Any, name: str, path: str) -> Any:
     hints = _hints(cls)
     if name not in hints:
         raise ConfigError(f"unknown setting {path}{did_you_mean(name, hints)}")
     return hints[name]
 
 
-def _build(cls, value: Any, path: str):
+def _build(cls: Any, value: Any, path: str) -> Any:
     return cls(**_arguments(cls, value, path))
 
 
@@ -244,7 +244,7 @@ def _parts(tree: Mapping[str, Any]) -> types.SimpleNamespace:
     return types.SimpleNamespace(**parts | _arguments(Config, tree, ""))
 
 
-def _arguments(cls, value: Any, path: str) -> dict[str, Any]:
+def _arguments(cls: Any, value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path or 'config'}: wanted a JSON object; got {value!r}.")
     arguments = {}
@@ -258,7 +258,7 @@ def _arguments(cls, value: Any, path: str) -> dict[str, Any]:
     return arguments
 
 
-def _typed(kind, value: Any, path: str):
+def _typed(kind: Any, value: Any, path: str) -> Any:
     """`value` as the type of a field; strings from a command line are read as JSON."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if isinstance(value, str) and kind is not str:

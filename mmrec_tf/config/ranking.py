@@ -76,7 +76,7 @@ class RankingConfig:
     monitor: str = ""
     calibration: str = "platt"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(self.epochs >= 0, "ranking.epochs: wanted 0 (no ranking model) or more.")
         one_of("ranking.architecture", self.architecture, ARCHITECTURES)
         one_of("ranking.sharing", self.sharing, SHARINGS)
@@ -136,7 +136,7 @@ class RecommenderConfig:
     popularity_dampening: float = 0.0
     popular_diversity: float = 0.3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         at_least(self, "recommender.", {"popularity_dampening": 0})
         for name in ("diversity", "popular_diversity"):
             value = getattr(self, name)

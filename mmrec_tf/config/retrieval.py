@@ -50,7 +50,7 @@ class AlignmentConfig:
     l2: float = shapes_weights(1.0)
     margin: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of("alignment.kind", self.kind, ALIGNMENTS)
         at_least(self, "alignment.", {"weight": 0, "hidden": 0, "collaborative": 0})
         at_least(self, "alignment.", {"l2": 0, "margin": 0})
@@ -77,7 +77,7 @@ class ItemConfig:
     features: bool = shapes_weights(True)
     dropout: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of("item.fusion", self.fusion, FUSIONS)
         one_of("item.missing", self.missing, MISSING)
         one_of("item.id_init", self.id_init, ID_INITS)
@@ -100,7 +100,7 @@ class GraphConfig:
     content_layers: int = 0
     content_neighbors: int = 10
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         at_least(self, "graph.", {"layers": 0, "content_layers": 0, "content_neighbors": 1})
         require(
             0 <= self.edge_dropout < 1,
@@ -131,7 +131,7 @@ class UserConfig:
     features: bool = shapes_weights(True)
     dropout: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of("user.history", self.history, HISTORIES)
         one_of("user.history_context", self.history_context, HISTORY_CONTEXTS)
         at_least(self, "user.", {"history_length": 1, "hidden": 0})
@@ -190,7 +190,7 @@ class RetrievalConfig:
     cold_negatives: bool = True
     item_balance: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of("retrieval.loss", self.loss, LOSSES)
         one_of("retrieval.softmax", self.softmax, SOFTMAXES)
         one_of("retrieval.sampling_correction", self.sampling_correction, CORRECTIONS)

@@ -12,7 +12,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from mmrec_tf.config import Config
 from mmrec_tf.dataset.catalog import Content
 from mmrec_tf.encoders import MODALITIES
-from mmrec_tf.encoders.encoder import Face
+from mmrec_tf.encoders.encoder import Face, ModalityEncoder
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import ModalitySpec
 
@@ -99,7 +99,7 @@ def _warn_of_random(kind: str) -> None:
     )
 
 
-def encoded_spec(encoder) -> tf.TensorSpec:
+def encoded_spec(encoder: ModalityEncoder) -> tf.TensorSpec:
     """What `encode` makes of one item, its first dimension free: a frozen encoder's vector, or the
     preprocessed content of one that trains."""
     if encoder.frozen:
@@ -107,20 +107,20 @@ def encoded_spec(encoder) -> tf.TensorSpec:
     return encoder.content_spec()
 
 
-def encoded_bytes(encoder, rows: int) -> int:
+def encoded_bytes(encoder: ModalityEncoder, rows: int) -> int:
     """The size of what `encode` makes of so many items."""
     spec = encoded_spec(encoder)
     return rows * int(np.prod(spec.shape[1:])) * spec.dtype.size
 
 
-def forward(encoder) -> Callable:
+def forward(encoder: ModalityEncoder) -> Callable:
     """The function from raw content to `encoded_spec`, compiled once for each encoder."""
     if encoder not in _FORWARD:
         # Held weakly, or the function would keep the encoder, and so itself, for good.
-        held = weakref.ref(encoder)
+        held: Callable[[], Any] = weakref.ref(encoder)
 
         @tf.function(reduce_retracing=True)
-        def step(raw):
+        def step(raw: tf.Tensor) -> tf.Tensor:
             encoder = held()
             content = encoder.preprocess(raw)
             return encoder(content, training=False) if encoder.frozen else content
@@ -150,7 +150,7 @@ def hash_values(values: np.ndarray | Content) -> str:
 
 
 def encode(
-    encoder,
+    encoder: ModalityEncoder,
     values: np.ndarray | Content,
     *,
     name: str,
@@ -200,7 +200,7 @@ def encode(
 
 
 def carry_encoded(
-    encoder,
+    encoder: ModalityEncoder,
     before: np.ndarray | Content,
     after: np.ndarray | Content,
     row: np.ndarray,
@@ -265,7 +265,9 @@ def _hashes(values: np.ndarray | Content) -> Iterator[tuple[int, bytes]]:
                 yield number, b"".join(hashlib.sha256(value).digest() for value in data)
 
 
-def _cached(cache: str | pathlib.Path, encoder, name: str, sha256: str) -> pathlib.Path:
+def _cached(
+    cache: str | pathlib.Path, encoder: ModalityEncoder, name: str, sha256: str
+) -> pathlib.Path:
     """The file of what `encode` makes of content of that hash."""
     identity = encoder.fingerprint() if encoder.frozen else _preprocessing(encoder)
     key = hashlib.sha256((identity + sha256).encode()).hexdigest()
@@ -277,7 +279,15 @@ def _partial(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     return path.with_name(f".{path.stem}.partial.npy"), path.with_name(f".{path.stem}.done.npy")
 
 
-def _write(path, encoder, values, *, shape, dtype, batch_size: int) -> None:
+def _write(
+    path: pathlib.Path,
+    encoder: ModalityEncoder,
+    values: np.ndarray | Content,
+    *,
+    shape: tuple[int, ...],
+    dtype: type,
+    batch_size: int,
+) -> None:
     """Encodes into a file beside `path`, going on with what a killed process left, and renames."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside, state = _partial(path)
@@ -302,7 +312,7 @@ def _write(path, encoder, values, *, shape, dtype, batch_size: int) -> None:
         state.unlink(missing_ok=True)
 
 
-def _lock(file, name: str) -> None:
+def _lock(file: IO[bytes], name: str) -> None:
     """Keeps other processes from making the same; the lock goes with the file or the process."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -311,7 +321,7 @@ def _lock(file, name: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def _mapped(path: pathlib.Path, *, shape: tuple[int, ...], dtype) -> np.memmap | None:
+def _mapped(path: pathlib.Path, *, shape: tuple[int, ...], dtype: type) -> np.memmap | None:
     """An array on disk to go on with; None where none of that form is there."""
     try:
         array = np.lib.format.open_memmap(path, mode="r+")
@@ -320,7 +330,7 @@ def _mapped(path: pathlib.Path, *, shape: tuple[int, ...], dtype) -> np.memmap |
     return array if (array.shape, array.dtype) == (shape, np.dtype(dtype)) else None
 
 
-def _new(path: pathlib.Path, *, shape: tuple[int, ...], dtype) -> np.memmap:
+def _new(path: pathlib.Path, *, shape: tuple[int, ...], dtype: type) -> np.memmap:
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     try:
         with path.open("rb+") as file:
@@ -333,7 +343,13 @@ def _new(path: pathlib.Path, *, shape: tuple[int, ...], dtype) -> np.memmap:
 
 
 def _fill(
-    result: np.ndarray, done: np.ndarray, encoder, values, *, name: str, batch_size: int
+    result: np.ndarray,
+    done: np.ndarray,
+    encoder: ModalityEncoder,
+    values: np.ndarray | Content,
+    *,
+    name: str,
+    batch_size: int,
 ) -> Iterator[np.ndarray]:
     """Fills in the rows that are not done, in the same batches whatever was done before.
 
@@ -388,7 +404,7 @@ def _average(rows: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _batches(
-    values, wanted: np.ndarray, batch_size: int
+    values: np.ndarray | Content, wanted: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     if isinstance(values, Content):
         yield from values.batches(batch_size, rows=wanted)
@@ -403,7 +419,7 @@ def _tensor(raw: np.ndarray) -> tf.Tensor:
     return tf.constant(raw.tolist() if raw.dtype == object else raw)
 
 
-def _preprocessing(encoder) -> str:
+def _preprocessing(encoder: ModalityEncoder) -> str:
     """What preprocessed content depends on besides the content: everything but the weights."""
     settings = encoder.get_config()
     for name in ("name", "trainable", "trainable_layers", *encoder.augmentation):

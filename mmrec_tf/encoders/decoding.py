@@ -22,7 +22,7 @@ def decode_rows(decode: Decode, raw: tf.Tensor, spec: tf.TensorSpec) -> tf.Tenso
       tf.errors.InvalidArgumentError: for bytes that cannot be decoded.
     """
 
-    def one(data):
+    def one(data: tf.Tensor) -> tf.Tensor:
         nothing = tf.equal(tf.strings.length(data), 0)
         row = tf.cond(nothing, lambda: tf.zeros(spec.shape, spec.dtype), lambda: decode(data))
         return tf.ensure_shape(row, spec.shape)

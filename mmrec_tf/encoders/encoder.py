@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -21,7 +22,7 @@ class SharedEncoder(tf.keras.layers.Layer):
     version = 1
     augmentation: tuple[str, ...] = ()
 
-    def __init__(self, *, trainable_layers: int, **kwargs):
+    def __init__(self, *, trainable_layers: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.trainable_layers = trainable_layers
 
@@ -45,7 +46,7 @@ class SharedEncoder(tf.keras.layers.Layer):
         """Small text files, by name, from which `build_shared` makes the same architecture."""
         return {}
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "trainable_layers": self.trainable_layers}
 
 
@@ -71,7 +72,7 @@ class ModalityEncoder(tf.keras.layers.Layer):
     # Settings that change content in training alone: no vector of a frozen encoder depends on them.
     augmentation: tuple[str, ...] = ()
 
-    def __init__(self, *, trainable_layers: int, **kwargs):
+    def __init__(self, *, trainable_layers: int, **kwargs: Any) -> None:
         # Content may be token ids or a waveform, which half precision must not touch.
         super().__init__(autocast=False, **kwargs)
         self.trainable_layers = trainable_layers
@@ -136,7 +137,7 @@ class ModalityEncoder(tf.keras.layers.Layer):
             digest.update(value.tobytes())
         return digest.hexdigest()
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "trainable_layers": self.trainable_layers}
 
     def _training(self, training: bool | None) -> bool:
@@ -167,7 +168,7 @@ class Face(ModalityEncoder):
       kind: of the content.
     """
 
-    def __init__(self, shared: SharedEncoder, kind: str, **kwargs):
+    def __init__(self, shared: SharedEncoder, kind: str, **kwargs: Any) -> None:
         super().__init__(trainable_layers=shared.trainable_layers, **kwargs)
         self.shared = shared
         self.kind = kind
@@ -189,7 +190,7 @@ class Face(ModalityEncoder):
     def assets(self) -> dict[str, str]:
         return self.shared.assets()
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         # Vectors of one face must not be taken for those of the other, nor of other settings.
         shared = {k: v for k, v in self.shared.get_config().items() if k not in ("name", "dtype")}
         settings = {**super().get_config(), **shared, "kind": self.kind}

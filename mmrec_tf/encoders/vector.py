@@ -21,7 +21,7 @@ class Encoder(ModalityEncoder):
       dim: the length of the vectors.
     """
 
-    def __init__(self, dim: int, **kwargs):
+    def __init__(self, dim: int, **kwargs: Any) -> None:
         super().__init__(trainable_layers=0, **kwargs)
         self.dim = dim
         self.mean = self._fixed("mean", "zeros")
@@ -59,7 +59,7 @@ class Encoder(ModalityEncoder):
         """<float32>[batch, dim] to <float32>[batch, dim]."""
         return (content - self.mean) / self.std
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "dim": self.dim}
         del config["trainable_layers"]
         return config

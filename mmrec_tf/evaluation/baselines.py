@@ -5,6 +5,7 @@ score(np.array([3, 7]))  # <float32>[2, item], higher is better
 rank_by(score, dataset, users, k=10)
 """
 
+import types
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -182,7 +183,7 @@ def _linear(train: scipy.sparse.csr_matrix, weights: np.ndarray) -> Score:
     return lambda users: np.asarray(train[users] @ weights)
 
 
-def _implicit(name: str):
+def _implicit(name: str) -> types.ModuleType:
     """The package's models for the CPU: those for a GPU are others and give other figures."""
     try:
         import implicit.cpu.als

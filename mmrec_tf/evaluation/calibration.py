@@ -44,7 +44,7 @@ class Calibration:
     intercept: float = 0.0
     knots: tuple[tuple[float, float], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require(self.kind in CALIBRATIONS, f"a kind of {', '.join(CALIBRATIONS)}", self.kind)
         for number in (self.slope, self.intercept, *(n for knot in self.knots for n in knot)):
             # JSON as Python reads it knows NaN and Infinity.
@@ -66,7 +66,7 @@ class Calibration:
         for _, probability in self.knots:
             _require(0 <= probability <= 1, "probabilities of 0 to 1", probability)
 
-    def __call__(self, logits):
+    def __call__(self, logits: tf.Tensor) -> tf.Tensor:
         """<float>[...] -> <float32>[...], probabilities.
 
         Logits of any size, `LOWEST_SCORE` among them, give a finite one; NaN gives NaN. It computes
@@ -77,7 +77,7 @@ class Calibration:
             return tf.cast(self._interpolate(logits), tf.float32)
         return tf.cast(tf.sigmoid(self.slope * logits + self.intercept), tf.float32)
 
-    def _interpolate(self, logits):
+    def _interpolate(self, logits: tf.Tensor) -> tf.Tensor:
         """<float64>[...] -> <float64>[...]: on the lines between knots, constant beyond them."""
         at, probability = (tf.constant(side, tf.float64) for side in zip(*self.knots, strict=True))
         inside = tf.clip_by_value(logits, at[0], at[-1])

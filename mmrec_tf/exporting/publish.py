@@ -173,11 +173,13 @@ def _take_number(parents: Sequence[pathlib.Path], version: int | None) -> int:
         return number
 
 
-def _describe(recommender: Recommender, servable) -> dict[str, Any]:
+def _describe(
+    recommender: Recommender, servable: RecommenderServable | EncoderServable
+) -> dict[str, Any]:
     """What every model card says."""
     dataset, config = recommender.dataset, recommender.config
     train = dataset.interactions("train")
-    about = {
+    about: dict[str, Any] = {
         "servable": servable.name_on_disk,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions(),
@@ -203,7 +205,11 @@ def _describe(recommender: Recommender, servable) -> dict[str, Any]:
 
 
 def _write(
-    servable, requests: list[Example], folder: pathlib.Path, version: int, about: dict
+    servable: RecommenderServable | EncoderServable,
+    requests: list[Example],
+    folder: pathlib.Path,
+    version: int,
+    about: dict,
 ) -> None:
     tf.saved_model.save(
         servable,

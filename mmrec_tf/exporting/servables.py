@@ -6,7 +6,7 @@ independent, and names are public API.
 """
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +23,7 @@ from mmrec_tf.retrieval.catalog_tables import PROFILE
 from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import LOWEST_SCORE, FeatureSpec
+from mmrec_tf.towers import TowerOutput
 
 NUM_EXAMPLES = 4
 # So many users and items are looked through for them.
@@ -73,7 +74,17 @@ class RecommenderServable(tf.Module):
         self.limits = limits
 
     @tf.function(input_signature=RECOMMEND_INPUTS)
-    def recommend(self, user_id, history, exclude, allow, deny, time, profile, features):
+    def recommend(
+        self,
+        user_id: tf.Tensor,
+        history: tf.Tensor,
+        exclude: tf.Tensor,
+        allow: tf.Tensor,
+        deny: tf.Tensor,
+        time: tf.Tensor,
+        profile: tf.Tensor,
+        features: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
         """What `Recommender.recommend_ids` answers."""
         inputs = {"user_id": user_id, "history": history, "exclude": exclude}
         inputs |= {"allow": allow, "deny": deny, "time": time}
@@ -90,7 +101,15 @@ class RecommenderServable(tf.Module):
             tf.TensorSpec([None, None], tf.string, name="features"),
         ]
     )
-    def rank(self, user_id, history, item_id, time, profile, features):
+    def rank(
+        self,
+        user_id: tf.Tensor,
+        history: tf.Tensor,
+        item_id: tf.Tensor,
+        time: tf.Tensor,
+        profile: tf.Tensor,
+        features: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
         """score, -1e9 for an unknown item, and probability, <float32>[batch, candidate]; unread
         <bool>[batch]."""
         inputs = {"user_id": user_id, "history": history, "item_id": item_id, "time": time}
@@ -98,7 +117,7 @@ class RecommenderServable(tf.Module):
         return self.state.recommender.rank_ids(*check_limits(self.limits, inputs))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="item_id")])
-    def similar_items(self, item_id):
+    def similar_items(self, item_id: tf.Tensor) -> dict[str, tf.Tensor]:
         """item_id <string>[batch, k], "" for none, and score <float32>[batch, k]."""
         return self.state.recommender.similar_ids(
             *check_limits(self.limits, {"item_id": item_id}), k=self.k
@@ -112,7 +131,9 @@ class RecommenderServable(tf.Module):
             tf.TensorSpec([None, None], tf.string, name="features"),
         ]
     )
-    def embed_user(self, user_id, history, profile, features):
+    def embed_user(
+        self, user_id: tf.Tensor, history: tf.Tensor, profile: tf.Tensor, features: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         """embedding <float32>[batch, dim]; known and unread <bool>[batch]."""
         inputs = {"user_id": user_id, "history": history}
         inputs |= {"profile": profile, "features": features}
@@ -291,7 +312,9 @@ class EncoderServable(tf.Module):
         self.embed_item = tf.function(self._embed_item, input_signature=[*specs, *entries])
         self.search = tf.function(self._search, input_signature=specs)
 
-    def _tower(self, given, features):
+    def _tower(
+        self, given: Sequence[tf.Tensor], features: Mapping[str, tf.Tensor]
+    ) -> tuple[TowerOutput, tf.Tensor]:
         """TowerOutput, and which modalities came and could not be read, <bool>[batch, modality]."""
         present, unreadable, encoded = [], [], {}
         for name, value in zip(self.modalities, given, strict=True):
@@ -316,10 +339,11 @@ class EncoderServable(tf.Module):
         )
         return output, tf.stack(unreadable, axis=1)
 
-    def _embed_item(self, *raw):
+    def _embed_item(self, *raw: tf.Tensor) -> dict[str, tf.Tensor]:
         names = [*self.modalities, FEATURES][: len(raw)]
         given = check_limits(self.limits, dict(zip(names, raw, strict=True)))
-        features, unread = {}, {}
+        features: dict[str, tf.Tensor] = {}
+        unread: dict[str, tf.Tensor] = {}
         if len(raw) > len(self.modalities):
             features, passed_over = self.feature_entries(given.pop())
             unread = {"unread": tf.reduce_any(passed_over, axis=1)}
@@ -332,7 +356,7 @@ class EncoderServable(tf.Module):
             **unread,
         }
 
-    def _search(self, *raw):
+    def _search(self, *raw: tf.Tensor) -> dict[str, tf.Tensor]:
         given = check_limits(self.limits, dict(zip(self.modalities, raw, strict=True)))
         output, unreadable = self._tower(given, {})
         score, item = self.index.search(
@@ -394,7 +418,7 @@ class EncoderServable(tf.Module):
         ]
 
 
-def _answer(servable, example: Example) -> Example:
+def _answer(servable: RecommenderServable | EncoderServable, example: Example) -> Example:
     """The example with the answer of this process."""
     inputs = [
         tf.constant(value.tolist(), tf.string, shape=value.shape)

@@ -142,7 +142,9 @@ class _Loopback:
         from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
         class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
-            def Predict(self, request, context):
+            def Predict(
+                self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
+            ) -> predict_pb2.PredictResponse:
                 given = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
                 response = predict_pb2.PredictResponse()
                 for name, value in answer(request.model_spec.signature_name, given).items():
@@ -161,7 +163,7 @@ class _Loopback:
         self._server.start()
         return self._ask
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._channel.close()
         self._server.stop(None)
 

@@ -7,6 +7,7 @@ float32 under any policy: they are small, and `tfrs.layers.dcn.Cross` cannot mix
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +18,7 @@ from mmrec_tf.towers.masking import blank, masked_softmax
 FLOAT32 = {"dtype": "float32"}
 
 
-def flatten(fields, dense):
+def flatten(fields: tf.Tensor, dense: tf.Tensor) -> tf.Tensor:
     """<float32>[batch, field * dim + n]: all of it side by side."""
     width = fields.shape[1] * fields.shape[2]
     return tf.concat([tf.reshape(fields, [-1, width]), dense], axis=1)
@@ -27,10 +28,12 @@ def flatten(fields, dense):
 class Flattened(tf.keras.layers.Layer):
     """All features side by side; how they meet is left to the hidden layers."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
 
-    def call(self, inputs, training=False):
+    def call(
+        self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Lets the features of a pair meet.
 
         Args:
@@ -57,7 +60,9 @@ class Cross(Flattened):
       projection_dim: int. Rank of the layers' weights; 0 for full rank.
     """
 
-    def __init__(self, *, num_cross_layers: int = 2, projection_dim: int = 0, **kwargs):
+    def __init__(
+        self, *, num_cross_layers: int = 2, projection_dim: int = 0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.num_cross_layers = num_cross_layers
         self.projection_dim = projection_dim
@@ -68,14 +73,16 @@ class Cross(Flattened):
             for i in range(num_cross_layers)
         ]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         settings = {
             "num_cross_layers": self.num_cross_layers,
             "projection_dim": self.projection_dim,
         }
         return {**super().get_config(), **settings}
 
-    def call(self, inputs, training=False):
+    def call(
+        self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """As `Flattened.call`; deep is as wide as all features."""
         start, wide = super().call(inputs)
         crossed = start
@@ -91,7 +98,7 @@ class DotInteraction(Flattened):
     The numbers pass through a hidden layer as wide as a field and are one more field.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         dim = input_shape[0][2]
         self.bottom = tf.keras.layers.Dense(dim, activation="relu", name="bottom", **FLOAT32)
         # Asked to gather, the layer takes a mask of its values apart, of a number that only they
@@ -101,7 +108,9 @@ class DotInteraction(Flattened):
         )
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(
+        self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """As `Flattened.call`; deep is the numbers' field <float32>[batch, dim] and the dot
         products of field 1 with 0, 2 with 0, 2 with 1, and so on, the numbers' field last."""
         fields, dense = inputs
@@ -120,7 +129,9 @@ class FactorizationMachine(Flattened):
     over the dimensions (Rendle 2010, lemma 3.1).
     """
 
-    def call(self, inputs, training=False):
+    def call(
+        self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """As `Flattened.call`; wide is that sum and the numbers, <float32>[batch, 1 + n]."""
         fields, dense = inputs
         both = tf.square(tf.reduce_sum(fields, axis=1)) - tf.reduce_sum(tf.square(fields), axis=1)
@@ -137,23 +148,27 @@ class BilinearProduct(Flattened):
     mapped vectors.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         # Retrieval's vectors lie in one space already: maps of chance would lose their order.
         settings = {"use_bias": False, "kernel_initializer": "identity", **FLOAT32}
         self.user = tf.keras.layers.Dense(input_shape[0][2], name="user", **settings)
         self.item = tf.keras.layers.Dense(input_shape[0][2], name="item", **settings)
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(
+        self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """As `Flattened.call`; deep has 0 columns, wide is <float32>[batch, dim]."""
         fields, dense = inputs
         return dense[:, :0], self.user(fields[:, 0]) * self.item(fields[:, 1])
 
 
-def _plain(layer: type[tf.keras.layers.Layer]):
+def _plain(layer: type[tf.keras.layers.Layer]) -> Callable[..., tf.keras.layers.Layer]:
     """A factory for a kind to which the settings of `Cross` mean nothing."""
 
-    def build(*, num_cross_layers: int = 2, projection_dim: int = 0, **kwargs):
+    def build(
+        *, num_cross_layers: int = 2, projection_dim: int = 0, **kwargs: Any
+    ) -> tf.keras.layers.Layer:
         return layer(**kwargs)
 
     return build
@@ -182,17 +197,17 @@ class TargetAttention(tf.keras.layers.Layer):
         False for the sum of the paper, in which a longer history weighs more.
     """
 
-    def __init__(self, hidden: int = 32, *, normalize: bool = True, **kwargs):
+    def __init__(self, hidden: int = 32, *, normalize: bool = True, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.hidden = hidden
         self.normalize = normalize
         # A softmax takes out again what is added to all logits alike.
         self.logit = tf.keras.layers.Dense(1, use_bias=not normalize, name="logit", **FLOAT32)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "hidden": self.hidden, "normalize": self.normalize}
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         dim = input_shape[0][2]
         dense = tf.keras.layers.Dense
         self.of_candidate = dense(self.hidden, use_bias=False, name="of_candidate", **FLOAT32)
@@ -208,7 +223,9 @@ class TargetAttention(tf.keras.layers.Layer):
         )
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(
+        self, inputs: tuple[tf.Tensor, tf.Tensor, tf.Tensor], training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Pools a history for each candidate.
 
         Args:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from mmrec_tf.schema import LOWEST_SCORE
 
 
-def listwise_softmax_loss(logits, labels, weights):
+def listwise_softmax_loss(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """Cross-entropy of the softmax over a row's candidates (ListNet with top-one probabilities,
     Cao et al. 2007).
 
@@ -37,7 +37,7 @@ def listwise_softmax_loss(logits, labels, weights):
     return tf.where(count[:, 0] > 0, losses, 0.0)
 
 
-def pairwise_logistic_loss(logits, labels, weights):
+def pairwise_logistic_loss(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """-log sigmoid(one - other), the mean over all pairs of which the one has the higher label
     (RankNet, Burges et al. 2005, eq. 3).
 
@@ -57,7 +57,14 @@ def pairwise_logistic_loss(logits, labels, weights):
     return tf.math.divide_no_nan(total, tf.reduce_sum(pair, axis=[1, 2]))
 
 
-def binary_loss(logits, labels, weights, *, positive_weight: float = 1.0, focal_gamma: float = 0.0):
+def binary_loss(
+    logits: tf.Tensor,
+    labels: tf.Tensor,
+    weights: tf.Tensor,
+    *,
+    positive_weight: float = 1.0,
+    focal_gamma: float = 0.0,
+) -> tf.Tensor:
     """Cross-entropy of each candidate by itself, easy ones fading (focal loss, Lin et al. 2017,
     eq. 4): a candidate counts (1 - p)^`focal_gamma`, p the probability of what it is.
 
@@ -82,7 +89,7 @@ def binary_loss(logits, labels, weights, *, positive_weight: float = 1.0, focal_
     return _mean(positive + negative, weights)
 
 
-def squared_loss(logits, labels, weights):
+def squared_loss(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """Squared error, for ratings.
 
     Args:
@@ -97,7 +104,7 @@ def squared_loss(logits, labels, weights):
     return _mean(tf.square(tf.where(weights > 0, logits - labels, 0.0)), weights)
 
 
-def _mean(losses, weights):
+def _mean(losses: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     total = tf.reduce_sum(weights * losses, axis=1)
     return tf.math.divide_no_nan(total, tf.reduce_sum(weights, axis=1))
 

@@ -269,14 +269,16 @@ class RankingModel(Stage):
         """The catalog as ranking reads it, tables with one row an item."""
         return self.state.items
 
-    def _embed_items(self, item, items):
+    def _embed_items(self, item: tf.Tensor, items: Mapping[str, Any]) -> tf.Tensor:
         """<int32>[...] -> <float32>[..., dim]."""
         vector = tf.gather(items["vector"], item)[..., : self.config.dim]
         if self.item_shift is None:
             return vector
         return unit(vector + tf.gather(self.item_shift, item))
 
-    def _embed_users(self, request: Request, items, training=False):
+    def _embed_users(
+        self, request: Request, items: Mapping[str, Any], training: bool = False
+    ) -> tf.Tensor:
         """<float32>[batch, dim], unit vectors."""
         if self.user_tower is None:
             return unit(request.queries[:, : self.config.dim])
@@ -291,7 +293,15 @@ class RankingModel(Stage):
             tower=self.user_tower,
         )
 
-    def rank(self, request: Request, item, items, score, *, training=False) -> Ranked:
+    def rank(
+        self,
+        request: Request,
+        item: tf.Tensor,
+        items: Mapping[str, Any],
+        score: tf.Tensor,
+        *,
+        training: bool = False,
+    ) -> Ranked:
         """What the model says of candidates.
 
         Args:
@@ -345,7 +355,7 @@ class RankingModel(Stage):
             total += weight * value
         return Ranked(total, logits, attention)
 
-    def draw_negatives(self, request: Request, item):
+    def draw_negatives(self, request: Request, item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Items to tell the positive from: some that retrieval ranks highest, some at random.
 
         Args:
@@ -372,7 +382,7 @@ class RankingModel(Stage):
         hit = tf.reduce_any(tf.equal(negative[:, :, None], known[:, None, :]), axis=2)
         return negative, tf.cast(~hit, tf.float32)
 
-    def _lists(self, inputs) -> Lists:
+    def _lists(self, inputs: Mapping[str, tf.Tensor]) -> Lists:
         """The candidates of each example with their labels."""
         items, item, settings = self.items, inputs["item"], self.config.ranking
         request = self._request(inputs)
@@ -404,7 +414,7 @@ class RankingModel(Stage):
         weight = tf.concat([tf.ones_like(click)[:, None], weight], axis=1)
         return Lists(request, candidates, retrieved, weight, labels)
 
-    def compute_loss(self, inputs, training: bool = False):
+    def compute_loss(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """The loss of each positive against its drawn negatives, summed over the tasks.
 
         Args:

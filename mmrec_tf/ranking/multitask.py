@@ -6,7 +6,8 @@ task's output unit. All compute in float32 under any policy, as the feature inte
 do.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,7 +18,7 @@ FLOAT32 = {"dtype": "float32"}
 KINDS = {"binary": 1.0, "regression": 0.5}
 
 
-def _stack(hidden, dropout: float, name: str) -> list[tf.keras.layers.Layer]:
+def _stack(hidden: Sequence[int], dropout: float, name: str) -> list[tf.keras.layers.Layer]:
     """Hidden layers of so many units, and dropout behind each."""
     layers = []
     for i, units in enumerate(hidden):
@@ -26,7 +27,7 @@ def _stack(hidden, dropout: float, name: str) -> list[tf.keras.layers.Layer]:
     return layers
 
 
-def _through(layers, x, training):
+def _through(layers: Iterable[tf.keras.layers.Layer], x: tf.Tensor, training: bool) -> tf.Tensor:
     for layer in layers:
         x = layer(x, training=training)
     return x
@@ -39,7 +40,7 @@ def _gate(num_experts: int, name: str) -> tf.keras.layers.Layer:
     )
 
 
-def _mix(weights, outputs):
+def _mix(weights: tf.Tensor, outputs: Sequence[tf.Tensor]) -> tf.Tensor:
     """The weighted sum of experts' outputs, a list of <float32>[batch, units]."""
     return tf.einsum("be,beu->bu", weights, tf.stack(outputs, axis=1))
 
@@ -54,21 +55,23 @@ class SharedBottom(tf.keras.layers.Layer):
       dropout: float. Rate behind each of them.
     """
 
-    def __init__(self, num_tasks: int, *, hidden=(64,), dropout: float = 0.0, **kwargs):
+    def __init__(
+        self, num_tasks: int, *, hidden: Sequence[int] = (64,), dropout: float = 0.0, **kwargs: Any
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.num_tasks = num_tasks
         self.hidden = tuple(hidden)
         self.dropout = dropout
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         settings = {"num_tasks": self.num_tasks, "hidden": self.hidden, "dropout": self.dropout}
         return {**super().get_config(), **settings}
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.stack = _stack(self.hidden, self.dropout, "hidden")
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
         """What each task's output unit reads.
 
         Args:
@@ -83,7 +86,7 @@ class SharedBottom(tf.keras.layers.Layer):
             return [inputs] * self.num_tasks
         return self.of_tasks(inputs, training)
 
-    def of_tasks(self, inputs, training) -> list:
+    def of_tasks(self, inputs: tf.Tensor, training: bool) -> list[tf.Tensor]:
         """As `call`, with columns to read and layers to read them."""
         return [_through(self.stack, inputs, training)] * self.num_tasks
 
@@ -98,21 +101,21 @@ class MMoE(SharedBottom):
       num_tasks, hidden, dropout: as in `SharedBottom`.
     """
 
-    def __init__(self, num_tasks: int, *, num_experts: int = 4, **kwargs):
+    def __init__(self, num_tasks: int, *, num_experts: int = 4, **kwargs: Any) -> None:
         super().__init__(num_tasks, **kwargs)
         self.num_experts = num_experts
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_experts": self.num_experts}
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.experts = [
             _stack(self.hidden, self.dropout, f"expert_{i}") for i in range(self.num_experts)
         ]
         self.gates = [_gate(self.num_experts, f"gate_{i}") for i in range(self.num_tasks)]
         super().build(input_shape)
 
-    def of_tasks(self, inputs, training) -> list:
+    def of_tasks(self, inputs: tf.Tensor, training: bool) -> list[tf.Tensor]:
         outputs = [_through(expert, inputs, training) for expert in self.experts]
         return [_mix(gate(inputs), outputs) for gate in self.gates]
 
@@ -135,17 +138,17 @@ class PLE(SharedBottom):
     """
 
     def __init__(
-        self, num_tasks: int, *, num_experts: int = 2, num_shared: int | None = None, **kwargs
-    ):
+        self, num_tasks: int, *, num_experts: int = 2, num_shared: int | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(num_tasks, **kwargs)
         self.num_experts = num_experts
         self.num_shared = num_experts if num_shared is None else num_shared
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         settings = {"num_experts": self.num_experts, "num_shared": self.num_shared}
         return {**super().get_config(), **settings}
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         tasks = [f"task_{i}" for i in range(self.num_tasks)]
         sizes = {**dict.fromkeys(tasks, self.num_experts), "shared": self.num_shared}
         # By level and group; the shared group stands last, and has no gate on the last level, of
@@ -164,7 +167,7 @@ class PLE(SharedBottom):
             self.gates.append([_gate(n, f"level_{i}_gate_{name}") for name, n in widths.items()])
         super().build(input_shape)
 
-    def of_tasks(self, inputs, training) -> list:
+    def of_tasks(self, inputs: tf.Tensor, training: bool) -> list[tf.Tensor]:
         groups = [inputs] * (self.num_tasks + 1)
         for experts, gates in zip(self.experts, self.gates, strict=True):
             *tasks, shared = [
@@ -180,7 +183,7 @@ class PLE(SharedBottom):
         return groups
 
 
-def _one_stack(*, num_experts: int = 1, **kwargs):
+def _one_stack(*, num_experts: int = 1, **kwargs: Any) -> SharedBottom:
     """`SharedBottom`, to which a number of experts means nothing."""
     return SharedBottom(**kwargs)
 
@@ -204,17 +207,17 @@ class UncertaintyWeights(tf.keras.layers.Layer):
       ConfigError: for another kind.
     """
 
-    def __init__(self, kinds: Sequence[str], **kwargs):
+    def __init__(self, kinds: Sequence[str], **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         for kind in kinds:
             if kind not in KINDS:
                 raise ConfigError(f"kinds: wanted some of {', '.join(KINDS)}; got {kind!r}.")
         self.kinds = tuple(kinds)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kinds": self.kinds}
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.log_variance = self.add_weight(
             name="log_variance",
             shape=[len(self.kinds)],
@@ -224,7 +227,7 @@ class UncertaintyWeights(tf.keras.layers.Layer):
         )
         super().build(input_shape)
 
-    def call(self, losses):
+    def call(self, losses: Sequence[tf.Tensor]) -> tf.Tensor:
         """The total.
 
         Args:

@@ -43,8 +43,8 @@ class PairFeatures(tf.keras.layers.Layer):
         attention: bool = False,
         context: Sequence[str] = (),
         context_dropout: float = 0.1,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.settings = {
             "dim": dim,
@@ -71,11 +71,11 @@ class PairFeatures(tf.keras.layers.Layer):
             IdEmbedding(DAYS, dim, name="weekday", **plain) if "weekday" in context else None
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.settings}
 
     @classmethod
-    def from_experiment(cls, config: Config, schema: Schema, **kwargs) -> "PairFeatures":
+    def from_experiment(cls, config: Config, schema: Schema, **kwargs: Any) -> "PairFeatures":
         """The features that a config asks for on a dataset's schema."""
         settings = config.ranking
         return cls(
@@ -88,7 +88,9 @@ class PairFeatures(tf.keras.layers.Layer):
             **kwargs,
         )
 
-    def call(self, inputs, training=False):
+    def call(
+        self, inputs: Mapping[str, Any], training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Gathers what is known.
 
         Args:
@@ -113,13 +115,13 @@ class PairFeatures(tf.keras.layers.Layer):
         user, item = inputs["user"], inputs["item"]
         shape = tf.shape(item)
 
-        def repeated(value):
+        def repeated(value: tf.Tensor) -> tf.Tensor:
             return tf.repeat(value, shape[1], axis=0)
 
-        def flat(value):
+        def flat(value: tf.Tensor) -> tf.Tensor:
             return tf.reshape(value, tf.concat([[-1], tf.shape(value)[2:]], axis=0))
 
-        def wide(value, width):
+        def wide(value: tf.Tensor, width: int) -> tf.Tensor:
             return tf.reshape(value, [-1, width])
 
         fields = [repeated(user), wide(item, self.dim)]

@@ -1,6 +1,6 @@
 """Which items have a category that a request asks for or turns down."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -48,7 +48,7 @@ class CategoryFilter(tf.Module):
                     f"category {name!r}: wanted NAME=VALUE of a side feature of items{hint}"
                 )
 
-    def __call__(self, allow, deny, available):
+    def __call__(self, allow: tf.Tensor, deny: tf.Tensor, available: tf.Tensor) -> tf.Tensor:
         """Which items may be shown.
 
         Args:
@@ -63,19 +63,19 @@ class CategoryFilter(tf.Module):
         shape = [tf.shape(allow)[0], tf.shape(available)[0]]
         open_to_any = tf.reduce_all(tf.strings.length(allow) == 0, axis=1)
 
-        def chosen():
+        def chosen() -> tf.Tensor:
             kept = available[None, :] & ~self._have(deny, shape)
             return kept & (self._have(allow, shape) | open_to_any[:, None])
 
         given = tf.reduce_any(self.asks(allow, deny))
         return tf.cond(given, chosen, lambda: available[None, :])
 
-    def asks(self, allow, deny):
+    def asks(self, allow: tf.Tensor, deny: tf.Tensor) -> tf.Tensor:
         """Whether a row asks for anything, <bool>[batch]."""
         both = tf.concat([allow, deny], axis=1)
         return tf.reduce_any(tf.strings.length(both) > 0, axis=1)
 
-    def _have(self, categories, shape):
+    def _have(self, categories: tf.Tensor, shape: Sequence[tf.Tensor]) -> tf.Tensor:
         """Whether items have any of each row's categories, <bool>[batch, item]."""
         if not self.names:
             return tf.zeros(shape, tf.bool)

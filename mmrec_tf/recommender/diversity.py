@@ -5,7 +5,7 @@ import tensorflow as tf
 from mmrec_tf.schema import LOWEST_SCORE
 
 
-def diversify(score, vectors, strength, k: int):
+def diversify(score: tf.Tensor, vectors: tf.Tensor, strength: tf.Tensor, k: int) -> tf.Tensor:
     """Picks one candidate after the other, by score and by unlikeness to those before (maximal
     marginal relevance, Carbonell and Goldstein 1998, with lambda = 1 - strength):
 
@@ -31,7 +31,9 @@ def diversify(score, vectors, strength, k: int):
     relevance *= 1.0 - strength[:, None]
     batch = tf.shape(score)[0]
 
-    def pick(step, likeness, left, picked):
+    def pick(
+        step: tf.Tensor, likeness: tf.Tensor, left: tf.Tensor, picked: tf.TensorArray
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.TensorArray]:
         # Before anything is picked nothing is alike.
         alike = tf.where(step > 0, likeness, tf.zeros_like(likeness))
         value = relevance - strength[:, None] * alike

@@ -9,7 +9,9 @@ from mmrec_tf.recommender.candidates import Candidates
 from mmrec_tf.schema import LOWEST_SCORE
 
 
-def explain(shown: Candidates, history, items: Mapping[str, Any]) -> tuple[tf.Tensor, tf.Tensor]:
+def explain(
+    shown: Candidates, history: tf.Tensor, items: Mapping[str, Any]
+) -> tuple[tf.Tensor, tf.Tensor]:
     """What weighed most for each of some candidates.
 
     Args:

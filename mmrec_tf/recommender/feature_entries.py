@@ -1,13 +1,12 @@
 """Side features that a request brings, as entries such as "genre=comedy" and "age=31"."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from mmrec_tf.errors import ConfigError
+from mmrec_tf.errors import ConfigError, did_you_mean
 from mmrec_tf.recommender.category_filter import number_of
 from mmrec_tf.recommender.inputs import drop_repeats
 from mmrec_tf.schema import FeatureSpec
@@ -51,11 +50,10 @@ class FeatureEntries(tf.Module):
             name, _, value = entry.partition("=")
             spec = self.specs.get(name)
             if spec is None:
-                near = difflib.get_close_matches(name, self.specs, n=1)
-                has = f"did you mean {near[0]!r}?" if near else f"it reads {', '.join(self.specs)}."
+                reads = f"; it reads {', '.join(self.specs) or 'none'}."
                 raise ConfigError(
                     f"features: wanted NAME=VALUE of a side feature of {of} that the model reads; "
-                    f"got {entry!r}; {has if self.specs else 'it reads none.'}"
+                    f"got {entry!r}{did_you_mean(name, self.specs, otherwise=reads)}"
                 )
             if spec.kind == "numeric" and not re.fullmatch(NUMBER, value):
                 raise ConfigError(f"features: wanted a number, as in {name}=31; got {entry!r}.")
@@ -65,7 +63,7 @@ class FeatureEntries(tf.Module):
                     f"features: wanted a value of {name} that the dataset has; got {entry!r}."
                 )
 
-    def __call__(self, entries):
+    def __call__(self, entries: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Reads entries.
 
         Args:
@@ -104,7 +102,9 @@ class FeatureEntries(tf.Module):
         return found, unread[:, 1:]
 
 
-def replace_features(stored: Mapping[str, tf.Tensor], brought: Mapping[str, tf.Tensor]) -> dict:
+def replace_features(
+    stored: Mapping[str, tf.Tensor], brought: Mapping[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
     """Side features by name as in `SideFeatures.call`: what was brought, else what is stored."""
     replaced = dict(stored)
     for name, value in brought.items():

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.dataset.directory import Dataset
-from mmrec_tf.errors import DatasetError
+from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.evaluation.calibration import Calibration, fit
 from mmrec_tf.evaluation.evaluate import blocks, relevant_items
 from mmrec_tf.evaluation.metrics import (
@@ -85,7 +85,7 @@ def collect(recommender: Recommender, dataset: Dataset, *, split: str, k: int) -
     users, relevant = relevant_items(dataset, split, min_rating=settings.click_rating)
     num = min(settings.num_candidates, dataset.schema.num_items)
 
-    def find(user):
+    def find(user: tf.Tensor) -> tuple[tf.Tensor, ...]:
         history, gap, met = recommender.read_history(user)
         request = recommender.request(user, history, gap, tf.zeros_like(user, tf.int64))
         found = recommender.candidates(request, met, num=num)
@@ -132,10 +132,20 @@ def rank_shown(recommender: Recommender, dataset: Dataset, *, split: str) -> Sho
       recommender: Recommender with a ranking model.
       dataset: Dataset.
       split: "valid" or "test".
+
+    Raises:
+      ConfigError: for a Recommender without a ranking model.
     """
     data, ranking = dataset.interactions(split), recommender.ranking
+    if ranking is None:
+        raise ConfigError(
+            "rank_shown: wanted a Recommender with a ranking model; got one of retrieval alone. "
+            "Train that model, and make the Recommender of both."
+        )
 
-    def rank(user, item, time):
+    def rank(
+        user: tf.Tensor, item: tf.Tensor, time: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         history, gap, _ = recommender.read_history(user)
         request = recommender.request(user, history, gap, time)
         vector = tf.gather(recommender.index.vectors, item)[:, :-1]

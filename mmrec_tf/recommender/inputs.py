@@ -24,7 +24,7 @@ def require_k(k: int) -> None:
         raise ConfigError(f"k: wanted at least 1; got {k}.")
 
 
-def drop_repeats(numbers, *, blank: int):
+def drop_repeats(numbers: tf.Tensor, *, blank: int) -> tf.Tensor:
     """Leaves each number of a row once, where it first stands.
 
     A server that batches requests of different lengths fills the short ones up with their first

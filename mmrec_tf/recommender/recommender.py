@@ -159,15 +159,28 @@ class Recommender(tf.Module):
             self.graphs[key] = tf.function(function, input_signature=inputs)
         return self.graphs[key]
 
-    def read_history(self, user, history=None):
+    def read_history(
+        self, user: tf.Tensor, history: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """As `Retriever.read_history`."""
         return self.retriever.read_history(user, history)
 
-    def request(self, user, history, gap, time, *, profile=None, features=None) -> Request:
+    def request(
+        self,
+        user: tf.Tensor,
+        history: tf.Tensor,
+        gap: tf.Tensor,
+        time: tf.Tensor,
+        *,
+        profile: tf.Tensor | None = None,
+        features: tf.Tensor | None = None,
+    ) -> Request:
         """As `Retriever.request`."""
         return self.retriever.request(user, history, gap, time, profile=profile, features=features)
 
-    def rank(self, request: Request, nobody, item, retrieved) -> Candidates:
+    def rank(
+        self, request: Request, nobody: tf.Tensor, item: tf.Tensor, retrieved: tf.Tensor
+    ) -> Candidates:
         """What ranking says of candidates; retrieval's own scores where there is none.
 
         Args:
@@ -197,7 +210,14 @@ class Recommender(tf.Module):
         user = request.queries[:, : self.config.dim]
         return Candidates(item, retrieved, score, logit, rating, attention, user, nobody)
 
-    def candidates(self, request: Request, exclude, *, num: int, wish=None) -> Candidates:
+    def candidates(
+        self,
+        request: Request,
+        exclude: tf.Tensor,
+        *,
+        num: int,
+        wish: tuple[tf.Tensor, tf.Tensor] | None = None,
+    ) -> Candidates:
         """Retrieves and ranks.
 
         Args:
@@ -210,7 +230,7 @@ class Recommender(tf.Module):
         retrieved, item = self.retriever.search(request, nobody, exclude, num=num, wish=wish)
         return self.rank(request, nobody, item, retrieved)
 
-    def order(self, candidates: Candidates, k: int):
+    def order(self, candidates: Candidates, k: int) -> tf.Tensor:
         """The places <int32>[batch, k] of candidates in the order in which they are shown; of
         equal scores that which retrieval found first."""
         score, place = tf.math.top_k(candidates.score, k=candidates.score.shape[1])
@@ -221,7 +241,7 @@ class Recommender(tf.Module):
             candidates.nobody, settings.popular_diversity, float(settings.diversity)
         )
 
-        def diversified():
+        def diversified() -> tf.Tensor:
             item = tf.gather(candidates.item, place, batch_dims=1)
             vectors = tf.gather(self.index.vectors, item)[..., : self.config.dim]
             return tf.gather(place, diversify(score, vectors, strength, k), batch_dims=1)
@@ -230,16 +250,16 @@ class Recommender(tf.Module):
 
     def recommend_items(
         self,
-        user,
-        history,
-        gap,
-        exclude,
+        user: tf.Tensor,
+        history: tf.Tensor,
+        gap: tf.Tensor,
+        exclude: tf.Tensor,
         *,
         k: int,
-        time=None,
-        profile=None,
-        features=None,
-        wish=None,
+        time: tf.Tensor | None = None,
+        profile: tf.Tensor | None = None,
+        features: tf.Tensor | None = None,
+        wish: tuple[tf.Tensor, tf.Tensor] | None = None,
     ) -> Candidates:
         """Items for users, by number.
 
@@ -270,7 +290,7 @@ class Recommender(tf.Module):
     def rank_items(self, dataset: Dataset, users: np.ndarray, *, k: int) -> np.ndarray:
         """As `mmrec_tf.evaluation.evaluate.Ranker` has it, after both stages."""
 
-        def recommend(user):
+        def recommend(user: tf.Tensor) -> tf.Tensor:
             history, gap, met = self.read_history(user)
             shown = self.recommend_items(user, history, gap, met, k=k)
             return tf.where(shown.score > LOWEST_SCORE, shown.item, -1)
@@ -284,8 +304,18 @@ class Recommender(tf.Module):
         return np.pad(top, ((0, 0), (0, k - top.shape[1])), constant_values=-1)
 
     def recommend_ids(
-        self, user_id, history, exclude, allow, deny, time, profile, features, *, k: int
-    ) -> dict:
+        self,
+        user_id: tf.Tensor,
+        history: tf.Tensor,
+        exclude: tf.Tensor,
+        allow: tf.Tensor,
+        deny: tf.Tensor,
+        time: tf.Tensor,
+        profile: tf.Tensor,
+        features: tf.Tensor,
+        *,
+        k: int,
+    ) -> dict[str, tf.Tensor]:
         """The graph of `recommend`, on ids.
 
         Args:
@@ -329,7 +359,15 @@ class Recommender(tf.Module):
             "unread": self.retriever.unread(profile, features),
         }
 
-    def rank_ids(self, user_id, history, item_id, time, profile, features) -> dict:
+    def rank_ids(
+        self,
+        user_id: tf.Tensor,
+        history: tf.Tensor,
+        item_id: tf.Tensor,
+        time: tf.Tensor,
+        profile: tf.Tensor,
+        features: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
         """What is said of items that the caller names, withdrawn and seen ones too.
 
         Args:
@@ -357,7 +395,9 @@ class Recommender(tf.Module):
             "unread": self.retriever.unread(profile, features),
         }
 
-    def embed_user_ids(self, user_id, history, profile, features) -> dict:
+    def embed_user_ids(
+        self, user_id: tf.Tensor, history: tf.Tensor, profile: tf.Tensor, features: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         """The graph of `embed_user`.
 
         Args:
@@ -380,7 +420,7 @@ class Recommender(tf.Module):
             "unread": self.retriever.unread(profile, features),
         }
 
-    def similar_ids(self, item_id, *, k: int) -> dict:
+    def similar_ids(self, item_id: tf.Tensor, *, k: int) -> dict[str, tf.Tensor]:
         """The graph behind `similar_items`: <string>[batch] -> "item_id" <string>[batch, k] and
         "score" <float32>[batch, k]."""
         item = self.retriever.item_table.lookup(item_id)

@@ -83,7 +83,9 @@ class Retriever(tf.Module):
         other.index = index
         return other
 
-    def read_history(self, user, history=None):
+    def read_history(
+        self, user: tf.Tensor, history: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """What the user tower reads, and what must not be recommended.
 
         Args:
@@ -117,7 +119,16 @@ class Retriever(tf.Module):
         """Whether profile texts have an effect."""
         return self.retrieval.user_tower.profile is not None
 
-    def request(self, user, history, gap, time, *, profile=None, features=None) -> Request:
+    def request(
+        self,
+        user: tf.Tensor,
+        history: tf.Tensor,
+        gap: tf.Tensor,
+        time: tf.Tensor,
+        *,
+        profile: tf.Tensor | None = None,
+        features: tf.Tensor | None = None,
+    ) -> Request:
         """Whom candidates are for.
 
         Args:
@@ -144,7 +155,7 @@ class Retriever(tf.Module):
         queries = self.retrieval.queries(embedded)
         return Request(queries, user, history, gap, time, vectors, replaced)
 
-    def _encode_profiles(self, user, profile):
+    def _encode_profiles(self, user: tf.Tensor, profile: tf.Tensor | None) -> tf.Tensor:
         """<float32>[batch, features]; the text encoder runs for brought texts only."""
         stored = self.retrieval.profiles_of(user)
         if profile is None:
@@ -152,14 +163,14 @@ class Retriever(tf.Module):
         row = tf.where(tf.strings.length(profile) > 0)[:, 0]
         encoder = self.retrieval.encoders[PROFILE]
 
-        def encode():
+        def encode() -> tf.Tensor:
             content, _ = encoder.preprocess_readable(tf.gather(profile, row))
             vectors = tf.cast(encoder(content, training=False), stored.dtype)
             return tf.tensor_scatter_nd_update(stored, row[:, None], vectors)
 
         return tf.cond(tf.size(row) > 0, encode, lambda: stored)
 
-    def unread(self, profile, features):
+    def unread(self, profile: tf.Tensor, features: tf.Tensor) -> tf.Tensor:
         """Whether a request brings a profile or a side feature that the model passes over.
 
         Args:
@@ -172,7 +183,7 @@ class Retriever(tf.Module):
         unread = tf.reduce_any(self.feature_entries(features)[1], axis=1)
         return unread if self.reads_profile else unread | (tf.strings.length(profile) > 0)
 
-    def nobody(self, request: Request):
+    def nobody(self, request: Request) -> tf.Tensor:
         """<bool>[batch], whether nothing is known of a user."""
         nobody = tf.reduce_all(request.history < 0, axis=1)
         tower = self.retrieval.user_tower
@@ -187,13 +198,21 @@ class Retriever(tf.Module):
             known |= tf.reduce_any(value != 0, axis=1)
         return nobody & ~known
 
-    def queries(self, request: Request, nobody):
+    def queries(self, request: Request, nobody: tf.Tensor) -> tf.Tensor:
         """<float32>[batch, dim + 2], for the index."""
         queries = tf.pad(request.queries, [[0, 0], [0, 1]])
         popular = tf.one_hot(self.dim + 1, self.dim + 2)
         return tf.where(nobody[:, None], popular[None, :], queries)
 
-    def search(self, request: Request, nobody, exclude, *, num: int, wish=None):
+    def search(
+        self,
+        request: Request,
+        nobody: tf.Tensor,
+        exclude: tf.Tensor,
+        *,
+        num: int,
+        wish: tuple[tf.Tensor, tf.Tensor] | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """The items nearest to users.
 
         An index that does not look at every item might miss what is popular, or of a category, as
@@ -215,10 +234,10 @@ class Retriever(tf.Module):
         found = self.index.search(queries, num, exclude=exclude, allowed=self._allowed(None))
         whole = nobody if wish is None else nobody | self.filter.asks(*wish)
 
-        def compare():
+        def compare() -> list[tf.Tensor]:
             row = tf.where(whole)[:, 0]
             # Not `gather_nd`, which refuses lists without any entry.
-            asked = None if wish is None else [tf.gather(part, row) for part in wish]
+            asked = None if wish is None else (tf.gather(wish[0], row), tf.gather(wish[1], row))
             exact = self.index.exact_search(
                 tf.gather(queries, row),
                 num,
@@ -230,7 +249,7 @@ class Retriever(tf.Module):
 
         return tf.cond(tf.reduce_any(whole), compare, lambda: list(found))
 
-    def _allowed(self, wish):
+    def _allowed(self, wish: tuple[tf.Tensor, tf.Tensor] | None) -> tf.Tensor:
         """<bool>[batch or 1, item]."""
         available = tf.convert_to_tensor(self.available)
         return available[None, :] if wish is None else self.filter(*wish, available)

@@ -117,7 +117,7 @@ def print_table(title: str, rows: Mapping[str, Mapping], *, width: int = 12) -> 
         print(f"{row:{first}}", *(f"{_cell(values.get(name)):>{width}}" for name in names))
 
 
-def _cell(value) -> str:
+def _cell(value: object) -> str:
     """Blank for what is not known."""
     return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
 
@@ -126,6 +126,6 @@ def _interval(mean: float, low: float, high: float) -> str:
     return f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
-def _at(value, metric: str):
+def _at(value: Any, metric: str) -> Any:
     """A number as it is, of metrics the one that is asked for."""
     return value[metric] if isinstance(value, dict) else value

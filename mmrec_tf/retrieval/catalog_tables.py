@@ -1,6 +1,7 @@
 """A catalog's content as tensors, or as files mapped into memory, with what else a retrieval model
 reads of a dataset: popularity, side features, the graph."""
 
+import pathlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,7 +24,7 @@ def build_tables(
     *,
     raw: Mapping[str, np.ndarray | Content],
     encoders: Mapping,
-    cache=None,
+    cache: str | pathlib.Path | None = None,
 ) -> tuple[dict, CatalogGraph | None]:
     """Runs the frozen encoders over the catalog, fills the tables and builds the graph.
 
@@ -171,7 +172,7 @@ def held_content(config: Config, sizes: Mapping[str, int]) -> set[str]:
     return held
 
 
-def gather(table, rows):
+def gather(table: tf.Tensor | tf.Variable | np.ndarray, rows: tf.Tensor) -> tf.Tensor:
     """Rows of a table, wherever it is.
 
     Args:

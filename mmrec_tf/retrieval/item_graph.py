@@ -208,7 +208,7 @@ class CatalogGraph:
             edge_dropout=settings.edge_dropout,
         )
 
-    def smooth(self, embedding, *, training: bool = False):
+    def smooth(self, embedding: tf.Tensor, *, training: bool = False) -> tf.Tensor:
         """Smooths.
 
         Args:

@@ -5,7 +5,7 @@ import tensorflow as tf
 from mmrec_tf.schema import LOWEST_SCORE
 
 
-def history_mask(history, item, *, num_items: int):
+def history_mask(history: tf.Tensor, item: tf.Tensor, *, num_items: int) -> tf.Tensor:
     """Which items may stand as negatives: all but the user's other known ones.
 
     Args:
@@ -28,7 +28,7 @@ def history_mask(history, item, *, num_items: int):
     return allowed | tf.equal(tf.range(num_items)[None, :], item[:, None])
 
 
-def named_in(history, item):
+def named_in(history: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
     """Whether a history names an item.
 
     Args:
@@ -44,7 +44,7 @@ def named_in(history, item):
     return known & (item >= 0)
 
 
-def batch_history_mask(history, item):
+def batch_history_mask(history: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
     """`history_mask` for in-batch negatives: which of the batch's items a row may compare with.
 
     Args:
@@ -57,7 +57,13 @@ def batch_history_mask(history, item):
     return ~named_in(history, item) | tf.eye(tf.shape(item)[0], dtype=tf.bool)
 
 
-def full_softmax_loss(logits, item, *, allowed=None, label_smoothing: float = 0.0):
+def full_softmax_loss(
+    logits: tf.Tensor,
+    item: tf.Tensor,
+    *,
+    allowed: tf.Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> tf.Tensor:
     """Cross-entropy of each row's positive against the whole catalog.
 
     Args:
@@ -80,8 +86,14 @@ def full_softmax_loss(logits, item, *, allowed=None, label_smoothing: float = 0.
 
 
 def batch_softmax_loss(
-    queries, candidates, item, *, probability=None, history=None, remove_hits: bool = True
-):
+    queries: tf.Tensor,
+    candidates: tf.Tensor,
+    item: tf.Tensor,
+    *,
+    probability: tf.Tensor | None = None,
+    history: tf.Tensor | None = None,
+    remove_hits: bool = True,
+) -> tf.Tensor:
     """Cross-entropy of each row's positive against the items of the batch's other rows.
 
     Each distinct item is scored once: n copies of one are that item with log n added to its logit.
@@ -120,7 +132,7 @@ def batch_softmax_loss(
     return losses if remove_hits else losses + others
 
 
-def _columns_of(values, names):
+def _columns_of(values: tf.Tensor, names: tf.Tensor) -> tf.Tensor:
     """Where each of `values` stands in `names`, which are distinct; their number for nowhere."""
     order = tf.argsort(names)
     ordered = tf.gather(names, order)
@@ -131,8 +143,13 @@ def _columns_of(values, names):
 
 
 def sampled_softmax_loss(
-    positive, negative, *, allowed=None, num_hard: int = 0, label_smoothing: float = 0.0
-):
+    positive: tf.Tensor,
+    negative: tf.Tensor,
+    *,
+    allowed: tf.Tensor | None = None,
+    num_hard: int = 0,
+    label_smoothing: float = 0.0,
+) -> tf.Tensor:
     """Cross-entropy of each row's positive against negatives of its own.
 
     Args:
@@ -152,7 +169,9 @@ def sampled_softmax_loss(
     return full_softmax_loss(logits, first, allowed=allowed, label_smoothing=label_smoothing)
 
 
-def bpr_loss(positive, negative, *, allowed=None, num_hard: int = 0):
+def bpr_loss(
+    positive: tf.Tensor, negative: tf.Tensor, *, allowed: tf.Tensor | None = None, num_hard: int = 0
+) -> tf.Tensor:
     """Bayesian personalized ranking (Rendle et al. 2009, section 4.1): the mean over negatives of
     -log sigmoid(positive - negative).
 
@@ -174,14 +193,14 @@ def bpr_loss(positive, negative, *, allowed=None, num_hard: int = 0):
     )
 
 
-def with_noise(vectors, deviation: float):
+def with_noise(vectors: tf.Tensor, deviation: float) -> tf.Tensor:
     """Vectors with Gaussian noise on each coordinate, of a standard deviation of `deviation` /
     sqrt(dim): relative to a coordinate of a unit vector."""
     scale = deviation * vectors.shape[-1] ** -0.5
     return vectors + tf.random.normal(tf.shape(vectors), stddev=scale, dtype=vectors.dtype)
 
 
-def perturb(vectors, gradient, radius: float):
+def perturb(vectors: tf.Tensor, gradient: tf.Tensor, radius: float) -> tf.Tensor:
     """Moves each row as far as `radius` where a loss grows fastest (He et al. 2018).
 
     Args:
@@ -197,7 +216,9 @@ def perturb(vectors, gradient, radius: float):
     return vectors + radius * tf.math.divide_no_nan(gradient, length)
 
 
-def _hardest(negative, allowed, count: int):
+def _hardest(
+    negative: tf.Tensor, allowed: tf.Tensor | None, count: int
+) -> tuple[tf.Tensor, tf.Tensor | None]:
     """The `count` highest of each row's allowed negatives, all for 0, with what is allowed."""
     if allowed is None:
         allowed = tf.ones_like(negative, tf.bool)
@@ -208,7 +229,7 @@ def _hardest(negative, allowed, count: int):
     return tf.gather(negative, place, batch_dims=1), tf.gather(allowed, place, batch_dims=1)
 
 
-def _mean(logits, allowed):
+def _mean(logits: tf.Tensor, allowed: tf.Tensor | None) -> tf.Tensor:
     if allowed is None:
         return tf.reduce_mean(logits, axis=1)
     total = tf.reduce_sum(tf.where(allowed, logits, 0.0), axis=1)

@@ -1,8 +1,11 @@
 """How much memory training takes, and what it leaves on disk."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import tensorflow as tf
+
+from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders.cache import encoded_bytes
 from mmrec_tf.retrieval.catalog_tables import fitting
 from mmrec_tf.schema import FeatureSpec
@@ -19,7 +22,7 @@ class Estimate(NamedTuple):
         return f"{text}; on disk: {_listed(self.disk)}" if self.disk else text
 
 
-def estimate(model, dataset) -> Estimate:
+def estimate(model: tf.keras.Model, dataset: Dataset) -> Estimate:
     """What training a retrieval model takes, but for the steps themselves.
 
     Args:
@@ -65,7 +68,7 @@ def _feature_bytes(specs: Mapping[str, FeatureSpec]) -> int:
     return sum(4 * (spec.width if spec.kind == "categorical" else 2) for spec in specs.values())
 
 
-def _weight_bytes(weights) -> int:
+def _weight_bytes(weights: Iterable[tf.Variable]) -> int:
     return sum(weight.shape.num_elements() * weight.dtype.size for weight in weights)
 
 

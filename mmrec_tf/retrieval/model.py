@@ -303,7 +303,9 @@ class RetrievalModel(Stage):
         }
         return count_weights({name: layer for name, layer in layers.items() if layer is not None})
 
-    def embed_items(self, item, *, training=False, content_only=False) -> TowerOutput:
+    def embed_items(
+        self, item: tf.Tensor, *, training: bool = False, content_only: bool = False
+    ) -> TowerOutput:
         """The item tower's output for items of the catalog.
 
         Args:
@@ -332,7 +334,7 @@ class RetrievalModel(Stage):
             training=training,
         )
 
-    def features_of(self, user):
+    def features_of(self, user: tf.Tensor) -> dict[str, tf.Tensor]:
         """Side features of users, <int32>[batch], -1 for an unknown one: by name as in
         `SideFeatures.call`, zeros where nothing is known."""
         row, known = tf.maximum(user, 0), (user >= 0)[:, None]
@@ -342,7 +344,7 @@ class RetrievalModel(Stage):
             found[name] = tf.where(known, value, tf.zeros_like(value))
         return found
 
-    def profiles_of(self, user):
+    def profiles_of(self, user: tf.Tensor) -> tf.Tensor:
         """Encoded profile texts of users, <int32>[batch], -1 for an unknown one:
         <float32>[batch, features], zeros for those."""
         profile = tf.gather(self.tables[PROFILE], tf.maximum(user, 0))
@@ -350,16 +352,16 @@ class RetrievalModel(Stage):
 
     def embed_users(
         self,
-        user,
-        history,
-        known,
+        user: tf.Tensor,
+        history: tf.Tensor,
+        known: tf.Tensor,
         *,
-        gap=None,
-        profile=None,
-        features=None,
-        training=False,
-        tower=None,
-    ):
+        gap: tf.Tensor | None = None,
+        profile: tf.Tensor | None = None,
+        features: Mapping[str, tf.Tensor] | None = None,
+        training: bool = False,
+        tower: UserTower | None = None,
+    ) -> tf.Tensor:
         """The user tower's output.
 
         Args:
@@ -385,17 +387,17 @@ class RetrievalModel(Stage):
             inputs["features"] = self.features_of(user) if features is None else features
         return tower(inputs, training=training)
 
-    def queries(self, user_embedding):
+    def queries(self, user_embedding: tf.Tensor) -> tf.Tensor:
         """<float32>[batch, dim] -> <float32>[batch, dim + 1], ready for a dot product."""
         scaled = user_embedding * tf.exp(-self.log_temperature)
         return tf.concat([scaled, tf.ones_like(scaled[:, :1])], axis=-1)
 
-    def candidates(self, item_embedding, log_frequency):
+    def candidates(self, item_embedding: tf.Tensor, log_frequency: tf.Tensor) -> tf.Tensor:
         """<float32>[..., dim], <float32>[...] -> <float32>[..., dim + 1]."""
         bias = self.popularity_weight * log_frequency
         return tf.concat([item_embedding, bias[..., None]], axis=-1)
 
-    def smooth(self, embedding, *, training: bool = False):
+    def smooth(self, embedding: tf.Tensor, *, training: bool = False) -> tf.Tensor:
         """Embeddings of the whole catalog, smoothed as the config says, <float32>[item, dim]."""
         if self.state.graph is None:
             return embedding
@@ -424,7 +426,9 @@ class RetrievalModel(Stage):
             return whole
         return whole._replace(embedding=np.asarray(self.smooth(whole.embedding)))
 
-    def embed_named(self, numbers: Mapping[str, tf.Tensor], *, training=False):
+    def embed_named(
+        self, numbers: Mapping[str, tf.Tensor], *, training: bool = False
+    ) -> tuple[tf.Tensor, TowerOutput, dict[str, tf.Tensor]]:
         """Embeds the items that a step names, each distinct one once; smoothed, where the whole
         catalog is in the step.
 
@@ -458,7 +462,7 @@ class RetrievalModel(Stage):
             },
         )
 
-    def compute_loss(self, inputs, training: bool = False):
+    def compute_loss(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """The retrieval loss plus the weighted alignment loss of a batch.
 
         Args:
@@ -502,7 +506,7 @@ class RetrievalModel(Stage):
             popularity = tf.gather(self.tables["log_frequency"], tf.maximum(kept, 0))
             remembered = kept, self.candidates(vectors, popularity)
 
-        def loss_of(user, embedding):
+        def loss_of(user: tf.Tensor, embedding: tf.Tensor) -> tf.Tensor:
             losses = self.objective(
                 inputs,
                 self.queries(user),
@@ -536,7 +540,7 @@ class RetrievalModel(Stage):
             loss += self.config.alignment.weight * aligned
         return loss
 
-    def _draw_triples(self, count):
+    def _draw_triples(self, count: tf.Tensor) -> tf.Tensor | None:
         """Some triples of the knowledge graph, each with another node in place of its tail:
         <int32>[triple, 4], head, relation, tail and wrong tail. None without a graph."""
         if self.translation is None:
@@ -547,9 +551,15 @@ class RetrievalModel(Stage):
         wrong = tf.random.uniform([count, 1], maxval=num_nodes, dtype=tf.int32)
         return tf.concat([tf.gather(triples, row), wrong], axis=1)
 
-    def _alignment_loss(self, output: TowerOutput, rows, item, triples):
+    def _alignment_loss(
+        self,
+        output: TowerOutput,
+        rows: Mapping[str, tf.Tensor],
+        item: tf.Tensor,
+        triples: tf.Tensor | None,
+    ) -> tf.Tensor:
         """What pulls modalities together, or, over a knowledge graph, linked items."""
-        if self.translation is not None:
+        if self.translation is not None and triples is not None:
             # Rows of the step's items stand first, whatever their numbers; entities behind them.
             num_rows = tf.shape(output.embedding)[0]
             is_item = triples < self.schema.num_items

@@ -25,7 +25,7 @@ class FrequencyEstimator(tf.Module):
         self.gap = _state(tf.zeros([num_items]), "gap")
         self.count = _state(tf.zeros([num_items], tf.int32), "count")
 
-    def update(self, item) -> None:
+    def update(self, item: tf.Tensor) -> None:
         """Takes in the items of a batch, <int32>[batch], in which an item may come repeatedly."""
         now = self.examples + tf.cast(tf.size(item), tf.int64)
         times = tf.math.unsorted_segment_sum(tf.ones_like(item), item, self.num_items)
@@ -43,7 +43,7 @@ class FrequencyEstimator(tf.Module):
         self.last.scatter_update(tf.IndexedSlices(tf.fill(tf.shape(item), now), item))
         self.examples.assign(now)
 
-    def __call__(self, item):
+    def __call__(self, item: tf.Tensor) -> tf.Tensor:
         """The probability of items, <int32>[n] -> <float32>[n]; an item that never came counts as
         if the next example were to bring it."""
         gap = tf.gather(self.gap, item)
@@ -65,7 +65,7 @@ class ItemMemory(tf.Module):
         self.items = _state(tf.fill([size], -1), "items")
         self.vectors = _state(tf.zeros([size, dim]), "vectors")
 
-    def write(self, item, vectors) -> None:
+    def write(self, item: tf.Tensor, vectors: tf.Tensor) -> None:
         """Puts a batch in front.
 
         Args:
@@ -76,12 +76,12 @@ class ItemMemory(tf.Module):
         vectors = tf.concat([tf.stop_gradient(vectors), self.vectors], axis=0)
         self.vectors.assign(vectors[: self.size])
 
-    def read(self):
+    def read(self) -> tuple[tf.Tensor, tf.Tensor]:
         """What is kept: <int32>[size], -1 where nothing is yet, and <float32>[size, dim]."""
         return tf.convert_to_tensor(self.items), tf.convert_to_tensor(self.vectors)
 
 
-def draw_columns(table, row, count: int):
+def draw_columns(table: tf.Tensor, row: tf.Tensor, count: int) -> tf.Tensor:
     """Some entries of rows of a table.
 
     Args:
@@ -98,7 +98,9 @@ def draw_columns(table, row, count: int):
     return tf.where(row[:, None] >= 0, drawn, -1)
 
 
-def log_expected(probability, *, num_drawn, num_uniform: int, num_items: int):
+def log_expected(
+    probability: tf.Tensor, *, num_drawn: tf.Tensor, num_uniform: int, num_items: int
+) -> tf.Tensor:
     """The log of how often an item is expected among the shared candidates: `num_drawn` examples'
     items and `num_uniform` of the catalog's (mixed negative sampling, Yang et al. 2020).
 
@@ -120,7 +122,7 @@ def log_expected(probability, *, num_drawn, num_uniform: int, num_items: int):
     return tf.math.log(expected)
 
 
-def _state(value, name: str) -> tf.Variable:
+def _state(value: tf.Tensor, name: str) -> tf.Variable:
     """A variable that no optimizer touches. All replicas see the same gathered items, so that one
     of them may speak for all."""
     aggregation = tf.VariableAggregation.ONLY_FIRST_REPLICA

@@ -73,7 +73,9 @@ class Objective(tf.Module):
         # A weight of 0 adds nothing, as disliked items are left out.
         self.log_dislike = float(np.log(settings.disliked_weight or 1.0))
 
-    def draw(self, inputs, mined) -> dict:
+    def draw(
+        self, inputs: Mapping[str, tf.Tensor], mined: tf.Tensor | None
+    ) -> dict[str, tf.Tensor]:
         """Numbers of items that stand beside the batch's own, by name.
 
         Args:
@@ -102,15 +104,15 @@ class Objective(tf.Module):
 
     def __call__(
         self,
-        inputs,
-        queries,
-        candidates,
+        inputs: Mapping[str, tf.Tensor],
+        queries: tf.Tensor,
+        candidates: tf.Tensor,
         *,
-        numbers: Mapping,
-        rows: Mapping,
-        tables,
-        remembered=None,
-    ):
+        numbers: Mapping[str, tf.Tensor],
+        rows: Mapping[str, tf.Tensor],
+        tables: Mapping[str, tf.Tensor],
+        remembered: tuple[tf.Tensor, tf.Tensor] | None = None,
+    ) -> tf.Tensor:
         """The loss of each example.
 
         Args:
@@ -124,6 +126,9 @@ class Objective(tf.Module):
 
         Returns:
           <float32>[batch].
+
+        Raises:
+          ValueError: when there is a memory and `remembered` is None.
         """
         settings = self.settings
         if settings.softmax == "full":
@@ -135,7 +140,7 @@ class Objective(tf.Module):
             return self._in_batch(inputs, queries, tf.gather(candidates, rows["item"]), tables)
         return self._sampled(inputs, queries, candidates, numbers, rows, tables, remembered)
 
-    def remember(self, item, embedding) -> None:
+    def remember(self, item: tf.Tensor, embedding: tf.Tensor) -> None:
         """Takes a batch into the streaming estimate and the memory.
 
         Args:
@@ -150,13 +155,20 @@ class Objective(tf.Module):
         if self.memory is not None:
             self.memory.write(item, embedding)
 
-    def _probability(self, item, tables):
+    def _probability(self, item: tf.Tensor, tables: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """How probable items are as an example's item, <float32>[n]."""
         if self.frequency is not None:
             return self.frequency(item)
         return tf.gather(tables["probability"], item)
 
-    def _full(self, inputs, queries, candidates, numbers, tables):
+    def _full(
+        self,
+        inputs: Mapping[str, tf.Tensor],
+        queries: tf.Tensor,
+        candidates: tf.Tensor,
+        numbers: Mapping[str, tf.Tensor],
+        tables: Mapping[str, tf.Tensor],
+    ) -> tf.Tensor:
         """Against the whole catalog."""
         settings, item = self.settings, inputs["item"]
         logits = tf.matmul(queries, candidates, transpose_b=True)
@@ -177,7 +189,13 @@ class Objective(tf.Module):
             logits, item, allowed=allowed | own, label_smoothing=settings.label_smoothing
         )
 
-    def _in_batch(self, inputs, queries, candidates, tables):
+    def _in_batch(
+        self,
+        inputs: Mapping[str, tf.Tensor],
+        queries: tf.Tensor,
+        candidates: tf.Tensor,
+        tables: Mapping[str, tf.Tensor],
+    ) -> tf.Tensor:
         """Against the batch's items."""
         settings, item, history = self.settings, inputs["item"], inputs["history"]
         # XLA knows no shape that depends on values, such as the number of distinct items.
@@ -203,7 +221,15 @@ class Objective(tf.Module):
             compute_metrics=False,
         )
 
-    def _shared(self, item, own, candidates, numbers, rows, remembered):
+    def _shared(
+        self,
+        item: tf.Tensor,
+        own: tf.Tensor,
+        candidates: tf.Tensor,
+        numbers: Mapping[str, tf.Tensor],
+        rows: Mapping[str, tf.Tensor],
+        remembered: tuple[tf.Tensor, tf.Tensor] | None,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """What all rows are compared with: the items of all replicas' batches, some of the catalog
         at random, and the memory.
 
@@ -221,6 +247,8 @@ class Objective(tf.Module):
             shared = tf.concat([shared, numbers["uniform"]], axis=0)
             vectors = tf.concat([vectors, tf.gather(candidates, rows["uniform"])], axis=0)
         if self.memory is not None:
+            if remembered is None:
+                raise ValueError("remembered: wanted what the memory holds; got None.")
             item_then, vectors_then = remembered
             shared = tf.concat([shared, item_then], axis=0)
             vectors = tf.concat([vectors, vectors_then], axis=0)
@@ -228,7 +256,16 @@ class Objective(tf.Module):
         places = tf.pad(places, [[0, tf.size(shared) - tf.size(places)]], constant_values=-1)
         return shared, vectors, places, place, num_drawn
 
-    def _sampled(self, inputs, queries, candidates, numbers, rows, tables, remembered):
+    def _sampled(
+        self,
+        inputs: Mapping[str, tf.Tensor],
+        queries: tf.Tensor,
+        candidates: tf.Tensor,
+        numbers: Mapping[str, tf.Tensor],
+        rows: Mapping[str, tf.Tensor],
+        tables: Mapping[str, tf.Tensor],
+        remembered: tuple[tf.Tensor, tf.Tensor] | None,
+    ) -> tf.Tensor:
         """Against what all rows share, and what each has for itself."""
         settings, item, history = self.settings, inputs["item"], inputs["history"]
         own = tf.gather(candidates, rows["item"])

@@ -29,7 +29,12 @@ SLICE_METRICS = ("recall", "ndcg")
 
 
 def _rank_baselines(
-    names: Iterable[str], dataset: Dataset, users: np.ndarray, vectors, *, k: int
+    names: Iterable[str],
+    dataset: Dataset,
+    users: np.ndarray,
+    vectors: ItemVectors | None,
+    *,
+    k: int,
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The first k items by each baseline, and why those are missing that could not be made."""
     tops, left_out = {}, {}
@@ -165,7 +170,12 @@ def beyond_accuracy(
     return found
 
 
-def _slice(tops: dict[str, np.ndarray], relevant, members: np.ndarray, ks: list[int]) -> dict:
+def _slice(
+    tops: dict[str, np.ndarray],
+    relevant: tuple[np.ndarray, np.ndarray],
+    members: np.ndarray,
+    ks: list[int],
+) -> dict:
     """One slice of "slices"; users are the same whoever ranks."""
     found: dict = {"items": int(members.sum())}
     for name, top in tops.items():

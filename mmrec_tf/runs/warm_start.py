@@ -11,7 +11,7 @@ import functools
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -67,7 +67,7 @@ def check_start(start: Run, config: Config, schema: Schema) -> None:
     if not start.finished:
         raise RunError(f"{start.directory}: wanted a finished run to go on from; train it first.")
 
-    def differ(name: str, there, here) -> ConfigError:
+    def differ(name: str, there: Any, here: Any) -> ConfigError:
         return ConfigError(
             f"{name}: wanted {json.dumps(there)}, as in {start.directory}, whose weights training "
             f"goes on from; got {json.dumps(here)}. Keep that, or train without a start."

@@ -1,6 +1,7 @@
 """What both towers are made of: rows of ids, side features, time gaps."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +12,7 @@ from mmrec_tf.schema import FeatureSpec
 NUM_GAPS = 32
 
 
-def unit(vectors):
+def unit(vectors: tf.Tensor) -> tf.Tensor:
     """Rows scaled to unit length; a row of zeros stays finite.
 
     Args:
@@ -23,14 +24,14 @@ def unit(vectors):
     return tf.math.l2_normalize(tf.cast(vectors, tf.float32), axis=-1, epsilon=1e-8)
 
 
-def keep(shape, rate: float, training):
+def keep(shape: tf.Tensor, rate: float, training: bool) -> tf.Tensor:
     """<bool>[shape]: False for a random share `rate` while training, else True."""
     if not training or rate == 0.0:
         return tf.ones(shape, tf.bool)
     return tf.random.uniform(shape) >= rate
 
 
-def gap_number(seconds):
+def gap_number(seconds: tf.Tensor) -> tf.Tensor:
     """The number of a time gap: 0 for less than a second, one more for each doubling.
 
     Args:
@@ -53,15 +54,15 @@ class IdEmbedding(tf.keras.layers.Layer):
       dim: int. Width of a row.
     """
 
-    def __init__(self, num_ids: int, dim: int, **kwargs):
+    def __init__(self, num_ids: int, dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_ids = num_ids
         self.dim = dim
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_ids": self.num_ids, "dim": self.dim}
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.table = self.add_weight(
             name="table",
             shape=[max(self.num_ids, 1), self.dim],
@@ -69,7 +70,7 @@ class IdEmbedding(tf.keras.layers.Layer):
         )
         super().build(input_shape)
 
-    def call(self, ids):
+    def call(self, ids: tf.Tensor) -> tf.Tensor:
         """<int32>[...] -> <float32>[..., dim]."""
         rows = tf.gather(self.table, tf.maximum(ids, 0))
         return tf.where((ids >= 0)[..., None], rows, tf.zeros_like(rows))
@@ -85,12 +86,12 @@ class SideFeatures(tf.keras.layers.Layer):
       dim: int. Width of the vector.
     """
 
-    def __init__(self, sizes: Mapping[str, int], dim: int, **kwargs):
+    def __init__(self, sizes: Mapping[str, int], dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.sizes = dict(sizes)
         self.dim = dim
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "sizes": self.sizes, "dim": self.dim}
 
     @staticmethod
@@ -101,7 +102,7 @@ class SideFeatures(tf.keras.layers.Layer):
             for name, spec in features.items()
         }
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.tables = {
             name: self.add_weight(
                 name=name,
@@ -112,7 +113,7 @@ class SideFeatures(tf.keras.layers.Layer):
         }
         super().build(input_shape)
 
-    def call(self, features):
+    def call(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Sums the features' vectors.
 
         Args:

@@ -6,6 +6,8 @@ weights that say how much of it each modality made. An item with no modality at 
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -13,13 +15,13 @@ from mmrec_tf.errors import ConfigError
 from mmrec_tf.towers.masking import blank, masked_softmax
 
 
-def zero_if_none(vector, present):
+def zero_if_none(vector: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
     """[batch, dim] with zeros for an item that has no modality."""
     some = tf.reduce_any(present, axis=1, keepdims=True)
     return tf.where(some, vector, tf.zeros_like(vector))
 
 
-def shares(contributions, present):
+def shares(contributions: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
     """How much of a vector each modality made, where the vector is no weighted sum of them.
 
     Args:
@@ -40,11 +42,11 @@ def shares(contributions, present):
 class Mean(tf.keras.layers.Layer):
     """The plain average of the present modalities."""
 
-    def logits(self, modalities):
+    def logits(self, modalities: tf.Tensor) -> tf.Tensor:
         """<float32>[batch, modality]: how much each modality should count, before the mask."""
         return tf.zeros(tf.shape(modalities)[:2], tf.float32)
 
-    def call(self, modalities, present):
+    def call(self, modalities: tf.Tensor, present: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Weighs an item's modalities into one vector.
 
         Args:
@@ -65,13 +67,13 @@ class Mean(tf.keras.layers.Layer):
 class Weighted(Mean):
     """One learned weight a modality, the same for every item."""
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.weight = self.add_weight(
             name="weight", shape=[input_shape[1]], initializer="zeros", dtype=tf.float32
         )
         super().build(input_shape)
 
-    def logits(self, modalities):
+    def logits(self, modalities: tf.Tensor) -> tf.Tensor:
         return tf.broadcast_to(self.weight, tf.shape(modalities)[:2])
 
 
@@ -80,14 +82,14 @@ class Gated(Mean):
     """Weights from all of an item's modalities together (gated multimodal unit, Arevalo et al.
     2017, with a softmax over the modalities in place of independent gates)."""
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.gate = tf.keras.layers.Dense(
             input_shape[1], kernel_initializer="zeros", dtype=self.dtype_policy, name="gate"
         )
         self.gate.build([None, input_shape[1] * input_shape[2]])
         super().build(input_shape)
 
-    def logits(self, modalities):
+    def logits(self, modalities: tf.Tensor) -> tf.Tensor:
         shape = modalities.shape
         return self.gate(tf.reshape(modalities, [-1, shape[1] * shape[2]]))
 
@@ -97,7 +99,7 @@ class Attention(Mean):
     """Weights from a learned query over each modality's own vector (additive attention,
     Bahdanau et al. 2015): v . tanh(W m + b_modality)."""
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         _, modality, dim = input_shape
         self.project = tf.keras.layers.Dense(dim, dtype=self.dtype_policy, name="project")
         self.project.build([None, modality, dim])
@@ -105,7 +107,7 @@ class Attention(Mean):
         self.query = self.add_weight(name="query", shape=[dim], initializer="glorot_uniform")
         super().build(input_shape)
 
-    def logits(self, modalities):
+    def logits(self, modalities: tf.Tensor) -> tf.Tensor:
         hidden = self.project(modalities)
         hidden = tf.tanh(hidden + tf.cast(self.kind, hidden.dtype))
         return tf.einsum("bmd,d->bm", hidden, tf.cast(self.query, hidden.dtype))
@@ -119,7 +121,7 @@ class Concat(tf.keras.layers.Layer):
     modality is a row of zeros. modality * (dim + 1) * dim + dim parameters.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         _, modality, dim = input_shape
         self.kernel = self.add_weight(
             name="kernel", shape=[modality, dim, dim], initializer="glorot_uniform"
@@ -128,7 +130,7 @@ class Concat(tf.keras.layers.Layer):
         self.bias = self.add_weight(name="bias", shape=[dim], initializer="zeros")
         super().build(input_shape)
 
-    def call(self, modalities, present):
+    def call(self, modalities: tf.Tensor, present: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """As `Mean.call`; a weight is the `shares` of W_m x_m + p_m."""
         modalities = blank(modalities, present)
         added = tf.einsum("bmd,mde->bme", modalities, self.kernel) + self.presence
@@ -147,7 +149,7 @@ class Transformer(tf.keras.layers.Layer):
     (modality + 13) * dim parameters.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         _, modality, dim = input_shape
         policy = {"dtype": self.dtype_policy}
         layers = tf.keras.layers
@@ -165,7 +167,7 @@ class Transformer(tf.keras.layers.Layer):
         self.norm = layers.LayerNormalization(name="norm", gamma_initializer=scale, **policy)
         super().build(input_shape)
 
-    def call(self, modalities, present):
+    def call(self, modalities: tf.Tensor, present: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """As `Mean.call`; a weight is what the query attends to a modality, of what it attends to
         all of them and not to itself."""
         modalities = blank(modalities, present) + self.kind
@@ -188,14 +190,14 @@ class Recurrent(tf.keras.layers.Layer):
     """The last state of a GRU (Cho et al. 2014) that reads the present modalities in order; an
     absent one leaves the state as it is. 6 * dim * (dim + 1) parameters."""
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         dim = input_shape[2]
         # The cell and not `GRU`, which would put a cuDNN operation into the export.
         self.cell = tf.keras.layers.GRUCell(dim, name="cell", dtype=self.dtype_policy)
         self.cell.build([None, dim])
         super().build(input_shape)
 
-    def call(self, modalities, present):
+    def call(self, modalities: tf.Tensor, present: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """As `Mean.call`; a weight is the `shares` of the change that a modality made to the
         state. The vector is the sum of these changes."""
         modalities = blank(modalities, present)
@@ -219,7 +221,7 @@ class Bilinear(tf.keras.layers.Layer):
 
     rank = 4
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         _, modality, dim = input_shape
         # A modality of unit length makes factors of variance 2, so the vector starts near unit
         # length; the small weights that are usual would multiply to nothing.
@@ -233,7 +235,7 @@ class Bilinear(tf.keras.layers.Layer):
         self.bias = self.add_weight(name="bias", shape=[dim], initializer="zeros")
         super().build(input_shape)
 
-    def call(self, modalities, present):
+    def call(self, modalities: tf.Tensor, present: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """As `Mean.call`; a weight is the `shares` of how far the vector moves when the modality
         is taken away."""
         modalities = blank(modalities, present)
@@ -242,7 +244,7 @@ class Bilinear(tf.keras.layers.Layer):
         factors = tf.where(present[:, :, None, None], factors, tf.ones_like(factors))
         factors = tf.unstack(factors, axis=1)
 
-        def mixed(parts):
+        def mixed(parts: Sequence[tf.Tensor]) -> tf.Tensor:
             return tf.einsum("bre,r->be", functools.reduce(tf.multiply, parts), self.mix)
 
         one = tf.ones_like(factors[0])
@@ -263,7 +265,7 @@ FUSIONS = {
 }
 
 
-def build_fusion(kind: str, **arguments) -> tf.keras.layers.Layer:
+def build_fusion(kind: str, **arguments: Any) -> tf.keras.layers.Layer:
     """The fusion layer of that name.
 
     Raises:

@@ -1,6 +1,6 @@
 """An item to a vector: encoded modalities, aligned and fused, its id and its side features."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -43,7 +43,7 @@ class ItemTower(tf.keras.layers.Layer):
 
     def __init__(
         self,
-        modalities=(),
+        modalities: Sequence[str] = (),
         *,
         num_items: int,
         dim: int,
@@ -54,8 +54,8 @@ class ItemTower(tf.keras.layers.Layer):
         dropout: float = 0.0,
         alignment: Mapping[str, Any] | None = None,
         feature_sizes: Mapping[str, int] | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.settings = {
             "modalities": tuple(modalities),
@@ -86,11 +86,11 @@ class ItemTower(tf.keras.layers.Layer):
         )
         self.drop = tf.keras.layers.Dropout(dropout, **policy)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.settings}
 
     @classmethod
-    def from_experiment(cls, config: Config, schema: Schema, **kwargs) -> "ItemTower":
+    def from_experiment(cls, config: Config, schema: Schema, **kwargs: Any) -> "ItemTower":
         """The item tower that a config asks for on a dataset's schema."""
         return cls(
             schema.select(config.modalities),
@@ -115,7 +115,7 @@ class ItemTower(tf.keras.layers.Layer):
             **kwargs,
         )
 
-    def call(self, inputs, training=False) -> TowerOutput:
+    def call(self, inputs: Mapping[str, Any], training: bool = False) -> TowerOutput:
         """Embeds items.
 
         Args:

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 
-def masked_softmax(logits, mask):
+def masked_softmax(logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Softmax over the last axis among the entries that `mask` allows.
 
     Args:
@@ -18,6 +18,6 @@ def masked_softmax(logits, mask):
     return tf.where(mask, weights, tf.zeros_like(weights))
 
 
-def blank(modalities, present):
+def blank(modalities: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
     """[batch, modality, dim] with zeros in place of what is not present, whatever stood there."""
     return tf.where(present[:, :, None], modalities, tf.zeros_like(modalities))

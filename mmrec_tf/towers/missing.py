@@ -2,6 +2,7 @@
 NumPy, or put there by a layer."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -155,16 +156,16 @@ class MissingModality(tf.keras.layers.Layer):
 
     momentum = 0.99
 
-    def __init__(self, kind: str, **kwargs):
+    def __init__(self, kind: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if kind not in MISSING:
             raise ConfigError(f"missing: wanted one of {', '.join(MISSING)}; got {kind!r}.")
         self.kind = kind
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kind": self.kind}
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         if self.kind == "token":
             # As long as the unit vectors that it stands among.
             self.token = self.add_weight(
@@ -185,7 +186,9 @@ class MissingModality(tf.keras.layers.Layer):
             )
         super().build(input_shape)
 
-    def call(self, modalities, present, used, training=False):
+    def call(
+        self, modalities: tf.Tensor, present: tf.Tensor, used: tf.Tensor, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Puts a stand-in where a modality is not used.
 
         Args:
@@ -212,7 +215,7 @@ class MissingModality(tf.keras.layers.Layer):
         usable = tf.reduce_any(used, axis=1, keepdims=True) | tf.zeros_like(used)
         return filled, usable
 
-    def _move(self, modalities, present):
+    def _move(self, modalities: tf.Tensor, present: tf.Tensor) -> None:
         count = tf.reduce_sum(tf.cast(present, tf.float32), axis=0)[:, None]
         mean = tf.math.divide_no_nan(tf.reduce_sum(modalities, axis=0), count)
         # A modality that nobody in the batch has keeps its mean.

@@ -1,6 +1,7 @@
 """A user to a vector: the items of a history, a profile, an id and side features."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,7 +18,7 @@ from mmrec_tf.towers.embeddings import (
 from mmrec_tf.towers.masking import masked_softmax
 
 
-def steps_from_newest(known):
+def steps_from_newest(known: tf.Tensor) -> tf.Tensor:
     """How many known steps follow each step of a history.
 
     Args:
@@ -43,14 +44,22 @@ class SelfAttention(tf.keras.layers.Layer):
       dropout: share of units dropped in training.
     """
 
-    def __init__(self, num_layers: int, num_heads: int, num_steps: int, *, dropout=0.0, **kwargs):
+    def __init__(
+        self,
+        num_layers: int,
+        num_heads: int,
+        num_steps: int,
+        *,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_layers = num_layers
         self.num_heads = num_heads
         self.num_steps = num_steps
         self.dropout = dropout
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_layers": self.num_layers,
@@ -59,7 +68,7 @@ class SelfAttention(tf.keras.layers.Layer):
             "dropout": self.dropout,
         }
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         dim = input_shape[-1]
         policy = {"dtype": self.dtype_policy}
         self.place = self.add_weight(
@@ -87,7 +96,7 @@ class SelfAttention(tf.keras.layers.Layer):
         self.drop = tf.keras.layers.Dropout(self.dropout, **policy)
         super().build(input_shape)
 
-    def call(self, history, known, training=False):
+    def call(self, history: tf.Tensor, known: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Reads histories.
 
         Args:
@@ -139,8 +148,8 @@ class UserTower(tf.keras.layers.Layer):
         dropout: float = 0.0,
         profile: bool = False,
         feature_sizes: Mapping[str, int] | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.settings = {
             "num_users": num_users,
@@ -205,11 +214,11 @@ class UserTower(tf.keras.layers.Layer):
         )
         self.drop = tf.keras.layers.Dropout(dropout, **policy)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.settings}
 
     @classmethod
-    def from_experiment(cls, config: Config, schema: Schema, **kwargs) -> "UserTower":
+    def from_experiment(cls, config: Config, schema: Schema, **kwargs: Any) -> "UserTower":
         """The user tower that a config asks for on a dataset's schema."""
         return cls(
             num_users=schema.num_users if config.user.id_embedding else 0,
@@ -229,7 +238,7 @@ class UserTower(tf.keras.layers.Layer):
             **kwargs,
         )
 
-    def pool(self, history, known, training=False):
+    def pool(self, history: tf.Tensor, known: tf.Tensor, training: bool = False) -> tf.Tensor:
         """<float32>[batch, step, dim], <bool>[batch, step] -> [batch, dim]."""
         some = tf.reduce_any(known, axis=1, keepdims=True)
         if self.history == "gru":
@@ -250,7 +259,7 @@ class UserTower(tf.keras.layers.Layer):
             pooled = tf.einsum("bs,bsd->bd", weights, history)
         return tf.where(some, pooled, tf.zeros_like(pooled))
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Mapping[str, Any], training: bool = False) -> tf.Tensor:
         """Embeds users.
 
         Args:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -26,7 +27,7 @@ class WarmupDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
         self.decay = decay
         self.steps = steps
 
-    def __call__(self, step):
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
         """<int64>[], updates so far -> <float32>[]."""
         step = tf.cast(step, tf.float32)
         share = tf.minimum((step + 1) / max(self.warmup_steps, 1), 1.0)
@@ -38,7 +39,7 @@ class WarmupDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
             share *= left
         return self.learning_rate * share
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         names = ("learning_rate", "warmup_steps", "decay", "steps")
         return {name: getattr(self, name) for name in names}
 
@@ -57,14 +58,14 @@ class AdamW(tf.keras.optimizers.AdamW):
       **kwargs: as of `tf.keras.optimizers.AdamW`.
     """
 
-    def __init__(self, *, factors: Sequence[tuple[tf.Variable, float]] = (), **kwargs):
+    def __init__(self, *, factors: Sequence[tuple[tf.Variable, float]] = (), **kwargs: Any) -> None:
         # Compiled apart, an update would be compiled anew for each number of rows.
         super().__init__(**{"jit_compile": False, **kwargs})
         self._factors = self._no_dependency(
             {self._var_key(variable): factor for variable, factor in factors}
         )
 
-    def update_step(self, gradient, variable):
+    def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
         """Decays and updates one variable, or the rows of it that `gradient` names."""
         key, dtype = self._var_key(variable), variable.dtype
         m, v = (moments[self._index_dict[key]] for moments in (self._momentums, self._velocities))
@@ -90,19 +91,23 @@ class AdamW(tf.keras.optimizers.AdamW):
 
     # Keras calls these three before `update_step`.
 
-    def _clip_gradients(self, grads):
+    def _clip_gradients(
+        self, grads: Sequence[tf.Tensor | tf.IndexedSlices]
+    ) -> list[tf.Tensor | tf.IndexedSlices]:
         """Sums the gradients of each row first: it is that sum's length that counts."""
         return super()._clip_gradients([sum_rows(gradient) for gradient in grads])
 
-    def _deduplicate_sparse_grad(self, grads):
+    def _deduplicate_sparse_grad(
+        self, grads: Sequence[tf.Tensor | tf.IndexedSlices]
+    ) -> Sequence[tf.Tensor | tf.IndexedSlices]:
         """Nothing: `_clip_gradients` has done it."""
         return grads
 
-    def _apply_weight_decay(self, variables):
+    def _apply_weight_decay(self, variables: Sequence[tf.Variable]) -> None:
         """Nothing: `update_step` decays the rows that it updates."""
 
 
-def sum_rows(gradient):
+def sum_rows(gradient: tf.Tensor | tf.IndexedSlices) -> tf.Tensor | tf.IndexedSlices:
     """Adds up the slices of each row. Shapes follow from shapes alone, as XLA needs it.
 
     Args:
@@ -126,7 +131,7 @@ def build_optimizer(
     learning_rate: float | None = None,
     steps: int | None = None,
     encoder_variables: Sequence[tf.Variable] = (),
-):
+) -> tf.keras.optimizers.Optimizer:
     """AdamW as the config says, with loss scaling under mixed precision.
 
     Args:

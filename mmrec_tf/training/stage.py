@@ -85,7 +85,9 @@ class Stage(tfrs.Model):
 
     # Plain Keras
 
-    def compile(self, optimizer: Any = None, *, jit_compile: bool | None = None, **kwargs: Any):
+    def compile(
+        self, optimizer: Any = None, *, jit_compile: bool | None = None, **kwargs: Any
+    ) -> None:
         """Keras' `compile`.
 
         Args:
@@ -212,11 +214,11 @@ class Stage(tfrs.Model):
             "for a SavedModel that answers by id. With ModelCheckpoint, set save_weights_only=True."
         )
 
-    def train_step(self, inputs: Any) -> dict:
+    def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
         """One step, see `apply_step`."""
         return apply_step(self, inputs)
 
-    def test_step(self, inputs: Any) -> dict:
+    def test_step(self, inputs: Any) -> dict[str, tf.Tensor]:
         """The losses of one batch without training."""
         self.compute_loss(inputs, training=False)
         return {metric.name: metric.result() for metric in self.metrics}

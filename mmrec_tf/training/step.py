@@ -1,10 +1,12 @@
 """One training step, on one device or on several."""
 
+from collections.abc import Mapping
+
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 
-def apply_step(model: tfrs.Model, inputs) -> dict:
+def apply_step(model: tfrs.Model, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """One training step of a model with `compute_loss`; unlike `tfrs.Model.train_step` it scales
     the loss for mixed precision and for the number of replicas, over which gradients are summed.
 
@@ -43,7 +45,7 @@ def apply_step(model: tfrs.Model, inputs) -> dict:
     return {metric.name: metric.result() for metric in model.metrics}
 
 
-def _parts(inputs, count: int) -> list[tuple]:
+def _parts(inputs: Mapping[str, tf.Tensor], count: int) -> list[tuple]:
     """Batches of equal size, and the share that each has of the examples."""
     if count == 1:
         return [(inputs, 1.0)]
@@ -60,7 +62,9 @@ def _parts(inputs, count: int) -> list[tuple]:
     return parts
 
 
-def _add(one, other):
+def _add(
+    one: tf.Tensor | tf.IndexedSlices, other: tf.Tensor | tf.IndexedSlices
+) -> tf.Tensor | tf.IndexedSlices:
     """The sum of two gradients of one variable; slices stay slices."""
     if isinstance(one, tf.IndexedSlices):
         return tf.IndexedSlices(
@@ -71,7 +75,7 @@ def _add(one, other):
     return one + other
 
 
-def gather_replicas(*values):
+def gather_replicas(*values: tf.Tensor) -> tuple[tf.Tensor, ...]:
     """Values of all replicas behind one another, in the order of the replicas, with gradients.
 
     Args:
@@ -86,7 +90,7 @@ def gather_replicas(*values):
     return tuple(context.all_gather(value, axis=0) for value in values)
 
 
-def mean_over_replicas(values):
+def mean_over_replicas(values: tf.Tensor) -> tf.Tensor:
     """The mean of one value an example, so scaled that the mean of what the replicas get is the
     mean over the examples of all, though one may have fewer than another, or none.
 

@@ -65,7 +65,7 @@ def hide_bands(spectrogram: tf.Tensor, *, bins: int, frames: int) -> tf.Tensor:
     # Its masks are plain TensorFlow; imported here, so that inference never needs the package.
     import tensorflow_io as tfio
 
-    def hide(clip):
+    def hide(clip: tf.Tensor) -> tf.Tensor:
         if bins > 0:
             clip = tfio.audio.freq_mask(clip, bins + 1)
         if frames > 0:

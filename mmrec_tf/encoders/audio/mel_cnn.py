@@ -66,8 +66,8 @@ class Encoder(ModalityEncoder):
         noise_db: float = -TOP_DB,
         shift_seconds: float = 0.0,
         trainable_layers: int = -1,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(trainable_layers=trainable_layers, **kwargs)
         self.sample_rate_hz = sample_rate_hz
         self.clip_seconds = clip_seconds
@@ -189,7 +189,7 @@ class Encoder(ModalityEncoder):
             spectrogram = add_noise(spectrogram, self.noise_db)
         return hide_bands(spectrogram, bins=self.mask_bins, frames=self.mask_frames)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "sample_rate_hz": self.sample_rate_hz,
@@ -271,19 +271,19 @@ class GroupNorm(tf.keras.layers.Layer):
       groups: of channels; divides their number.
     """
 
-    def __init__(self, groups: int, **kwargs):
+    def __init__(self, groups: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.groups = groups
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "groups": self.groups}
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.gamma = self.add_weight("gamma", [input_shape[-1]], initializer="ones")
         self.beta = self.add_weight("beta", [input_shape[-1]], initializer="zeros")
         super().build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """[batch, height, width, channel] to the same."""
         _, height, width, channels = inputs.shape
         grouped = tf.reshape(inputs, [-1, height * width, self.groups, channels // self.groups])

@@ -86,7 +86,7 @@ def mel_weights(sample_rate_hz: int, num_mels: int, fft_length: int, fmax_hz: fl
     """
     linear, corner, step = 200 / 3, 1000.0, math.log(6.4) / 27
 
-    def to_mel(hz):
+    def to_mel(hz: float) -> float:
         return hz / linear if hz < corner else corner / linear + math.log(hz / corner) / step
 
     mels = np.linspace(0, to_mel(fmax_hz), num_mels + 2)

@@ -53,8 +53,8 @@ class Encoder(ModalityEncoder):
         crop: float = 1.0,
         color: float = 0.0,
         blur: float = 0.0,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(trainable_layers=trainable_layers, **kwargs)
         self.architecture = architecture
         self.size = size
@@ -138,7 +138,7 @@ class Encoder(ModalityEncoder):
             pixels = recolor(pixels, self.color)
         return pixels
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "architecture": self.architecture,
@@ -209,10 +209,10 @@ def build_encoder(
 def _check_size(data: tf.Tensor) -> tf.Operation:
     """Fails for what is no JPEG or PNG, and for one of too many bytes or pixels."""
 
-    def jpeg():
+    def jpeg() -> tf.Tensor:
         return tf.io.extract_jpeg_shape(data, tf.int64)[:2]
 
-    def png():
+    def png() -> tf.Tensor:
         # Behind the signature, a chunk's length and its name: width and height, most significant
         # byte first (PNG specification, 11.2.2).
         sides = tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.uint8)

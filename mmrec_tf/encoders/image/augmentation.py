@@ -31,7 +31,7 @@ def crop(pixels: tf.Tensor, least_share: float) -> tf.Tensor:
     batch, size = tf.shape(pixels)[0], pixels.shape[1]
     centers = tf.range(size, dtype=tf.float32)
 
-    def window():
+    def window() -> tf.Tensor:
         """The weight of each old pixel in each new one, <float32>[batch, new, old]."""
         share = tf.random.uniform([batch, 1], least_share, 1.0)
         start = tf.random.uniform([batch, 1]) * (1 - share) * size

@@ -4,6 +4,8 @@ Each layer here takes the place of a `Dense`, holds it, and is that layer as lon
 been trained.
 """
 
+from typing import Any
+
 import tensorflow as tf
 
 
@@ -17,7 +19,7 @@ class LowRank(tf.keras.layers.Layer):
       rank: rows of A.
     """
 
-    def __init__(self, dense: tf.keras.layers.Dense, rank: int, **kwargs):
+    def __init__(self, dense: tf.keras.layers.Dense, rank: int, **kwargs: Any) -> None:
         super().__init__(name=dense.name, **kwargs)
         self.dense = dense
         # As the paper's code draws A: uniform, up to 1 / sqrt(width).
@@ -29,12 +31,12 @@ class LowRank(tf.keras.layers.Layer):
             dense.units, use_bias=False, kernel_initializer="zeros", name="up"
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.down.build(input_shape)
         self.up.build([*input_shape[:-1], self.down.units])
         super().build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """[..., width] -> [..., units]."""
         return self.dense(inputs) + self.up(self.down(inputs))
 
@@ -50,18 +52,18 @@ class Bottleneck(tf.keras.layers.Layer):
       rank: width of the bottleneck.
     """
 
-    def __init__(self, dense: tf.keras.layers.Dense, rank: int, **kwargs):
+    def __init__(self, dense: tf.keras.layers.Dense, rank: int, **kwargs: Any) -> None:
         super().__init__(name=dense.name, **kwargs)
         self.dense = dense
         self.down = tf.keras.layers.Dense(rank, activation="gelu", name="down")
         self.up = tf.keras.layers.Dense(dense.units, kernel_initializer="zeros", name="up")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.down.build([*input_shape[:-1], self.dense.units])
         self.up.build([*input_shape[:-1], self.down.units])
         super().build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """[..., width] -> [..., units]."""
         hidden = self.dense(inputs)
         return hidden + self.up(self.down(hidden))

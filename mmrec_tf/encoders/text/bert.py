@@ -84,8 +84,8 @@ class Encoder(ModalityEncoder):
         word_dropout: float = 0.0,
         synonyms: str = "",
         synonym_share: float = 0.1,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(trainable_layers=trainable_layers, **kwargs)
         import transformers
 
@@ -194,7 +194,7 @@ class Encoder(ModalityEncoder):
         }
         return {**assets, _SYNONYMS: self.synonyms} if self.synonyms else assets
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "vocabulary": self.vocabulary,
@@ -275,7 +275,7 @@ def _fresh_bert(config: TextConfig, vocabulary_size: int) -> str:
     return _sizes(settings)
 
 
-def _sizes(settings) -> str:
+def _sizes(settings: Any) -> str:
     """What makes the architecture, without where it was found and what wrote it."""
     return json.dumps({name: getattr(settings, name) for name in _BERT_SIZES}, indent=1)
 
@@ -331,7 +331,7 @@ def _pretrained(config: TextConfig, settings: dict[str, Any]) -> Encoder:
     return encoder
 
 
-def _load_bert(source: str):
+def _load_bert(source: str) -> tuple[Any, dict[str, Any]]:
     """The model, and which weights were missing."""
     import transformers
 
@@ -359,7 +359,7 @@ def _load_bert(source: str):
     )
 
 
-def _lower_case(tokenizer, weights: str) -> bool:
+def _lower_case(tokenizer: Any, weights: str) -> bool:
     normalizer = json.loads(tokenizer.backend_tokenizer.to_str())["normalizer"]
     lower_case = normalizer["lowercase"]
     # None means "as lowercase says"; the graph's tokenizer knows no other combination.

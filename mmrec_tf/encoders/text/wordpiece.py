@@ -119,10 +119,28 @@ class LongestMatch:
         lengths = tf.cast(ragged.row_lengths(), tf.int32)
         zeros = tf.zeros_like(lengths)
 
-        def unfinished(step, out, at, node, last, token, failed):
+        def unfinished(
+            step: tf.Tensor,
+            out: tf.TensorArray,
+            at: tf.Tensor,
+            node: tf.Tensor,
+            last: tf.Tensor,
+            token: tf.Tensor,
+            failed: tf.Tensor,
+        ) -> tf.Tensor:
             return tf.reduce_any(at < lengths)
 
-        def walk(step, out, at, node, last, token, failed):
+        def walk(
+            step: tf.Tensor,
+            out: tf.TensorArray,
+            at: tf.Tensor,
+            node: tf.Tensor,
+            last: tf.Tensor,
+            token: tf.Tensor,
+            failed: tf.Tensor,
+        ) -> tuple[
+            tf.Tensor, tf.TensorArray, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor
+        ]:
             # A piece that may end a word is remembered; stuck, the walk goes back to its end.
             child = self._child(node, tf.gather(codes, at, batch_dims=1))
             end = tf.gather(self._ends, tf.maximum(child, 0))

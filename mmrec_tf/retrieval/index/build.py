@@ -1,5 +1,6 @@
 """An index that finds enough of what an exact one would, measured before it counts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -120,12 +121,12 @@ def recall(found: np.ndarray, best: np.ndarray) -> np.ndarray:
     return np.where(count, np.minimum(hit, count) / np.maximum(count, 1), 1.0)
 
 
-def _ask(search, queries: np.ndarray) -> np.ndarray:
+def _ask(search: Callable[[tf.Tensor], tf.Tensor], queries: np.ndarray) -> np.ndarray:
     blocks = [queries[start : start + BLOCK] for start in range(0, len(queries), BLOCK)]
     return np.concatenate([search(tf.constant(some)).numpy() for some in blocks])
 
 
-def _fewest(recalls, num_lists: int, min_recall: float) -> int:
+def _fewest(recalls: Callable[[int], np.ndarray], num_lists: int, min_recall: float) -> int:
     """The fewest lists that give the recall, all of them if none do."""
 
     def enough(probes: int) -> bool:

@@ -27,7 +27,7 @@ class Flat(tf.Module):
         super().__init__()
         self.codes = tf.Variable(vectors, trainable=False, name="codes")
 
-    def score(self, query, pages, near):
+    def score(self, query: tf.Tensor, pages: tf.Tensor, near: tf.Tensor) -> tf.Tensor:
         """One query's scores of some pages.
 
         Args:
@@ -56,7 +56,7 @@ class Int8(tf.Module):
         self.codes = tf.Variable(codes, trainable=False, name="codes")
         self.scale = tf.Variable(scale, trainable=False, name="scale")
 
-    def score(self, query, pages, near):
+    def score(self, query: tf.Tensor, pages: tf.Tensor, near: tf.Tensor) -> tf.Tensor:
         """As `Flat.score`."""
         codes = tf.cast(tf.gather(self.codes, pages), tf.float32)
         return tf.linalg.matvec(codes, query * self.scale)
@@ -107,7 +107,7 @@ class Product(tf.Module):
         self.codes = tf.Variable(codes, trainable=False, name="codes")
         self.books = tf.Variable(np.stack(books), trainable=False, name="books")
 
-    def score(self, query, pages, near):
+    def score(self, query: tf.Tensor, pages: tf.Tensor, near: tf.Tensor) -> tf.Tensor:
         """As `Flat.score`."""
         inside = tf.pad(tf.linalg.matvec(self.inverse, query), [[0, self.pad]])
         table = tf.linalg.matvec(self.books, tf.reshape(inside, [-1, COLUMNS]))

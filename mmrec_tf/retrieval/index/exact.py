@@ -1,5 +1,8 @@
 """Every item compared with every query."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.schema import LOWEST_SCORE
@@ -15,7 +18,7 @@ class ExactIndex(tf.Module):
       vectors: <float32>[item, dim].
     """
 
-    def __init__(self, vectors, name=None):
+    def __init__(self, vectors: tf.Tensor | np.ndarray, name: str | None = None) -> None:
         super().__init__(name=name)
         self.vectors = tf.Variable(vectors, trainable=False, name="vectors", dtype=tf.float32)
 
@@ -24,11 +27,25 @@ class ExactIndex(tf.Module):
         """Whether `search` looks at every item, as `exact_search` does."""
         return True
 
-    def search(self, queries, k: int, *, exclude=None, allowed=None):
+    def search(
+        self,
+        queries: tf.Tensor,
+        k: int,
+        *,
+        exclude: tf.Tensor | None = None,
+        allowed: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """As `exact_search`."""
         return self.exact_search(queries, k, exclude=exclude, allowed=allowed)
 
-    def exact_search(self, queries, k: int, *, exclude=None, allowed=None):
+    def exact_search(
+        self,
+        queries: tf.Tensor,
+        k: int,
+        *,
+        exclude: tf.Tensor | None = None,
+        allowed: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """The items with the highest dot product.
 
         Args:
@@ -52,11 +69,13 @@ class ExactIndex(tf.Module):
             lambda: self._compare_blocks(inputs, k, rows),
         )
 
-    def _compare_blocks(self, inputs, k: int, rows: int):
+    def _compare_blocks(
+        self, inputs: Sequence[tf.Tensor | None], k: int, rows: int
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """`_compare` of so many rows at a time: a large batch would fill memory."""
         batch, k = tf.shape(inputs[0])[0], min(k, self.vectors.shape[0])
 
-        def block(start):
+        def block(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             row = start + tf.range(rows)
             # The last block is filled up with the last row.
             part = [
@@ -74,7 +93,9 @@ class ExactIndex(tf.Module):
         scores, items = [tf.reshape(part, [-1, k])[:batch] for part in found]
         return scores, items
 
-    def _compare(self, queries, exclude, allowed, *, k: int):
+    def _compare(
+        self, queries: tf.Tensor, exclude: tf.Tensor | None, allowed: tf.Tensor | None, *, k: int
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         num_items = self.vectors.shape[0]
         scores = tf.matmul(queries, self.vectors, transpose_b=True)
         if exclude is not None:
@@ -92,7 +113,9 @@ class ExactIndex(tf.Module):
         return found.values, found.indices
 
 
-def best_of(vectors, query, items, exclude, *, k: int):
+def best_of(
+    vectors: tf.Tensor, query: tf.Tensor, items: tf.Tensor, exclude: tf.Tensor, *, k: int
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The best k of some items for one query, by exact scores.
 
     Args:
@@ -117,7 +140,7 @@ def best_of(vectors, query, items, exclude, *, k: int):
     return scores, tf.gather(tf.pad(tf.maximum(items, 0), missing), place)
 
 
-def require_one_row(allowed) -> None:
+def require_one_row(allowed: tf.Tensor | None) -> None:
     """Refuses an `allowed` that differs between queries, <bool>[1, item] or None.
 
     Raises:

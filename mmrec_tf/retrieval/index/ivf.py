@@ -42,15 +42,15 @@ class IvfIndex(ExactIndex):
 
     def __init__(
         self,
-        vectors,
-        queries,
+        vectors: tf.Tensor | np.ndarray,
+        queries: tf.Tensor | np.ndarray,
         *,
         kind: str = "ivf",
         num_lists: int | None = None,
         num_probes: int = 8,
         seed: int = 0,
         name: str | None = None,
-    ):
+    ) -> None:
         vectors = np.asarray(vectors, np.float32)
         if kind not in KINDS:
             raise ConfigError(f"index: wanted {', '.join(KINDS)}; got {kind!r}.")
@@ -97,7 +97,14 @@ class IvfIndex(ExactIndex):
         """False: `search` reads some lists only."""
         return False
 
-    def search(self, queries, k: int, *, exclude=None, allowed=None):
+    def search(
+        self,
+        queries: tf.Tensor,
+        k: int,
+        *,
+        exclude: tf.Tensor | None = None,
+        allowed: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """The items with the highest dot product in the lists that are read.
 
         Args:
@@ -123,7 +130,9 @@ class IvfIndex(ExactIndex):
             fn_output_signature=specs,
         )
 
-    def _search_row(self, query, exclude, *, allowed, k: int):
+    def _search_row(
+        self, query: tf.Tensor, exclude: tf.Tensor, *, allowed: tf.Tensor | None, k: int
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         near = tf.linalg.matvec(self.means, query)
         _, lists = tf.math.top_k(near + tf.norm(query) * self.spread, self.num_probes)
         bounds = tf.gather(self.bounds, lists)

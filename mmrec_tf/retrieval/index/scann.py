@@ -31,13 +31,13 @@ class ScannIndex(ExactIndex):
 
     def __init__(
         self,
-        vectors,
-        queries,
+        vectors: tf.Tensor | np.ndarray,
+        queries: tf.Tensor | np.ndarray,
         *,
         num_lists: int | None = None,
         num_probes: int = 16,
         name: str | None = None,
-    ):
+    ) -> None:
         # Loads Keras, which an index has no need of otherwise.
         from tensorflow_recommenders.layers.factorized_top_k import ScaNN
 
@@ -68,7 +68,14 @@ class ScannIndex(ExactIndex):
         """False: `search` reads some lists only."""
         return False
 
-    def search(self, queries, k: int, *, exclude=None, allowed=None):
+    def search(
+        self,
+        queries: tf.Tensor,
+        k: int,
+        *,
+        exclude: tf.Tensor | None = None,
+        allowed: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """As `IvfIndex.search`; but what is excluded or not allowed is asked for and dropped."""
         require_one_row(allowed)
         k = min(k, self.vectors.shape[0])

@@ -1,11 +1,19 @@
 """InfoNCE within an item: among its modalities, and between each of them and its id embedding."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 MIN_LOGIT = -1e9
 
 
-def contrastive_loss(modalities, present, *, temperature, item=None):
+def contrastive_loss(
+    modalities: tf.Tensor,
+    present: tf.Tensor,
+    *,
+    temperature: tf.Tensor,
+    item: tf.Tensor | None = None,
+) -> tf.Tensor:
     """InfoNCE among the present modalities of an item (van den Oord et al. 2018, eq. 4),
     symmetric over each pair of modalities as in CLIP (Radford et al. 2021).
 
@@ -39,8 +47,14 @@ def contrastive_loss(modalities, present, *, temperature, item=None):
 
 
 def collaborative_loss(
-    modalities, present, collaborative, has_collaborative, *, temperature, item=None
-):
+    modalities: tf.Tensor,
+    present: tf.Tensor,
+    collaborative: tf.Tensor,
+    has_collaborative: tf.Tensor,
+    *,
+    temperature: tf.Tensor,
+    item: tf.Tensor | None = None,
+) -> tf.Tensor:
     """InfoNCE between each present modality of an item and what interactions say of it (CLCRec,
     Wei et al. 2021), symmetric as `contrastive_loss`.
 
@@ -76,7 +90,15 @@ def collaborative_loss(
     return _mean(pairs)
 
 
-def _sides(a, b, has_a, has_b, *, temperature, item):
+def _sides(
+    a: tf.Tensor,
+    b: tf.Tensor,
+    has_a: tf.Tensor,
+    has_b: tf.Tensor,
+    *,
+    temperature: tf.Tensor,
+    item: tf.Tensor | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Both directions of InfoNCE between a and b, each <float32>[batch, dim]: the sum of the
     losses and how many they are, <float32>[] each."""
     batch = tf.shape(a)[0]
@@ -96,7 +118,7 @@ def _sides(a, b, has_a, has_b, *, temperature, item):
     return total, 2 * tf.reduce_sum(both)
 
 
-def _mean(pairs):
+def _mean(pairs: Sequence[tuple[tf.Tensor, tf.Tensor]]) -> tf.Tensor:
     total = tf.add_n([tf.constant(0.0), *(total for total, _ in pairs)])
     count = tf.add_n([tf.constant(0.0), *(count for _, count in pairs)])
     return tf.math.divide_no_nan(total, count)

@@ -1,6 +1,7 @@
 """The projections of an item's modalities to one unit sphere."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -40,8 +41,8 @@ class Alignment(tf.keras.layers.Layer):
         trainable_maps: bool = True,
         l2: float = 1.0,
         collaborative: float = 0.0,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if kind not in ALIGNMENTS:
             raise ConfigError(f"alignment: wanted one of {', '.join(ALIGNMENTS)}; got {kind!r}.")
@@ -58,7 +59,7 @@ class Alignment(tf.keras.layers.Layer):
         self.l2 = l2
         self.collaborative = collaborative
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "dim": self.dim,
@@ -70,7 +71,7 @@ class Alignment(tf.keras.layers.Layer):
             "collaborative": self.collaborative,
         }
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.projections = []
         for i, shape in enumerate(input_shape):
             layers = []
@@ -96,7 +97,7 @@ class Alignment(tf.keras.layers.Layer):
             )
         super().build(input_shape)
 
-    def call(self, features: Sequence, present):
+    def call(self, features: Sequence, present: tf.Tensor) -> tf.Tensor:
         """Projects features to unit vectors.
 
         Args:
@@ -158,7 +159,15 @@ class Alignment(tf.keras.layers.Layer):
             counts.append(len(rows))
         return np.array(counts, np.int64)
 
-    def loss(self, modalities, present, *, item=None, collaborative=None, has_collaborative=None):
+    def loss(
+        self,
+        modalities: tf.Tensor,
+        present: tf.Tensor,
+        *,
+        item: tf.Tensor | None = None,
+        collaborative: tf.Tensor | None = None,
+        has_collaborative: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """What pulls the modalities of an item together, at the learned temperature.
 
         Args:

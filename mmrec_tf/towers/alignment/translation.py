@@ -1,5 +1,7 @@
 """A loss over the dataset's knowledge graph that ties items to their neighbors."""
 
+from typing import Any
+
 import tensorflow as tf
 
 
@@ -21,8 +23,8 @@ class TranslationLoss(tf.keras.layers.Layer):
     """
 
     def __init__(
-        self, num_entities: int, num_relations: int, dim: int, margin: float = 1.0, **kwargs
-    ):
+        self, num_entities: int, num_relations: int, dim: int, margin: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.num_entities = num_entities
         self.num_relations = num_relations
@@ -32,7 +34,7 @@ class TranslationLoss(tf.keras.layers.Layer):
         self.entities = self._table("entities", num_entities)
         self.relations = self._table("relations", num_relations)
 
-    def _table(self, name: str, rows: int):
+    def _table(self, name: str, rows: int) -> tf.Variable:
         return self.add_weight(
             name=name,
             shape=[max(rows, 1), self.dim],
@@ -41,7 +43,7 @@ class TranslationLoss(tf.keras.layers.Layer):
             experimental_autocast=False,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_entities": self.num_entities,
@@ -50,7 +52,9 @@ class TranslationLoss(tf.keras.layers.Layer):
             "margin": self.margin,
         }
 
-    def nodes(self, item_vectors, num_items, node):
+    def nodes(
+        self, item_vectors: tf.Tensor, num_items: int | tf.Tensor, node: tf.Tensor
+    ) -> tf.Tensor:
         """The unit vectors of nodes.
 
         Args:
@@ -69,7 +73,7 @@ class TranslationLoss(tf.keras.layers.Layer):
         )
         return tf.math.l2_normalize(vectors, axis=-1, epsilon=1e-8)
 
-    def call(self, head, relation, tail):
+    def call(self, head: tf.Tensor, relation: tf.Tensor, tail: tf.Tensor) -> tf.Tensor:
         """How far triples are from holding.
 
         Args:
@@ -84,7 +88,15 @@ class TranslationLoss(tf.keras.layers.Layer):
         # The root has no gradient at 0.
         return tf.sqrt(tf.reduce_sum(tf.square(difference), axis=-1) + 1e-12)
 
-    def loss(self, item_vectors, num_items, head, relation, tail, corrupted):
+    def loss(
+        self,
+        item_vectors: tf.Tensor,
+        num_items: int | tf.Tensor,
+        head: tf.Tensor,
+        relation: tf.Tensor,
+        tail: tf.Tensor,
+        corrupted: tf.Tensor,
+    ) -> tf.Tensor:
         """The margin ranking loss of triples against the same with a wrong tail.
 
         Args:
