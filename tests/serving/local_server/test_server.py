@@ -610,6 +610,8 @@ class Load(threading.Thread):
             history=strings([b""]),
             item_id=strings([b"i1"]),
             time=np.zeros([1], np.int64),
+            profile=strings(b""),
+            features=strings([b""]),
         )
         expected = None
         with grpc.insecure_channel(self.address) as channel:
@@ -697,7 +699,7 @@ def test_a_version_whose_warm_up_fails_is_not_served(tmp_path, recommender, reco
 def test_a_failing_warm_up_request_fails_the_load(tmp_path, recommender):
     folder = publish(recommender[1], tmp_path / "recommender", 1)
     toy_export.warm_up(folder, [toy_export.Example("rank", {"user_id": strings(b"u")}, {})])
-    with pytest.raises(ServingError, match="input size does not match signature: 1!=4"):
+    with pytest.raises(ServingError, match="input size does not match signature: 1!=6"):
         LocalServer(tmp_path).start()
 
 
