@@ -14,7 +14,7 @@ Names are loaded on first use, so importing the package neither imports TensorFl
 import importlib
 import os
 import sys
-from typing import Any
+import typing
 
 _NAMES = {
     "Catalog": "dataset.catalog",
@@ -65,7 +65,7 @@ def _choose_keras_2() -> None:
 _choose_keras_2()
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     if name not in _NAMES:
         raise AttributeError(f"module 'mmrec_tf' has no attribute {name!r}")
     module = importlib.import_module(f"mmrec_tf.{_NAMES[name]}")

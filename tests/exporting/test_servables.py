@@ -622,13 +622,20 @@ def test_a_process_with_tensorflow_alone_can_run_it(exported, tmp_path):
             {
                 "user_id": ["u1"],
                 "history": [["i1"]],
-                **{name: [[""]] for name in ("exclude", "allow", "deny")},
+                **{name: [[""]] for name in ("exclude", "allow", "deny", "features")},
                 "time": [0],
+                "profile": [""],
             },
         ),
         (
             str(exported / "encoder/1"),
-            {"text": ["owl"], "image": [""], "audio": [""], "vector": [[0.0] * 6]},
+            {
+                "text": ["owl"],
+                "image": [""],
+                "audio": [""],
+                "vector": [[0.0] * 6],
+                "features": [[""]],
+            },
         ),
     ]
     ours = ("PYTHONPATH", "TF_USE_LEGACY_KERAS")
@@ -643,7 +650,9 @@ def test_a_process_with_tensorflow_alone_can_run_it(exported, tmp_path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines() == [str([[1, K]] * 5), "[[1, 8], [1, 4], [1, 4], [1, 4]]", "[]"]
+    recommended = str([*[[1, K]] * 5, [1]])
+    embedded = "[[1, 8], [1, 4], [1], [1, 4], [1, 4]]"
+    assert done.stdout.splitlines() == [recommended, embedded, "[]"]
 
 
 # Models of other kinds

@@ -318,7 +318,9 @@ def parts(dataset, model):
 def test_the_catalog_is_smoothed_and_scaled(dataset, layers, content_layers):
     settings = {"layers": layers, "content_layers": content_layers}
     counts = {f"graph__{name}": value for name, value in settings.items()}
-    model = build(dataset, **{**FULL, **GRAPH, **counts})
+    if content_layers:
+        counts["graph__content_neighbors"] = GRAPH["graph__content_neighbors"]
+    model = build(dataset, **FULL, **counts)
     plain = model.embed_items(tf.range(NUM_ITEMS))
     want = normalized(dense_smoothing(plain.embedding.numpy(), **parts(dataset, model), **settings))
     got = model.embed_catalog()
@@ -351,7 +353,7 @@ def test_a_cold_item_takes_in_the_ids_of_its_neighbors(dataset):
 
 
 def test_over_users_alone_a_cold_item_stays_where_it_is(dataset):
-    settings = {**GRAPH, "graph__content_layers": 0}
+    settings = {"graph__layers": GRAPH["graph__layers"]}
     got, want = (build(dataset, **FULL, **s).embed_catalog().embedding for s in (settings, {}))
     np.testing.assert_allclose(got[list(COLD)], want[list(COLD)], atol=1e-6)
     assert (np.abs(got - want).max(axis=1) > 1e-3).sum() >= NUM_ITEMS - len(COLD) - 1
@@ -416,10 +418,11 @@ def test_python_and_the_export_recommend_by_the_smoothed_catalog(dataset, tmp_pa
 
     servable = RecommenderServable(recommender, k=5)
     tf.saved_model.save(servable, str(tmp_path), signatures=servable.signatures)
-    lists = ("history", "exclude", "allow", "deny")
+    lists = ("history", "exclude", "allow", "deny", "features")
     served = tf.saved_model.load(str(tmp_path)).signatures["recommend"](
         user_id=tf.constant(ids),
         time=tf.zeros([len(ids)], tf.int64),
+        profile=tf.fill([len(ids)], ""),
         **{name: tf.fill([len(ids), 0], "") for name in lists},
     )
     np.testing.assert_array_equal(served["item_id"].numpy().astype(str), got.item_id)

@@ -9,7 +9,7 @@ from support.retrieval_steps import REPEATED, batch, gradients, logits_of
 from support.small_world import build_retrieval
 
 from mmrec_tf import open_dataset
-from mmrec_tf.errors import RunError
+from mmrec_tf.errors import ConfigError, RunError
 from mmrec_tf.records import DatasetWriter
 from mmrec_tf.schema import Schema
 
@@ -30,6 +30,14 @@ def build(dataset, **settings):
 
 def of_retrieval(**settings):
     return {f"retrieval__{name}": value for name, value in settings.items()}
+
+
+def build_disliking(dataset, *, disliked_weight=1.0, **settings):
+    """A model that weighs disliked items; the small world has no ratings, so no config may do so,
+    and dislikes stand beside by hand."""
+    model = build(dataset, **of_retrieval(**settings))
+    object.__setattr__(model.config.retrieval, "disliked_weight", disliked_weight)
+    return model
 
 
 def stand_beside(model, monkeypatch, **names):
@@ -167,7 +175,7 @@ def test_what_stands_beside_is_compared_with(dataset, monkeypatch, names, settin
     beside = BESIDE[names]
     counts = {"num_uniform_negatives": len(beside.get("uniform", ()))}
     counts["num_mined_negatives"] = 3 if "mined" in beside else 0
-    model = build(dataset, **of_retrieval(**settings, **counts))
+    model = build_disliking(dataset, **settings, **counts)
     if model.objective.frequency is not None:
         for items in ([1, 1, 7, 3, 12, 7], [8, 1, 20, 5, 5, 7]):
             model.objective.frequency.update(tf.constant(items))
@@ -254,12 +262,13 @@ def test_only_training_is_remembered_and_the_weights_hold_it(dataset):
     assert float(other.compute_loss(REPEATED)) == float(model.compute_loss(REPEATED))
 
 
-def test_the_full_softmax_needs_no_memory_and_no_estimate(dataset):
-    settings = of_retrieval(softmax="full", memory_size=4, sampling_correction="streaming")
-    model = build(dataset, **settings, **of_retrieval(num_uniform_negatives=3))
-    plain = build(dataset, **of_retrieval(softmax="full"))
-    assert len(model.get_weights()) == len(plain.get_weights())
-    assert float(model.compute_loss(REPEATED)) == float(plain.compute_loss(REPEATED))
+@pytest.mark.parametrize(
+    "idle", [{"memory_size": 4}, {"sampling_correction": "streaming"}, {"num_uniform_negatives": 3}]
+)
+def test_the_full_softmax_needs_no_memory_no_estimate_and_no_draws(idle):
+    (name,) = idle
+    with pytest.raises(ConfigError, match=f"retrieval.{name}: .*no effect"):
+        small_world.config(**of_retrieval(softmax="full", **idle))
 
 
 # The whole catalog
@@ -289,7 +298,7 @@ def want_full(model, *, disliked=None):
     [{}, {"disliked_weight": 0.0}, {"disliked_weight": 3.0, "cold_negatives": False}],
 )
 def test_full_losses_are_what_they_say(dataset, monkeypatch, loss, settings):
-    model = build(dataset, **of_retrieval(softmax="full", **settings, **loss))
+    model = build_disliking(dataset, softmax="full", **settings, **loss)
     assert float(model.compute_loss(REPEATED)) == pytest.approx(want_full(model), rel=1e-4)
     stand_beside(model, monkeypatch, disliked=DISLIKED)
     got = float(model.compute_loss(REPEATED))
