@@ -37,6 +37,7 @@ def build_disliking(dataset, *, disliked_weight=1.0, **settings):
     and dislikes stand beside by hand."""
     model = build(dataset, **of_retrieval(**settings))
     object.__setattr__(model.config.retrieval, "disliked_weight", disliked_weight)
+    model.objective.log_dislike = float(np.log(disliked_weight or 1.0))
     return model
 
 
