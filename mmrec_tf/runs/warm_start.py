@@ -73,7 +73,10 @@ def check_start(start: Run, config: Config, schema: Schema) -> None:
             f"goes on from; got {json.dumps(here)}. Keep that, or train without a start."
         )
 
+    ranked = start.config.ranking.epochs and config.ranking.epochs
     for path in settled_paths():
+        if path.startswith("ranking.") and not ranked:
+            continue  # No weights of it are carried.
         there, here = (
             functools.reduce(getattr, path.split("."), c) for c in (start.config, config)
         )

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import os
 import socket
 import subprocess
@@ -176,7 +177,8 @@ def test_training_balances_retrieval_and_nothing_else(dataset, monkeypatch):
     retrieval = RetrievalModel(config, dataset)
     train(retrieval, dataset)
     train(RankingModel(config, dataset, retrieval=retrieval), dataset)
-    assert asked == [config.retrieval, dataclasses.replace(config.retrieval, item_balance=0.0)]
+    each = [key for key, _ in itertools.groupby(asked)]
+    assert each == [config.retrieval, dataclasses.replace(config.retrieval, item_balance=0.0)]
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1])

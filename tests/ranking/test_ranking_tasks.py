@@ -248,7 +248,7 @@ def test_labels_that_the_dataset_lacks_are_refused(dataset):
     for settings, message in (
         ({"tasks": ["rating"]}, "wanted some of click, which the dataset has; got 'rating'"),
         ({"click_rating": 4}, "wanted null, as the dataset has no ratings; got 4"),
-        ({"position_bias": True}, "does not say at which positions"),
+        ({"position_bias": True, "loss": "binary"}, "does not say at which positions"),
     ):
         with pytest.raises(ConfigError, match=message):
             build(plain, dataset, **settings)

@@ -15,8 +15,8 @@ from support.small_world import (
 from mmrec_tf import RankingModel, Recommender
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.evaluation.calibration import Calibration
-from mmrec_tf.ranking import Request
 from mmrec_tf.recommender.inputs import pad_lists
+from mmrec_tf.recommender.ranked import Request
 from mmrec_tf.retrieval.index import ExactIndex, IvfIndex
 from mmrec_tf.schema import LOWEST_SCORE
 

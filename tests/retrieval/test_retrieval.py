@@ -9,9 +9,6 @@ from support import small_world
 from support.retrieval_steps import REPEATED, batch, gradients, logits_of, popular_world
 from support.small_world import build_retrieval as build
 
-from mmrec_tf import RetrievalModel
-from mmrec_tf.errors import RunError
-
 # The score
 
 
@@ -296,13 +293,3 @@ def test_an_encoder_that_trains_is_trained_and_a_frozen_one_is_not(dataset):
         for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
             assert (id(weight) in map(id, model.trainable_variables)) == (layers == -1)
             assert (gradient is not None) == (layers == -1)
-
-
-# What is refused
-
-
-def test_a_model_without_a_catalog_says_so(dataset):
-    config = small_world.config(**small_world.VECTORS)
-    model = RetrievalModel(config, dataset)
-    with pytest.raises(RunError, match="call adapt"):
-        model.compute_loss(REPEATED)

@@ -419,7 +419,6 @@ def refused(dataset, config, out, start, *, error=ConfigError, match):
     "setting, value",
     [
         ("dim", 16),
-        ("text.hidden_size", 16),
         ("item.fusion", "mean"),
         ("user.history", "gru"),
         ("item.features", False),
