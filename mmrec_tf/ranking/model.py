@@ -19,7 +19,7 @@ from mmrec_tf.ranking.pair_features import PairFeatures
 from mmrec_tf.recommender.funnel import ranking_metric
 from mmrec_tf.recommender.ranked import Lists, Ranked, Request
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.retrieval.index import ExactIndex
+from mmrec_tf.retrieval.index import ExactIndex, gather_rows
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import LOWEST_SCORE, Schema
 from mmrec_tf.towers import IdEmbedding, UserTower, unit
@@ -271,7 +271,7 @@ class RankingModel(Stage):
 
     def _embed_items(self, item: tf.Tensor, items: Mapping[str, Any]) -> tf.Tensor:
         """<int32>[...] -> <float32>[..., dim]."""
-        vector = tf.gather(items["vector"], item)[..., : self.config.dim]
+        vector = gather_rows(items["vector"], item)[..., : self.config.dim]
         if self.item_shift is None:
             return vector
         return unit(vector + tf.gather(self.item_shift, item))
@@ -314,7 +314,7 @@ class RankingModel(Stage):
         Returns:
           Ranked.
         """
-        vector = tf.gather(items["vector"], item)
+        vector = gather_rows(items["vector"], item)
         bias = vector[..., self.config.dim : self.config.dim + 1]
         fields, dense, attention = self.pairs(
             {
@@ -410,7 +410,7 @@ class RankingModel(Stage):
             )
             if name in self.tasks
         }
-        retrieved = tf.einsum("bd,bcd->bc", queries, tf.gather(items["vector"], candidates))
+        retrieved = tf.einsum("bd,bcd->bc", queries, gather_rows(items["vector"], candidates))
         weight = tf.concat([tf.ones_like(click)[:, None], weight], axis=1)
         return Lists(request, candidates, retrieved, weight, labels)
 
@@ -470,14 +470,14 @@ class RankingModel(Stage):
         """
         request = self._request(inputs)
         item = inputs["item"][:, None]
-        vector = tf.gather(self.items["vector"], item)
+        vector = gather_rows(self.items["vector"], item)
         retrieved = tf.einsum("bd,bcd->bc", request.queries, vector)
         return self.rank(request, item, self.items, retrieved, training=training).score[:, 0]
 
     def _request(self, inputs: Mapping[str, tf.Tensor]) -> Request:
         """Whom a batch's examples are of."""
         history = inputs["history"]
-        rows = tf.gather(self.items["vector"], tf.maximum(history, 0))[..., : self.config.dim]
+        rows = gather_rows(self.items["vector"], tf.maximum(history, 0))[..., : self.config.dim]
         user = self.retrieval.embed_users(inputs["user"], rows, history >= 0, gap=inputs["gap"])
         queries = tf.stop_gradient(self.retrieval.queries(user))
         return Request(queries, inputs["user"], history, inputs["gap"], inputs["time"])

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from mmrec_tf.recommender.candidates import Candidates
+from mmrec_tf.retrieval.index import gather_rows
 from mmrec_tf.schema import LOWEST_SCORE
 
 
@@ -38,8 +39,8 @@ def explain(
     weight = shown.attention
     if weight is None:
         dim = shown.user.shape[1]
-        embedding = tf.gather(items["vector"], item)[..., :dim]
-        read = tf.gather(items["vector"], tf.maximum(history, 0))[..., :dim]
+        embedding = gather_rows(items["vector"], item)[..., :dim]
+        read = gather_rows(items["vector"], tf.maximum(history, 0))[..., :dim]
         weight = tf.einsum("bcd,bsd->bcs", embedding, read)
     step = tf.argmax(tf.where(history[:, None, :] >= 0, weight, LOWEST_SCORE), axis=2)
     because = tf.gather(history, step, batch_dims=1)

@@ -148,7 +148,7 @@ def rank_shown(recommender: Recommender, dataset: Dataset, *, split: str) -> Sho
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         history, gap, _ = recommender.read_history(user)
         request = recommender.request(user, history, gap, time)
-        vector = tf.gather(recommender.index.vectors, item)[:, :-1]
+        vector = recommender.index.gather(item)[:, :-1]
         retrieved = tf.reduce_sum(request.queries * vector, axis=1, keepdims=True)
         ranked = ranking.rank(request, item[:, None], recommender.items, retrieved)
         logits = {name: value[:, 0] for name, value in ranked.logits.items()}

@@ -190,7 +190,7 @@ class Recommender(tf.Module):
           retrieved: <float32>[batch, candidate].
         """
         # What is popular was found by another number than the model's own.
-        vectors = tf.gather(self.index.vectors, item)
+        vectors = self.index.gather(item)
         own = tf.einsum("bd,bcd->bc", request.queries, vectors[..., :-1])
         own = tf.where(nobody[:, None], own, retrieved)
         score, logit, rating, attention = retrieved, own, None, None
@@ -243,7 +243,7 @@ class Recommender(tf.Module):
 
         def diversified() -> tf.Tensor:
             item = tf.gather(candidates.item, place, batch_dims=1)
-            vectors = tf.gather(self.index.vectors, item)[..., : self.config.dim]
+            vectors = self.index.gather(item)[..., : self.config.dim]
             return tf.gather(place, diversify(score, vectors, strength, k), batch_dims=1)
 
         return tf.cond(tf.reduce_any(strength > 0), diversified, lambda: place[:, :k])
@@ -386,7 +386,7 @@ class Recommender(tf.Module):
         item = self.retriever.item_table.lookup(item_id)
         row, nobody = tf.maximum(item, 0), self.retriever.nobody(request)
         queries = self.retriever.queries(request, nobody)
-        vectors = tf.gather(self.index.vectors, row)
+        vectors = self.index.gather(row)
         ranked = self.rank(request, nobody, row, tf.einsum("bd,bcd->bc", queries, vectors))
         probability = self.calibration(ranked.logit)
         return {
@@ -424,7 +424,7 @@ class Recommender(tf.Module):
         """The graph behind `similar_items`: <string>[batch] -> "item_id" <string>[batch, k] and
         "score" <float32>[batch, k]."""
         item = self.retriever.item_table.lookup(item_id)
-        embedding = tf.gather(self.index.vectors, tf.maximum(item, 0))[:, : self.config.dim]
+        embedding = self.index.gather(tf.maximum(item, 0))[:, : self.config.dim]
         score, near = self.index.search(
             tf.pad(embedding, [[0, 0], [0, 2]]),
             k,

@@ -143,7 +143,7 @@ class Retriever(tf.Module):
         if features is not None and self.feature_entries.specs:
             brought, _ = self.feature_entries(features)
             replaced = replace_features(self.retrieval.features_of(user), brought)
-        embedding = tf.gather(self.index.vectors, tf.maximum(history, 0))
+        embedding = self.index.gather(tf.maximum(history, 0))
         embedded = self.retrieval.embed_users(
             user,
             embedding[..., : self.dim],

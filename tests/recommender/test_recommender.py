@@ -655,3 +655,23 @@ def test_the_embedding_of_a_user_is_what_retrieval_goes_by(dataset):
         np.testing.assert_allclose(
             answer.score[row], [own[name] for name in answer.item_id[row]], rtol=1e-4
         )
+
+
+# Speed
+
+
+def test_the_index_is_never_read_row_by_row_sparsely(recommender, monkeypatch):
+    """After one such read TensorFlow copies the whole table before every search."""
+    index = ExactIndex(recommender.index.vectors.numpy())
+    fresh, found = recommender.with_index(index), []
+    plain = type(index.vectors).sparse_read
+
+    def sparse_read(variable, *arguments, **options):
+        found.append(variable is index.vectors)
+        return plain(variable, *arguments, **options)
+
+    monkeypatch.setattr(type(index.vectors), "sparse_read", sparse_read)
+    fresh.recommend([user_id(0)], k=3)
+    fresh.similar_items([item_id(0)])
+    rank(fresh, user_id(0), [item_id(1)], [item_id(2)])
+    assert found and not any(found)

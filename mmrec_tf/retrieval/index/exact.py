@@ -22,6 +22,10 @@ class ExactIndex(tf.Module):
         super().__init__(name=name)
         self.vectors = tf.Variable(vectors, trainable=False, name="vectors", dtype=tf.float32)
 
+    def gather(self, item: tf.Tensor) -> tf.Tensor:
+        """The vectors <float32>[..., dim] of items <int32>[...]."""
+        return gather_rows(self.vectors, item)
+
     @property
     def exact(self) -> bool:
         """Whether `search` looks at every item, as `exact_search` does."""
@@ -113,6 +117,19 @@ class ExactIndex(tf.Module):
         return found.values, found.indices
 
 
+def gather_rows(table: tf.Tensor | tf.Variable, row: tf.Tensor) -> tf.Tensor:
+    """`tf.gather` for a table that is also multiplied as a whole.
+
+    `tf.gather` of a variable reads it sparsely, which puts the variable into copy-on-read mode for
+    good: every product of matrices then copies the whole table first.
+
+    Args:
+      table: [row, ...].
+      row: <int32>[...].
+    """
+    return tf.gather(tf.convert_to_tensor(table), row)
+
+
 def best_of(
     vectors: tf.Tensor, query: tf.Tensor, items: tf.Tensor, exclude: tf.Tensor, *, k: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -132,7 +149,7 @@ def best_of(
     # In the order of their numbers, as of equal scores `top_k` takes the first.
     items = tf.sort(items)
     # Not a product of matrices, so that equal vectors have scores equal to the last bit.
-    scores = tf.reduce_sum(tf.gather(vectors, tf.maximum(items, 0)) * query, axis=1)
+    scores = tf.reduce_sum(gather_rows(vectors, tf.maximum(items, 0)) * query, axis=1)
     hidden = (items < 0) | tf.reduce_any(items[:, None] == exclude[None, :], axis=1)
     missing = [[0, tf.maximum(k - tf.size(items), 0)]]
     scores = tf.pad(tf.where(hidden, LOWEST_SCORE, scores), missing, constant_values=LOWEST_SCORE)
