@@ -1,5 +1,7 @@
 """What all tests share. mmrec_tf is imported first: it chooses Keras 2 before TensorFlow loads."""
 
+import contextlib
+import fcntl
 import os
 import pathlib
 import random
@@ -36,12 +38,32 @@ def shared() -> pathlib.Path:
     return path
 
 
+@contextlib.contextmanager
+def built_once(tmp_path_factory, name):
+    """A folder that is the same for all workers, and whether this one has to fill it.
+
+    The others wait at the door until it is full.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, full = root / "shared" / name, root / "shared" / f"{name}.full"
+    folder.parent.mkdir(exist_ok=True)
+    with (root / "shared" / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder, not full.exists()
+        full.touch()
+
+
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
     """The small world, opened; for reading only."""
     from support import small_world
 
-    return mmrec_tf.open_dataset(small_world.write(tmp_path_factory.mktemp("small") / "dataset"))
+    with built_once(tmp_path_factory, "dataset") as (folder, missing):
+        if missing:
+            small_world.write(folder)
+    return mmrec_tf.open_dataset(folder)
 
 
 @pytest.fixture(scope="session")
@@ -49,26 +71,31 @@ def labeled(tmp_path_factory):
     """The small world with ratings, types of events and positions, opened; for reading only."""
     from support import small_world
 
-    folder = tmp_path_factory.mktemp("small") / "labeled"
-    return mmrec_tf.open_dataset(small_world.write(folder, labels=True))
+    with built_once(tmp_path_factory, "labeled") as (folder, missing):
+        if missing:
+            small_world.write(folder, labels=True)
+    return mmrec_tf.open_dataset(folder)
 
 
 @pytest.fixture(scope="session")
 def run(dataset, tmp_path_factory):
-    """A finished run on the small world, with all modalities and the id-only twin, as training
-    left it in memory; for reading only."""
+    """A finished run on the small world, with all modalities and the id-only twin; for reading
+    only."""
     from support import small_world
 
     from mmrec_tf.runs.train import train_run
 
-    config = small_world.config(training__epochs=3)
-    return train_run(dataset, config, tmp_path_factory.mktemp("small") / "run", twin=True)
+    with built_once(tmp_path_factory, "run") as (folder, missing):
+        if missing:
+            return train_run(dataset, small_world.config(training__epochs=3), folder, twin=True)
+    return mmrec_tf.load_run(folder)
 
 
 @pytest.fixture(scope="session")
 def exported(run, tmp_path_factory):
     """The export of `run`, read back from disk first, with five items an answer."""
-    directory = tmp_path_factory.mktemp("small") / "export"
-    loaded = mmrec_tf.load_run(run.directory)
-    mmrec_tf.export(loaded.recommender(), directory, version=1, k=5)
-    return directory
+    with built_once(tmp_path_factory, "export") as (folder, missing):
+        if missing:
+            loaded = mmrec_tf.load_run(run.directory)
+            mmrec_tf.export(loaded.recommender(), folder, version=1, k=5)
+    return folder
