@@ -7,7 +7,8 @@ import pyarrow.parquet
 import pytest
 
 import mmrec_tf as mm
-from data.tables.table import BadRow, Csv, Derived, JsonLines, Lines, Row, Skipped, Table, complete
+from data.tables.forms import BadRow, Csv, JsonLines, Lines, Row
+from data.tables.table import Derived, Skipped, Table, complete
 
 TEXT = 'item,title,year\n1,"Wren, the\nsmall one",1999\n\n2, Zaunkönig ,\n'
 CELLS = [
@@ -155,7 +156,7 @@ def test_lines_are_split_and_never_quoted(tmp_path):
     assert [row.cells for row in table][1] == {"item": "2", "title": "a"}
     table = Table(path, form=Lines(("item", "rest"), "::", encoding="latin-1", rest=True))
     assert next(iter(table)).cells == {"item": "1", "rest": '"Misérables::x'}
-    with pytest.raises(mm.DatasetError, match="t.dat: wanted UTF-8"):
+    with pytest.raises(mm.DatasetError, match="t.dat: line 1: wanted UTF-8"):
         list(Table(path, form=Lines(("item", "title"), "::")))
 
 
@@ -178,8 +179,8 @@ def test_json_values_are_as_a_csv_would_hold_them(tmp_path):
         ["4", "", "", ""],
         ["5", "", "", "cut emoji ?"],
     ]
-    # By default the columns are those of the first object, and objects stay what they are.
-    assert Table(path).columns == ["item", "rating", "genres", "text", "far"]
+    # By default the columns are those of all objects, and objects stay what they are.
+    assert Table(path).columns == ["item", "rating", "genres", "text", "far", "new"]
     assert [row.cells["far"] for row in Table(path)] == ['{"x": 1}', "", "é"]
 
 
@@ -219,7 +220,7 @@ def test_a_caller_makes_objects_flat(tmp_path):
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.tables.table._LARGEST_LINE", 30)
+    monkeypatch.setattr("data.tables.forms.LARGEST_ROW", 30)
     path = write_lines(tmp_path / "t.jsonl", {"item": "x" * 9}, {"item": "x" * 30})
     with pytest.raises(mm.DatasetError, match="line 2: wanted one JSON object a line; got a line"):
         list(Table(path))
