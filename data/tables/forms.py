@@ -117,6 +117,7 @@ class Csv:
             reader = self._reader(lines, delimiter)
             if self.names is None:
                 next(reader, None)
+                lines.used = 0
             # A cell may span lines, so that only the reader knows where its row begins.
             line = reader.line_num + 1
             place = f"{path}: line "  # a path takes longer to print than a row to read

@@ -29,9 +29,9 @@ def far_off(values: NDArray[Any]) -> NDArray[np.bool_]:
     if len(values) < 4:
         return nobody
     values = np.asarray(values, np.float64)
-    apart = np.abs(values - np.median(values))
+    apart: NDArray[np.float64] = np.abs(values - np.median(values))
     count = max(1, len(values) // _SHARE)
-    far = apart >= np.partition(apart, -count)[-count]
+    far: NDArray[np.bool_] = apart >= np.partition(apart, -count)[-count]
     rest = values[~far].std() if far.sum() * 2 < len(values) else 0.0
     if not 0 < _TIMES * rest < values.std():
         return nobody
