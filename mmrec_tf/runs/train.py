@@ -53,6 +53,7 @@ def train_run(
     raise_for_empty(dataset)
     # Refuses what cannot be before anything is written.
     dataset.schema.select(config.modalities)
+    dataset.check_ratings(config)
     if start is not None:
         start = start if isinstance(start, Run) else load_run(start)
         check_start(start, config, dataset.schema)
