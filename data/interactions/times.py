@@ -15,6 +15,8 @@ MICROSECONDS = 1_000_000
 LATEST_SECONDS = 100_000_000_000
 # 1980: no log of interactions is older.
 _EARLIEST_SECONDS = 315_532_800
+# Dates without hyphens, read as numbers.
+_COMPACT = (19_000_101, 20_991_231)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -72,8 +74,11 @@ def doubtful(seconds: NDArray[Any], column: str) -> list[str]:
             "is missing; such interactions count as the oldest."
         )
     first, last = int(seconds.min()), int(seconds.max())
-    distinct = np.unique(seconds[seconds != 0])
-    if all(looks_compact(str(value)) for value in distinct[:1000].tolist()):
+    if (
+        _COMPACT[0] <= seconds[seconds != 0].min()
+        and last <= _COMPACT[1]
+        and all(looks_compact(str(value)) for value in np.unique(seconds[seconds != 0]).tolist())
+    ):
         found.append(
             f"{column}: all times look like dates without hyphens, such as {first}, and were read "
             "as seconds: their order is right, but gaps, hours and weekdays are not. Read them "

@@ -185,6 +185,7 @@ class Layout:
       root: the media root.
       media: by modality, what makes content of files.
       places: by modality, where these are: a column or a template.
+      asked: the modalities that items may have.
       specs: by modality, the form that its content has.
 
     Raises:
@@ -220,6 +221,7 @@ class Layout:
             )
             self.media[name] = Medium(name, root, function, max_bytes)
             self.places[name] = str(place)
+        self.asked = (*(["text"] if self._text else []), *self.places)
         self.specs = {
             "text": ModalitySpec(kind="text"),
             "image": ModalitySpec(kind="image"),

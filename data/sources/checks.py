@@ -10,8 +10,8 @@ from data.tables import columns
 from data.tables.entities import Entities
 from data.tables.forms import Csv
 from data.tables.ids import Sides, check_overlap
-from data.tables.table import Skipped, Table
-from mmrec_tf.errors import ConfigError, DatasetError
+from data.tables.table import Table
+from mmrec_tf.errors import ConfigError
 
 
 def notes(tables: Mapping[str, Table | None], root: pathlib.Path) -> list[str]:
@@ -75,21 +75,6 @@ def check_ids(
             found += check_overlap(sides, named=len(named), met=int((named < number).sum()))
     # Who has them left out knows of them; the summary counts them.
     return [] if options.only_listed else found
-
-
-def check_left(interactions: Table, events: Events, skipped: Skipped) -> None:
-    """Refuses interactions of which no row could be read.
-
-    Raises:
-      DatasetError: when all rows were skipped.
-    """
-    counts = skipped.counts.get("interactions", {})
-    if counts and not len(events.user):
-        why = ", ".join(f"{number} {reason}" for reason, number in counts.items())
-        raise DatasetError(
-            f"{interactions.path}: wanted at least one interaction; all rows were skipped: {why}. "
-            "Mend the rows."
-        )
 
 
 def check_times(interactions: Table, events: Events) -> list[str]:

@@ -291,7 +291,8 @@ def prepare(
             options.selection, interactions, catalog, users, user_ids, listed, events
         )
         warnings += checks.check_times(interactions, events)
-        checks.check_left(interactions, events, skipped)
+        if not len(events.user):
+            skipped.check_left("interactions", interactions)
         selected = selection.select(
             events,
             options.selection,
@@ -386,7 +387,7 @@ def prepare(
             },
             skipped_rows=skipped.counts,
             not_read=columns.unread(tables),
-            looked_for=tuple(layout.places),
+            looked_for=(*layout.asked, *options.vectors),
             warnings=warnings,
         )
 

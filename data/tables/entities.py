@@ -28,7 +28,12 @@ class Entities:
         self.warnings: list[str] = []
 
     def number(self, columns: FeatureColumns, skipped: Skipped) -> FeatureEncoder:
-        """Reads the table once: numbers the ids, and learns the side features."""
+        """Reads the table once: numbers the ids, and learns the side features.
+
+        Raises:
+          ConfigError: for a column that the table lacks.
+          DatasetError: for a bad row, unless such rows are skipped; when no other is left.
+        """
         columns.check(self.table)
         learner = FeatureLearner(columns)
         for row in self.table:
@@ -43,11 +48,8 @@ class Entities:
         encoder = FeatureEncoder(columns, learner.specs())
         self.warnings += learner.warnings
         if not self.ids:
-            counts = skipped.counts.get(self.name, {})
-            why = ", ".join(f"{number} {reason}" for reason, number in counts.items())
-            self.warnings.append(
-                f"{self.table.path}: lists no {self.name}" + (f" (skipped: {why})." if why else ".")
-            )
+            skipped.check_left(self.name, self.table)
+            self.warnings.append(f"{self.table.path}: lists no {self.name}.")
         return encoder
 
     def rows(self) -> Iterator[tuple[str, Row]]:

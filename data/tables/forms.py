@@ -253,7 +253,11 @@ class JsonLines:
         except UnicodeDecodeError as error:
             raise BadRow(f"wanted UTF-8; got {error.reason}") from error
         except (ValueError, RecursionError) as error:
-            got = "a dict of Python, as older releases have" if line.startswith(b"{'") else error
+            got: object = error
+            if line.startswith(b"{'"):
+                got = "a dict of Python, as older releases have"
+            elif line.lstrip().startswith(b"["):
+                got = "the start of an array; write its objects one a line, as jq -c '.[]' does"
             raise BadRow(f"wanted one JSON object a line; got {got}") from error
         if not isinstance(value, dict):
             raise BadRow(f"wanted one JSON object a line; got a {type(value).__name__}")

@@ -40,6 +40,19 @@ class Skipped:
         reason = reason.split("; got ")[0]
         reasons[reason] = reasons.get(reason, 0) + 1
 
+    def check_left(self, name: str, table: "Table") -> None:
+        """To be called where no row of a table is left: says why.
+
+        Raises:
+          DatasetError: when rows were skipped.
+        """
+        if counts := self.counts.get(name):
+            why = ", ".join(f"{number} {reason}" for reason, number in counts.items())
+            raise DatasetError(
+                f"{table.path}: wanted at least one row of {name}; all were skipped: {why}. Mend "
+                "the rows."
+            )
+
 
 class Table:
     """A table of named columns that can be read again and again.

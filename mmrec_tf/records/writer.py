@@ -306,7 +306,7 @@ class DatasetWriter:
                 "skipped_rows": {name: dict(rows) for name, rows in (skipped_rows or {}).items()},
             },
             "not_read": {name: list(columns) for name, columns in (not_read or {}).items()},
-            "warnings": [*warnings, *self._warnings(schema)],
+            "warnings": [*warnings, *self._warnings(schema, looked_for, warnings)],
             "quarantine": _count_reasons(quarantined),
             "content": {name: self._contents.sha256(name) for name in schema.modalities},
             "files": dict(sorted(files.items())),
@@ -317,12 +317,19 @@ class DatasetWriter:
         self._partial.put_into_place()
         return manifest
 
-    def _warnings(self, schema: Schema) -> list[str]:
-        """What can be told from the dataset alone."""
+    def _warnings(
+        self, schema: Schema, looked_for: Sequence[str], said: Sequence[str]
+    ) -> list[str]:
+        """What can be told from the dataset alone, and was not said yet."""
         found = [
             f"{split}: no interactions, so that nothing can be measured on it."
             for split in ("valid", "test")
             if not self._interactions[split]
+        ]
+        found += [
+            f"{name}: no item has any."
+            for name in looked_for
+            if not self.present(name) and not any(text.startswith(f"{name}: ") for text in said)
         ]
         if not schema.modalities:
             found.append("no item has any content: models can learn from ids and features only.")

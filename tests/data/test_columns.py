@@ -187,8 +187,16 @@ def test_options_of_csv_without_a_csv_are_refused(folder):
 
 def test_when_all_rows_are_skipped_the_reasons_are_said(folder):
     write(folder, "interactions.csv", "user,item,timestamp", "u,0,soon", ",1,3", "u,2,later")
-    with pytest.raises(mm.DatasetError, match="rows were skipped: 2 timestamp: wanted .*1 no"):
+    with pytest.raises(mm.DatasetError, match="all were skipped: 2 timestamp: wanted .*1 no"):
         prepare(folder, skip_bad_rows=True)
+
+
+def test_a_column_of_text_without_any_is_warned_of(folder, capsys):
+    write(folder, "items.csv", "item,title,color", *(f"{n},,red" for n in range(5)))
+    assert main(command(folder)) == 0
+    said = capsys.readouterr().out
+    assert "text          0 of 5 items\n" in said
+    assert "warning       text: no item has any.\n" in said
 
 
 def test_empty_splits_are_warned_of(folder):

@@ -187,5 +187,7 @@ def test_a_graph_and_vectors_of_other_ids_say_so(tmp_path):
 def test_a_table_of_nothing_is_said(tmp_path):
     write(tmp_path, "items.csv", "item,title", ",Wren", ",Owl")
     write_interactions(tmp_path, range(4))
-    manifest = prepare(tmp_path, skip_bad_rows=True)
-    assert any("lists no items (skipped: 2 no item id)" in said for said in manifest["warnings"])
+    with pytest.raises(mm.DatasetError, match="items; all were skipped: 2 no item id"):
+        prepare(tmp_path, skip_bad_rows=True)
+    write(tmp_path, "items.csv", "item,title")
+    assert prepare(tmp_path)["warnings"][0].endswith("items.csv: lists no items.")

@@ -106,6 +106,7 @@ def test_rows_say_where_they_stand(tmp_path):
         ("t.jsonl", b"\n", "wanted one JSON object a line; it is empty"),
         ("t.jsonl", b'\n[{"a": 1}]\n', "line 2: wanted one JSON object a line; got a list"),
         ("t.jsonl", b"{'a': 1}\n", "line 1: wanted one JSON object a line; got a dict of Python"),
+        ("t.json", b'[\n{"a": 1},\n{"a": 2}]\n', "got the start of an array; write its objects on"),
         ("t.json.gz", b'{"a": 1}\n', "wanted a table"),
     ],
 )
