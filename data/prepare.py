@@ -1,6 +1,7 @@
 """The command that makes dataset directories: `python -m data.prepare SOURCE ... --out DIR`."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,12 @@ SOURCES = {
     "microlens": (microlens, "MicroLens as unpacked: titles, covers, sounds, interactions"),
     "amazon": (amazon, "Amazon Reviews of 2018 or 2023: reviews and metadata"),
 }
+# What `--json` prints of what `prepare` returns: of the manifest, or under `--dry-run`.
+_SAID = (
+    *("sha256", "source", "split_rule", "split_borders", "counts", "quarantine", "not_read"),
+    *("tables", "matrices", "media", "warnings"),
+)
+_MOST_SHOWN = 40  # characters of a cell
 # Like `data.items.shards.run_here`, but it takes the options that are not ours.
 RunOthers = Callable[..., None]
 
@@ -47,13 +54,18 @@ def main(argv: Sequence[str] | None = None, *, run_others: RunOthers | None = No
             run_others(shards, options=others)
 
     def prepare() -> None:
-        manifest = source.prepare(
+        done = source.prepare(
             source.from_arguments(arguments),
             arguments.out,
             overwrite=arguments.overwrite,
             run=run,
+            dry_run=arguments.dry_run,
         )
-        print(_summary(manifest, arguments.out))
+        if arguments.json:
+            said = {name: done[name] for name in _SAID if name in done}
+            print(json.dumps({"out": arguments.out, **said}, indent=2, ensure_ascii=False))
+        else:
+            print(_preview(done) if arguments.dry_run else _summary(done, arguments.out))
 
     return run_command(prepare)
 
@@ -67,7 +79,7 @@ def _summary(manifest: dict[str, Any], out: str) -> str:
         f"interactions  {interactions} (split: {manifest['split_rule']})",
     ]
     for name, number in counts["present"].items():
-        several = counts["several_values"][name]
+        several = counts["several_values"].get(name, 0)
         more = f" ({several} have several)" if several else ""
         lines.append(f"{name:<13} {number} of {counts['items']} items{more}")
     if "triples" in counts:
@@ -87,8 +99,33 @@ def _summary(manifest: dict[str, Any], out: str) -> str:
     quarantined = sum(n for reasons in manifest["quarantine"].values() for n in reasons.values())
     where = f" (see {os.path.join(out, 'quarantine.csv')})" if quarantined else ""
     lines.append(f"quarantined   {quarantined} media{where}")
+    if manifest["not_read"]:
+        said = "; ".join(f"{name}: {', '.join(c)}" for name, c in manifest["not_read"].items())
+        lines.append(f"not read      {said}")
+    lines += _warnings(manifest)
     lines.append(f"written to    {out}")
     return "\n".join(lines)
+
+
+def _preview(found: dict[str, Any]) -> str:
+    """What `prepare` returns under `dry_run`, as lines."""
+    lines = []
+    for name, table in found["tables"].items():
+        lines.append(f"{name:<13} {table['file']}")
+        for column, what in table["columns"].items():
+            role = f"as {', '.join(what['read_as'])}" if what["read_as"] else "not read"
+            cells = ", ".join(repr(cell[:_MOST_SHOWN]) for cell in what["first"])
+            lines.append(f"  {column:<11} {role}: {cells}")
+    for name, shape in found.get("matrices", {}).items():
+        lines.append(f"{name:<13} {' x '.join(map(str, shape))}")
+    for name, place in found.get("media", {}).items():
+        where = f"({place['place']})"
+        lines.append(f"{name:<13} {place['items']} of the first {place['of']} items {where}")
+    return "\n".join([*lines, *_warnings(found), "dry run       nothing was written"])
+
+
+def _warnings(found: dict[str, Any]) -> list[str]:
+    return [f"warning       {text}" for text in found["warnings"]]
 
 
 def _parser(*, workers: bool) -> argparse.ArgumentParser:
@@ -99,6 +136,14 @@ def _parser(*, workers: bool) -> argparse.ArgumentParser:
         command.add_argument("--out", required=True, metavar="DIR", help="the dataset directory")
         command.add_argument(
             "--overwrite", action="store_true", help="replace the dataset that stands there"
+        )
+        command.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="write nothing, and print what would be read, from the first rows",
+        )
+        command.add_argument(
+            "--json", action="store_true", help="print the summary, with its warnings, as JSON"
         )
         if workers:
             command.add_argument(

@@ -53,7 +53,8 @@ class FeatureSpec:
 
     `kind` "categorical": one or several of `vocabulary` (learned from the table; anything else
     falls into one of `oov_buckets` by its hash), at most `width` values a row. "numeric": one
-    number, standardised with `mean` and `std`.
+    number, standardised with `mean` and `std`; beyond `low` or `high`, where there are such, it
+    counts as these.
     """
 
     kind: str
@@ -62,6 +63,8 @@ class FeatureSpec:
     mean: float = 0.0
     std: float = 1.0
     oov_buckets: int = 1
+    low: float | None = None
+    high: float | None = None
 
     @property
     def num_categories(self) -> int:
@@ -120,6 +123,10 @@ class Schema:
         for name in ("events", "num_positions"):
             if not parts[name]:
                 del parts[name]
+        for spec in (*parts["item_features"].values(), *parts["user_features"].values()):
+            for name in ("low", "high"):
+                if spec[name] is None:
+                    del spec[name]
         return parts
 
     @classmethod

@@ -32,6 +32,15 @@ def test_round_trip_through_json():
     assert list(Schema.from_json(json.loads(text)).modalities) == ["text", "image", "call", "clip"]
 
 
+def test_bounds_of_a_number_are_said_only_where_there_are_some():
+    tree = SCHEMA.to_json()
+    assert "low" not in tree["item_features"]["year"]
+    year = FeatureSpec("numeric", low=1900.0, high=2030.0)
+    bounded = dataclasses.replace(SCHEMA, item_features={"year": year})
+    tree = json.loads(json.dumps(bounded.to_json()))
+    assert tree["item_features"]["year"]["low"] == 1900 and Schema.from_json(tree) == bounded
+
+
 def test_round_trip_of_the_smallest():
     schema = Schema(num_users=1, num_items=1)
     assert Schema.from_json(json.loads(json.dumps(schema.to_json()))) == schema

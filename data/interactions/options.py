@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from data.interactions.read import InteractionColumns, event_types
+from data.interactions.times import LATEST_SECONDS
+from data.tables.scale import LARGEST
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import MOST_EVENTS
 
@@ -21,8 +23,6 @@ _BELONGS = {
     "test_from": ("time",),
     "seed": ("random",),
 }
-# As for the times of interactions: what is beyond was meant as milliseconds.
-_LATEST_SECONDS = 100_000_000_000
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class SelectionOptions:
       min_rating: interactions rated lower are dropped.
       event_weights: by type of event, what multiplies the weight of its interactions; 0 drops
         them. Empty: types make no difference.
+      only_listed: interactions of items that the table of the items does not list are dropped, and
+        of users that the table of the users does not, where there is one.
+      rows_in_order: each user's rows stand oldest first, so that leave-last-out may go by them
+        where times are missing or equal.
     """
 
     split: str | None = None
@@ -55,6 +59,8 @@ class SelectionOptions:
     k_core: int | None = None
     min_rating: float | None = None
     event_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    only_listed: bool = False
+    rows_in_order: bool = False
 
     def __post_init__(self) -> None:
         if self.split not in (None, *SPLIT_RULES):
@@ -66,6 +72,11 @@ class SelectionOptions:
                     f"{item.name}: belongs to the split {' or '.join(rules)}; got "
                     f"{self.split or 'no split'}. Leave {item.name} out, or name that split."
                 )
+        if self.rows_in_order and self.split not in (None, "leave-last-out"):
+            raise ConfigError(
+                f"rows_in_order: belongs to the split leave-last-out; got {self.split}. Leave "
+                "rows_in_order out, or name that split."
+            )
         self._check_shares()
         self._check_borders()
         if self.k_core is not None and self.k_core < 1:
@@ -73,7 +84,7 @@ class SelectionOptions:
         if self.min_rating is not None and not math.isfinite(self.min_rating):
             raise ConfigError(f"min_rating: wanted a number; got {self.min_rating}.")
         for name, weight in self.event_weights.items():
-            if not (name and math.isfinite(weight) and weight >= 0):
+            if not (name and 0 <= weight <= LARGEST):
                 raise ConfigError(
                     f"event_weights: wanted types with weights of 0 or more; got {name}={weight}."
                 )
@@ -160,6 +171,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--min-rating", type=float, help="drop interactions rated lower")
     group.add_argument(
+        "--only-listed",
+        action="store_true",
+        help="drop interactions of items, and users, that are not in the tables of these",
+    )
+    group.add_argument(
+        "--rows-in-order",
+        action="store_true",
+        help="each user's rows stand oldest first: leave-last-out may go by them where times are "
+        "missing or equal",
+    )
+    group.add_argument(
         "--event-weights",
         type=_event_weights,
         default={},
@@ -184,6 +206,8 @@ def from_arguments(arguments: argparse.Namespace) -> SelectionOptions:
         k_core=arguments.k_core,
         min_rating=arguments.min_rating,
         event_weights=arguments.event_weights,
+        only_listed=arguments.only_listed,
+        rows_in_order=arguments.rows_in_order,
     )
 
 
@@ -231,7 +255,7 @@ def _moment(name: str, value: int | str) -> int:
             ) from None
         when = when if when.tzinfo else when.replace(tzinfo=UTC)
         seconds = math.floor(when.timestamp())
-    if abs(seconds) >= _LATEST_SECONDS:
+    if abs(seconds) >= LATEST_SECONDS:
         raise ConfigError(f"{name}: wanted seconds since 1970, not milliseconds; got {value!r}.")
     return seconds
 

@@ -5,20 +5,21 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from data.interactions import times
 from data.interactions.splits import Events
-from data.tables.table import BadRow, Row, Skipped, Table, complete
+from data.tables.forms import BadRow, Row
+from data.tables.ids import identifier
+from data.tables.scale import LARGEST
+from data.tables.table import Skipped, Table, complete
 from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.schema import SPLITS
 
-# Years as far as 5138; what is beyond was meant as milliseconds.
-_LATEST_SECONDS = 100_000_000_000
 # Of a list that people look through; what is beyond is something else.
 _LARGEST_POSITION = 9_999
 _SPLIT_NAMES = {"val": "valid", "validation": "valid"}
@@ -78,7 +79,7 @@ def read_interactions(
     """
     user_column = table.required_column(columns.user, "user")
     item_column = table.required_column(columns.item, "item")
-    fields = _fields(table, columns, given=given, event_weights=event_weights)
+    fields = find_fields(table, columns, given=given, event_weights=event_weights)
     # Arrays rather than lists: a hundred million rows are 25 bytes each, not 300.
     user, item = array.array("i"), array.array("i")
 
@@ -98,8 +99,8 @@ def read_interactions(
             else:
                 skipped.add("interactions", rows[0], str(error))
             return
-        user.extend([users.setdefault(name, len(users)) for name in user_ids])
-        item.extend([items.setdefault(name, len(items)) for name in item_ids])
+        user.extend(_numbers(user_ids, users))
+        item.extend(_numbers(item_ids, items))
         for field, parsed in zip(fields.values(), values, strict=True):
             field.values.extend(parsed)
 
@@ -111,18 +112,22 @@ def read_interactions(
     def column(name: str, dtype: type) -> NDArray[Any] | None:
         return np.asarray(fields[name].values, dtype) if name in fields else None
 
-    timestamp, split = column("timestamp", np.int64), column("split", np.int8)
+    micros, split = column("timestamp", np.int64), column("split", np.int8)
+    seconds, fraction = np.zeros([len(user)], np.int64), None
+    if micros is not None:
+        seconds, fraction = np.divmod(micros, times.MICROSECONDS)
     event, number = column("event", np.int8), len(event_types(event_weights or {}))
     return Events(
         user=np.asarray(user, np.int32),
         item=np.asarray(item, np.int32),
-        timestamp=np.zeros([len(user)], np.int64) if timestamp is None else timestamp,
+        timestamp=seconds,
         rating=column("rating", np.float32),
         weight=column("weight", np.float32),
         split=np.zeros([len(user)], np.int8) if split is None else split,
         event_weight=column("event_weight", np.float32),
         events=None if event is None else event[:, None] == np.arange(number, dtype=np.int8),
         position=column("position", np.int32),
+        fraction=fraction.astype(np.int32) if fraction is not None and fraction.any() else None,
     )
 
 
@@ -139,21 +144,27 @@ class _Field(NamedTuple):
     values: "array.array[Any]"
 
 
-def _fields(
+def find_fields(
     table: Table,
     columns: InteractionColumns,
     *,
     given: bool,
     event_weights: Mapping[str, float] | None,
 ) -> dict[str, _Field]:
-    """The columns to read by the names of `Events`, in the order in which they are checked."""
+    """The columns to read by the names of `Events`, in the order in which they are checked.
+
+    Raises:
+      ConfigError: when the table lacks one.
+    """
+    for name, default in ((columns.user, "user"), (columns.item, "item")):
+        table.required_column(name, default)
     fields = {}
     seconds = table.column(columns.timestamp, "timestamp") if columns.date is None else None
     date = table.column(columns.date, "date") if seconds is None else None
     if seconds is not None:
-        fields["timestamp"] = _Field(seconds, _seconds, array.array("q"))
+        fields["timestamp"] = _Field(seconds, times.parse_seconds, array.array("q"))
     elif date is not None:
-        fields["timestamp"] = _Field(date, _date_seconds, array.array("q"))
+        fields["timestamp"] = _Field(date, times.parse_date, array.array("q"))
     rating = table.column(columns.rating, "rating")
     if rating is not None:
         fields["rating"] = _Field(rating, functools.partial(_number, "rating"), array.array("f"))
@@ -200,9 +211,22 @@ def _batches(table: Table) -> Iterator[list[Row]]:
 
 def _ids(cells: list[dict[str, str]], column: str, who: str) -> list[str]:
     ids = [row[column] for row in cells]
-    if "" in ids:
+    # One of unseen marks alone is none either.
+    if "" in ids or any(not name.isascii() and not identifier(name) for name in ids):
         raise BadRow(f"no {who} id")
     return ids
+
+
+def _numbers(ids: list[str], known: dict[str, int]) -> list[int]:
+    """The numbers of ids, new ones for those seen for the first time."""
+    found = []
+    for name in ids:
+        number = known.get(name)
+        # Known ones are spelled as they should be; so most need no second look.
+        if number is None:
+            number = known.setdefault(identifier(name), len(known))
+        found.append(number)
+    return found
 
 
 def _values(cells: list[dict[str, str]], field: _Field) -> list[float]:
@@ -211,35 +235,13 @@ def _values(cells: list[dict[str, str]], field: _Field) -> list[float]:
     return [parsed[text] for text in texts]
 
 
-def _seconds(cell: str) -> int:
-    try:
-        value = int(cell)
-    except ValueError:
-        try:
-            value = math.floor(float(cell))
-        except (ValueError, OverflowError):
-            raise BadRow(f"timestamp: wanted seconds since 1970; got {cell!r}") from None
-    if abs(value) >= _LATEST_SECONDS:
-        raise BadRow(f"timestamp: wanted seconds since 1970, not milliseconds; got {cell!r}")
-    return value
-
-
-def _date_seconds(cell: str) -> int:
-    try:
-        when = datetime.fromisoformat(cell)
-    except ValueError:
-        raise BadRow(f"date: wanted ISO 8601, such as 2021-04-30; got {cell!r}") from None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return math.floor(when.timestamp())
-
-
 def _number(name: str, cell: str) -> float:
     try:
         value = float(cell)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    # As it is stored; what no float32 holds would be infinite.
+    if not abs(value) <= LARGEST:
         raise BadRow(f"{name}: wanted a number; got {cell!r}")
     return value
 

@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 from data.interactions import splits
 from data.interactions.options import SelectionOptions
 from data.interactions.splits import Events
+from data.tables.scale import LARGEST, warn_far_off
 from mmrec_tf.errors import ConfigError, DatasetError
+
+# From this share on, users whose times do not say what came last are told.
+_FEW = 0.01
 
 
 class Selection(NamedTuple):
@@ -24,8 +28,9 @@ class Selection(NamedTuple):
       split: how the interactions were split, one of `SPLIT_RULES`.
       borders: under "time" the first second of valid and that of test, else None.
       ordered: whether every user's valid and test interactions lie at or after those in train.
-      counts: by step, how many interactions it dropped: "below_min_rating", "event_weight_0",
-        "repeated" and "outside_k_core".
+      counts: by step, how many interactions it dropped: "unlisted", "below_min_rating",
+        "event_weight_0", "repeated" and "outside_k_core".
+      warnings: what to say of the times and weights.
     """
 
     events: Events
@@ -35,6 +40,7 @@ class Selection(NamedTuple):
     borders: tuple[int, int] | None
     ordered: bool
     counts: dict[str, int]
+    warnings: list[str]
 
 
 def select(
@@ -46,8 +52,11 @@ def select(
     items: Collection[str],
     num_listed_users: int | None = None,
     num_listed_items: int | None = None,
+    time_hint: str = "",
 ) -> Selection:
     """Drops what is no positive, then repeats, then what is outside the k-core; splits the rest.
+
+    Under `only_listed` what names others than those listed is dropped before.
 
     Of several events of a user with an item the earliest stays. With event weights it takes the
     largest weight and all types among them, but for those that came when a later split had begun:
@@ -65,14 +74,20 @@ def select(
       num_listed_users: how many of the first users a table lists, so that they stay even without
         an interaction; all by default.
       num_listed_items: likewise of the items.
+      time_hint: where times may be, for the message of a split that lacks them.
 
     Raises:
-      ConfigError: when the interactions have no ratings, types or times, and an option needs them.
+      ConfigError: when the interactions have no ratings, types or times, and an option or the split
+        needs them.
       DatasetError: when no interaction is left, or none of them is in train.
     """
     rule = options.rule(has_split=has_split)
-    _check_needs(events, options, rule)
-    positive, counts = _positives(events, options)
+    _check_needs(events, options, rule, time_hint)
+    total, listed = len(events.user), events
+    if options.only_listed:
+        listed = events.take(_listed(events, num_listed_users, num_listed_items))
+    positive, counts = _positives(listed, options)
+    counts = {"unlisted": total - len(listed.user), **counts} if options.only_listed else counts
     distinct = splits.drop_duplicates(positive)
     counts["repeated"] = len(positive.user) - len(distinct.user)
     kept = distinct
@@ -83,9 +98,10 @@ def select(
     if not len(kept.user):
         dropped = ", ".join(f"{number} {step}" for step, number in counts.items() if number)
         raise DatasetError(
-            f"wanted at least one interaction; got none of {len(events.user)}"
+            f"wanted at least one interaction; got none of {total}"
             f"{dropped and f' (dropped: {dropped})'}."
         )
+    warnings = _check_times(kept, options, rule, time_hint) if rule == "leave-last-out" else []
     kept, borders = _split(kept, options, rule, users=users, items=items)
     if kept.split.min() > 0:
         raise DatasetError(
@@ -95,6 +111,10 @@ def select(
     if positive.event_weight is not None:
         begun = _begun(positive, kept, rule, borders=borders, num_users=len(users))
         kept = splits.merge(kept, positive, begun=begun)
+    warnings += [
+        *warn_far_off("weight", kept.weight),
+        *warn_far_off("rating", kept.rating),
+    ]
     if kept.position is not None and kept.position.max() < 0:
         kept = kept._replace(position=None)
     user_stays, user = splits.renumber(kept.user, len(users), num_listed=num_listed_users)
@@ -106,12 +126,64 @@ def select(
         items=item_stays,
         split=rule,
         borders=borders,
-        ordered=splits.follows_time(kept) if rule == "given" else rule != "random",
+        ordered=_is_ordered(kept, options, rule),
         counts=counts,
+        warnings=warnings,
     )
 
 
-def _check_needs(events: Events, options: SelectionOptions, rule: str) -> None:
+def _is_ordered(events: Events, options: SelectionOptions, rule: str) -> bool:
+    if rule == "given":
+        return splits.follows_time(events)
+    if rule == "leave-last-out":
+        # Where nobody has three interactions nothing was checked.
+        return options.rows_in_order or bool((events.moment != events.moment[0]).any())
+    return rule == "time"
+
+
+def _listed(
+    events: Events, num_listed_users: int | None, num_listed_items: int | None
+) -> NDArray[np.bool_]:
+    """Which interactions are of users and items that the tables list, <bool>[interaction]."""
+    listed = np.ones(len(events.user), bool)
+    if num_listed_items is not None:
+        listed &= events.item < num_listed_items
+    # A table that lists nobody is none.
+    if num_listed_users:
+        listed &= events.user < num_listed_users
+    return listed
+
+
+def _check_times(events: Events, options: SelectionOptions, rule: str, time_hint: str) -> list[str]:
+    """Refuses to leave the last interaction out where no time says which it is.
+
+    Returns:
+      What to warn of.
+    """
+    tied, held_out = splits.undecided(events)
+    if options.rows_in_order or not tied:
+        return []
+    if tied == held_out:
+        what = "their times are equal" if events.timestamp.any() else "these have none"
+        raise ConfigError(
+            f"split {rule}: wanted interactions with times, which say what each user's last ones "
+            f"are; {what}. Name the column of the times{time_hint and f' ({time_hint})'}, choose "
+            "--split random, or say --rows-in-order where each user's rows stand oldest first."
+        )
+    if tied < _FEW * held_out:
+        return []
+    return [
+        f"split {rule}: of {tied} of {held_out} users the last interactions came at the same time "
+        "as others; of those the later row counts as later."
+    ]
+
+
+def _check_needs(events: Events, options: SelectionOptions, rule: str, time_hint: str) -> None:
+    if options.rows_in_order and rule != "leave-last-out":
+        raise ConfigError(
+            f"rows_in_order: belongs to the split leave-last-out; got {rule}, which the "
+            "interactions say. Leave rows_in_order out, or name that split."
+        )
     if options.min_rating is not None and events.rating is None:
         raise ConfigError(
             "min_rating: wanted interactions with ratings; these have none. Leave it out, or name "
@@ -125,7 +197,7 @@ def _check_needs(events: Events, options: SelectionOptions, rule: str) -> None:
     if rule == "time" and len(events.user) and not events.timestamp.any():
         raise ConfigError(
             "split time: wanted interactions with times; these have none. Choose another split, "
-            "or name the column of the times."
+            f"or name the column of the times{time_hint and f' ({time_hint})'}."
         )
 
 
@@ -138,7 +210,14 @@ def _positives(events: Events, options: SelectionOptions) -> tuple[Events, dict[
         events = rated
     if events.event_weight is not None:
         wanted = events.event_weight > 0
-        weighted = events._replace(weight=events.weights * events.event_weight).take(wanted)
+        with np.errstate(over="ignore"):
+            weights = events.weights * events.event_weight
+        if not np.isfinite(weights).all():
+            raise DatasetError(
+                "weight: wanted products of weights and event weights that a float32 holds, up to "
+                f"{LARGEST:.3g}; some are larger. Make the weights smaller."
+            )
+        weighted = events._replace(weight=weights).take(wanted)
         counts["event_weight_0"] = len(events.user) - len(weighted.user)
         events = weighted
     return events, counts
@@ -184,6 +263,6 @@ def _begun(
         return splits.begun(events.timestamp, np.asarray(borders))
     if rule == "leave-last-out":
         last = splits.last_borders(kept, num_users=num_users)
-        return splits.begun(events.timestamp, last[events.user])
+        return splits.begun(events.moment, last[events.user])
     # Drawn at random, an interaction takes all its events along.
     return np.zeros_like(events.split)

@@ -20,7 +20,7 @@ class Events(NamedTuple):
     Attributes:
       user: <int32>[interaction], users by number.
       item: <int32>[interaction], items by number.
-      timestamp: <int64>[interaction], seconds since 1970 UTC; 0 where the source has none.
+      timestamp: <int64>[interaction], whole seconds since 1970 UTC; 0 where the source has none.
       rating: <float32>[interaction], or None where the source has none.
       weight: <float32>[interaction], or None where the source has none.
       split: <int8>[interaction], position in `mmrec_tf.schema.SPLITS`.
@@ -30,6 +30,7 @@ class Events(NamedTuple):
         types are not read.
       position: <int32>[interaction], in the list that the item was shown in, -1 where unknown;
         None where the source has none.
+      fraction: <int32>[interaction], microseconds after `timestamp`; None where all are 0.
     """
 
     user: NDArray[Any]
@@ -41,6 +42,7 @@ class Events(NamedTuple):
     event_weight: NDArray[Any] | None = None
     events: NDArray[Any] | None = None
     position: NDArray[Any] | None = None
+    fraction: NDArray[Any] | None = None
 
     def take(self, index: NDArray[Any]) -> "Events":
         """The interactions at `index <int64>[interaction]`, or where a mask <bool> is True."""
@@ -54,7 +56,17 @@ class Events(NamedTuple):
             event_weight=None if self.event_weight is None else self.event_weight[index],
             events=None if self.events is None else self.events[index],
             position=None if self.position is None else self.position[index],
+            fraction=None if self.fraction is None else self.fraction[index],
         )
+
+    @property
+    def moment(self) -> NDArray[Any]:
+        """<int64>[interaction], what tells earlier from later: microseconds since 1970 where
+        interactions have fractions of a second, else seconds."""
+        if self.fraction is None:
+            return self.timestamp
+        moment: NDArray[Any] = self.timestamp * 1_000_000 + self.fraction
+        return moment
 
     @property
     def weights(self) -> NDArray[Any]:
@@ -72,7 +84,7 @@ def drop_duplicates(events: Events) -> Events:
     """
     pair = _pair(events)
     # lexsort is stable: rows that tie in all keys keep their order.
-    order = np.lexsort((events.split, events.timestamp, pair))
+    order = np.lexsort((events.split, events.moment, pair))
     pair = pair[order]
     first = np.ones(len(order), bool)
     first[1:] = pair[1:] != pair[:-1]
@@ -206,8 +218,8 @@ def begun(timestamp: NDArray[Any], borders: NDArray[Any]) -> NDArray[Any]:
     """The last split that had begun by each of some moments.
 
     Args:
-      timestamp: <int64>[moment], in seconds.
-      borders: <int64>[2] or [moment, 2], the first second of valid and that of test, which is no
+      timestamp: <int64>[moment], in any unit.
+      borders: <int64>[2] or [moment, 2], in the same, when valid begins and when test, which is no
         earlier.
 
     Returns:
@@ -220,25 +232,39 @@ def begun(timestamp: NDArray[Any], borders: NDArray[Any]) -> NDArray[Any]:
 def leave_last_out(events: Events) -> Events:
     """Splits by time: of each user with at least three interactions the last is test, the one
     before it valid, and the rest train; all of a shorter history is train."""
-    order = np.lexsort((events.timestamp, events.user))
-    _, start, count = np.unique(events.user[order], return_index=True, return_counts=True)
-    last = (start + count - 1)[count >= 3]
+    order, last = _last(events)
     split = np.full(len(order), _TRAIN, np.int8)
     split[order[last]] = _TEST
     split[order[last - 1]] = _VALID
     return events._replace(split=split)
 
 
+def undecided(events: Events) -> tuple[int, int]:
+    """How many users' last two interactions no time tells from the others, so that the order of
+    rows does; and of how many users `leave_last_out` holds them out."""
+    order, last = _last(events)
+    moment = events.moment[order]
+    tied = (moment[last] == moment[last - 1]) | (moment[last - 1] == moment[last - 2])
+    return int(tied.sum()), len(last)
+
+
+def _last(events: Events) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The order by user and time, and in it the last of each user with three or more."""
+    order = np.lexsort((events.moment, events.user))
+    _, start, count = np.unique(events.user[order], return_index=True, return_counts=True)
+    return order, (start + count - 1)[count >= 3]
+
+
 def last_borders(events: Events, *, num_users: int) -> NDArray[Any]:
     """When valid and test begin for each user after `leave_last_out`.
 
     Returns:
-      <int64>[user, 2], in seconds; beyond all times for a user who has neither.
+      <int64>[user, 2], as `Events.moment`; beyond all times for a user who has neither.
     """
     borders = np.full([num_users, 2], _NEVER)
     for column, split in enumerate((_VALID, _TEST)):
         held_out = events.split == split
-        borders[events.user[held_out], column] = events.timestamp[held_out]
+        borders[events.user[held_out], column] = events.moment[held_out]
     return borders
 
 
@@ -253,9 +279,9 @@ def follows_time(events: Events) -> bool:
     train = events.split == _TRAIN
     most = np.iinfo(np.int64)
     latest = np.full(num_users, most.min)
-    np.maximum.at(latest, events.user[train], events.timestamp[train])
+    np.maximum.at(latest, events.user[train], events.moment[train])
     earliest = np.full(num_users, most.max)
-    np.minimum.at(earliest, events.user[~train], events.timestamp[~train])
+    np.minimum.at(earliest, events.user[~train], events.moment[~train])
     both = (latest > most.min) & (earliest < most.max)
     return bool(both.any() and (earliest >= latest)[both].all())
 
@@ -280,8 +306,7 @@ def renumber(
 
 def write(writer: DatasetWriter, events: Events) -> None:
     """Writes distinct interactions to a dataset: by user, oldest first, ties as in the source."""
-    order = np.lexsort((events.timestamp, events.user, events.split))
-    events = events.take(order)
+    events = events.take(np.lexsort((events.moment, events.user, events.split)))
     edges = np.flatnonzero((np.diff(events.user) != 0) | (np.diff(events.split) != 0)) + 1
     starts = np.concatenate([[0], edges]) if len(events.user) else edges
     ends = np.concatenate([edges, [len(events.user)]])

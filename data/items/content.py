@@ -18,6 +18,7 @@ from data.items.files import Found, Medium
 from data.items.shards import ItemRow
 from data.items.vectors import ItemVectors, Matrix
 from data.items.workers import Note
+from data.tables import columns
 from data.tables.entities import Entities
 from data.tables.side_features import FeatureEncoder
 from data.tables.table import Table
@@ -181,7 +182,10 @@ class Layout:
       options: which columns and files to take, and how to prepare them.
 
     Attributes:
+      root: the media root.
       media: by modality, what makes content of files.
+      places: by modality, where these are: a column or a template.
+      asked: the modalities that items may have.
       specs: by modality, the form that its content has.
 
     Raises:
@@ -190,11 +194,12 @@ class Layout:
     """
 
     def __init__(self, catalog: Entities, options: ContentOptions):
-        root = pathlib.Path(options.media_root or catalog.table.path.parent)
+        self.root = root = pathlib.Path(options.media_root or catalog.table.path.parent)
         media_files.check_root(root)
         self._text = _text_columns(options.text, catalog.table)
         self._locators: dict[str, media_files.Locator] = {}
         self.media: dict[str, Medium] = {}
+        self.places: dict[str, str] = {}
         prepare_image = functools.partial(image.prepare, max_side=options.image_max_side)
         prepare_audio = functools.partial(
             audio.prepare,
@@ -215,11 +220,44 @@ class Layout:
                 name, root, table=catalog.table, place=place, max_files=max_files
             )
             self.media[name] = Medium(name, root, function, max_bytes)
+            self.places[name] = str(place)
+        self.asked = (*(["text"] if self._text else []), *self.places)
         self.specs = {
             "text": ModalitySpec(kind="text"),
             "image": ModalitySpec(kind="image"),
             "audio": ModalitySpec(kind="audio", sample_rate_hz=options.sample_rate_hz),
         }
+
+    def warn_of_none(self, table: Table, name: str, num_items: int) -> str:
+        """What to say when no item has a picture, or a sound, though a place for them is known.
+
+        Args:
+          table: of the items.
+          name: "image" or "audio".
+          num_items: how many items there are.
+        """
+        place, rows = self.places[name], columns.first_rows(table)
+        named = [found.name for row in rows for found in self._locators[name].find(row).found]
+        if not named:
+            return f"{name}: 0 of {num_items} items have any; {place!r} names no files."
+        way = "name their place by --media-root, or by a template"
+        if place in table.columns:
+            likely = columns.place_of(name, place, [row.cells[place] for row in rows], self.root)
+            way = f"would {likely} be right?" if "{" in likely else way
+        return (
+            f"{name}: 0 of {num_items} items have any; no file that {place!r} names could be used, "
+            f"such as {named[0]!r} below {self.root} (quarantine.csv says why); {way}"
+        ).rstrip("?.") + ("?" if "would" in way else ".")
+
+    def preview(self, table: Table) -> dict[str, dict[str, Any]]:
+        """By modality of files: the `place`, and of how many of the first items there are files."""
+        rows = columns.first_rows(table)
+        found = {}
+        for name, place in self.places.items():
+            files = [self._locators[name].find(row).found for row in rows]
+            there = sum(any((self.root / f.name).is_file() for f in some) for some in files)
+            found[name] = {"place": place, "items": there, "of": len(rows)}
+        return found
 
     def rows(
         self,
@@ -260,12 +298,12 @@ class Layout:
 def _text_columns(asked: tuple[str, ...] | None, table: Table) -> tuple[str, ...]:
     if asked == (media_files.ABSENT,):
         return ()
-    if asked is not None:
-        for name in asked:
-            table.required_column(name, name)
-        return asked
-    longer = [name for name in ("description", "plot") if name in table.columns][:1]
-    return tuple(name for name in ("title", *longer) if name in table.columns)
+    if asked is None:
+        longer = [name for name in ("description", "plot") if name in table.columns][:1]
+        asked = tuple(name for name in ("title", *longer) if name in table.columns)
+    for name in asked:
+        table.required_column(name, name, role="text")
+    return asked
 
 
 def _join_sentences(parts: list[str]) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.items import workers
-from data.tables.table import Row, Table
+from data.tables.forms import Row
+from data.tables.table import Table
 from mmrec_tf.errors import ConfigError, DatasetError, MediaError
 from mmrec_tf.records import Quarantined
 
@@ -91,8 +92,8 @@ class Locator:
                 "the name of the file, after {item} and something between that no id holds; or "
                 f"{ABSENT}; got {place!r}."
             )
-        for name in [] if self._is_column else fields:
-            table.required_column(name, name)
+        for name in [place] if self._is_column else fields:
+            table.required_column(name, name, role=modality)
 
     def find(self, row: Row) -> Files:
         """The files of one row."""

@@ -4,6 +4,10 @@ import argparse
 import functools
 import itertools
 import pathlib
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,9 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.items.vector_table import BLOCK, convert_parquet, row_error
+from data.tables.ids import Sides, alike, identifier
+from data.tables.scale import far_off
 from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.records import Quarantined, sha256
 
+# What NumPy and SciPy raise at files that are cut, damaged or of another kind.
+UNREADABLE = (
+    *(OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, TypeError, KeyError),
+    *(ArithmeticError, MemoryError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile),
+)
+# More than this share of rows of unknown items is told.
+_FEW = 0.05
 # Parts of an item's record, and what the library calls the text of users.
 _RESERVED = ("item", "item_id", "profile")
 
@@ -33,10 +46,12 @@ class Matrix(NamedTuple):
         """One row as <float32>[dim], or why it says nothing."""
         status = pathlib.Path(self.path).stat()
         matrix = _open_once(self.path, (status.st_ino, status.st_mtime_ns, status.st_size))
-        vector = np.asarray(matrix[row], np.float32)
+        vector = as_stored(matrix[row])
         reason = ""
         if not np.isfinite(vector).all():
             reason = "numbers that are not finite"
+        elif not np.isfinite(_squares(vector[None])).all():
+            reason = "numbers too large to be squared"
         elif not vector.any():
             reason = "all zeros"
         return Quarantined(item_id, modality, f"{self.file}[{row}]", reason) if reason else vector
@@ -50,12 +65,14 @@ class ItemVectors(NamedTuple):
       dim: how long each is.
       row: by item id, its row.
       unknown: how many rows belong to no item.
+      warnings: what to say of them.
     """
 
     matrix: Matrix
     dim: int
     row: Mapping[str, int]
     unknown: int
+    warnings: list[str]
 
 
 def add_argument(parser: argparse._ActionsContainer, *, what: str) -> None:
@@ -151,6 +168,7 @@ def read_vectors(
     else:
         loaded = load_matrix(file)
         matrix, ids = Matrix(file, path.name), _read_ids(path, len(loaded), items, num_listed)
+    ids = list(map(identifier, ids))
     row: dict[str, int] = {}
     for number, item in enumerate(ids):
         if not item:
@@ -158,20 +176,87 @@ def read_vectors(
         if row.setdefault(item, number) != number:
             reason = f"names an item that row {row[item] + 1} names, too"
             raise row_error(path, number, len(ids), item, reason, name)
-    for start in range(0, len(ids), BLOCK):
-        block = np.asarray(loaded[start : start + BLOCK], np.float32)
-        broken = np.flatnonzero(~np.isfinite(block).all(axis=1))
-        if len(broken):
-            number, reason = start + int(broken[0]), "wanted finite numbers; got NaN or infinity"
-            raise row_error(path, number, len(ids), ids[number], reason, name)
+    squares = _all_squares(loaded)
+    broken = np.flatnonzero(~np.isfinite(squares))
+    if len(broken):
+        number = int(broken[0])
+        finite = np.isfinite(as_stored(loaded[number])).all()
+        got = "numbers too large to be squared" if finite else "NaN or infinity"
+        reason = f"wanted finite numbers; got {got}"
+        raise row_error(path, number, len(ids), ids[number], reason, name)
     known = {item: number for item, number in row.items() if item in items}
     if row and not known:
+        sides = Sides("items", "the items", str(path), (*items, *row), len(items))
         raise DatasetError(
             f"{path}: wanted the ids of items, such as {next(iter(items), '')!r}; none of its "
-            f"{len(row)} rows names one, such as {next(iter(row))!r}. Name items as the other "
-            "tables do."
+            f"{len(row)} rows names one, such as {next(iter(row))!r}. "
+            f"{alike(sides) or 'Name items as the other tables do.'}"
         )
-    return ItemVectors(matrix, loaded.shape[1], known, len(row) - len(known))
+    warnings = _warn_of_scale(name, path.name, squares, ids)
+    unknown = len(row) - len(known)
+    if unknown > _FEW * len(row):
+        other = next(item for item in row if item not in known)
+        warnings.append(
+            f"{path}: {unknown} of {len(row)} rows name no item, such as {other!r}; an item is "
+            f"{next(iter(items))!r}."
+        )
+    return ItemVectors(matrix, loaded.shape[1], known, unknown, warnings)
+
+
+def check_matrix(name: str, file: str, *, num_items: int) -> tuple[int, list[str]]:
+    """Looks through a matrix whose rows are the items.
+
+    Args:
+      name: of the modality.
+      file: the matrix.
+      num_items: how many rows it must have.
+
+    Returns:
+      How long its rows are, and what to warn of.
+
+    Raises:
+      DatasetError: when it cannot be read, or has another number of rows.
+    """
+    matrix = load_matrix(file, num_items=num_items)
+    squares = _all_squares(matrix)
+    ids = list(map(str, range(num_items)))
+    return matrix.shape[1], _warn_of_scale(name, pathlib.Path(file).name, squares, ids)
+
+
+def as_stored(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Numbers as records hold them, <float32>; infinite where they are too large for that."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values, np.float32)
+
+
+def _squares(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The sum of squares of each row, <float32>[row]; not finite where no model can use the row."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares: NDArray[np.float32] = np.square(block).sum(axis=1)
+        return squares
+
+
+def _all_squares(matrix: NDArray[Any]) -> NDArray[Any]:
+    blocks = [
+        _squares(as_stored(matrix[start : start + BLOCK])) for start in range(0, len(matrix), BLOCK)
+    ]
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+
+
+def _warn_of_scale(name: str, file: str, squares: NDArray[Any], ids: Sequence[str]) -> list[str]:
+    """What to warn of where some vectors are so long that all others are nothing beside them."""
+    usable = np.flatnonzero(np.isfinite(squares) & (squares > 0))
+    length = np.sqrt(squares[usable], dtype=np.float64)
+    far = far_off(length)
+    if not far.any():
+        return []
+    row = int(usable[far][np.argmax(length[far])])
+    return [
+        f"{name}: {int(far.sum())} of {len(squares)} vectors are so long or so short that they set "
+        f"the scale of all, such as row {row + 1} of {file} (item {ids[row]!r}) with a length of "
+        f"{np.sqrt(squares[row]):g}; the others have {length[~far].min():g} to "
+        f"{length[~far].max():g}. Leave such rows out, or set them to zeros."
+    ]
 
 
 def load_matrix(path: str, *, num_items: int | None = None) -> NDArray[Any]:
@@ -189,8 +274,12 @@ def load_matrix(path: str, *, num_items: int | None = None) -> NDArray[Any]:
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: wanted a matrix of vectors; there is no such file.") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise DatasetError(f"{path}: wanted a matrix as numpy.save writes it; {error}.") from error
+    except UNREADABLE as error:
+        said = str(error).rstrip(".") or type(error).__name__
+        raise DatasetError(
+            f"{path}: wanted a matrix as numpy.save writes it; {said}. Was the file cut, or is it "
+            "another one? Save or copy it again."
+        ) from error
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
         raise DatasetError(f"{path}: wanted one matrix of numbers, [item, dim].")
     wanted = matrix.shape[0] if num_items is None else num_items

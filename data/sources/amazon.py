@@ -21,8 +21,9 @@ from data.interactions.read import InteractionColumns
 from data.items.shards import Run
 from data.sources import media_folder, published
 from data.sources.published import PublishedOptions
+from data.tables.forms import JsonLines
 from data.tables.side_features import FeatureColumns
-from data.tables.table import JsonLines, Table
+from data.tables.table import Table
 from mmrec_tf.errors import DatasetError
 
 _TEXT = ("title", "description", "features")
@@ -75,6 +76,7 @@ def prepare(
     *,
     overwrite: bool = False,
     run: Run | None = None,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Makes a dataset directory.
 
@@ -86,9 +88,10 @@ def prepare(
       out: the dataset directory.
       overwrite: replace the dataset that stands there.
       run: what writes the item shards; by default processes here, one a CPU.
+      dry_run: write nothing, and say what the first rows look like.
 
     Returns:
-      The manifest.
+      The manifest, or under `dry_run` what `media_folder.prepare` then returns.
 
     Raises:
       DatasetError: when a file is missing, is of no known release or of another than the other
@@ -122,6 +125,7 @@ def prepare(
         out,
         overwrite=overwrite,
         run=run,
+        dry_run=dry_run,
         source={"name": "amazon", "arguments": options.describe()},
     )
 

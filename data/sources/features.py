@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import pathlib
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +12,12 @@ import numpy as np
 from data.interactions import splits
 from data.items import vectors
 from data.items.shards import ItemRow, Run, write_items
-from data.items.vectors import Matrix, check_names, load_matrix
+from data.items.vectors import UNREADABLE, Matrix, check_matrix, check_names
 from data.items.workers import Note
 from data.provenance import settings
 from data.tables import triples
+from data.tables.columns import preview, unread
+from data.tables.scale import warn_far_off
 from data.tables.table import Skipped, describe
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.records import DatasetWriter, PreparedItem, Quarantined, sha256, versions
@@ -83,6 +84,7 @@ def prepare(
     *,
     overwrite: bool = False,
     run: Run | None = None,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Makes a dataset directory; users and items are named "0", "1", ... by row and column.
 
@@ -91,9 +93,10 @@ def prepare(
       out: the dataset directory.
       overwrite: replace the dataset that stands there.
       run: what writes the item shards; by default processes here, one a CPU.
+      dry_run: write nothing, and say what the matrices hold.
 
     Returns:
-      The manifest.
+      The manifest; under `dry_run` the `tables`, the `matrices` with their shapes, and `warnings`.
 
     Raises:
       DatasetError: for a matrix or a table that is missing, cannot be read or has another shape,
@@ -108,13 +111,21 @@ def prepare(
                 f"{paths[split]}: wanted {num_users} users x {num_items} items, as in "
                 f"{options.train}; got {matrix.shape[0]} x {matrix.shape[1]}."
             )
-    dims = {
-        name: load_matrix(path, num_items=num_items).shape[1]
-        for name, path in options.vectors.items()
-    }
+    dims, warnings = {}, []
+    for name, path in options.vectors.items():
+        dims[name], found = check_matrix(name, path, num_items=num_items)
+        warnings += found
     events = _events(matrices)
+    warnings += warn_far_off("weight", events.weight)
     distinct = splits.drop_duplicates(events)
     graph = triples.open_table(options.triples)
+    if dry_run:
+        shapes = {split: [num_users, num_items] for split in matrices}
+        return {
+            "tables": preview({"triples": graph}),
+            "matrices": shapes | {f"vector {name}": [num_items, dim] for name, dim in dims.items()},
+            "warnings": warnings,
+        }
     files = {**paths, **{f"vector {name}": path for name, path in options.vectors.items()}}
     source = {
         "name": "features",
@@ -172,6 +183,9 @@ def prepare(
             },
             dropped=known.dropped,
             skipped_rows=skipped.counts,
+            not_read=unread({"triples": graph}),
+            looked_for=tuple(dims),
+            warnings=[*warnings, *known.warnings],
         )
 
 
@@ -225,13 +239,26 @@ def _load_sparse(path: str) -> Any:
 
     try:
         matrix = scipy.sparse.load_npz(path)
+        entries = matrix.tocoo()
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: wanted a sparse matrix; there is no such file.") from error
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
+        said = str(error).rstrip(".") or type(error).__name__
         raise DatasetError(
-            f"{path}: wanted a sparse matrix as scipy.sparse.save_npz writes it; {error}."
+            f"{path}: wanted a sparse matrix as scipy.sparse.save_npz writes it; {said}. Was the "
+            "file cut, or is it another one? Save or copy it again."
         ) from error
-    values = matrix.tocoo().data
-    if not np.isfinite(values).all() or (values < 0).any():
+    values = entries.data
+    if values.dtype.kind not in "biuf":
+        raise DatasetError(f"{path}: wanted weights that are numbers; got {values.dtype}.")
+    # As they are stored; what no float32 holds would be infinite.
+    if not np.isfinite(vectors.as_stored(values)).all() or (values < 0).any():
         raise DatasetError(f"{path}: wanted weights of 0 or more; some are negative or not finite.")
+    for name, numbers, size in zip(
+        ("user", "item"), (entries.row, entries.col), matrix.shape, strict=True
+    ):
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < size:
+            raise DatasetError(
+                f"{path}: wanted {name}s 0 to {size - 1}, as its shape says; got one beyond."
+            )
     return matrix

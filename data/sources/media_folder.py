@@ -15,19 +15,29 @@ from data.interactions import options as selection_options
 from data.interactions import select as selection
 from data.interactions import splits
 from data.interactions.options import SelectionOptions
-from data.interactions.read import InteractionColumns, event_types, read_interactions
+from data.interactions.read import (
+    InteractionColumns,
+    event_types,
+    find_fields,
+    read_interactions,
+)
 from data.items import content as item_content
 from data.items.content import ContentOptions, Layout, MediaItem
 from data.items.shards import Run, spool, write_spooled
 from data.items.vectors import describe_vectors, read_vectors
 from data.provenance import settings
-from data.tables import triples
+from data.sources import checks
+from data.tables import columns, triples
 from data.tables.entities import Entities
+from data.tables.forms import Csv
 from data.tables.side_features import FeatureColumns, FeatureEncoder
 from data.tables.table import Skipped, Table, describe
+from mmrec_tf.errors import ConfigError
 from mmrec_tf.media import text
 from mmrec_tf.records import DatasetWriter, versions
 from mmrec_tf.schema import ModalitySpec, Schema
+
+QUOTINGS = ("csv", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +56,9 @@ class MediaFolder(ContentOptions):
       item_features: side features of the items.
       user_features: side features of the users.
       skip_bad_rows: pass over rows that cannot be used, and count them, instead of raising.
+      delimiter: between the cells of CSV; by default as the first line has it.
+      encoding: of CSV and TSV; by default UTF-8.
+      quoting: "csv", or "none" where quotes are characters like any other.
 
     The others are those of `ContentOptions`.
     """
@@ -60,6 +73,41 @@ class MediaFolder(ContentOptions):
     item_features: FeatureColumns = field(default_factory=FeatureColumns)
     user_features: FeatureColumns = field(default_factory=FeatureColumns)
     skip_bad_rows: bool = False
+    delimiter: str | None = None
+    encoding: str | None = None
+    quoting: str = "csv"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.quoting not in QUOTINGS:
+            raise ConfigError(
+                f"quoting: wanted one of {', '.join(QUOTINGS)}; got {self.quoting!r}."
+            )
+        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
+            raise ConfigError(f"delimiter: wanted one character; got {self.delimiter!r}.")
+        if self.encoding is not None:
+            try:
+                "".encode(self.encoding)
+            except LookupError:
+                raise ConfigError(
+                    f"encoding: wanted one that Python knows, such as cp1252 or utf-16; got "
+                    f"{self.encoding!r}."
+                ) from None
+
+    def open_table(self, table: str | Table) -> Table:
+        """Opens a table as these options say.
+
+        Raises:
+          DatasetError: when it cannot be read.
+        """
+        return Table(table, text=self.text_form) if isinstance(table, str) else table
+
+    @property
+    def text_form(self) -> Csv:
+        """How CSV and TSV are read."""
+        return Csv(
+            self.delimiter, encoding=self.encoding or "utf-8-sig", quoted=self.quoting == "csv"
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,9 +120,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tables.add_argument(
         "--skip-bad-rows", action="store_true", help="pass over rows that cannot be used, and count"
     )
-    columns = parser.add_argument_group("columns")
-    selection_options.add_column_arguments(columns)
-    columns.add_argument(
+    tables.add_argument(
+        "--delimiter",
+        type=_delimiter,
+        metavar="SIGN",
+        help="between the cells of CSV; tab for a tab (default: a comma, else the semicolon, tab "
+        "or bar of the first line)",
+    )
+    tables.add_argument("--encoding", help="of CSV and TSV, such as cp1252 (default: UTF-8)")
+    tables.add_argument(
+        "--quoting",
+        choices=QUOTINGS,
+        default="csv",
+        help="none: quotes are characters like any other (default: csv)",
+    )
+    named = parser.add_argument_group("columns")
+    selection_options.add_column_arguments(named)
+    named.add_argument(
         "--profile-column", metavar="COLUMN", help="a user's text (default: profile)"
     )
     selection_options.add_arguments(parser)
@@ -126,6 +188,9 @@ def from_arguments(arguments: argparse.Namespace) -> MediaFolder:
         item_features=features("item"),
         user_features=features("user"),
         skip_bad_rows=arguments.skip_bad_rows,
+        delimiter=arguments.delimiter,
+        encoding=arguments.encoding,
+        quoting=arguments.quoting,
         **item_content.from_arguments(arguments),
     )
 
@@ -136,6 +201,7 @@ def prepare(
     *,
     overwrite: bool = False,
     run: Run | None = None,
+    dry_run: bool = False,
     source: Mapping[str, Any] | None = None,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
@@ -146,24 +212,29 @@ def prepare(
       out: the dataset directory.
       overwrite: replace the dataset that stands there.
       run: what writes the item shards; by default processes here, one a CPU.
+      dry_run: write nothing, and say what the first rows look like.
       source: what the manifest says of the source, where that is not `options`.
       extra: further JSON files for the directory, by name.
 
     Returns:
-      The manifest.
+      The manifest; under `dry_run` the `tables` with their columns, the places of `media`, and
+      `warnings`.
 
     Raises:
-      ConfigError: for a column that a table lacks.
+      ConfigError: for a column that a table lacks, or a split that the interactions have no times
+        for.
       DatasetError: for a table that cannot be read, or when `out` may not be written.
     """
-    catalog = Entities("items", _table(options.items), options.columns.item, default="item")
-    interactions = _table(options.interactions)
+    catalog = Entities(
+        "items", options.open_table(options.items), options.columns.item, default="item"
+    )
+    interactions = options.open_table(options.interactions)
     users = (
-        Entities("users", _table(options.users), options.columns.user, default="user")
+        Entities("users", options.open_table(options.users), options.columns.user, default="user")
         if options.users is not None
         else None
     )
-    graph = triples.open_table(options.triples)
+    graph = triples.open_table(options.triples, text=options.text_form)
     layout = Layout(catalog, options)
     tables = {
         "items": catalog.table,
@@ -171,6 +242,28 @@ def prepare(
         "users": users.table if users is not None else None,
         "triples": graph,
     }
+    has_split = (options.columns.split or "split") in interactions.columns
+    if options.columns.split is not None:
+        interactions.required_column(options.columns.split, "split")
+    by_source = options.selection.rule(has_split=has_split) == "given"
+    profile_column = None
+    if users is not None:
+        profile_column = users.table.column(options.profile, "profile")
+        options.user_features.check(users.table)
+    options.item_features.check(catalog.table)
+    find_fields(
+        interactions,
+        options.columns,
+        given=by_source,
+        event_weights=options.selection.event_weights,
+    )
+    checks.check_text_options(options.text_form, tables)
+    if dry_run:
+        return {
+            "tables": columns.preview(tables),
+            "media": layout.preview(catalog.table),
+            "warnings": checks.notes(tables, layout.root),
+        }
     given = source or {"name": "media-folder", "arguments": settings(options)}
     source = dict(given) | {"tables": describe(tables) | describe_vectors(options.vectors)}
     job = {"source": source, "options": settings(options), "versions": versions()}
@@ -183,16 +276,23 @@ def prepare(
             user_features = users.number(options.user_features, skipped)
             user_ids = users.ids
         listed = len(catalog.ids), len(user_ids)
-        has_split = interactions.column(options.columns.split, "split") is not None
         events = read_interactions(
             interactions,
             options.columns,
             users=user_ids,
             items=catalog.ids,
-            given=options.selection.rule(has_split=has_split) == "given",
+            given=by_source,
             event_weights=options.selection.event_weights,
             skipped=skipped,
         )
+        warnings = checks.notes(tables, layout.root)
+        warnings += catalog.warnings + (users.warnings if users is not None else [])
+        warnings += checks.check_ids(
+            options.selection, interactions, catalog, users, user_ids, listed, events
+        )
+        warnings += checks.check_times(interactions, events)
+        if not len(events.user):
+            skipped.check_left("interactions", interactions)
         selected = selection.select(
             events,
             options.selection,
@@ -201,7 +301,9 @@ def prepare(
             items=catalog.ids,
             num_listed_items=listed[0],
             num_listed_users=listed[1],
+            time_hint=columns.time_hint(interactions),
         )
+        warnings += selected.warnings
         known = triples.write(
             writer, graph, items=catalog.ids, stays=selected.items, skipped=skipped
         )
@@ -219,10 +321,13 @@ def prepare(
         }
         matrices = {name: found.matrix for name, found in vectors.items()}
         unknown = {name: found.unknown for name, found in vectors.items()}
+        warnings += known.warnings
+        for of_items in vectors.values():
+            warnings += of_items.warnings
         specs = layout.specs | {
             name: ModalitySpec(kind="vector", dim=found.dim) for name, found in vectors.items()
         }
-        counts = spool(
+        spooled = spool(
             writer.work / "spool",
             layout.rows(catalog, item_features, selected.items, vectors=vectors),
             num_items=int(selected.items.sum()),
@@ -230,9 +335,9 @@ def prepare(
         # A hundred bytes an item, for as long as all the items take, and nobody asks again.
         catalog.ids.clear()
         vectors.clear()
-        write_spooled(writer, counts, make=MediaItem(layout.media, matrices), run=run)
+        write_spooled(writer, spooled, make=MediaItem(layout.media, matrices), run=run)
         profile = _write_users(
-            writer, users, user_ids, user_features, options.profile, selected.users
+            writer, users, user_ids, user_features, profile_column, selected.users
         )
         splits.write(writer, selected.events)
         for name, value in (extra or {}).items():
@@ -256,6 +361,11 @@ def prepare(
             events=event_types(options.selection.event_weights),
             num_positions=0 if position is None else int(position.max()) + 1,
         )
+        warnings += [
+            layout.warn_of_none(catalog.table, name, schema.num_items)
+            for name in layout.places
+            if not writer.present(name)
+        ]
         dropped = {name: number for name, number in selected.counts.items() if name != "repeated"}
         return writer.finish(
             schema,
@@ -276,7 +386,14 @@ def prepare(
                 **{f"{name} rows of unknown items": number for name, number in unknown.items()},
             },
             skipped_rows=skipped.counts,
+            not_read=columns.unread(tables),
+            looked_for=(*layout.asked, *options.vectors),
+            warnings=warnings,
         )
+
+
+def _delimiter(typed: str) -> str:
+    return "\t" if typed in ("tab", "\\t") else typed
 
 
 def _write_users(
@@ -294,7 +411,6 @@ def _write_users(
     """
     profiles, listed = False, 0
     if users is not None:
-        column = users.table.column(column, "profile")
         for listed, (name, row) in enumerate(users.rows(), 1):
             if stays[listed - 1]:
                 profile = text.prepare(row.cells[column]) if column else ""
@@ -303,7 +419,3 @@ def _write_users(
     for name in itertools.compress(itertools.islice(ids, listed, None), stays[listed:]):
         writer.write_user(name, features=features.missing())
     return profiles
-
-
-def _table(table: str | Table) -> Table:
-    return Table(table) if isinstance(table, str) else table

@@ -18,8 +18,9 @@ from typing import Any
 from data.items.shards import Run
 from data.sources import media_folder, published
 from data.sources.published import PublishedOptions
+from data.tables.forms import BadRow, Csv, Lines
 from data.tables.side_features import FeatureColumns
-from data.tables.table import BadRow, Csv, Derived, Lines, Skipped, Table, complete
+from data.tables.table import Derived, Skipped, Table, complete
 from mmrec_tf.errors import DatasetError
 
 _PAIRS = ("user", "item", "timestamp")
@@ -51,6 +52,7 @@ def prepare(
     *,
     overwrite: bool = False,
     run: Run | None = None,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Makes a dataset directory.
 
@@ -61,9 +63,10 @@ def prepare(
       out: the dataset directory.
       overwrite: replace the dataset that stands there.
       run: what writes the item shards; by default processes here, one a CPU.
+      dry_run: write nothing, and say what the first rows look like.
 
     Returns:
-      The manifest.
+      The manifest, or under `dry_run` what `media_folder.prepare` then returns.
 
     Raises:
       DatasetError: when the folder lacks a file or leaves open which is meant, when a file cannot
@@ -91,6 +94,7 @@ def prepare(
         out,
         overwrite=overwrite,
         run=run,
+        dry_run=dry_run,
         source={"name": "microlens", "arguments": options.describe()},
     )
 

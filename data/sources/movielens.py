@@ -19,8 +19,9 @@ from data.interactions.read import InteractionColumns
 from data.items.shards import Run
 from data.sources import media_folder, published
 from data.sources.published import PublishedOptions
+from data.tables.forms import Lines
 from data.tables.side_features import FeatureColumns
-from data.tables.table import Derived, Lines, Table
+from data.tables.table import Derived, Table
 from mmrec_tf.errors import DatasetError
 
 _RATINGS = ("userId", "movieId", "rating", "timestamp")
@@ -62,6 +63,7 @@ def prepare(
     *,
     overwrite: bool = False,
     run: Run | None = None,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Makes a dataset directory.
 
@@ -73,9 +75,10 @@ def prepare(
       out: the dataset directory.
       overwrite: replace the dataset that stands there.
       run: what writes the item shards; by default processes here, one a CPU.
+      dry_run: write nothing, and say what the first rows look like.
 
     Returns:
-      The manifest.
+      The manifest, or under `dry_run` what `media_folder.prepare` then returns.
 
     Raises:
       DatasetError: when the folder is none of the known layouts, when a file cannot be read, or
@@ -102,6 +105,7 @@ def prepare(
         out,
         overwrite=overwrite,
         run=run,
+        dry_run=dry_run,
         source={"name": "movielens", "arguments": options.describe()},
     )
 

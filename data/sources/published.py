@@ -12,7 +12,8 @@ from data.interactions.options import SelectionOptions
 from data.items import content as item_content
 from data.provenance import settings
 from data.tables import triples
-from data.tables.table import BadRow, Form, Table
+from data.tables.forms import BadRow, Form
+from data.tables.table import Table
 from mmrec_tf.errors import DatasetError
 
 # March 1973; what is below was meant as seconds.
@@ -139,7 +140,7 @@ def seconds(milliseconds: Any) -> str:
       milliseconds: since 1970 UTC, a whole number or its digits.
 
     Returns:
-      Seconds since 1970 UTC.
+      Seconds since 1970 UTC, with their thousandths where there are some.
 
     Raises:
       BadRow: when it is something else.
@@ -150,4 +151,5 @@ def seconds(milliseconds: Any) -> str:
         raise BadRow(f"timestamp: wanted milliseconds since 1970; got {milliseconds!r}") from None
     if value < _EARLIEST_MILLISECONDS:
         raise BadRow(f"timestamp: wanted milliseconds since 1970, not seconds; got {value}")
-    return str(value // 1000)
+    whole, rest = divmod(value, 1000)
+    return f"{whole}.{rest:03}" if rest else str(whole)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.tables.table import BadRow, Row, Table
+from data.tables.forms import BadRow, Row
+from data.tables.scale import LARGEST, far_off
+from data.tables.table import Table
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.records.items import shard_of
 from mmrec_tf.schema import FeatureSpec
@@ -44,7 +46,7 @@ class FeatureColumns:
           ConfigError: when it lacks one.
         """
         for name in self.categorical + self.numeric:
-            table.required_column(name, name)
+            table.required_column(name, name, role="side feature")
 
     def names(self, row: Row, column: str) -> list[str]:
         """The distinct names in a cell, in its order."""
@@ -65,19 +67,26 @@ class FeatureColumns:
             value = float(cell)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
+        # As it is stored; what no float32 holds would be infinite.
+        if not abs(value) <= LARGEST:
             raise BadRow(f"{column}: wanted a number or nothing; got {cell!r}")
         return value
 
 
 class FeatureLearner:
-    """Learns `FeatureSpec`s from the rows that it is shown."""
+    """Learns `FeatureSpec`s from the rows that it is shown.
+
+    Attributes:
+      warnings: what to say of what `specs` learned.
+    """
 
     def __init__(self, columns: FeatureColumns):
         self._columns = columns
         self._counts: dict[str, Counter[str]] = {name: Counter() for name in columns.categorical}
         self._width = dict.fromkeys(columns.categorical, 1)
         self._numbers = {name: array.array("d") for name in columns.numeric}
+        self._farthest: dict[str, tuple[float, str]] = {}
+        self.warnings: list[str] = []
 
     def add(self, row: Row) -> None:
         """Learns from one row.
@@ -98,6 +107,9 @@ class FeatureLearner:
                 continue
             if value is not None:
                 self._numbers[name].append(value)
+                # Where the farthest from 0 stands, in case that it is to be named.
+                if abs(value) >= abs(self._farthest.get(name, (0.0, ""))[0]):
+                    self._farthest[name] = value, row.where
         if bad is not None:
             raise bad
 
@@ -115,11 +127,24 @@ class FeatureLearner:
             )
         for name, numbers in self._numbers.items():
             values = np.asarray(numbers, np.float64)
+            far = far_off(values)
+            near = values[~far]
+            bounds = (float(near.min()), float(near.max())) if far.any() else (None, None)
             specs[name] = FeatureSpec(
                 kind="numeric",
-                mean=float(values.mean()) if len(values) else 0.0,
-                std=(float(values.std()) or 1.0) if len(values) else 1.0,
+                mean=float(near.mean()) if len(near) else 0.0,
+                std=(float(near.std()) or 1.0) if len(near) else 1.0,
+                low=bounds[0],
+                high=bounds[1],
             )
+            if far.any():
+                value, where = self._farthest[name]
+                self.warnings.append(
+                    f"{name}: {int(far.sum())} of {len(values)} numbers lie so far off that they "
+                    f"would set the scale of all, such as {value:.10g} ({where}); numbers beyond "
+                    f"{bounds[0]:g} to {bounds[1]:g} count as these. Leave the cell empty where "
+                    "the number is missing."
+                )
         return specs
 
 
@@ -156,5 +181,8 @@ class FeatureEncoder:
             except BadRow:
                 continue  # counted, or raised, when the table was first read
             if value is not None:
-                found[name] = (value - self.specs[name].mean) / self.specs[name].std
+                spec = self.specs[name]
+                if spec.low is not None and spec.high is not None:
+                    value = min(max(value, spec.low), spec.high)
+                found[name] = (value - spec.mean) / spec.std
         return found

@@ -2,17 +2,22 @@
 
 import argparse
 import array
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.tables.table import BadRow, Skipped, Table, complete
+from data.tables.forms import BadRow, Csv
+from data.tables.ids import Sides, alike, identifier
+from data.tables.table import Skipped, Table, complete
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.records import DatasetWriter, Triples
 
 _COLUMNS = ("head", "relation", "tail")
+# When triples name less than this share of the items, that is told.
+_FEW = 0.1
 
 
 class Written(NamedTuple):
@@ -23,12 +28,14 @@ class Written(NamedTuple):
       num_relations: kinds of triples.
       duplicates: how many repeated triples were dropped, by table.
       dropped: how many triples were dropped with their items, by reason.
+      warnings: what to say of the table.
     """
 
     num_entities: int = 0
     num_relations: int = 0
     duplicates: Mapping[str, int] = {}
     dropped: Mapping[str, int] = {}
+    warnings: Sequence[str] = ()
 
 
 def add_argument(parser: argparse._ActionsContainer) -> None:
@@ -40,20 +47,26 @@ def add_argument(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def open_table(table: str | Table | None) -> Table | None:
+def open_table(table: str | Table | None, *, text: Csv | None = None) -> Table | None:
     """Opens the table; None where there is none.
+
+    Args:
+      table: the table, or its path.
+      text: how CSV and TSV are read, where that was said.
 
     Raises:
       DatasetError: when there is no such file, or it lacks a column.
     """
     if table is None:
         return None
-    found = Table(table) if isinstance(table, str) else table
+    found = Table(table, text=text) if isinstance(table, str) else table
     if missing := [name for name in _COLUMNS if name not in found.columns]:
         raise DatasetError(
             f"{found.path}: wanted the columns {', '.join(_COLUMNS)}; there is no {missing[0]} "
             f"among {', '.join(found.columns)}. Name them so in the first line."
         )
+    for name in _COLUMNS:
+        found.required_column(name, name)
     return found
 
 
@@ -85,10 +98,13 @@ def write(
     triple, entities, relations = _read(table, items, skipped)
     distinct = np.unique(triple, axis=0)
     if len(distinct) and distinct[:, [0, 2]].min() >= len(items):
+        way = alike(_sides(table, items, entities)) or "Name items there as the other tables do."
         raise DatasetError(
             f"{table.path}: wanted heads or tails that are ids of items; got none in "
-            f"{len(triple)} triples. Name items there as the other tables do."
+            f"{len(triple)} triples; an item is {next(iter(items), '')!r}, a head or tail "
+            f"{next(iter(entities))!r}. {way}"
         )
+    warnings = _warn_of_few(table, distinct, items, entities, stays)
     # What is no item stays in any case.
     stays = np.concatenate([stays, np.ones(len(entities), bool)])
     kept = distinct[stays[distinct[:, 0]] & stays[distinct[:, 2]]]
@@ -111,7 +127,34 @@ def write(
         num_relations=len(used),
         duplicates={"triples": len(triple) - len(distinct)},
         dropped={"triples left_out": len(distinct) - len(kept)},
+        warnings=warnings,
     )
+
+
+def _sides(table: Table, items: Mapping[str, int], entities: Mapping[str, int]) -> Sides:
+    return Sides("items", "the items", str(table.path), (*items, *entities), len(items))
+
+
+def _warn_of_few(
+    table: Table,
+    triple: NDArray[Any],
+    items: Mapping[str, int],
+    entities: Mapping[str, int],
+    stays: NDArray[np.bool_],
+) -> list[str]:
+    """What to warn of where the triples name few of the items that stay."""
+    named = np.zeros(len(items), bool)
+    nodes = triple[:, [0, 2]].ravel()
+    named[nodes[nodes < len(items)]] = True
+    lacking = np.flatnonzero(stays & ~named)
+    if not len(nodes) or not entities or len(lacking) <= (1 - _FEW) * stays.sum():
+        return []
+    item = next(itertools.islice(items, int(lacking[0]), None))
+    return [
+        f"{table.path}: names {int((stays & named).sum())} of {int(stays.sum())} items; {item!r} "
+        f"is one that it does not name, {next(iter(entities))!r} a name there that is no item. "
+        f"{alike(_sides(table, items, entities))}".strip()
+    ]
 
 
 def _read(
@@ -125,7 +168,7 @@ def _read(
     for row in table:
         try:
             complete(row, table.columns)
-            names = [row.cells[name] for name in _COLUMNS]
+            names = [identifier(row.cells[name]) for name in _COLUMNS]
             if "" in names:
                 raise BadRow(f"no {_COLUMNS[names.index('')]}")
         except BadRow as error:

@@ -1,7 +1,7 @@
 """How an item's modalities lie to each other, before and after alignment, in NumPy alone."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def diagnose(
     - `accuracy@1/a-b`: the share of items whose own b stands first, before all others;
     - `rank/b-a` and `accuracy@1/b-a`: the other way round;
 
-    and for each modality, on the items that have it:
+    and for each modality, on the items that have it, in whatever space:
 
     - `uniformity/a`: the log of the mean of exp(-2 |x - y|^2) over pairs of items (Wang and Isola
       2020, t 2); 0 where all are the same, lower the more evenly they are spread.
@@ -82,9 +82,20 @@ def diagnose(
                 figures[f"accuracy@1/{way}"] = float((ranks == 1).mean())
     for a, name in enumerate(names):
         rows = _sample(present[:, a])
-        if common and len(rows) > 1:
+        if len(rows) > 1:
             figures[f"uniformity/{name}"] = uniformity(_unit(tables[a][rows]))
     return figures
+
+
+def collapsed(figures: Mapping[str, float]) -> list[str]:
+    """The modalities whose vectors all point the same way, by the figures of `diagnose`."""
+    start = "uniformity/"
+    return [
+        name.removeprefix(start)
+        for name, value in figures.items()
+        # Of float32, whose seventh digit is chance.
+        if name.startswith(start) and value > -1e-6
+    ]
 
 
 def linear_cka(x: np.ndarray, y: np.ndarray) -> float | None:
@@ -111,12 +122,13 @@ def uniformity(vectors: np.ndarray) -> float:
     """The log of the mean Gaussian potential of pairs of items (Wang and Isola 2020, eq. 2, t 2).
 
     Args:
-      vectors: <float>[item, dim], unit length, at least two.
+      vectors: <float>[item, dim], unit length or zeros, at least two.
 
     Returns:
       At most 0.
     """
-    squared = np.maximum(2 - 2 * (vectors @ vectors.T), 0.0)
+    length = np.square(vectors).sum(axis=1)
+    squared = np.maximum(length[:, None] + length - 2 * (vectors @ vectors.T), 0.0)
     pairs = squared[np.triu_indices(len(vectors), 1)]
     return float(np.log(np.exp(-2 * pairs).mean()))
 

@@ -92,6 +92,8 @@ class FeatureEntries(tf.Module):
             else:
                 number = tf.strings.regex_full_match(value, NUMBER) & named
                 parsed = tf.strings.to_number(tf.where(number, value, "0"), tf.float64)
+                if spec.low is not None and spec.high is not None:
+                    parsed = tf.clip_by_value(parsed, spec.low, spec.high)
                 scaled = tf.cast((parsed - spec.mean) / spec.std, tf.float32)
                 read = number & tf.math.is_finite(scaled)
                 first = tf.argmax(read, axis=1)

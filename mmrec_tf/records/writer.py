@@ -220,6 +220,9 @@ class DatasetWriter:
         duplicates: Mapping[str, int] | None = None,
         dropped: Mapping[str, int] | None = None,
         skipped_rows: Mapping[str, Mapping[str, int]] | None = None,
+        not_read: Mapping[str, Sequence[str]] | None = None,
+        looked_for: Sequence[str] = (),
+        warnings: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Writes schema, quarantine and manifest, and renames the directory into place.
 
@@ -231,6 +234,10 @@ class DatasetWriter:
           duplicates: by table, how many repeated rows were dropped.
           dropped: by reason, what the source has and the dataset was told to leave out.
           skipped_rows: by table and reason, how many bad rows were passed over.
+          not_read: by table, the columns that nothing was read of.
+          looked_for: modalities that the source was asked for, whether or not an item has them.
+          warnings: what whoever trains on this should know; what can be told from the dataset alone
+            is added here.
 
         Returns:
           The manifest.
@@ -283,7 +290,10 @@ class DatasetWriter:
                 "items": schema.num_items,
                 "interactions": dict(self._interactions),
                 **self._graph,
-                "present": {name: self.present(name) for name in schema.modalities},
+                "present": {
+                    name: self.present(name)
+                    for name in dict.fromkeys((*schema.modalities, *looked_for))
+                },
                 "several_values": {
                     name: self._contents.several[name] for name in schema.modalities
                 },
@@ -295,6 +305,8 @@ class DatasetWriter:
                 "dropped": dict(dropped or {}),
                 "skipped_rows": {name: dict(rows) for name, rows in (skipped_rows or {}).items()},
             },
+            "not_read": {name: list(columns) for name, columns in (not_read or {}).items()},
+            "warnings": [*warnings, *self._warnings(schema, looked_for, warnings)],
             "quarantine": _count_reasons(quarantined),
             "content": {name: self._contents.sha256(name) for name in schema.modalities},
             "files": dict(sorted(files.items())),
@@ -304,6 +316,31 @@ class DatasetWriter:
         write_json(self._partial.path / "manifest.json", manifest)
         self._partial.put_into_place()
         return manifest
+
+    def _warnings(
+        self, schema: Schema, looked_for: Sequence[str], said: Sequence[str]
+    ) -> list[str]:
+        """What can be told from the dataset alone, and was not said yet."""
+        found = [
+            f"{split}: no interactions, so that nothing can be measured on it."
+            for split in ("valid", "test")
+            if not self._interactions[split]
+        ]
+        found += [
+            f"{name}: no item has any."
+            for name in looked_for
+            if not self.present(name) and not any(text.startswith(f"{name}: ") for text in said)
+        ]
+        if not schema.modalities:
+            found.append("no item has any content: models can learn from ids and features only.")
+        for name in schema.modalities:
+            number = self.present(name)
+            if number > 1 and self._contents.duplicates(name) == number - 1:
+                found.append(
+                    f"{name}: all {number} items that have it have the same, which tells none from "
+                    "another."
+                )
+        return found
 
     def _folder(self, folder: str, stem: str) -> ShardWriter:
         """The shards of one folder, opened on first use."""

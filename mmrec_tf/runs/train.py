@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import warnings
 
 import tensorflow as tf
 
@@ -10,7 +11,7 @@ from mmrec_tf.config import Config, require_effect
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import RunError
 from mmrec_tf.evaluation.evaluate import evaluate
-from mmrec_tf.evaluation.modality_gap import diagnose
+from mmrec_tf.evaluation.modality_gap import collapsed, diagnose
 from mmrec_tf.ranking.model import RankingModel
 from mmrec_tf.recommender.funnel import evaluate_ranking, fit_calibration
 from mmrec_tf.records.files import write_json
@@ -52,6 +53,7 @@ def train_run(
     raise_for_empty(dataset)
     # Refuses what cannot be before anything is written.
     dataset.schema.select(config.modalities)
+    dataset.check_ratings(config)
     if start is not None:
         start = start if isinstance(start, Run) else load_run(start)
         check_start(start, config, dataset.schema)
@@ -86,7 +88,15 @@ def train_run(
         before = progress / "retrieval/diagnostics.json"
         if not before.exists():
             before.parent.mkdir(parents=True, exist_ok=True)
-            write_json(before, modality_diagnostics(retrieval))
+            figures = modality_diagnostics(retrieval)
+            for name in collapsed(figures.get("encoded", {})):
+                warnings.warn(
+                    f"{name}: the encoder gives all items the same vector, which tells none from "
+                    f"another. Leave {name} out of the config's modalities, or look at its content "
+                    "and at the encoder's weights.",
+                    stacklevel=2,
+                )
+            write_json(before, figures)
         train(
             retrieval,
             dataset,

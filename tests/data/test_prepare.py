@@ -72,6 +72,8 @@ def test_a_success_is_a_summary(tmp_path, capsys):
         "text          2 of 2 items",
         "dropped       1 items (repeated)",
         "quarantined   0 media",
+        "warning       valid: no interactions, so that nothing can be measured on it.",
+        "warning       test: no interactions, so that nothing can be measured on it.",
         f"written to    {tmp_path}/d",
     ]
 

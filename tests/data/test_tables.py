@@ -7,7 +7,8 @@ import pyarrow.parquet
 import pytest
 
 import mmrec_tf as mm
-from data.tables.table import BadRow, Csv, Derived, JsonLines, Lines, Row, Skipped, Table, complete
+from data.tables.forms import BadRow, Csv, JsonLines, Lines, Row
+from data.tables.table import Derived, Skipped, Table, complete
 
 TEXT = 'item,title,year\n1,"Wren, the\nsmall one",1999\n\n2, Zaunkönig ,\n'
 CELLS = [
@@ -105,6 +106,7 @@ def test_rows_say_where_they_stand(tmp_path):
         ("t.jsonl", b"\n", "wanted one JSON object a line; it is empty"),
         ("t.jsonl", b'\n[{"a": 1}]\n', "line 2: wanted one JSON object a line; got a list"),
         ("t.jsonl", b"{'a': 1}\n", "line 1: wanted one JSON object a line; got a dict of Python"),
+        ("t.json", b'[\n{"a": 1},\n{"a": 2}]\n', "got the start of an array; write its objects on"),
         ("t.json.gz", b'{"a": 1}\n', "wanted a table"),
     ],
 )
@@ -155,7 +157,7 @@ def test_lines_are_split_and_never_quoted(tmp_path):
     assert [row.cells for row in table][1] == {"item": "2", "title": "a"}
     table = Table(path, form=Lines(("item", "rest"), "::", encoding="latin-1", rest=True))
     assert next(iter(table)).cells == {"item": "1", "rest": '"Misérables::x'}
-    with pytest.raises(mm.DatasetError, match="t.dat: wanted UTF-8"):
+    with pytest.raises(mm.DatasetError, match="t.dat: line 1: wanted UTF-8"):
         list(Table(path, form=Lines(("item", "title"), "::")))
 
 
@@ -178,8 +180,8 @@ def test_json_values_are_as_a_csv_would_hold_them(tmp_path):
         ["4", "", "", ""],
         ["5", "", "", "cut emoji ?"],
     ]
-    # By default the columns are those of the first object, and objects stay what they are.
-    assert Table(path).columns == ["item", "rating", "genres", "text", "far"]
+    # By default the columns are those of all objects, and objects stay what they are.
+    assert Table(path).columns == ["item", "rating", "genres", "text", "far", "new"]
     assert [row.cells["far"] for row in Table(path)] == ['{"x": 1}', "", "é"]
 
 
@@ -219,10 +221,128 @@ def test_a_caller_makes_objects_flat(tmp_path):
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.tables.table._LARGEST_LINE", 30)
+    monkeypatch.setattr("data.tables.forms.LARGEST_ROW", 30)
     path = write_lines(tmp_path / "t.jsonl", {"item": "x" * 9}, {"item": "x" * 30})
     with pytest.raises(mm.DatasetError, match="line 2: wanted one JSON object a line; got a line"):
         list(Table(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", b"a,b\n1,2\n" + b"," * 99, "line 3: wanted rows of at most 60 characters"),
+        ("t.csv", b"," * 99, "line 1: wanted rows of at most 60"),
+        ("t.csv", b'a,b\n"' + b"1\n" * 60, "line 31: wanted rows of at most 60"),
+        ("t.csv", b"a,b\n" + b'"\n",,' * 30, "line 1.: wanted rows of at most 60"),
+        ("t.csv.gz", gzip.compress(b"a,b\n" + b"," * 10**6), "line 2: wanted rows of at most 60"),
+        ("t.tsv", b"\t".join(b"%d" % n for n in range(9)), "wanted at most 5 columns; got 9"),
+        ("t.jsonl", b'{"a":1,"b":2}\n{"c":1,"d":2}\n{"e":1,"f":1}\n', "at most 5 columns; got 6"),
+        ("t.json", b'{"a": "' + b"x" * 60 + b'"}\n', "line 1: wanted one JSON object a line; got"),
+    ],
+)
+def test_rows_and_columns_are_bounded(tmp_path, monkeypatch, name, content, message):
+    monkeypatch.setattr("data.tables.forms.LARGEST_ROW", 60)
+    monkeypatch.setattr("data.tables.forms.MOST_COLUMNS", 5)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(mm.DatasetError, match=message):
+        list(Table(tmp_path / name))
+
+
+def test_lines_without_quotes_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.tables.forms.LARGEST_ROW", 60)
+    (tmp_path / "t.dat").write_text("1::a\n" * 30 + "2::" + "b" * 60)
+    with pytest.raises(mm.DatasetError, match="line 31: wanted rows of at most 60 characters"):
+        list(Table(tmp_path / "t.dat", form=Lines(("item", "title"), "::")))
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [("item;title", "1;a, b"), ("item\ttitle", "1\ta, b"), ("item|title", "1|a, b")],
+)
+def test_the_first_line_says_what_stands_between_cells(tmp_path, header, line):
+    (tmp_path / "t.csv").write_text(f"{header}\n{line}\n")
+    table = Table(tmp_path / "t.csv")
+    assert [row.cells for row in table] == [{"item": "1", "title": "a, b"}]
+    assert len(table.notes) == 1 and f"read with {header[4]!r} between cells" in table.notes[0]
+    # One that is said is not guessed; and a comma is no news.
+    table = Table(tmp_path / "t.csv", text=Csv(header[4]))
+    assert table.columns == ["item", "title"] and table.notes == []
+    (tmp_path / "t.csv").write_text('item,"a; b; c"\n1,2\n')
+    assert Table(tmp_path / "t.csv").columns == ["item", "a; b; c"]
+    assert Table(tmp_path / "t.csv").notes == []
+
+
+def test_quotes_may_be_characters_like_others(tmp_path):
+    (tmp_path / "t.tsv").write_text('item\ttitle\n1\t"new" the film\n2\t"open\n')
+    with pytest.raises(mm.DatasetError, match="line 2: wanted a row of CSV; .* --quoting none; "):
+        list(Table(tmp_path / "t.tsv"))
+    table = Table(tmp_path / "t.tsv", text=Csv(None, quoted=False))
+    assert [row.cells["title"] for row in table] == ['"new" the film', '"open']
+    (tmp_path / "t.csv").write_text('item,title\n1,"the \\"red\\" lamp, new"\n')
+    with pytest.raises(mm.DatasetError, match="escaped by backslashes, which CSV doubles"):
+        list(Table(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ("latin-1", "line 3: wanted UTF-8; got the byte 0xE9 .* --encoding cp1252"),
+        ("utf-16", "wanted UTF-8; got UTF-16. Name it with --encoding utf-16"),
+    ],
+)
+def test_other_encodings_are_named_and_read(tmp_path, encoding, message):
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress("item,title\n1,a\n2,é\n".encode(encoding)))
+    with pytest.raises(mm.DatasetError, match=message):
+        list(Table(path))
+    table = Table(path, text=Csv(None, encoding=encoding))
+    assert [row.cells["title"] for row in table] == ["a", "é"]
+    with pytest.raises(mm.DatasetError, match="wanted ascii; got the byte"):
+        list(Table(path, text=Csv(None, encoding="ascii")))
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "got"),
+    [
+        (
+            "t.xlsx",
+            b"PK\x03\x04",
+            "a zip archive or a sheet of Excel; unpack it, or save",
+        ),
+        ("t.csv", b"PK\x03\x04", "a zip archive"),
+        ("t.xls", b"\xd0\xcf\x11\xe0", "a sheet of Excel; save it as CSV"),
+        ("t.ods", b"", "the ending .ods. Save the sheet as CSV"),
+        ("t.csv", b"\x1f\x8b", "gzip; end its name with .gz"),
+        ("t.csv", b"PAR1", "Parquet; end its name with .parquet"),
+        ("t.csv.xz", b"\xfd7zXZ", "xz; unpack it"),
+        ("t.feather", b"ARROW1", "Feather; save it as Parquet"),
+    ],
+)
+def test_files_of_other_kinds_are_named(tmp_path, name, start, got):
+    (tmp_path / name).write_bytes(start)
+    with pytest.raises(mm.DatasetError, match=f"{name}: wanted CSV, TSV or JSON li.*; got {got}"):
+        Table(tmp_path / name)
+
+
+def test_names_that_only_later_objects_have(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.tables.forms.FIRST_OBJECTS", 2)
+    path = write_lines(tmp_path / "t.jsonl", {"item": 0}, {"item": 1, "a": "x"}, {"b": 2}, {"b": 3})
+    table = Table(path)
+    assert table.columns == ["item", "a"] and table.notes == []
+    assert [row.cells for row in table][1] == {"item": "1", "a": "x"}
+    assert "none of the first objects has were not read: 'b' (line 3)" in table.notes[0]
+    assert table.unread == ["item", "a", "b"]
+
+
+def test_what_a_column_of_another_name_may_be(tmp_path):
+    (tmp_path / "t.csv").write_text("product_id,customer,name\n")
+    table = Table(tmp_path / "t.csv")
+    for wanted, option in (
+        ("item", "--item-column product_id"),
+        ("user", "--user-column customer"),
+    ):
+        with pytest.raises(mm.ConfigError, match=f"wanted a column '{wanted}'; .* Is it {option}?"):
+            table.required_column(None, wanted)
 
 
 def test_derived_tables_change_rows_and_keep_bad_ones_bad(tmp_path):

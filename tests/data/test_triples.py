@@ -42,7 +42,9 @@ def root(tmp_path) -> pathlib.Path:
     folder.mkdir()
     (folder / "items.csv").write_text("item,title\na,Wren\nb,Owl\nc,Gull\n")
     # x is no item of the table, but one of the interactions.
-    (folder / "interactions.csv").write_text("user,item\nu,a\nv,a\nu,b\nv,b\nu,x\n")
+    (folder / "interactions.csv").write_text(
+        "user,item,timestamp\nu,a,1\nv,a,2\nu,b,3\nv,b,4\nu,x,5\n"
+    )
     (folder / "triples.csv").write_text(TRIPLES)
     return folder
 

@@ -180,6 +180,20 @@ def test_a_table_that_does_not_fit_is_refused(root, columns, message):
         prepare(root, vectors={"style": path})
 
 
+def test_a_cut_matrix_is_named(root):
+    whole = pathlib.Path(save(root / "style.npy")).read_bytes()
+    for length in (0, 5, 9, 60, 127, len(whole) - 1):
+        (root / "style.npy").write_bytes(whole[:length])
+        with pytest.raises(
+            mm.DatasetError, match="style.npy: wanted a matrix as .* Was the file cut"
+        ):
+            prepare(root, vectors={"style": str(root / "style.npy")})
+    # A header that ends within a bracket is another kind of error to NumPy.
+    (root / "style.npy").write_bytes(whole[:10] + whole[10:].replace(b"}", b"(", 1))
+    with pytest.raises(mm.DatasetError, match="style.npy: wanted a matrix as .* Was the file cut"):
+        prepare(root, vectors={"style": str(root / "style.npy")})
+
+
 def test_without_ids_a_table_with_repeated_rows_is_refused(root):
     with (root / "items.csv").open("a") as file:
         file.write("a,Wren again\n")

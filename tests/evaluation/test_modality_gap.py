@@ -97,11 +97,21 @@ def test_what_is_absent_does_not_matter():
     assert diagnose(dirty, present, NAMES) == diagnose(vectors, present, NAMES)
 
 
-def test_spaces_of_their_own_are_compared_by_cka_alone():
+def test_of_spaces_of_their_own_cka_compares_and_uniformity_speaks_of_each():
     for width in (5, 3):
         raw = [draw(20, width), draw(20, 3, seed=1)]
         got = diagnose(raw, np.ones([20, 2], bool), NAMES)
-        assert got == {"cka/text-image": pytest.approx(cka_by_covariances(*raw))}
+        assert got["cka/text-image"] == pytest.approx(cka_by_covariances(*raw))
+        assert got.keys() == {"cka/text-image", "uniformity/text", "uniformity/image"}
+        assert diagnostics.collapsed(got) == []
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.0])
+def test_vectors_that_are_all_alike_have_collapsed(value):
+    raw = [np.full([20, 5], value, np.float32), draw(20, 3)]
+    got = diagnose(raw, np.ones([20, 2], bool), NAMES)
+    assert got["uniformity/text"] == pytest.approx(0, abs=1e-6)
+    assert diagnostics.collapsed(got) == ["text"]
 
 
 @pytest.mark.parametrize(

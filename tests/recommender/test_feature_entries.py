@@ -12,6 +12,7 @@ SPECS = {
     "genre": FeatureSpec("categorical", vocabulary=("comedy", "grün"), width=2),
     "home": FeatureSpec("categorical", vocabulary=("sea",), oov_buckets=3),
     "age": FeatureSpec("numeric", mean=30.0, std=10.0),
+    "price": FeatureSpec("numeric", mean=5.0, std=2.0, low=1.0, high=9.0),
 }
 
 
@@ -28,7 +29,7 @@ def read(entries, row):
     return plain, unread.numpy()[0].tolist()
 
 
-NOTHING = {"genre": [], "home": [], "age": [0.0, 0.0]}
+NOTHING = {"genre": [], "home": [], "age": [0.0, 0.0], "price": [0.0, 0.0]}
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,9 @@ NOTHING = {"genre": [], "home": [], "age": [0.0, 0.0]}
         (["home=sea", "home=moon"], {"home": [4]}, [False, True]),
         (["age=35"], {"age": [0.5, 1.0]}, [False]),
         (["age=-1.5e1"], {"age": [-4.5, 1.0]}, [False]),
+        # Beyond the bounds it counts as these, as in preparation.
+        (["price=999999999"], {"price": [2.0, 1.0]}, [False]),
+        (["price=-1"], {"price": [-2.0, 1.0]}, [False]),
         # The first number counts, and what is no number does not.
         (["age=old", "age=20", "age=40"], {"age": [-1.0, 1.0]}, [True, False, False]),
         (["age=1e999", "age=inf", "age=", "age=3 "], {}, [True] * 4),
@@ -62,6 +66,7 @@ def test_what_is_brought_replaces_what_is_stored_under_its_name(entries):
         "genre": tf.constant([[2, 3], [2, 3]]),
         "home": tf.constant([[4], [4]]),
         "age": tf.constant([[0.1, 1.0], [0.1, 1.0]]),
+        "price": tf.zeros([2, 2]),
     }
     brought, _ = entries(tf.constant([["genre=opera", "age=40"], ["", ""]]))
     replaced = replace_features(stored, brought)

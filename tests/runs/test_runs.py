@@ -3,17 +3,20 @@
 import csv
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
 from support import small_world
 from support.small_world import NUM_USERS, user_id
 
-from mmrec_tf import load_run
-from mmrec_tf.errors import DatasetError, RunError
+from mmrec_tf import load_run, open_dataset
+from mmrec_tf.errors import ConfigError, DatasetError, RunError
+from mmrec_tf.records import DatasetWriter
 from mmrec_tf.runs.evaluate import evaluate_run
 from mmrec_tf.runs.run import Run, load_weights, save_weights
 from mmrec_tf.runs.train import train_run
+from mmrec_tf.schema import ModalitySpec, Schema
 
 USERS = [user_id(user) for user in range(NUM_USERS)]
 QUICK = {**small_world.VECTORS, "training__epochs": 1}
@@ -158,6 +161,37 @@ def test_somebody_s_files_are_left_alone(dataset, tmp_path):
     with pytest.raises(RunError, match="notes.txt"):
         Run.create(tmp_path / "notes.txt", small_world.config(), dataset)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["ranking__click_rating", "retrieval__disliked_below"])
+def test_a_bound_above_all_ratings_is_named_before_anything_is_trained(labeled, tmp_path, name):
+    settings = {**QUICK, name: 6.0}
+    with pytest.raises(ConfigError, match=f"{name.replace('__', '.')}: wanted train .* rated 6 or"):
+        train_run(labeled, small_world.config(**settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_modality_that_is_the_same_for_all_is_told(tmp_path):
+    schema = Schema(12, 12, modalities={"vector": ModalitySpec("vector", dim=3)})
+    with DatasetWriter(tmp_path / "d") as writer:
+        for item in range(12):
+            writer.write_item(f"i{item}", content={"vector": np.float32([1, 2, 3])})
+        for user in range(12):
+            writer.write_user(f"u{user}")
+        for split, shift in (("train", 0), ("valid", 1), ("test", 2)):
+            for user in range(12):
+                writer.write_interactions(
+                    split, user, item=[(user + shift) % 12], timestamp=[shift]
+                )
+        manifest = writer.finish(schema, source={"name": "test"}, split_rule="given")
+    assert manifest["warnings"] == [
+        "vector: all 12 items that have it have the same, which tells none from another."
+    ]
+    config = small_world.config(schema=schema, **QUICK, ranking__epochs=0)
+    # An error ends the run before anything is trained.
+    with warnings.catch_warnings(), pytest.raises(UserWarning, match="vector: the encoder gives"):
+        warnings.filterwarnings("error", "vector: the encoder gives all items the same vector")
+        train_run(open_dataset(tmp_path / "d"), config, tmp_path / "run")
 
 
 def test_a_run_killed_while_it_was_made_starts_anew(dataset, tmp_path):

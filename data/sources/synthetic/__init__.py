@@ -14,7 +14,7 @@ from data.sources.synthetic import media as synthetic_media
 from data.sources.synthetic.files import write_source
 from data.sources.synthetic.world import World, best
 from data.tables.side_features import FeatureColumns
-from mmrec_tf.errors import DatasetError
+from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.records.files import write_json
 from mmrec_tf.records.staging import check_place
 
@@ -75,6 +75,7 @@ def prepare(
     *,
     overwrite: bool = False,
     run: Run | None = None,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Makes a dataset directory of a planted world, by way of real files.
 
@@ -86,13 +87,19 @@ def prepare(
       out: the dataset directory.
       overwrite: replace the dataset that stands there.
       run: what writes the item shards; by default processes here, one a CPU.
+      dry_run: refused, as there is nothing to read.
 
     Returns:
       The manifest.
 
     Raises:
+      ConfigError: for `dry_run`.
       DatasetError: when `keep_source` holds something, or `out` may not be written.
     """
+    if dry_run:
+        raise ConfigError(
+            "dry_run: synthetic draws its own tables, so there is nothing to look at."
+        )
     out, world = pathlib.Path(out), options.world
     folder = pathlib.Path(options.keep_source or out.with_name(f"{out.name}.source"))
     settings = dataclasses.asdict(world) | {"num_clusters": world.clusters}

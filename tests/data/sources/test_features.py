@@ -131,6 +131,70 @@ def test_matrices_that_do_not_fit_are_refused(tmp_path, change, message):
     assert not (tmp_path / "d").exists()
 
 
+def test_cut_and_damaged_matrices_are_named(tmp_path):
+    whole = pathlib.Path(save(tmp_path / "train.npz", [(0, 1), (2, 3)])).read_bytes()
+    options = features.Features(train=str(tmp_path / "train.npz"))
+    damaged = [whole[:length] for length in range(0, len(whole), 97)]
+    # Bytes of a compressed block, and of a method of compression that nobody has.
+    for at in range(40, len(whole), 61):
+        damaged.append(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+    seen = 0
+    for data in damaged:
+        (tmp_path / "train.npz").write_bytes(data)
+        try:
+            features.prepare(options, tmp_path / "d", overwrite=True, run=runner(0))
+        except mm.DatasetError as error:
+            assert "train.npz: wanted" in str(error)
+            seen += 1
+    assert seen > len(damaged) / 2
+
+
+@pytest.mark.parametrize("value", [-3.4028235e38, 1e30, np.inf])
+def test_vectors_that_no_model_can_square_are_not_present(tmp_path, value):
+    matrix = np.random.default_rng(0).normal(size=[8, 4])
+    matrix[5] = value
+    np.save(tmp_path / "image.npy", matrix)
+    options = features.Features(
+        train=save(tmp_path / "train.npz", [(0, 1), (1, 2)], shape=(3, 8)),
+        vectors={"image": str(tmp_path / "image.npy")},
+    )
+    manifest = features.prepare(options, tmp_path / "d", run=runner(0))
+    assert manifest["counts"]["present"] == {"image": 7}
+    reason = (
+        "numbers too large to be squared" if np.isfinite(value) else "numbers that are not finite"
+    )
+    assert manifest["quarantine"] == {"image": {reason: 1}}
+
+
+def test_a_vector_and_a_weight_beside_which_all_others_are_nothing(tmp_path):
+    matrix = np.random.default_rng(0).normal(size=[8, 4])
+    matrix[5] *= 1e6
+    np.save(tmp_path / "image.npy", matrix)
+    pairs = [(user, item) for user in range(3) for item in range(8)]
+    weights = np.random.default_rng(1).uniform(1, 2, len(pairs))
+    weights[7] = 1e9
+    options = features.Features(
+        train=save(tmp_path / "train.npz", pairs, shape=(3, 8), values=weights),
+        vectors={"image": str(tmp_path / "image.npy")},
+    )
+    said = features.prepare(options, tmp_path / "d", run=runner(0))["warnings"]
+    assert "row 6 of image.npy (item '5')" in said[0] and "such as 1000000000;" in said[1]
+    # No float32 holds it, and no cast makes it one.
+    options = features.Features(train=save(tmp_path / "huge.npz", [(0, 1)], values=[1e39]))
+    with pytest.raises(mm.DatasetError, match="huge.npz: wanted weights .* not finite"):
+        features.prepare(options, tmp_path / "e", run=runner(0))
+
+
+def test_a_modality_that_says_the_same_of_all_is_warned_of(tmp_path, capsys):
+    np.save(tmp_path / "image.npy", np.ones([4, 2], np.float32))
+    arguments = ["features", "--train", save(tmp_path / "train.npz", [(0, 1)]), "--workers", "0"]
+    arguments += ["--vector", f"image={tmp_path / 'image.npy'}", "--out", str(tmp_path / "d")]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert "vector image  4 x 2\n" in capsys.readouterr().out and not (tmp_path / "d").exists()
+    assert main(arguments) == 0
+    assert "warning       image: all 4 items that have it have the same" in capsys.readouterr().out
+
+
 def test_tiktok(tmp_path, shared, capsys):
     folder = shared / "data" / "tiktok"
     if not folder.is_dir():

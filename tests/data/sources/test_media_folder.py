@@ -340,6 +340,7 @@ def test_several_pictures_an_item(root, capsys, place, most, beyond, want):
 
 def test_a_star_in_a_cell_means_just_that(root):
     rewrite(root, "items.csv", "item,title", "*,Any", "c,One")
+    rewrite(root, "interactions.csv", "user,item,timestamp", "u,c,1")
     (root / "images" / "c-1.png").write_bytes(picture())
     _, directory = prepare(root, image="images/{item}-*.png")
     assert {

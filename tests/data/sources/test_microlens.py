@@ -146,6 +146,17 @@ def test_pairs_without_a_header_are_read_by_order(small):
     assert texts(other).keys() == {"3", "7", "20"}
 
 
+def test_within_a_second_the_milliseconds_decide(small):
+    rows = [f"1,{item},158337862955{n}" for n, item in zip((9, 5, 1), (3, 7, 20), strict=True)]
+    write(small, "MicroLens-50k_pairs.csv", "user,item,timestamp\n" + "\n".join(rows) + "\n")
+    _, out = prepare(small)
+    dataset = mm.open_dataset(out)
+    ids = dataset.catalog.item_id
+    for split, item in (("train", "20"), ("valid", "7"), ("test", "3")):
+        found = dataset.interactions(split)
+        assert (ids[found.item].tolist(), found.timestamp.tolist()) == ([item], [1583378629])
+
+
 def test_damaged_rows_end_the_run_or_are_counted(small):
     write(
         small,
