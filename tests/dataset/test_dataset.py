@@ -18,7 +18,6 @@ from mmrec_tf.dataset.catalog import Content
 from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.records import DatasetWriter
 from mmrec_tf.schema import ModalitySpec, Schema
-from support.tiny_dataset import 
 
 # The catalog
 

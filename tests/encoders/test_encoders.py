@@ -18,7 +18,6 @@ from mmrec_tf.encoders.cache import build_encoders
 from mmrec_tf.encoders.encoder import SharedEncoder, count_weights
 from mmrec_tf.runs.run import load_weights, save_weights
 from mmrec_tf.schema import MODALITY_KINDS, ModalitySpec
-from support.saved_encoders import 
 
 TEXTS = ["a small gray bird", "Großer Specht; drums on trees!", "the café sparrow sings", ""]
 CONFIGS = {

@@ -8,7 +8,6 @@ import tensorflow as tf
 from support import small_world
 from support.retrieval_steps import REPEATED, batch, gradients, logits_of, popular_world
 from support.small_world import build_retrieval as build
-from support.retrieval_steps import 
 
 # The score
 

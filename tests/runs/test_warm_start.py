@@ -24,7 +24,6 @@ from mmrec_tf.runs.train import train_run
 from mmrec_tf.runs.warm_start import Rows, carry_rows, carry_weights, rows_of
 from mmrec_tf.schema import SPLITS, FeatureSpec, ModalitySpec
 from mmrec_tf.training.callbacks import Progress
-from support.growth import 
 
 SETTINGS = {**small_world.VECTORS, "training__epochs": 6, "training__patience": 0}
 

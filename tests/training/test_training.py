@@ -22,7 +22,6 @@ from mmrec_tf.runs.train import train_run
 from mmrec_tf.training.callbacks import Progress
 from mmrec_tf.training.fit import train
 from mmrec_tf.training.optimizer import build_optimizer
-from support.training_runs import 
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
