@@ -200,7 +200,9 @@ class Dataset:
         liked = _select(train, ~low)
         disliked, num_disliked = None, 0
         if unclicked_below is not None or retrieval.disliked_below is not None:
-            apart = low if unclicked_below is None else self._rated_low(unclicked_below)
+            apart = low
+            if unclicked_below is not None:
+                apart = self._rated_low(unclicked_below, setting="ranking.click_rating")
             disliked = self._by_user(_select(train, apart))
             num_disliked = min(int(np.diff(disliked.offset).max(initial=0)), MOST_DISLIKED)
         batches = build_batches(
@@ -226,20 +228,34 @@ class Dataset:
             raise DatasetError(f"batches: wanted {spec}; made {batches.element_spec}.")
         return batches
 
-    def _rated_low(self, disliked_below: float | None) -> np.ndarray:
-        """Which train interactions a user dislikes, <bool>[interaction]."""
+    def require_rated(self, rating: float | None, *, setting: str) -> None:
+        """Refuses a rating that no train interaction reaches.
+
+        Args:
+          rating: None for none.
+          setting: what asks for it, such as "ranking.click_rating".
+
+        Raises:
+          ConfigError: naming the setting.
+        """
+        self._rated_low(rating, setting=setting)
+
+    def _rated_low(
+        self, below: float | None, *, setting: str = "retrieval.disliked_below"
+    ) -> np.ndarray:
+        """Which train interactions are rated below, <bool>[interaction]."""
         rating = self.interactions("train").rating
-        if disliked_below is None:
+        if below is None:
             return np.zeros(len(rating), bool)
         if not self.schema.ratings:
             raise ConfigError(
-                f"retrieval.disliked_below: wanted a dataset with ratings; {self.directory} has "
+                f"{setting}: wanted a dataset with ratings; {self.directory} has "
                 "none. Set it to null, or write the dataset from interactions with ratings."
             )
-        low = rating < disliked_below
+        low = rating < below
         if low.all():
             raise ConfigError(
-                f"retrieval.disliked_below: wanted train interactions rated {disliked_below:g} or "
+                f"{setting}: wanted train interactions rated {below:g} or "
                 f"higher; got none of {len(low)}. Set it lower."
             )
         return low

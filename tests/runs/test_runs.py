@@ -10,7 +10,7 @@ from support import small_world
 from support.small_world import NUM_USERS, user_id
 
 from mmrec_tf import load_run
-from mmrec_tf.errors import DatasetError, RunError
+from mmrec_tf.errors import ConfigError, DatasetError, RunError
 from mmrec_tf.runs.evaluate import evaluate_run
 from mmrec_tf.runs.run import Run, load_weights, save_weights
 from mmrec_tf.runs.train import train_run
@@ -224,3 +224,23 @@ def test_a_copy_without_empty_folders_reads_back(quick, copy):
     for folder in folders:
         folder.rmdir()
     assert_same(Run(copy), Run(quick))
+
+
+@pytest.mark.parametrize("setting", ["ranking.click_rating", "retrieval.disliked_below"])
+def test_a_rating_that_nothing_reaches_is_named_before_anything_trains(labeled, tmp_path, setting):
+    settings = {**small_world.VECTORS, setting: 6}
+    config = small_world.config(schema=labeled.schema, **settings)
+    with pytest.raises(ConfigError, match=f"^{setting}: wanted train interactions rated 6 or"):
+        train_run(labeled, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_task_that_the_dataset_lacks_is_named_before_anything_trains(labeled, tmp_path):
+    config = small_world.config(
+        schema=labeled.schema, **small_world.VECTORS, ranking__tasks=["click", "share"]
+    )
+    with pytest.raises(
+        ConfigError, match="^ranking.tasks: wanted some of click, rating, view, buy"
+    ):
+        train_run(labeled, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
