@@ -14,7 +14,7 @@ from serving.local_server.refusals import Refusal
 
 # Of a request over REST, as it comes and unpacked. The largest picture or sound that an encoder
 # reads has 16 MiB, and a third more in base64.
-MOST_BODY_BYTES = 32 * 2**20
+MOST_BODY_BYTES = 24 * 2**20
 # Of a message over gRPC.
 MOST_MESSAGE_BYTES = 64 * 2**20
 # Values and lists of a JSON document: a full list for each row of a full request.

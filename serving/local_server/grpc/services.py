@@ -15,6 +15,7 @@ import grpc
 from google.protobuf import message as protobuf_message
 from grpc import StatusCode
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -33,6 +34,8 @@ from serving.local_server.refusals import Refusal
 _MOST_DETAILS = 1024
 # Calls for each thread; one more is refused with RESOURCE_EXHAUSTED.
 _MOST_WAITING = 32
+# The byte that begins each `string_val`. Others are the same by chance, one of 256 in a picture.
+_STRING_TAG = bytes([tensor_pb2.TensorProto.STRING_VAL_FIELD_NUMBER << 3 | 2])
 # Without a deadline, gRPC reports that centuries are left.
 _MOST_SECONDS = 10**8
 _log = logging.getLogger(__name__)
@@ -132,6 +135,7 @@ def _handler(answer: Answer, request_type: Any, budget: Budget) -> grpc.RpcMetho
         try:
             # Decoded here, not by gRPC, as what is decoded may be many times as large.
             with budget.hold(len(raw)):
+                _check_strings(raw)
                 return answer(request_type.FromString(raw), context)
         except protobuf_message.DecodeError:
             code, text = StatusCode.INTERNAL, "Exception deserializing request!"
@@ -149,6 +153,12 @@ def _handler(answer: Answer, request_type: Any, budget: Budget) -> grpc.RpcMetho
         request_deserializer=None,
         response_serializer=lambda response: response.SerializeToString(),
     )
+
+
+def _check_strings(raw: bytes) -> None:
+    """Refuses a message of too many strings, which take two bytes each here and dozens decoded."""
+    if raw.count(_STRING_TAG) > tensors.MOST_STRINGS:
+        raise Refusal(StatusCode.INVALID_ARGUMENT, "too many strings in one message")
 
 
 class _Services:
