@@ -42,7 +42,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         split=arguments.split,
         ks=_numbers(arguments.k),
         stage=arguments.stage,
-        baselines=() if arguments.baselines is None else arguments.baselines.split(","),
+        baselines=[name.strip() for name in (arguments.baselines or "").split(",") if name.strip()],
         slices=arguments.slices,
     )
     if arguments.stage == "recommender":
@@ -69,13 +69,29 @@ def _ablate(arguments: argparse.Namespace) -> None:
 
 
 def _recommend(arguments: argparse.Namespace) -> None:
+    from mmrec_tf.recommender.inputs import split_ids
+
     run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
     lists = {name: getattr(arguments, name) for name in ("history", "exclude", "allow", "deny")}
-    given = {n: [v.split(",")] * len(arguments.user) for n, v in lists.items() if v}
+    split = {name: split_ids(value) for name, value in lists.items() if value}
+    given = {name: [parts] * len(arguments.user) for name, parts in split.items()}
     time = [arguments.time] * len(arguments.user) if arguments.time else None
     recommender = run.recommender(unavailable=_lines_of(arguments.unavailable))
     answer = recommender.recommend(arguments.user, **given, time=time, k=arguments.k)
+    catalog, users = set(run.dataset.catalog.item_id), set(run.dataset.users.user_id)
+    for name in ("history", "exclude"):
+        _tell_unknown(f"--{name}", [one for one in split.get(name, ()) if one not in catalog])
+    by = "the history" if catalog & set(split.get("history", ())) else "what is popular"
+    for user in arguments.user:
+        if user not in users:
+            print(f"--user: the dataset has no {user!r}; answered by {by}.", file=sys.stderr)
     tables.print_answers("user", arguments.user, answer._asdict(), as_json=arguments.json)
+
+
+def _tell_unknown(option: str, ids: Sequence[str]) -> None:
+    """Says which ids of a list had no effect."""
+    if ids:
+        print(f"{option}: no item has the id {', '.join(map(repr, ids))}.", file=sys.stderr)
 
 
 def _similar(arguments: argparse.Namespace) -> None:

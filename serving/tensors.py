@@ -51,8 +51,15 @@ JSON_TYPES = frozenset(
         types_pb2.DT_STRING,
     }
 )
-# One value stands for a whole tensor, so a few bytes may claim any amount of memory.
+# Elements of a tensor: packed as bytes, with a value each, and strings, which take more and more.
 _MOST_ELEMENTS = 2**26
+_MOST_VALUES = 2**24
+MOST_STRINGS = 2**22
+# One value stands for a whole tensor, so a few bytes may claim any amount of memory: so many
+# elements, and bytes of strings, are made of fewer values than there are elements.
+_MOST_REPEATED = 2**22
+_MOST_REPEATED_STRINGS = 2**20
+_MOST_REPEATED_BYTES = 2**26
 
 
 def type_name(enum: int) -> str:
@@ -158,7 +165,15 @@ def from_proto(proto: tensor_pb2.TensorProto) -> NDArray[Any]:
 
 def _unpack_values(proto: tensor_pb2.TensorProto, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     field = _FIELDS[proto.dtype][1]
+    given = len(getattr(proto, field))
+    if count > (MOST_STRINGS if dtype.kind == "O" else _MOST_VALUES):
+        raise ValueError(f"{count} values are too many")
+    most = _MOST_REPEATED_STRINGS if dtype.kind == "O" else _MOST_REPEATED
+    if given < count and count > most:
+        raise ValueError(f"{given} values are too few for {count} elements")
     values = getattr(proto, field)[:count]
+    if dtype.kind == "O" and values and (count - given) * len(values[-1]) > _MOST_REPEATED_BYTES:
+        raise ValueError(f"{len(values[-1])} bytes are too many to repeat")
     array = np.empty(count, dtype=dtype)
     if field == "half_val":
         bits = np.array(values, dtype=np.uint16)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf import records
-from mmrec_tf.config import Config, RetrievalConfig, UserConfig
+from mmrec_tf.config import RetrievalConfig, UserConfig
 from mmrec_tf.dataset.batches import build_batches
 from mmrec_tf.dataset.catalog import Catalog, empty_features, fill_features, read_catalog
 from mmrec_tf.dataset.histories import Histories
@@ -20,7 +20,6 @@ from mmrec_tf.schema import SPLITS
 
 # The most items that a user dislikes which a row of a batch carries.
 MOST_DISLIKED = 16
-_CLICK = "ranking.click_rating"
 
 
 class Users(NamedTuple):
@@ -201,7 +200,9 @@ class Dataset:
         liked = _select(train, ~low)
         disliked, num_disliked = None, 0
         if unclicked_below is not None or retrieval.disliked_below is not None:
-            apart = low if unclicked_below is None else self._rated_low(unclicked_below, _CLICK)
+            apart = low
+            if unclicked_below is not None:
+                apart = self._rated_low(unclicked_below, setting="ranking.click_rating")
             disliked = self._by_user(_select(train, apart))
             num_disliked = min(int(np.diff(disliked.offset).max(initial=0)), MOST_DISLIKED)
         batches = build_batches(
@@ -227,34 +228,35 @@ class Dataset:
             raise DatasetError(f"batches: wanted {spec}; made {batches.element_spec}.")
         return batches
 
-    def check_ratings(self, config: Config) -> None:
-        """Refuses bounds of ratings that this dataset does not fit, before anything is trained.
+    def require_rated(self, rating: float | None, *, setting: str) -> None:
+        """Refuses a rating that no train interaction reaches.
+
+        Args:
+          rating: None for none.
+          setting: what asks for it, such as "ranking.click_rating".
 
         Raises:
-          ConfigError: naming the setting, where there are no ratings, or all of train are lower.
+          ConfigError: naming the setting.
         """
-        self._rated_low(config.retrieval.disliked_below)
-        # Without ratings, the ranking model says what it wants instead.
-        if config.ranking.epochs and self.schema.ratings:
-            self._rated_low(config.ranking.click_rating, _CLICK)
+        self._rated_low(rating, setting=setting)
 
     def _rated_low(
-        self, disliked_below: float | None, setting: str = "retrieval.disliked_below"
+        self, below: float | None, *, setting: str = "retrieval.disliked_below"
     ) -> np.ndarray:
-        """Which train interactions a user dislikes, <bool>[interaction]; the bound is a setting."""
+        """Which train interactions are rated below, <bool>[interaction]."""
         rating = self.interactions("train").rating
-        if disliked_below is None:
+        if below is None:
             return np.zeros(len(rating), bool)
         if not self.schema.ratings:
             raise ConfigError(
-                f"{setting}: wanted a dataset with ratings; {self.directory} has none. Set it to "
-                "null, or write the dataset from interactions with ratings."
+                f"{setting}: wanted a dataset with ratings; {self.directory} has "
+                "none. Set it to null, or write the dataset from interactions with ratings."
             )
-        low = rating < disliked_below
+        low = rating < below
         if low.all():
             raise ConfigError(
-                f"{setting}: wanted train interactions rated {disliked_below:g} or higher; got "
-                f"none of {len(low)}. Set it lower."
+                f"{setting}: wanted train interactions rated {below:g} or "
+                f"higher; got none of {len(low)}. Set it lower."
             )
         return low
 

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.errors import ConfigError, ExportError
+from mmrec_tf.exporting.checksums import write_checksums
 from mmrec_tf.exporting.limits import Limits
 from mmrec_tf.exporting.request_examples import Example, examples_path, write_examples
 from mmrec_tf.exporting.servables import RECOMMENDER_LIMITS, EncoderServable, RecommenderServable
@@ -222,6 +223,7 @@ def _write(
     ops = _verify(servable.name_on_disk, folder)
     text = json.dumps({"version": version, **about, "ops": ops}, indent=1)
     (folder / CARD_FILE).write_text(text + "\n", encoding="utf-8")
+    write_checksums(folder)
 
 
 def write_warmup(folder: pathlib.Path, servable: str, requests: list[Example]) -> None:

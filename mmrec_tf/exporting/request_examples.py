@@ -222,8 +222,9 @@ def compare(
 ) -> list[str]:
     """Says how an answer differs from the expected one.
 
-    Floats may differ by `atol + rtol * |expected|`; everything else must be equal, also the order
-    of ids whose scores tie.
+    Floats may differ by `atol + rtol * |expected|`; everything else must be equal. Items of a list
+    whose scores differ by no more than that may have changed places, and others of the same score
+    may stand at the end of the list, where it cuts through them.
 
     Args:
       actual: the tensors that came, by name.
@@ -235,6 +236,7 @@ def compare(
       One line for each tensor that differs; empty when all agree.
     """
     differences = []
+    actual, expected = _without_ties(actual, expected, rtol=rtol, atol=atol)
     for name in sorted({*actual, *expected}):
         if name not in actual:
             differences.append(f"{name}: missing")
@@ -247,6 +249,51 @@ def compare(
             if difference:
                 differences.append(f"{name}{difference}")
     return differences
+
+
+def _without_ties(
+    actual: Mapping[str, Any], expected: Mapping[str, Any], *, rtol: float, atol: float
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Both answers, lists of items brought into one order where scores tie."""
+    if not all({"item_id", "score"} <= set(answer) for answer in (actual, expected)):
+        return actual, expected
+    got, wanted = ({n: as_array(v) for n, v in answer.items()} for answer in (actual, expected))
+    shape = wanted["item_id"].shape
+    parts = [wanted["score"], got["item_id"], got["score"]]
+    if len(shape) != 2 or any(part.shape != shape for part in parts):
+        return actual, expected
+    if not np.isclose(got["score"], wanted["score"], rtol=rtol, atol=atol).all():
+        return actual, expected
+    columns = [
+        name
+        for name in got.keys() & wanted.keys()
+        if got[name].shape == wanted[name].shape == shape and got[name].dtype == wanted[name].dtype
+    ]
+    got = {name: value.copy() if name in columns else value for name, value in got.items()}
+    for row in np.flatnonzero((got["item_id"] != wanted["item_id"]).any(axis=1)):
+        for places in _tied(wanted["score"][row], rtol=rtol, atol=atol):
+            last = wanted["score"][row, places].min() <= wanted["score"][row].min()
+            ids, others = wanted["item_id"][row, places], got["item_id"][row, places]
+            place_of = dict(zip(others.tolist(), places, strict=True))
+            strangers = [place for place, one in zip(places, others, strict=True) if one not in ids]
+            source = [place_of.get(one, -1) for one in ids.tolist()]
+            if len(strangers) != source.count(-1) or (strangers and not (last and all(others))):
+                continue
+            moved = [strangers.pop() if place < 0 else place for place in source]
+            for name in columns:
+                got[name][row, places] = got[name][row, moved]
+                # Nobody knows what would have been said of those.
+                unknown = places[np.array(source) < 0]
+                got[name][row, unknown] = wanted[name][row, unknown]
+    return got, expected
+
+
+def _tied(score: np.ndarray, *, rtol: float, atol: float) -> list[np.ndarray]:
+    """The places of a row by score: those in one array may have changed places."""
+    order = np.argsort(-score, kind="stable")
+    ordered = score[order].astype(np.float64)
+    apart = ordered[:-1] - ordered[1:] > 2 * (atol + rtol * np.abs(ordered[1:]))
+    return np.split(order, np.flatnonzero(apart) + 1)
 
 
 def _compare_arrays(actual: np.ndarray, expected: np.ndarray, *, rtol: float, atol: float) -> str:

@@ -1,58 +1,25 @@
 """Whether a SavedModel gives its answers in a process that knows TensorFlow and nothing else.
 
 Run as `python -m mmrec_tf.exporting.verify FOLDER` in a fresh process, as `export` does. Of this
-package it imports only the form of the examples. An op from anywhere else fails to load, as it
-would in TensorFlow Serving. Each example is asked for three times: of the model's functions, of
-its whole graph in a session, which is what TensorFlow Serving runs and optimizes, and over gRPC in
-TensorFlow Serving's messages, which know fewer forms of tensors.
+package it imports only the form of the examples and the list of ops that an export may have, by
+which the file is judged before it is loaded. Each example is asked for three times: of the model's
+functions, of its whole graph in a session, which is what TensorFlow Serving runs and optimizes, and
+over gRPC in TensorFlow Serving's messages, which know fewer forms of tensors.
 """
 
 import argparse
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Any
 
 import numpy as np
 
 from mmrec_tf.errors import ExportError, run_command
+from mmrec_tf.exporting.allowed_ops import read_ops, require_allowed_ops
 from mmrec_tf.exporting.request_examples import Example, compare, examples_path, read_examples
-
-# In every TensorFlow wheel, but they call back into a Python process.
-PYTHON_OPS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
-
-
-def read_ops(folder: str | pathlib.Path) -> set[str]:
-    """The names of all ops in a SavedModel's graph and functions.
-
-    Raises:
-      ExportError: when it is missing or damaged.
-    """
-    from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    path = pathlib.Path(folder) / "saved_model.pb"
-    try:
-        saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
-    except (OSError, DecodeError) as error:
-        raise ExportError(
-            f'{path}: wanted a SavedModel; {error}. Export again with "mmrec-tf export".'
-        ) from error
-    graph = saved.meta_graphs[0].graph_def
-    functions = {function.signature.name for function in graph.library.function}
-    ops = {node.op for node in graph.node}
-    for function in graph.library.function:
-        ops.update(node.op for node in function.node_def)
-    return ops - functions
-
-
-def foreign_ops(ops: Iterable[str]) -> list[str]:
-    """Those that this process's TensorFlow lacks, or that call back into Python."""
-    from tensorflow.python.framework import op_def_registry
-
-    return sorted(op for op in ops if op in PYTHON_OPS or op_def_registry.get(op) is None)
 
 
 def verify(folder: str | pathlib.Path) -> list[str]:
@@ -65,13 +32,12 @@ def verify(folder: str | pathlib.Path) -> list[str]:
       The names of its ops, sorted.
 
     Raises:
-      ExportError: naming ops from outside, or answers that differ.
+      ExportError: naming ops that no export has, or answers that differ.
     """
     import tensorflow as tf
 
+    require_allowed_ops(folder)
     ops = sorted(read_ops(folder))
-    if foreign := foreign_ops(ops):
-        raise ExportError(f"{folder}: wanted ops of TensorFlow only; got {', '.join(foreign)}.")
     model = tf.saved_model.load(str(folder))
     examples = read_examples(examples_path(folder))
 

@@ -21,7 +21,7 @@ from mmrec_tf.recommender.ranked import Lists, Ranked, Request
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.retrieval.index import ExactIndex, gather_rows
 from mmrec_tf.retrieval.model import RetrievalModel
-from mmrec_tf.schema import LOWEST_SCORE, Schema
+from mmrec_tf.schema import LOWEST_SCORE
 from mmrec_tf.towers import IdEmbedding, UserTower, unit
 from mmrec_tf.training.optimizer import build_optimizer
 from mmrec_tf.training.stage import Stage
@@ -66,7 +66,7 @@ class RankingModel(Stage):
                 f"retrieval: wanted a model made from {dataset.directory}, whose items ranking "
                 f"orders; got one made from {retrieval.dataset.directory}. Make both from one."
             )
-        _require_labels(config, schema)
+        require_labels(config, dataset)
         # The namespace hides the retrieval model from Keras, which would train and save it again.
         self.state.retrieval = retrieval
         self.tasks = settings.tasks
@@ -501,9 +501,13 @@ class RankingModel(Stage):
             self.weigh([tf.zeros([])] * len(self.tasks))
 
 
-def _require_labels(config: Config, schema: Schema) -> None:
-    """Refuses settings that need what the dataset does not have."""
-    settings = config.ranking
+def require_labels(config: Config, dataset: Dataset) -> None:
+    """Refuses settings of ranking that need what the dataset does not have.
+
+    Raises:
+      ConfigError: naming the setting.
+    """
+    settings, schema = config.ranking, dataset.schema
     known = ["click", *(["rating"] if schema.ratings else []), *schema.events]
     for name in settings.tasks:
         if name not in known:
@@ -516,6 +520,7 @@ def _require_labels(config: Config, schema: Schema) -> None:
             f"ranking.click_rating: wanted null, as the dataset has no ratings; got "
             f"{settings.click_rating:g}."
         )
+    dataset.require_rated(settings.click_rating, setting="ranking.click_rating")
     if settings.position_bias and not schema.num_positions:
         raise ConfigError(
             "ranking.position_bias: wanted false, as the dataset does not say at which positions "

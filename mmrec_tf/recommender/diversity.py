@@ -41,7 +41,9 @@ def diversify(score: tf.Tensor, vectors: tf.Tensor, strength: tf.Tensor, k: int)
         value = tf.where(real, value, LOWEST_SCORE)
         best = tf.argmax(tf.where(left, value, 2 * LOWEST_SCORE), axis=1, output_type=tf.int32)
         chosen = tf.gather(vectors, best, batch_dims=1)
-        likeness = tf.maximum(likeness, tf.einsum("bd,bcd->bc", chosen, vectors))
+        # Not a product of matrices: candidates that are the same are as like to the bit.
+        near = tf.reduce_sum(chosen[:, None, :] * vectors, axis=2)
+        likeness = tf.maximum(likeness, near)
         left &= tf.range(tf.shape(score)[1])[None, :] != best[:, None]
         return step + 1, likeness, left, picked.write(step, best)
 

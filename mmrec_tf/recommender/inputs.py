@@ -24,6 +24,11 @@ def require_k(k: int) -> None:
         raise ConfigError(f"k: wanted at least 1; got {k}.")
 
 
+def split_ids(listed: str) -> list[str]:
+    """What a user typed, "i3, i4" -> ["i3", "i4"]: blanks around an id are none of it."""
+    return [part.strip() for part in listed.split(",") if part.strip()]
+
+
 def drop_repeats(numbers: tf.Tensor, *, blank: int) -> tf.Tensor:
     """Leaves each number of a row once, where it first stands.
 

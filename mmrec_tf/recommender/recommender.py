@@ -21,6 +21,7 @@ from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS, pad_lists, require_k, 
 from mmrec_tf.recommender.outputs import Recommendations, SimilarItems
 from mmrec_tf.recommender.ranked import Ranked, Request
 from mmrec_tf.recommender.retriever import Retriever
+from mmrec_tf.recommender.ties import even_out
 from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import LOWEST_SCORE
@@ -206,6 +207,8 @@ class Recommender(tf.Module):
         if self.config.recommender.popularity_dampening:
             less = self.config.recommender.popularity_dampening * vectors[..., -1]
             score = tf.where(nobody[:, None], score, score - less)
+        if self.index.first is not None:
+            score = even_out(score, tf.gather(tf.convert_to_tensor(self.index.first), item))
         score = tf.where(retrieved > LOWEST_SCORE, score, LOWEST_SCORE)
         user = request.queries[:, : self.config.dim]
         return Candidates(item, retrieved, score, logit, rating, attention, user, nobody)
@@ -232,7 +235,8 @@ class Recommender(tf.Module):
 
     def order(self, candidates: Candidates, k: int) -> tf.Tensor:
         """The places <int32>[batch, k] of candidates in the order in which they are shown; of
-        equal scores that which retrieval found first."""
+        equal scores that which retrieval found first: of items with the same vector that with the
+        lower number."""
         score, place = tf.math.top_k(candidates.score, k=candidates.score.shape[1])
         settings = self.config.recommender
         if not settings.diversity and not settings.popular_diversity:

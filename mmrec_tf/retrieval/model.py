@@ -239,6 +239,19 @@ class RetrievalModel(Stage):
         """See `mmrec_tf.retrieval.memory_estimate.estimate`."""
         return str(estimate(self, self.dataset))
 
+    def remarks(self) -> list[str]:
+        """As `Stage.remarks`: of a batch of one, which has nothing to compare with."""
+        settings = self.config.retrieval
+        drawn = settings.num_uniform_negatives + settings.num_mined_negatives + settings.memory_size
+        size = min(self.config.training.batch_size, len(self.dataset.interactions("train").user))
+        if settings.softmax != "batch" or size != 1 or drawn:
+            return []
+        return [
+            "a batch of one has no negatives under retrieval.softmax batch: nothing is learned. "
+            "Train on larger batches (training.batch_size, more interactions), or set "
+            "retrieval.softmax to full."
+        ]
+
     @property
     def encoders(self) -> dict:
         """The encoders by modality; "profile" encodes the users' profile texts."""

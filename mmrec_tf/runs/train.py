@@ -12,7 +12,7 @@ from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import RunError
 from mmrec_tf.evaluation.evaluate import evaluate
 from mmrec_tf.evaluation.modality_gap import collapsed, diagnose
-from mmrec_tf.ranking.model import RankingModel
+from mmrec_tf.ranking.model import RankingModel, require_labels
 from mmrec_tf.recommender.funnel import evaluate_ranking, fit_calibration
 from mmrec_tf.records.files import write_json
 from mmrec_tf.retrieval.model import RetrievalModel, make_encoders
@@ -53,13 +53,16 @@ def train_run(
     raise_for_empty(dataset)
     # Refuses what cannot be before anything is written.
     dataset.schema.select(config.modalities)
-    dataset.check_ratings(config)
     if start is not None:
         start = start if isinstance(start, Run) else load_run(start)
         check_start(start, config, dataset.schema)
         if twin and start.twin is None:
             raise RunError(f"{start.directory}: has no twin to go on from. Train without the twin.")
     require_effect(config, dataset.schema)
+    below = config.retrieval.disliked_below
+    dataset.require_rated(below, setting="retrieval.disliked_below")
+    if config.ranking.epochs:
+        require_labels(config, dataset)
     run = Run.create(directory, config, dataset, start=start)
     run_twin = None
     if twin:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
+from tqdm import tqdm
 
 from mmrec_tf.config import Config
 from mmrec_tf.dataset.directory import Dataset
@@ -137,6 +139,8 @@ class Stage(tfrs.Model):
           callbacks: Keras callbacks; those that the config needs, such as mining, are added.
           **kwargs: as of `tf.keras.Model.fit`.
         """
+        for remark in self.remarks():
+            tqdm.write(f"{self.stage}: {remark}", file=sys.stderr)
         given = list(callbacks or ())
         kinds = {type(callback) for callback in given}
         needed = [callback for callback in self.callbacks() if type(callback) not in kinds]
@@ -262,6 +266,10 @@ class Stage(tfrs.Model):
     def memory_estimate(self) -> str | None:
         """What training holds in memory, in a line; None where nobody has counted."""
         return None
+
+    def remarks(self) -> list[str]:
+        """What whoever trains this should know first, a line each."""
+        return []
 
     # Helpers
 

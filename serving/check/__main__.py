@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterable, Iterator
 
 from mmrec_tf.errors import run_command
-from serving.check.checks import Check, check
+from serving.check.checks import Check, check, files
+from serving.check.exported import newest_versions
 from serving.client.options import connection, connection_options
 
 
@@ -28,6 +29,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _checks(options: argparse.Namespace) -> Iterator[Check]:
     if options.address is not None:
+        newest_versions(options.export)
+        print(
+            "serving.check: sends no batch of 0 rows to --address: a server that batches never "
+            "answers one.",
+            file=sys.stderr,
+        )
         yield from check(
             options.export,
             options.address,
@@ -37,11 +44,18 @@ def _checks(options: argparse.Namespace) -> Iterator[Check]:
         return
     from serving.local_server import LocalServer
 
+    # A server of its own would load what it serves, so that is looked at first.
+    newest = newest_versions(options.export)
+    found = [one for n, (version, path) in newest.items() for one in files(n, version, path)]
+    if any(one.problem for one in found):
+        yield from found
+        return
     with LocalServer(options.export) as server:
         yield from check(
             options.export,
             server.address,
             rest_address=server.rest_address,
+            empty=True,
             **connection(options),
         )
 

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_tf.errors import ExportError, MmrecError
+from mmrec_tf.exporting.allowed_ops import other_ops, read_ops
+from mmrec_tf.exporting.checksums import CHECKSUMS_FILE, compare_checksums
 from mmrec_tf.exporting.request_examples import (
     Example,
     Examples,
@@ -25,7 +27,6 @@ from mmrec_tf.exporting.request_examples import (
     examples_path,
     read_examples,
 )
-from mmrec_tf.exporting.verify import foreign_ops, read_ops
 from serving.check.batches import DEFAULT, Tensors, for_default, pools, stacked
 from serving.check.exported import newest_versions
 from serving.client import Client
@@ -52,6 +53,7 @@ def check(
     *,
     rest_address: str | None = None,
     timeout_seconds: float = 30.0,
+    empty: bool = False,
     **settings: Any,
 ) -> Iterator[Check]:
     """Checks every servable of an export against a server that serves it.
@@ -61,6 +63,8 @@ def check(
       address: `host:port` of the server's gRPC.
       rest_address: `host:port` of its REST; None to leave REST out.
       timeout_seconds: for one call.
+      empty: whether batches of 0 are sent, too. A server that batches never answers one, and keeps
+        a thread with it until the deadline.
       **settings: of `Client`, such as `tls`.
 
     Yields:
@@ -71,7 +75,36 @@ def check(
     """
     with Client(address, timeout_seconds=timeout_seconds, **settings) as client:
         for name, (version, path) in newest_versions(export).items():
-            yield from _Model(client, name, version, path, rest_address, timeout_seconds).checks()
+            model = _Model(client, name, version, path, rest_address, timeout_seconds, empty=empty)
+            yield from model.checks()
+
+
+def files(name: str, version: int, path: pathlib.Path) -> Iterator[Check]:
+    """Checks a version's files by reading them: none is loaded or run.
+
+    Args:
+      name: of the model.
+      version: its number.
+      path: its folder.
+
+    Yields:
+      One Check after the other. After a problem the version must not be loaded.
+    """
+    try:
+        ops, others = sorted(read_ops(path)), other_ops(path)
+    except ExportError as error:
+        yield Check(f"{name}/{version} has a SavedModel", str(error))
+        return
+    yield Check(
+        f"{name}/{version} has ops of an export only: {', '.join(ops)}", _listed("others:", others)
+    )
+    if not (path / CHECKSUMS_FILE).exists():
+        return
+    try:
+        problem = "; ".join(compare_checksums(path))
+    except ExportError as error:
+        problem = str(error)
+    yield Check(f"{name}/{version} has the files that were published, by {CHECKSUMS_FILE}", problem)
 
 
 class _Model:
@@ -85,8 +118,11 @@ class _Model:
         path: pathlib.Path,
         rest_address: str | None,
         timeout_seconds: float,
+        *,
+        empty: bool,
     ):
         self._client = client
+        self._empty = empty
         self._name = name
         self._version = version
         self._path = path
@@ -95,14 +131,10 @@ class _Model:
         self._answers: list[Tensors] = []
 
     def checks(self) -> Iterator[Check]:
-        try:
-            ops = sorted(read_ops(self._path))
-        except ExportError as error:
-            yield self._check("has a SavedModel", str(error))
+        before = list(files(self._name, self._version, self._path))
+        yield from before
+        if any(one.problem for one in before):
             return
-        yield self._check(
-            f"has ops of TensorFlow only: {', '.join(ops)}", _listed("others:", foreign_ops(ops))
-        )
         statuses = self._client.status(self._name)
         state = next((one.state for one in statuses if one.version == self._version), "unknown")
         served = "" if state == "AVAILABLE" else f"the server has it as {state}: {statuses}"
@@ -206,6 +238,9 @@ class _Model:
                     )
 
                 yield self._try(f"{where}: batch of {size}, rows independent", together)
+
+            if not self._empty:
+                continue
 
             def none(rows: list[Tensors] = rows) -> str:
                 empty = self._ask(signature, {name: rows[0][name][:0] for name in rows[0]})

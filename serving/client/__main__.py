@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_tf.errors import ConfigError, ServingError, run_command
+from mmrec_tf.schema import LOWEST_SCORE
 from serving.client.options import connection, connection_options
 from serving.client.printing import json_of, lines_of, warnings_of
 from serving.client.sync import Client
@@ -137,7 +138,8 @@ def _seconds(given: str | None) -> int:
 
 
 def _ids(listed: str) -> list[str]:
-    return [part for part in listed.split(",") if part]
+    # Blanks around an id are none of it.
+    return [part.strip() for part in listed.split(",") if part.strip()]
 
 
 def _read(path: str) -> bytes:
@@ -213,6 +215,30 @@ def _answer(client: Client, options: argparse.Namespace) -> Any:
     return client.embed_item(**content, features=features)
 
 
+def _unknown(client: Client, options: argparse.Namespace) -> list[str]:
+    """What the model does not know of whom and what was named; an answer does not say."""
+    if not hasattr(options, "user"):
+        return []
+    listed = {name: _ids(getattr(options, name, "")) for name in ("history", "exclude", "items")}
+    named = list(dict.fromkeys(one for ids in listed.values() for one in ids))
+    said, lost = [], set[str]()
+    try:
+        if named:
+            score = client.rank([options.user], [named]).score[0]
+            lost = {one for one, value in zip(named, score, strict=True) if value <= LOWEST_SCORE}
+            for name, ids in listed.items():
+                if unknown := [repr(one) for one in ids if one in lost]:
+                    said.append(f"--{name}: no item has the id {', '.join(unknown)}.")
+        known = options.command == "embed-user" or client.embed_user([options.user]).known[0]
+    except ServingError:  # A model without these signatures; what was asked is answered.
+        return said
+    if not known:
+        sent = options.profile or options.features or set(listed["history"]) - lost
+        by = "what was sent" if sent else "what is popular"
+        said.append(f"--user: nothing is known of {options.user!r}; answered by {by}.")
+    return said
+
+
 def _of_each(ask: Callable[[str], Any], model: str | None) -> dict[str, Any]:
     """Either model may be served without the other; none at all is an error."""
     answers, refused = {}, []
@@ -261,7 +287,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _ask(options: argparse.Namespace) -> None:
     with _client(options) as client:
         answer = _answer(client, options)
-    for warning in warnings_of(answer, _doubtful(options)):
+        unknown = _unknown(client, options)
+    for warning in [*unknown, *warnings_of(answer, _doubtful(options))]:
         print(f"serving.client: {warning}", file=sys.stderr)
     lines = [json_of(answer)] if options.json else list(lines_of(answer))
     for line in lines:

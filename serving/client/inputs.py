@@ -35,12 +35,13 @@ def column(name: str, values: Any, spec: "TensorSpec") -> NDArray[Any]:
 
 
 def blank(rows: int, spec: "TensorSpec") -> NDArray[Any]:
-    """The same for items that lack it."""
-    if spec.dtype == "string" and len(spec.shape or ()) == 2:
+    """The same for items that lack it; of no rows, an empty tensor of any kind."""
+    shape = [rows, *(size or 0 for size in (spec.shape or ())[1:])]
+    if spec.dtype == "string" and rows and len(shape) == 2:
         return lists("", [[]] * rows, rows)
     if spec.dtype == "string":
-        return np.full(rows, b"", dtype=object)
-    return np.zeros([rows, *(size or 0 for size in (spec.shape or ())[1:])], np.float32)
+        return np.full(shape, b"", dtype=object)
+    return np.zeros(shape, spec.dtype)
 
 
 def user_inputs(

@@ -79,7 +79,7 @@ class Questions:
         """As `Client.recommend`."""
         inputs = user_inputs(user_id, profile=profile, **lists)
         inputs["time"] = times(time, len(user_id))
-        outputs = yield from self._calls.predict(self._recommender, inputs, signature="recommend")
+        outputs = yield from self._rows(self._recommender, inputs, "recommend")
         require_read(
             outputs.get("unread"), "recommend", profile=profile, features=lists.get("features")
         )
@@ -102,7 +102,7 @@ class Questions:
         width = max(map(len, rows), default=0)
         # A server that batches cannot widen what has no element to be filled up with.
         inputs["item_id"] = pad_rows(rows, max(width, 1))
-        outputs = yield from self._calls.predict(self._recommender, inputs, signature="rank")
+        outputs = yield from self._rows(self._recommender, inputs, "rank")
         require_read(outputs.get("unread"), "rank", profile=profile, features=features)
         parts = {}
         for name in ("score", "probability"):
@@ -115,9 +115,7 @@ class Questions:
     def similar_items(self, item_id: Sequence[str], *, k: int | None) -> Steps[SimilarItems]:
         """As `Client.similar_items`."""
         inputs = {"item_id": strings("item_id", item_id)}
-        outputs = yield from self._calls.predict(
-            self._recommender, inputs, signature="similar_items"
-        )
+        outputs = yield from self._rows(self._recommender, inputs, "similar_items")
         return SimilarItems(**best(outputs, SimilarItems._fields, k, "similar_items"))
 
     def embed_user(
@@ -130,7 +128,7 @@ class Questions:
     ) -> Steps[UserEmbeddings]:
         """As `Client.embed_user`."""
         inputs = user_inputs(user_id, profile=profile, history=history, features=features)
-        outputs = yield from self._calls.predict(self._recommender, inputs, signature="embed_user")
+        outputs = yield from self._rows(self._recommender, inputs, "embed_user")
         require_read(outputs.get("unread"), "embed_user", profile=profile, features=features)
         return UserEmbeddings(*(output(outputs, n, "embed_user") for n in UserEmbeddings._fields))
 
@@ -182,6 +180,19 @@ class Questions:
             return Target(model, self._version, self._label)
         return Target(model, version, label)
 
+    def _rows(
+        self, target: Target, inputs: Mapping[str, NDArray[Any]], signature: str
+    ) -> Steps[dict[str, NDArray[Any]]]:
+        """Asks for a prediction. What has no rows is answered here, by the model's own signature:
+        a server that batches would keep such a call to its deadline."""
+        if len(next(iter(inputs.values()))):
+            return (yield from self._calls.predict(target, inputs, signature=signature))
+        signatures = (yield from self._calls.metadata(target)).signatures
+        if signature not in signatures:
+            # Its answer says what is wrong.
+            return (yield from self._calls.predict(target, inputs, signature=signature))
+        return {name: blank(0, spec) for name, spec in signatures[signature].outputs.items()}
+
     def _ask_encoder(
         self, signature: str, content: Mapping[str, Any]
     ) -> Steps[dict[str, NDArray[Any]]]:
@@ -200,7 +211,7 @@ class Questions:
             self._inputs[signature] = signatures[signature].inputs
         inputs = content_inputs(signature, given, self._inputs[signature])
         try:
-            return (yield from self._calls.predict(self._encoder, inputs, signature=signature))
+            return (yield from self._rows(self._encoder, inputs, signature))
         except ServingError:
             # A version that was swapped in meanwhile may take other inputs: the next call asks.
             self._inputs.pop(signature, None)

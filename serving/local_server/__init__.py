@@ -57,6 +57,7 @@ class LocalServer:
         ssl_config_file: Path | None = None,
         enable_grpc_healthcheck_service: bool = False,
         grpc_max_threads: int = 16,
+        allow_other_ops: bool = False,
     ):
         """Describes a server; `start`, or a `with` block, loads the models and opens the ports.
 
@@ -77,6 +78,8 @@ class LocalServer:
           ssl_config_file: the contents of PEM files for TLS, of gRPC only.
           enable_grpc_healthcheck_service: whether grpc.health.v1.Health is answered.
           grpc_max_threads: how many gRPC calls are answered at once; more of them wait.
+          allow_other_ops: whether models may hold ops that no export has, which may read and write
+            files: only for models that you trust like a program.
 
         Raises:
           ConfigError: for arguments that do not go together.
@@ -104,6 +107,7 @@ class LocalServer:
         self._ssl_config_file = ssl_config_file
         self._has_health = enable_grpc_healthcheck_service
         self._max_threads = grpc_max_threads
+        self._allow_other_ops = allow_other_ops
         self._models: Models | None = None
         self._batcher: Batcher | None = None
         self._rpc: RpcServer | None = None
@@ -145,6 +149,7 @@ class LocalServer:
         from serving.local_server.batching import parameters as batching_parameters
         from serving.local_server.grpc import tls
         from serving.local_server.grpc.services import RpcServer
+        from serving.local_server.limits import Budget
         from serving.local_server.rest.routes import Site
         from serving.local_server.rest.server import RestServer
 
@@ -162,6 +167,7 @@ class LocalServer:
             self._batcher = batching.Batcher(parameters, counts)
         try:
             self._models = self._load(counts)
+            budget = Budget()
             self._rpc = RpcServer(
                 self._models,
                 counts,
@@ -169,11 +175,12 @@ class LocalServer:
                 max_threads=self._max_threads,
                 credentials=credentials,
                 has_health=self._has_health,
+                budget=budget,
             )
             self._port = self._rpc.port
             if self._rest_port is not None:
                 site = Site(self._models, counts, metrics_path)
-                self._rest = RestServer(site, self._host, self._rest_port)
+                self._rest = RestServer(site, self._host, self._rest_port, budget=budget)
                 self._rest_port = self._rest.port
         except BaseException:
             self.stop(grace_seconds=0.0)
@@ -240,7 +247,12 @@ class LocalServer:
                 raise ConfigError(f"{self._model_config_file}: wanted a model; found none.")
         models = Models(
             settings,
-            functools.partial(Servable, metrics=counts, batcher=self._batcher),
+            functools.partial(
+                Servable,
+                metrics=counts,
+                batcher=self._batcher,
+                allow_other_ops=self._allow_other_ops,
+            ),
             labels_may_wait=self._labels_may_wait,
         )
         models.load()

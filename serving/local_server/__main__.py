@@ -80,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
         default=16,
         help="gRPC calls answered at once; more of them wait (%(default)s)",
     )
+    parser.add_argument(
+        "--allow-other-ops",
+        action="store_true",
+        help="load models with ops that no export has, which may read and write files: only those "
+        "that you trust like a program (SECURITY.md)",
+    )
     return parser
 
 

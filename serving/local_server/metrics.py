@@ -11,6 +11,9 @@ from collections.abc import Iterable
 
 from serving.local_server import config_files
 
+# Callers choose the names of models that they ask for; behind so many all others count together.
+_MOST_CELLS = 1000
+_OTHER = "(other)"
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
 
 
@@ -26,6 +29,8 @@ class Counter:
     def add(self, *values: str) -> None:
         """Counts one, under the values of the labels."""
         with self._lock:
+            if values not in self._counts and len(self._counts) >= _MOST_CELLS:
+                values = (_OTHER,) * len(values)
             self._counts[values] = self._counts.get(values, 0) + 1
 
     def total(self) -> int:

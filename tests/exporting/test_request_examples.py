@@ -168,3 +168,59 @@ def test_compare_wants_strings_equal_and_in_order():
         line
         == "item_id differs at 2 of 2: [0, 0]: wanted 'a', got 'b'; [0, 1]: wanted 'b', got 'a'"
     )
+
+
+def answer(ids, scores, **more):
+    return {
+        "item_id": strings([one.encode() for one in ids]),
+        "score": np.float32([scores]),
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("ids", "scores"),
+    [
+        ("abcd", [3, 2, 2, 1]),
+        ("acbd", [3, 2, 2, 1]),
+        ("acbd", [3, 2.00001, 2, 1]),
+        # What ties with the last one may lie behind the end of the list.
+        ("abce", [3, 2, 2, 1]),
+    ],
+)
+def test_items_of_one_score_may_change_places(ids, scores):
+    expected = answer("abcd", [3, 2, 2, 1])
+    assert compare(answer(ids, scores), expected, rtol=1e-4, atol=1e-5) == []
+
+
+@pytest.mark.parametrize(
+    ("ids", "scores", "what"),
+    [
+        ("bacd", [3, 2, 2, 1], "item_id"),
+        ("abbd", [3, 2, 2, 1], "item_id"),
+        ("aebd", [3, 2, 2, 1], "item_id"),
+        ("abdc", [3, 2, 2, 1], "item_id"),
+        ("abc", [3, 2, 2], "item_id"),
+        ("acbd", [3, 2.1, 2, 1], "item_id"),
+    ],
+)
+def test_others_may_not(ids, scores, what):
+    expected = answer("abcd", [3, 2, 2, 1])
+    found = compare(answer(ids, scores), expected, rtol=1e-4, atol=1e-5)
+    assert found and found[0].startswith(what)
+
+
+def test_what_is_said_of_tied_items_goes_with_them():
+    expected = answer("abc", [2, 2, 1], modality=strings([b"text", b"image", b"text"]))
+    swapped = answer("bac", [2, 2, 1], modality=strings([b"image", b"text", b"text"]))
+    assert compare(swapped, expected, rtol=1e-4, atol=1e-5) == []
+    wrong = answer("bac", [2, 2, 1], modality=strings([b"text", b"image", b"text"]))
+    (line,) = compare(wrong, expected, rtol=1e-4, atol=1e-5)
+    assert line.startswith("modality differs at 2 of 3")
+
+
+def test_a_list_that_has_ended_has_no_ties_behind_its_end():
+    scores = np.float32([[2, 1, -1e9]])
+    expected = {"item_id": strings([b"a", b"b", b""]), "score": scores}
+    wrong = {**expected, "item_id": strings([b"a", b"c", b""])}
+    assert compare(wrong, expected, rtol=1e-4, atol=1e-5)

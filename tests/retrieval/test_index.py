@@ -18,6 +18,7 @@ from mmrec_tf.retrieval.index import (
     recall,
 )
 from mmrec_tf.retrieval.index import build as building
+from mmrec_tf.retrieval.index.alike import first_alike
 from mmrec_tf.retrieval.index.clustering import query_metric
 from mmrec_tf.schema import LOWEST_SCORE
 
@@ -471,3 +472,40 @@ def test_scann_finds_what_an_exact_index_finds(drawn):
     assert graph(index, 4)(queries[:0])[0].shape == (0, 4)
     with pytest.raises(ConfigError, match="at least 16 items"):
         ScannIndex(vectors[:15], queries)
+
+
+# Items with the same vector
+
+
+@pytest.mark.parametrize("kind", ["exact", *KINDS])
+def test_items_with_the_same_vector_come_in_the_order_of_their_numbers(kind):
+    """Whatever the batch, and though an encoder gave each of them another last bit."""
+    vectors, queries = draw(num_items=900)
+    rng = np.random.default_rng(1)
+    same = vectors[rng.integers(60, size=len(vectors))]
+    vectors = (same * (1 + 1e-7 * rng.normal(size=same.shape))).astype(np.float32)
+    index = ExactIndex(vectors) if kind == "exact" else IvfIndex(vectors, queries, kind=kind)
+    assert index.first is not None
+    if kind != "exact":
+        index.num_probes.assign(index.num_lists)
+    search = tf.function(lambda some: index.search(some, 20))
+    whole = [part.numpy() for part in search(tf.constant(queries))]
+    for size in (1, 3, 7):
+        scores, items = (part.numpy() for part in search(tf.constant(queries[:size])))
+        np.testing.assert_array_equal(items, whole[1][:size])
+        for score, item in zip(scores, items, strict=True):
+            assert (np.diff(score) <= 0).all()
+            # None of the same is passed over for one of a higher number.
+            for vector in {same[n].tobytes() for n in item}:
+                everyone = [n for n in range(len(same)) if same[n].tobytes() == vector]
+                met = [n for n in item if same[n].tobytes() == vector]
+                assert met == everyone[: len(met)]
+
+
+def test_vectors_that_differ_cost_nothing():
+    vectors, _ = draw(num_items=200)
+    assert ExactIndex(vectors).first is None and first_alike(vectors) is None
+    assert first_alike(vectors[[0, 1, 0, 2, 1]]).tolist() == [0, 1, 0, 3, 1]
+    assert first_alike(np.zeros([3, 2], np.float32)).tolist() == [0, 0, 0]
+    assert first_alike(np.zeros([0, 2], np.float32)) is None
+    assert first_alike(np.float32([[np.nan], [np.nan]])) is None

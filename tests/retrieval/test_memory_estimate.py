@@ -7,7 +7,7 @@ from support import small_world
 
 from mmrec_tf import Recommender, RetrievalModel, evaluate, export
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.exporting.verify import read_ops
+from mmrec_tf.exporting.allowed_ops import read_ops
 from mmrec_tf.retrieval.catalog_tables import fitting, gather
 from mmrec_tf.retrieval.memory_estimate import estimate
 from mmrec_tf.training.fit import train

@@ -293,3 +293,17 @@ def test_an_encoder_that_trains_is_trained_and_a_frozen_one_is_not(dataset):
         for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
             assert (id(weight) in map(id, model.trainable_variables)) == (layers == -1)
             assert (gradient is not None) == (layers == -1)
+
+
+def test_a_batch_of_one_is_said_to_learn_nothing(dataset, capsys):
+    batch = {"retrieval__softmax": "batch"}
+    model = small_world.build_retrieval(dataset, **batch, training__batch_size=1)
+    model.compile()
+    model.fit(model.batches("train").take(1), verbose=0)
+    assert "retrieval: a batch of one has no negatives" in capsys.readouterr().err
+    for settings in (
+        {**batch, "training__batch_size": 2},
+        {**batch, "training__batch_size": 1, "retrieval__num_uniform_negatives": 3},
+        {"retrieval__softmax": "full", "training__batch_size": 1},
+    ):
+        assert small_world.build_retrieval(dataset, **settings).remarks() == []

@@ -179,6 +179,28 @@ def test_recommend_takes_a_history(run, call):
     assert given != without
 
 
+def test_recommend_takes_lists_as_people_type_them(run, call):
+    asked = ("recommend", run.directory, "--user", "u1", "--k", "30", "--json")
+    _, out, _ = call(*asked)
+    first = [one for one in json.loads(out)["users"][0]["item_id"] if one][:3]
+    status, out, err = call(*asked, "--exclude", f"{first[0]}, {first[1]} ,{first[2]},, ")
+    assert (status, err) == (0, "")
+    assert not set(first) & set(json.loads(out)["users"][0]["item_id"])
+
+
+def test_recommend_names_ids_that_nobody_has(run, call):
+    asked = ("recommend", run.directory, "--user", "u1", "--user", "stranger")
+    status, _, err = call(*asked, "--exclude", "nope, i 9", "--history", "never")
+    assert status == 0
+    assert err.splitlines() == [
+        "--history: no item has the id 'never'.",
+        "--exclude: no item has the id 'nope', 'i 9'.",
+        "--user: the dataset has no 'stranger'; answered by what is popular.",
+    ]
+    _, _, err = call(*asked, "--history", "i1")
+    assert err == "--user: the dataset has no 'stranger'; answered by the history.\n"
+
+
 def test_recommend_leaves_out_what_it_is_told(run, call, tmp_path):
     (tmp_path / "gone").write_text("i4\n\ni7\n", encoding="utf-8")
     asked = ("--exclude", "i1,i2", "--allow", "genre=night", "--deny", "genre=day", "--time", 7200)

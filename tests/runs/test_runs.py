@@ -163,14 +163,6 @@ def test_somebody_s_files_are_left_alone(dataset, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.parametrize("name", ["ranking__click_rating", "retrieval__disliked_below"])
-def test_a_bound_above_all_ratings_is_named_before_anything_is_trained(labeled, tmp_path, name):
-    settings = {**QUICK, name: 6.0}
-    with pytest.raises(ConfigError, match=f"{name.replace('__', '.')}: wanted train .* rated 6 or"):
-        train_run(labeled, small_world.config(**settings), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_modality_that_is_the_same_for_all_is_told(tmp_path):
     schema = Schema(12, 12, modalities={"vector": ModalitySpec("vector", dim=3)})
     with DatasetWriter(tmp_path / "d") as writer:
@@ -258,3 +250,23 @@ def test_a_copy_without_empty_folders_reads_back(quick, copy):
     for folder in folders:
         folder.rmdir()
     assert_same(Run(copy), Run(quick))
+
+
+@pytest.mark.parametrize("setting", ["ranking.click_rating", "retrieval.disliked_below"])
+def test_a_rating_that_nothing_reaches_is_named_before_anything_trains(labeled, tmp_path, setting):
+    settings = {**small_world.VECTORS, setting: 6}
+    config = small_world.config(schema=labeled.schema, **settings)
+    with pytest.raises(ConfigError, match=f"^{setting}: wanted train interactions rated 6 or"):
+        train_run(labeled, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_task_that_the_dataset_lacks_is_named_before_anything_trains(labeled, tmp_path):
+    config = small_world.config(
+        schema=labeled.schema, **small_world.VECTORS, ranking__tasks=["click", "share"]
+    )
+    with pytest.raises(
+        ConfigError, match="^ranking.tasks: wanted some of click, rating, view, buy"
+    ):
+        train_run(labeled, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

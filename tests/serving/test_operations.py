@@ -1,12 +1,15 @@
 """Files for TensorFlow Serving, Prometheus, Grafana and Kubernetes that have to say the same."""
 
 import json
+import os
 import pathlib
 import re
+import subprocess
 
 import pytest
 import yaml
 
+from mmrec_tf.exporting.checksums import write_checksums
 from mmrec_tf.exporting.servables import ENCODER_LIMITS, RECOMMENDER_LIMITS
 from serving.local_server import config_files, metrics
 from serving.local_server.batching import parameters as batching_parameters
@@ -195,9 +198,12 @@ def test_batching_config():
     assert read.pad_variable_length_inputs
     assert read.enable_large_batch_splitting
     message = config_files.read(SERVING / "batching.config", "BatchingParameters")
-    assert message.allowed_batch_sizes[-1] == message.max_batch_size.value
-    # A batch is refused as a whole where it has more rows than a model takes.
-    assert message.max_batch_size.value <= min(RECOMMENDER_LIMITS.rows, ENCODER_LIMITS.rows)
+    # A batch is refused as a whole where it has more rows than a model takes, and so is a request
+    # that is not split; the last of the sizes would have to equal both.
+    limits = (RECOMMENDER_LIMITS.rows, ENCODER_LIMITS.rows)
+    assert read.max_execution_batch_size <= min(limits)
+    assert read.max_request_size == max(limits)
+    assert not message.allowed_batch_sizes
 
 
 def test_monitoring_is_where_everyone_looks():
@@ -452,15 +458,14 @@ def test_ports_are_those_of_the_flags():
 
 
 def test_probes():
+    """All ask for an answer: a server whose threads are all held still takes connections."""
     made = container()
     assert values(made["args"])["enable_grpc_healthcheck_service"] == "true"
-    for probe in ("startupProbe", "readinessProbe"):
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert made[probe]["grpc"] == {"port": made["ports"][0]["containerPort"]}
     # A busy server may refuse a call: that must not end it.
-    assert set(made["livenessProbe"]) & {"grpc", "httpGet", "exec"} == set()
-    startup = made["startupProbe"]
-    allowed_seconds = startup["periodSeconds"] * startup["failureThreshold"]
-    assert allowed_seconds < deployment()["spec"]["progressDeadlineSeconds"]
+    patience = made["livenessProbe"]
+    assert patience["failureThreshold"] * patience["periodSeconds"] >= 120
 
 
 def test_nobody_is_cut_off_by_an_update():
@@ -498,3 +503,47 @@ def test_volumes():
         assert model.base_path.startswith(mounts["models"]["mountPath"] + "/")
     memory = container()["resources"]
     assert memory["requests"]["memory"] == memory["limits"]["memory"]
+
+
+def verifying() -> dict:
+    (patch,) = manifest("verified/kustomization.yaml")["patches"]
+    assert patch["target"] == {"kind": "Deployment", "name": deployment()["metadata"]["name"]}
+    (step,) = yaml.safe_load(patch["patch"])
+    (made,) = step["value"]
+    return made
+
+
+def test_the_container_that_verifies_has_the_server_s_image_and_rights():
+    made, server = verifying(), container()
+    assert made["image"] == server["image"]
+    assert made["securityContext"] == server["securityContext"]
+    (mount,) = made["volumeMounts"]
+    assert mount in server["volumeMounts"] and mount["readOnly"]
+
+
+def test_it_stops_a_server_whose_export_is_not_as_it_was_published(tmp_path):
+    folder = tmp_path / "encoder" / "3"
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"a model")
+    (folder / "variables" / "data file").write_bytes(b"numbers")
+    write_checksums(folder)
+    (folder / "SHA256SUMS.sig").write_bytes(b"a signature")
+    (tmp_path / "encoder" / ".versions").write_text("3\n")
+    (tmp_path / "encoder" / ".4.partial").mkdir()
+    made = verifying()
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [*made["command"], *made["args"]]
+        environment = {**os.environ, "MODELS": str(tmp_path)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    done = run()
+    assert done.returncode == 0, done.stderr
+    (folder / "saved_model.cpb").write_bytes(b"another model")
+    done = run()
+    assert done.returncode == 1 and "other files than SHA256SUMS lists" in done.stderr
+    (folder / "saved_model.cpb").unlink()
+    (folder / "saved_model.pb").write_bytes(b"b model")
+    assert run().returncode == 1
+    (folder / "SHA256SUMS").unlink()
+    assert run().returncode == 1

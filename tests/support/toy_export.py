@@ -101,7 +101,7 @@ class Recommender(tf.Module):
         index = self.index.lookup(item_id)
         scores = self.scores(user_id, history, time, profile)
         found = tf.gather(scores, tf.maximum(index, 0), batch_dims=1)
-        score = tf.where(index < 0, -1.0, found)
+        score = tf.where(index < 0, -1e9, found)
         probability = tf.where(index < 0, 0.0, tf.sigmoid(score))
         return {"score": score, "probability": probability, "unread": unread(features)}
 

@@ -4,7 +4,8 @@ index, facts = build_index(vectors, queries, k=100)
 scores, items = index.search(queries, 100)
 
 `exact` compares with every item, `ivf` with those of a few lists, which `clustering` makes and
-`codes` fills; `build` measures what is found. `scann` is for programs that bring its library.
+`codes` fills; `alike` tells which items have the same vector, and `build` measures what is found.
+`scann` is for programs that bring its library.
 """
 
 from mmrec_tf.retrieval.index.build import build_index, recall

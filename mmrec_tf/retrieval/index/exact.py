@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from mmrec_tf.retrieval.index.alike import first_alike
 from mmrec_tf.schema import LOWEST_SCORE
 
 # Scores held at a time: 128 MiB for each of a few arrays.
@@ -21,6 +22,8 @@ class ExactIndex(tf.Module):
     def __init__(self, vectors: tf.Tensor | np.ndarray, name: str | None = None) -> None:
         super().__init__(name=name)
         self.vectors = tf.Variable(vectors, trainable=False, name="vectors", dtype=tf.float32)
+        first = first_alike(np.asarray(vectors, np.float32))
+        self.first = None if first is None else tf.Variable(first, trainable=False, name="first")
 
     def gather(self, item: tf.Tensor) -> tf.Tensor:
         """The vectors <float32>[..., dim] of items <int32>[...]."""
@@ -59,9 +62,10 @@ class ExactIndex(tf.Module):
           allowed: <bool>[batch or 1, item], items that may be found; None for all.
 
         Returns:
-          Scores <float32>[batch, k] from high to low and items <int32>[batch, k]; of equal scores
-          the lower item number comes first. What must not be found and comes up all the same,
-          because nothing else is left, has the score `LOWEST_SCORE`.
+          Scores <float32>[batch, k] from high to low and items <int32>[batch, k]; of equal scores,
+          which items with the same vector have, the lower item number comes first. What must not be
+          found and comes up all the same, because nothing else is left, has the score
+          `LOWEST_SCORE`.
         """
         rows = max(1, MAX_SCORES // self.vectors.shape[0])
         inputs = [queries, exclude, allowed]
@@ -102,6 +106,8 @@ class ExactIndex(tf.Module):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         num_items = self.vectors.shape[0]
         scores = tf.matmul(queries, self.vectors, transpose_b=True)
+        if self.first is not None:
+            scores = tf.gather(scores, tf.convert_to_tensor(self.first), axis=1)
         if exclude is not None:
             shape = tf.shape(exclude)
             row = tf.broadcast_to(tf.range(shape[0])[:, None], shape)
@@ -131,7 +137,13 @@ def gather_rows(table: tf.Tensor | tf.Variable, row: tf.Tensor) -> tf.Tensor:
 
 
 def best_of(
-    vectors: tf.Tensor, query: tf.Tensor, items: tf.Tensor, exclude: tf.Tensor, *, k: int
+    vectors: tf.Tensor,
+    query: tf.Tensor,
+    items: tf.Tensor,
+    exclude: tf.Tensor,
+    *,
+    k: int,
+    first: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The best k of some items for one query, by exact scores.
 
@@ -141,6 +153,7 @@ def best_of(
       items: <int32>[any], each once; -1 for none.
       exclude: <int32>[any], items that must not be found; -1 for none.
       k: int.
+      first: <int32>[item], see `first_alike`; None where all vectors differ.
 
     Returns:
       Scores <float32>[k] and items <int32>[k], as `ExactIndex.search` orders them; behind the last
@@ -149,7 +162,9 @@ def best_of(
     # In the order of their numbers, as of equal scores `top_k` takes the first.
     items = tf.sort(items)
     # Not a product of matrices, so that equal vectors have scores equal to the last bit.
-    scores = tf.reduce_sum(gather_rows(vectors, tf.maximum(items, 0)) * query, axis=1)
+    rows = tf.maximum(items, 0)
+    rows = rows if first is None else gather_rows(first, rows)
+    scores = tf.reduce_sum(gather_rows(vectors, rows) * query, axis=1)
     hidden = (items < 0) | tf.reduce_any(items[:, None] == exclude[None, :], axis=1)
     missing = [[0, tf.maximum(k - tf.size(items), 0)]]
     scores = tf.pad(tf.where(hidden, LOWEST_SCORE, scores), missing, constant_values=LOWEST_SCORE)

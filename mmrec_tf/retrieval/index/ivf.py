@@ -16,6 +16,9 @@ PAGE = 32
 SPREAD = 2.0
 # Of what codes find, this many times k get an exact score.
 RESCORED = {"ivf": 1, "ivf_int8": 2, "ivf_pq": 4}
+# So many more where items have the same vector: those behind the last place come in whole, to be
+# put in the order of their numbers.
+SPARE = 16
 
 
 class IvfIndex(ExactIndex):
@@ -145,10 +148,11 @@ class IvfIndex(ExactIndex):
         scores = tf.where(real, scores, LOWEST_SCORE)
         # So many more as are excluded, which are told apart among the best alone.
         exclude = tf.boolean_mask(exclude, exclude >= 0)
-        many = tf.minimum(RESCORED[self.kind] * k + tf.size(exclude), tf.size(scores))
+        spare = 0 if self.first is None else SPARE
+        many = tf.minimum(RESCORED[self.kind] * k + tf.size(exclude) + spare, tf.size(scores))
         scores, place = tf.math.top_k(scores, many)
         found = tf.where(scores > LOWEST_SCORE, tf.gather(items, place), -1)
-        return best_of(self.vectors, query, found, exclude, k=k)
+        return best_of(self.vectors, query, found, exclude, k=k, first=self.first)
 
 
 def _pages(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

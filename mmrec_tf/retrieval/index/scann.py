@@ -91,7 +91,7 @@ class ScannIndex(ExactIndex):
             real &= tf.gather(allowed[0], items)
         specs = (tf.TensorSpec([k], tf.float32), tf.TensorSpec([k], tf.int32))
         return tf.map_fn(
-            lambda row: best_of(self.vectors, *row, k=k),
+            lambda row: best_of(self.vectors, *row, k=k, first=self.first),
             (queries, tf.where(real, items, -1), exclude),
             fn_output_signature=specs,
         )

@@ -101,6 +101,10 @@ class Batcher:
           Refusal: with TensorFlow Serving's code and text.
         """
         task = _Task(arrays, merging.num_rows(arrays), deadline)
+        if not task.size:
+            # The real server waits with such a call until its deadline, and so many of them stop
+            # it. Its caller sees the same status here, but nobody waits.
+            raise Refusal(StatusCode.DEADLINE_EXCEEDED, "A request of 0 rows is never batched")
         with self._changed:
             if self._closed:
                 raise Refusal(StatusCode.UNAVAILABLE, "The server is shutting down")
@@ -151,6 +155,14 @@ class Batcher:
         num_batches = max(len(batches), 1)
         open_size = batches[-1].size if batches else 0
         full = "The batch scheduling queue to which this task was submitted is full; "
+        largest = parameters.max_request_size
+        if task.size > largest and (
+            parameters.max_batch_size is not None or not parameters.enable_large_batch_splitting
+        ):
+            raise Refusal(
+                StatusCode.INVALID_ARGUMENT,
+                f"Task size {task.size} is larger than maximum input batch size {largest}",
+            )
         if parameters.enable_large_batch_splitting:
             free = (parameters.max_enqueued_batches - num_batches) * most + most - open_size
             if task.size > free:
@@ -162,11 +174,6 @@ class Batcher:
                     f"open_batch_size={open_size}, max_execution_batch_size={most})",
                 )
             return
-        if task.size > most:
-            raise Refusal(
-                StatusCode.INVALID_ARGUMENT,
-                f"Task size {task.size} is larger than maximum input batch size {most}",
-            )
         if open_size + task.size > most and num_batches >= parameters.max_enqueued_batches:
             raise Refusal(
                 StatusCode.UNAVAILABLE,

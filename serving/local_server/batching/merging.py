@@ -43,11 +43,11 @@ def cut(size: int, free: int, most: int) -> Iterator[int]:
     """Returns the sizes of a request's pieces: first one for the open batch, then full batches.
 
     Args:
-      size: rows of the request; 0 gives one piece of 0.
+      size: rows of the request, at least 1.
       free: rows that the open batch still takes, which may be 0.
       most: rows of a batch.
     """
-    if size <= free or not size:
+    if size <= free:
         yield size
         return
     if free:

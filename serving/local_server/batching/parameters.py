@@ -11,13 +11,14 @@ class BatchingParameters(NamedTuple):
     """How requests are put into batches.
 
     Attributes:
+      max_batch_size: rows of a request; more are refused, split or not. None for those of a batch.
       max_execution_batch_size: rows of a batch.
       batch_timeout_seconds: how long the first request of a batch waits for others.
       num_batch_threads: how many batches run at once.
       max_enqueued_batches: of one queue; more are refused.
       allowed_batch_sizes: a batch is padded to the next of these; none for no padding.
       pad_variable_length_inputs: whether rows of different shape may run together.
-      enable_large_batch_splitting: whether a larger request is split instead of refused.
+      enable_large_batch_splitting: whether a request of more rows than a batch is split.
       thread_pool_name: the name of the threads, also in metrics.
     """
 
@@ -29,6 +30,14 @@ class BatchingParameters(NamedTuple):
     pad_variable_length_inputs: bool = False
     enable_large_batch_splitting: bool = False
     thread_pool_name: str = "batch_threads"
+    max_batch_size: int | None = None
+
+    @property
+    def max_request_size(self) -> int:
+        """Rows of a request."""
+        if self.max_batch_size is None or not self.enable_large_batch_splitting:
+            return self.max_execution_batch_size
+        return self.max_batch_size
 
     def padded(self, size: int) -> int:
         """Returns the smallest allowed size of a batch that holds `size` rows."""
@@ -53,23 +62,26 @@ def read(batching_parameters_file: str | os.PathLike[str]) -> BatchingParameters
 
     defaults = BatchingParameters()
     splitting = message.enable_large_batch_splitting.value
-    most = value("max_batch_size", defaults.max_execution_batch_size)
-    limit = "max_batch_size"
+    largest = value("max_batch_size", defaults.max_execution_batch_size)
+    limits = {"max_batch_size": largest}
     if splitting and message.HasField("max_execution_batch_size"):
-        limit = "max_execution_batch_size"
-        most = value(limit, most)
+        limits["max_execution_batch_size"] = value("max_execution_batch_size", largest)
+    most = min(limits.values())
     sizes = tuple(message.allowed_batch_sizes)
-    if sizes and sizes[-1] != most:
-        raise ConfigError(
-            f"{batching_parameters_file}: Last entry in allowed_batch_sizes must match {limit}; "
-            f"last entry was {sizes[-1]}; expected {most}."
-        )
+    for limit, expected in limits.items():
+        if sizes and sizes[-1] != expected:
+            raise ConfigError(
+                f"{batching_parameters_file}: Last entry in allowed_batch_sizes must match "
+                f"{limit}; last entry was {sizes[-1]}; expected {expected}. To have larger "
+                "requests split, leave allowed_batch_sizes out."
+            )
     if sizes and (sizes[0] < 1 or list(sizes) != sorted(set(sizes))):
         raise ConfigError(
             f"{batching_parameters_file}: allowed_batch_sizes: wanted numbers from 1 that grow; "
             f"got {', '.join(map(str, sizes))}."
         )
     return BatchingParameters(
+        max_batch_size=largest,
         max_execution_batch_size=most,
         batch_timeout_seconds=value("batch_timeout_micros", 0, least=0) / 1e6,
         num_batch_threads=value("num_batch_threads", defaults.num_batch_threads),

@@ -12,8 +12,10 @@ from concurrent import futures
 from typing import Any
 
 import grpc
+from google.protobuf import message as protobuf_message
 from grpc import StatusCode
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -23,13 +25,17 @@ from tensorflow_serving.apis import (
 
 from mmrec_tf.errors import ServingError
 from serving import tensors
+from serving.local_server.limits import MOST_MESSAGE_BYTES, Budget
 from serving.local_server.metrics import Metrics
 from serving.local_server.models.models import Models
 from serving.local_server.models.servable import SERVING_DEFAULT
 from serving.local_server.refusals import Refusal
 
-_MOST_MESSAGE_BYTES = 2**31 - 1
 _MOST_DETAILS = 1024
+# Calls for each thread; one more is refused with RESOURCE_EXHAUSTED.
+_MOST_WAITING = 32
+# The byte that begins each `string_val`. Others are the same by chance, one of 256 in a picture.
+_STRING_TAG = bytes([tensor_pb2.TensorProto.STRING_VAL_FIELD_NUMBER << 3 | 2])
 # Without a deadline, gRPC reports that centuries are left.
 _MOST_SECONDS = 10**8
 _log = logging.getLogger(__name__)
@@ -48,6 +54,7 @@ class RpcServer:
         max_threads: int = 16,
         credentials: grpc.ServerCredentials | None = None,
         has_health: bool = False,
+        budget: Budget | None = None,
     ):
         """Takes the port, but answers only after `start`.
 
@@ -58,14 +65,17 @@ class RpcServer:
           max_threads: how many calls are answered at once; others wait.
           credentials: for TLS; None for no encryption.
           has_health: whether grpc.health.v1.Health is answered.
+          budget: of the bytes that are worked on; None for one of its own.
 
         Raises:
           ServingError: when the port is taken.
         """
+        budget = budget or Budget()
         self._server = grpc.server(
             futures.ThreadPoolExecutor(max_threads, thread_name_prefix="predict"),
+            maximum_concurrent_rpcs=_MOST_WAITING * max_threads,
             options=[
-                ("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES),
+                ("grpc.max_receive_message_length", MOST_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", -1),
                 # Otherwise a second server on the same port would start and take half the calls.
                 ("grpc.so_reuseport", 0),
@@ -73,15 +83,17 @@ class RpcServer:
         )
         services = _Services(models, metrics)
         prediction = {
-            "Predict": _handler(services.predict, predict_pb2.PredictRequest),
+            "Predict": _handler(services.predict, predict_pb2.PredictRequest, budget),
             "GetModelMetadata": _handler(
-                services.metadata, get_model_metadata_pb2.GetModelMetadataRequest
+                services.metadata, get_model_metadata_pb2.GetModelMetadataRequest, budget
             ),
         }
         model = {
-            "GetModelStatus": _handler(services.status, get_model_status_pb2.GetModelStatusRequest),
+            "GetModelStatus": _handler(
+                services.status, get_model_status_pb2.GetModelStatusRequest, budget
+            ),
             "HandleReloadConfigRequest": _handler(
-                services.reload, model_management_pb2.ReloadConfigRequest
+                services.reload, model_management_pb2.ReloadConfigRequest, budget
             ),
         }
         for name, handlers in (("PredictionService", prediction), ("ModelService", model)):
@@ -118,10 +130,15 @@ class RpcServer:
         self._server.stop(grace_seconds).wait()
 
 
-def _handler(answer: Answer, request_type: Any) -> grpc.RpcMethodHandler:
-    def respond(request: Any, context: grpc.ServicerContext) -> Any:
+def _handler(answer: Answer, request_type: Any, budget: Budget) -> grpc.RpcMethodHandler:
+    def respond(raw: bytes, context: grpc.ServicerContext) -> Any:
         try:
-            return answer(request, context)
+            # Decoded here, not by gRPC, as what is decoded may be many times as large.
+            with budget.hold(len(raw)):
+                _check_strings(raw)
+                return answer(request_type.FromString(raw), context)
+        except protobuf_message.DecodeError:
+            code, text = StatusCode.INTERNAL, "Exception deserializing request!"
         except Refusal as refusal:
             code, text = refusal.code, refusal.text
         except Exception as error:  # The caller gets a status, and the server goes on.
@@ -133,9 +150,15 @@ def _handler(answer: Answer, request_type: Any) -> grpc.RpcMethodHandler:
 
     return grpc.unary_unary_rpc_method_handler(
         respond,
-        request_deserializer=request_type.FromString,
+        request_deserializer=None,
         response_serializer=lambda response: response.SerializeToString(),
     )
+
+
+def _check_strings(raw: bytes) -> None:
+    """Refuses a message of too many strings, which take two bytes each here and dozens decoded."""
+    if raw.count(_STRING_TAG) > tensors.MOST_STRINGS:
+        raise Refusal(StatusCode.INVALID_ARGUMENT, "too many strings in one message")
 
 
 class _Services:

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+from mmrec_tf.errors import ExportError
+from mmrec_tf.exporting.allowed_ops import require_allowed_ops
 from serving import tensors
 from serving.local_server.batching.batcher import Batcher
 from serving.local_server.metrics import Metrics
@@ -44,6 +46,7 @@ class Servable:
         *,
         metrics: Metrics | None = None,
         batcher: Batcher | None = None,
+        allow_other_ops: bool = False,
     ):
         """Loads and warms up one version.
 
@@ -53,10 +56,12 @@ class Servable:
           path: its folder, holding `saved_model.pb`.
           metrics: what counts loads and times runs.
           batcher: what runs requests together; None to run each by itself.
+          allow_other_ops: whether the model may hold ops that no export has, which may read and
+            write files.
 
         Raises:
-          Refusal: when the folder is no SavedModel, needs an op that is not registered here, or
-            one of its warm-up records fails.
+          Refusal: when the folder is no SavedModel, holds an op that is not allowed or not
+            registered here, or one of its warm-up records fails.
         """
         self.name = name
         self.version = version
@@ -64,6 +69,8 @@ class Servable:
         self._batcher = batcher
         try:
             self.signatures = _read_signatures(path)
+            if not allow_other_ops:
+                _require_allowed_ops(path)
             self._loaded = _load(path)
         except Refusal:
             self._metrics.load_attempt_count.add(str(path), "fail")
@@ -212,6 +219,13 @@ def _read_signatures(path: pathlib.Path) -> dict[str, meta_graph_pb2.SignatureDe
     raise Refusal(
         StatusCode.NOT_FOUND, f"Could not find meta graph def matching supplied tags: {{ {_TAG} }}"
     )
+
+
+def _require_allowed_ops(path: pathlib.Path) -> None:
+    try:
+        require_allowed_ops(path)
+    except ExportError as error:
+        raise Refusal(StatusCode.PERMISSION_DENIED, str(error)) from error
 
 
 def _load(path: pathlib.Path) -> Any:

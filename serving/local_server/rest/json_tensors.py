@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tensorflow.core.framework import types_pb2
 
 from serving import tensors
+from serving.local_server.limits import MOST_DIMENSIONS, MOST_JSON_ELEMENTS
 from serving.local_server.refusals import Refusal
 
 _BINARY_SUFFIX = "_bytes"
@@ -54,8 +55,9 @@ def parse(body: bytes) -> Request:
     text = body.decode("utf-8", "surrogateescape")
     if not text.strip():
         raise _invalid("JSON Parse error: The document is empty")
-    if "Inf" in text:
-        text = re.sub(r'"(?:[^"\\]|\\.)*"|\bInf\b', _spell_infinity, text)
+    _check_elements(text)
+    if re.search(r"\bInf\b", text):
+        text = _spell_infinity(text)
     text = text.lstrip()
     try:
         document, _ = json.JSONDecoder().raw_decode(text)
@@ -123,16 +125,22 @@ def write_outputs(outputs: Mapping[str, NDArray[Any]], *, row: bool) -> bytes:
         if enum not in tensors.JSON_TYPES:
             raise _invalid(f"Failed to write JSON value for tensor type: {tensors.type_name(enum)}")
     names = sorted(outputs)
-    if row:
-        _check_rows(outputs)
     values = {name: _to_json(name, outputs[name]) for name in names}
     if not row:
         return to_bytes({"outputs": values[names[0]] if len(names) == 1 else values})
-    if len(names) == 1:
-        return to_bytes({"predictions": values[names[0]]})
+    _check_rows(outputs)
     num_rows = len(outputs[names[0]])
-    return to_bytes(
-        {"predictions": [{name: values[name][i] for name in names} for i in range(num_rows)]}
+    if len(names) == 1:
+        return _written_rows([_on_a_line(value, 2) for value in values[names[0]]], bare=True)
+    return _written_rows(
+        [
+            ",".join(
+                f"\n{' ' * 12}{json.dumps(name)}: {_on_a_line(values[name][i], 3)}"
+                for name in names
+            )
+            for i in range(num_rows)
+        ],
+        bare=False,
     )
 
 
@@ -220,6 +228,8 @@ def _dense(value: Any, enum: int) -> NDArray[Any]:
     while isinstance(first, list):
         shape.append(len(first))
         first = first[0] if first else None
+    if len(shape) > MOST_DIMENSIONS:
+        raise _invalid(f"A list is nested {len(shape)} deep; tensors have up to {MOST_DIMENSIONS}")
     flat: list[Any] = []
     _fill(value, enum, shape, 0, flat)
     dtype = tensors.numpy_dtype(enum)
@@ -305,6 +315,28 @@ def _is_named(value: Any) -> bool:
     return isinstance(value, dict) and not _is_base64(value)
 
 
+def _written_rows(rows: list[str], *, bare: bool) -> bytes:
+    """Rows as the real server lays them out: the lists of each on one line."""
+    if bare:
+        text = ", ".join(rows)
+    else:
+        text = ",".join(f"\n{' ' * 8}{{{row}\n{' ' * 8}}}" for row in rows)
+    end = f"\n{' ' * 4}" if rows else ""
+    text = f'{{\n{" " * 4}"predictions": [{text}{end}]\n}}'
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _on_a_line(value: Any, level: int) -> str:
+    """A value of a row; an object, such as that of bytes, takes lines all the same."""
+    if isinstance(value, list):
+        return f"[{', '.join(_on_a_line(one, level + 1) for one in value)}]"
+    if isinstance(value, dict):
+        inner, outer = " " * 4 * (level + 1), " " * 4 * level
+        (name,) = value
+        return f'{{\n{inner}"{name}": {json.dumps(value[name])}\n{outer}}}'
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _check_rows(outputs: Mapping[str, NDArray[Any]]) -> None:
     expected = None
     for name, array in sorted(outputs.items()):
@@ -335,8 +367,36 @@ def _to_json(name: str, array: NDArray[Any]) -> Any:
     return nested.reshape(array.shape).tolist()
 
 
-def _spell_infinity(match: re.Match[str]) -> str:
-    return "Infinity" if match[0] == "Inf" else match[0]
+def _check_elements(text: str) -> None:
+    """Refuses a document of too many parts, each of which takes far more memory than its text."""
+
+    def count(text: str) -> int:
+        return sum(text.count(sign) for sign in ",[{")
+
+    most = MOST_JSON_ELEMENTS
+    many = text.count("\\") > 2 * most or text.count('"') > 8 * most
+    # Commas within strings, which are none, are told apart only where it matters.
+    if many or (count(text) > most and count("".join(_by_quotes(text)[::2])) > most):
+        raise _invalid(f"JSON Parse error: more than {most} elements at offset: 0")
+
+
+def _by_quotes(text: str) -> list[str]:
+    """Text between quotation marks, and within them in every second place, with another sign for
+    what a backslash escapes. Each step reads the text once: a pattern that tries from every
+    quotation mark to the end would take the square of its length."""
+    return text.replace("\\\\", "\0\0").replace('\\"', "\0\0").split('"')
+
+
+def _spell_infinity(text: str) -> str:
+    """Writes Inf, where it is no part of a string, as Python's parser reads it."""
+    written, end = [], 0
+    for place, part in enumerate(_by_quotes(text)):
+        start, end = end, end + len(part) + 1
+        whole = text[start:end]
+        if place % 2 == 0 and "Inf" in part:
+            whole = re.sub(r"\bInf\b", "Infinity", whole)
+        written.append(whole)
+    return "".join(written)
 
 
 def _type(value: Any) -> str:
@@ -347,7 +407,12 @@ def _type(value: Any) -> str:
 
 def _text(value: Any) -> str:
     """Returns a value for a message, cut as the real server cuts it."""
-    written = json.dumps(value, ensure_ascii=False, indent=4).encode("utf-8", "replace")
+    written = b""
+    # Part by part, as all of a large document would take long to write.
+    for part in json.JSONEncoder(ensure_ascii=False, indent=4).iterencode(value):
+        written += part[:_MOST_SHOWN_BYTES].encode("utf-8", "replace")
+        if len(written) >= _MOST_SHOWN_BYTES:
+            break
     return written[:_MOST_SHOWN_BYTES].decode("utf-8", "ignore")
 
 

@@ -21,6 +21,8 @@ from serving.local_server.refusals import Refusal
 from serving.local_server.rest import json_tensors
 
 _LARGEST_INT64 = 2**63 - 1
+# The real server's --rest_api_timeout_in_ms. Here it ends the wait for a batch, not a run.
+_MOST_SECONDS = 30.0
 _CHOICE = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _PREDICT = re.compile(
     rf"/v1/models/(?P<model>[^/:]+){_CHOICE}:(?P<verb>classify|regress|predict)",
@@ -94,7 +96,7 @@ class Site(NamedTuple):
 
     def _route(self, method: str, path: str, body: bytes) -> Answer:
         pattern = _ROUTES.get(method)
-        match = pattern.fullmatch(path) if pattern and "?" not in path else None
+        match = pattern.fullmatch(path) if pattern else None
         # The pattern is blind to case, but a verb must be written as it is here.
         verb = match.groupdict().get("verb", "") if match else ""
         if match is None or verb != verb.lower():
@@ -138,9 +140,9 @@ class Site(NamedTuple):
         return answer
 
 
-def refused(refusal: Refusal) -> Answer:
-    """Returns an error's answer."""
-    code = _HTTP_CODES.get(refusal.code, 500)
+def refused(refusal: Refusal, code: int | None = None) -> Answer:
+    """Returns an error's answer; a `code` of None is that of the refusal."""
+    code = _HTTP_CODES.get(refusal.code, 500) if code is None else code
     return Answer(code, json_tensors.to_bytes({"error": refusal.text}))
 
 
@@ -164,7 +166,8 @@ def _predict(
         inputs, row = json_tensors.read_inputs(
             request.document, {key: info.dtype for key, info in signature.inputs.items()}
         )
-        outputs = servable.predict(signature_name, inputs)
+        deadline = time.monotonic() + _MOST_SECONDS
+        outputs = servable.predict(signature_name, inputs, deadline=deadline)
     return Answer(200, json_tensors.write_outputs(outputs, row=row))
 
 

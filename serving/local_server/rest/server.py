@@ -4,8 +4,8 @@ import contextlib
 import http.server
 import logging
 import re
-import socket
 import threading
+import urllib.parse
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -13,30 +13,47 @@ from typing import Any
 from grpc import StatusCode
 
 from mmrec_tf.errors import ServingError
+from serving.local_server.limits import (
+    IDLE_SECONDS,
+    MOST_BODY_BYTES,
+    MOST_RUNNING,
+    WAIT_SECONDS,
+    Budget,
+)
 from serving.local_server.refusals import Refusal
+from serving.local_server.rest.connections import Connections, Received
 from serving.local_server.rest.routes import Answer, Site, refused
 
-_MOST_BODY_BYTES = 100 * 2**20
-_IDLE_SECONDS = 60
+# Unpacked before the budget is asked for the rest.
+_FIRST_BYTES = 64 * 2**10
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _log = logging.getLogger(__name__)
 
 
 class RestServer:
     """Serves a site over HTTP/1.1 in threads of its own."""
 
-    def __init__(self, site: Site, host: str, port: int):
+    def __init__(self, site: Site, host: str, port: int, *, budget: Budget | None = None):
         """Takes the port, but answers only after `start`.
 
         Args:
           site: what is served.
           host: the address to listen on.
           port: 0 for any free one.
+          budget: of the bytes that are worked on; None for one of its own.
 
         Raises:
           ServingError: when the port is taken.
         """
         self._begun = _Begun()
-        handler = type("Handler", (_Handler,), {"site": site, "begun": self._begun})
+        shared = {
+            "site": site,
+            "begun": self._begun,
+            "budget": budget or Budget(),
+            "turns": threading.BoundedSemaphore(MOST_RUNNING),
+            "own_hosts": (*_LOOPBACK, host),
+        }
+        handler = type("Handler", (_Handler,), shared)
         try:
             self._server = _ThreadingServer((host, port), handler)
         except OSError as error:
@@ -99,15 +116,10 @@ class _Begun:
             self._changed.wait_for(lambda: not self._count, grace_seconds)
 
 
-class _ThreadingServer(http.server.ThreadingHTTPServer):
+class _ThreadingServer(Connections, http.server.ThreadingHTTPServer):
     daemon_threads = True
     # Of a burst of new connections, the default backlog of 5 would let some wait a second.
     request_queue_size = 128
-
-    def __init__(self, address: tuple[str, int], handler: Any):
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
-        super().__init__(address, handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is not worth a traceback."""
@@ -117,10 +129,13 @@ class _ThreadingServer(http.server.ThreadingHTTPServer):
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "mmrec_tf"
-    timeout = _IDLE_SECONDS
     disable_nagle_algorithm = True
     site: Site
     begun: _Begun
+    budget: Budget
+    turns: threading.BoundedSemaphore
+    own_hosts: tuple[str, ...]
+    server: _ThreadingServer
 
     def __getattr__(self, name: str) -> Any:
         # Every method comes here: the real server never answers 405 or 501 by itself.
@@ -128,54 +143,108 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._handle
         raise AttributeError(name)
 
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self._received = Received(self.connection)
+        self.server.opened(self.connection, self._received)
+        self.rfile = self._received.buffered()
+
+    def handle_one_request(self) -> None:
+        self._received.expect()
+        super().handle_one_request()
+
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged one by one."""
         _log.debug(format, *args)
 
     def _handle(self) -> None:
         try:
-            with self.begun.one():
-                self._respond()
+            with self.begun.one(), contextlib.ExitStack() as held:
+                self._respond(held)
         except Refusal as refusal:
             self.close_connection = True  # The rest of the body could be mistaken for a request.
             self._send(refused(refusal))
+        except TimeoutError:
+            self.close_connection = True
+            self._send(refused(Refusal(StatusCode.ABORTED, "The request came too slowly"), 408))
 
-    def _respond(self) -> None:
-        body = self._body()
+    def _respond(self, held: contextlib.ExitStack) -> None:
+        if self.command == "POST":
+            self._require_own_origin()
+        body = self._body(held)
         if self.command == "OPTIONS":
             origin = self.headers.get("Origin", "")
             self._send(Answer(200 if origin.startswith(("http://", "https://")) else 400, b""))
             return
+        if not self.turns.acquire(timeout=WAIT_SECONDS):
+            raise Refusal(StatusCode.RESOURCE_EXHAUSTED, "Too many requests at once; try again")
         try:
             answered = self.site.answer(self.command, self.path, body)
         except Exception as error:  # One request must not cost the connection its answer.
             _log.exception("%s %s failed", self.command, self.path)
             answered = refused(Refusal(StatusCode.INTERNAL, f"{type(error).__name__}: {error}"))
+        finally:
+            self.turns.release()
         self._send(answered)
 
-    def _body(self) -> bytes:
+    def _require_own_origin(self) -> None:
+        """Refuses what a page of elsewhere makes its reader's browser send.
+
+        Raises:
+          Refusal: naming the origin.
+        """
+        origin = self.headers.get("Origin")
+        if origin is None:  # No browser.
+            return
+        try:
+            host = urllib.parse.urlsplit(origin).hostname
+        except ValueError:
+            host = None
+        if host not in self.own_hosts:
+            raise Refusal(
+                StatusCode.PERMISSION_DENIED,
+                f"Origin: wanted a page of {', '.join(dict.fromkeys(self.own_hosts))}, or none; "
+                f"got {origin[:100]}",
+            )
+
+    def _body(self, held: contextlib.ExitStack) -> bytes:
+        """The body, unpacked; a large one takes its share of the budget until `held` ends."""
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             raise Refusal(
                 StatusCode.INVALID_ARGUMENT, "Chunked bodies are not read; send Content-Length."
             )
         length = self.headers.get("Content-Length", "0").strip()
-        if not re.fullmatch(r"[0-9]{1,12}", length) or int(length) > _MOST_BODY_BYTES:
+        if not re.fullmatch(r"[0-9]{1,12}", length) or int(length) > MOST_BODY_BYTES:
             raise Refusal(
-                StatusCode.INVALID_ARGUMENT, f"Content-Length: {length} is not 0 to 104857600."
+                StatusCode.INVALID_ARGUMENT,
+                f"Content-Length: {length[:30]} is not 0 to {MOST_BODY_BYTES}.",
             )
+        packed = self.headers.get("Content-Encoding", "").strip().lower() == "gzip"
+        held.enter_context(self.budget.hold(int(length)))
         body = self.rfile.read(int(length))
-        if self.headers.get("Content-Encoding", "").strip().lower() != "gzip":
+        if not packed:
             return body
         unpacker = zlib.decompressobj(wbits=31)
         with contextlib.suppress(zlib.error):
-            unpacked = unpacker.decompress(body, _MOST_BODY_BYTES)
+            unpacked = unpacker.decompress(body, _FIRST_BYTES)
+            if not unpacker.eof:
+                # What is held is given back first: two that wait for each other would never end.
+                held.close()
+                held.enter_context(self.budget.hold(MOST_BODY_BYTES))
+                rest = unpacker.decompress(
+                    unpacker.unconsumed_tail, MOST_BODY_BYTES - len(unpacked)
+                )
+                unpacked += rest
             if unpacker.eof:
                 return unpacked
         raise Refusal(
-            StatusCode.INVALID_ARGUMENT, "The body is not gzip, or more than 100 MB unpacked."
+            StatusCode.INVALID_ARGUMENT,
+            f"The body is not gzip, or more than {MOST_BODY_BYTES} bytes unpacked.",
         )
 
     def _send(self, answered: Answer) -> None:
+        self.connection.settimeout(IDLE_SECONDS)
         self.send_response(answered.code)
         self.send_header("Content-Type", answered.content_type)
         self.send_header("Content-Length", str(len(answered.body)))

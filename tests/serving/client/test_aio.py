@@ -461,6 +461,34 @@ def test_content_that_is_too_large_is_not_sent(capsys, monkeypatch, server, tmp_
     assert (code, out) == (2, "") and "large.jpg: wanted at most 1 MiB; it is larger" in err
 
 
+def test_the_command_takes_lists_as_people_type_them_and_names_unknown_ids(capsys, server):
+    _, plain, _ = run(capsys, server, "recommend", "--user", "u1", "--exclude", "i1,i2")
+    code, out, err = run(capsys, server, "recommend", "--user", "u1", "--exclude", " i1, i2 ,")
+    assert (code, out, err) == (0, plain, "")
+    _, out, err = run(
+        capsys,
+        server,
+        "recommend",
+        "--user",
+        "u1",
+        "--exclude",
+        "i1, i2, nope",
+        "--history",
+        "never",
+    )
+    assert err.splitlines() == [
+        "serving.client: --history: no item has the id 'never'.",
+        "serving.client: --exclude: no item has the id 'nope'.",
+    ]
+    _, _, err = run(capsys, server, "rank", "--user", "u1", "--items", "i1, gone")
+    assert err == "serving.client: --items: no item has the id 'gone'.\n"
+    _, _, err = run(capsys, server, "recommend", "--user", "stranger")
+    told = "serving.client: --user: nothing is known of 'stranger'; answered by what is popular.\n"
+    assert err == told
+    _, _, err = run(capsys, server, "recommend", "--user", "stranger", "--history", "i1")
+    assert err == told.replace("what is popular", "what was sent")
+
+
 # The check
 
 

@@ -502,7 +502,7 @@ def checked(export, server, **options):
 
 
 def test_a_good_export_passes(export, server):
-    found, failed = checked(export, server, rest_address=server.rest_address)
+    found, failed = checked(export, server, rest_address=server.rest_address, empty=True)
     assert failed == []
     names = [one.name for one in found]
     for part in (
@@ -518,14 +518,36 @@ def test_a_good_export_passes(export, server):
         "encoder/1 answers with finite numbers",
     ):
         assert part in names
-    (ops,) = [one for one in names if one.startswith("encoder/1 has ops of TensorFlow only: ")]
+    (ops,) = [one for one in names if one.startswith("encoder/1 has ops of an export only: ")]
     assert ops.endswith(", TopKV2")
+
+
+def test_a_server_that_batches_is_sent_no_batch_of_0(export):
+    with LocalServer(export, enable_batching=True) as server:
+        found, failed = checked(export, server)
+    assert failed == [] and not [one for one in found if one.name.endswith("batch of 0")]
+
+
+def test_what_has_no_rows_is_answered_without_a_prediction(export):
+    """A server that batches would keep it to the deadline."""
+    with LocalServer(export, enable_batching=True) as server, Client(server.address) as client:
+        for answer in (
+            client.recommend([]),
+            client.recommend([], [], time=[], k=2),
+            client.similar_items([]),
+            client.search(text=[]),
+        ):
+            k = 2 if answer.score.shape[1] == 2 else toy_export.K
+            assert answer.item_id.shape == answer.score.shape == (0, k)
+            assert answer.score.dtype == np.float32
+        assert client.rank([], []).score.shape == (0, 0)
+        assert len(client.embed_item(text=[]).embedding) == 0
 
 
 def broken(tmp_path, change):
     """Serves one changed recommender; returns the problems that the check finds in it."""
     change(tmp_path)
-    with LocalServer(tmp_path) as server:
+    with LocalServer(tmp_path, allow_other_ops=True) as server:
         _, failed = checked(tmp_path, server, rest_address=server.rest_address)
     return [f"{one.name}: {one.problem}" for one in failed]
 
@@ -599,7 +621,7 @@ def test_an_op_that_calls_python_fails(tmp_path):
             return {**answer, "weights": tf.ensure_shape(weights, answer["weights"].shape)}
 
     problems = broken(tmp_path, lambda root: toy_export.export(root, "encoder", 1, Calls()))
-    assert [one for one in problems if "has ops of TensorFlow only: " in one] == [problems[0]]
+    assert [one for one in problems if "has ops of an export only: " in one] == [problems[0]]
     assert problems[0].endswith(": others: PyFunc")
 
 

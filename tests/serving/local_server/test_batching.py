@@ -111,10 +111,10 @@ def f32(*values):
 def test_what_waits_runs_together_and_everyone_gets_their_own_rows():
     run = opened()
     with Busy() as busy:
-        callers = busy.queue(run, {"x": f32(1)}, {"x": f32(2, 3)}, {"x": f32()}, {"x": f32(4)})
+        callers = busy.queue(run, {"x": f32(1)}, {"x": f32(2, 3)}, {"x": f32(4)})
         busy.let()
         answers = [caller.ended()["y"].tolist() for caller in callers]
-    assert answers == [[2], [4, 6], [], [8]]
+    assert answers == [[2], [4, 6], [8]]
     assert [ran["x"].tolist() for ran in run.runs] == [[1, 2, 3, 4]]
 
 
@@ -148,10 +148,12 @@ def test_a_batch_is_filled_up_with_the_first_row_of_the_last_request():
     assert run.runs[0]["x"].tolist() == [[1, 2], [5, 6], [7, 8], [5, 6]]
 
 
-def test_no_rows_at_all_run_as_they_are():
-    run = opened()
+def test_no_rows_are_no_request_and_nobody_waits_for_their_answer():
+    """Stock TensorFlow Serving would wait for it until the deadline."""
     batcher = Batcher(BatchingParameters(allowed_batch_sizes=(2, 1000)), Metrics())
-    assert batcher.run("k", run, {"x": f32()})["y"].tolist() == []
+    with pytest.raises(Refusal) as raised:
+        batcher.run("k", opened(), {"x": f32()})
+    assert raised.value.code is CODE.DEADLINE_EXCEEDED and not batcher._queues
     batcher.close(WAIT_SECONDS)
 
 
@@ -316,7 +318,7 @@ def test_a_piece_that_fails_fails_the_request():
 
 @pytest.mark.parametrize(
     ("size", "free", "pieces"),
-    [(0, 3, [0]), (3, 3, [3]), (4, 3, [3, 1]), (9, 0, [4, 4, 1]), (4, 4, [4]), (0, 0, [0])],
+    [(3, 3, [3]), (4, 3, [3, 1]), (9, 0, [4, 4, 1]), (4, 4, [4])],
 )
 def test_cutting(size, free, pieces):
     assert list(merging.cut(size, free, 4)) == pieces
@@ -369,7 +371,7 @@ def test_many_callers_of_several_keys_get_their_own_rows():
     def call(number):
         rng = np.random.default_rng(number)
         for _ in range(100):
-            x = rng.random(int(rng.integers(0, 12)), np.float32)
+            x = rng.random(int(rng.integers(1, 12)), np.float32)
             answer = batcher.run(number % 2, run, {"x": x})
             if not np.array_equal(answer["y"], x * 2) or not np.array_equal(answer["z"], x + 1):
                 wrong.append(x)
@@ -396,17 +398,33 @@ def write(tmp_path, text):
 def test_the_file_of_the_checkout_is_read():
     file = DEPLOY / "batching.config"
     read = batching_parameters.read(file)
-    assert read == BatchingParameters(64, 0.001, 4, 100, (1, 8, 32, 64), True, True)
-    assert [read.padded(n) for n in (0, 1, 2, 33, 64)] == [1, 1, 8, 64, 64]
+    assert read == BatchingParameters(64, 0.001, 4, 100, (), True, True, max_batch_size=1024)
+
+
+def test_a_request_beyond_the_largest_is_refused_though_it_could_be_split():
+    parameters = batching_parameters.read(DEPLOY / "batching.config")
+    batcher = Batcher(parameters, Metrics())
+    run = opened()
+    assert len(batcher.run("k", run, {"x": f32(*range(1024))})["y"]) == 1024
+    assert [len(ran["x"]) for ran in run.runs] == [64] * 16
+    with pytest.raises(Refusal) as raised:
+        batcher.run("k", run, {"x": f32(*range(1025))})
+    assert (raised.value.code, raised.value.text) == (
+        CODE.INVALID_ARGUMENT,
+        "Task size 1025 is larger than maximum input batch size 1024",
+    )
+    batcher.close(WAIT_SECONDS)
 
 
 def test_an_empty_file_means_the_defaults(tmp_path):
-    assert batching_parameters.read(write(tmp_path, "")) == BatchingParameters()
+    read = batching_parameters.read(write(tmp_path, ""))
+    assert read == BatchingParameters(max_batch_size=1000)
     text = 'max_execution_batch_size { value: 3 } thread_pool_name { value: "p" }'
     read = batching_parameters.read(write(tmp_path, text))
     # Without splitting it does not count.
     assert (
-        read == BatchingParameters(thread_pool_name="p") and read.max_execution_batch_size == 1000
+        read == BatchingParameters(thread_pool_name="p", max_batch_size=1000)
+        and read.max_execution_batch_size == 1000
     )
 
 
@@ -429,6 +447,12 @@ def test_an_empty_file_means_the_defaults(tmp_path):
         (
             "max_batch_size { value: 8 } allowed_batch_sizes: [4, 4, 8]",
             "wanted numbers from 1 that grow; got 4, 4, 8",
+        ),
+        (
+            "max_batch_size { value: 1024 } max_execution_batch_size { value: 64 } "
+            "enable_large_batch_splitting { value: true } allowed_batch_sizes: 64",
+            "must match max_batch_size; last entry was 64; expected 1024. To have larger requests "
+            "split, leave allowed_batch_sizes out",
         ),
     ],
 )

@@ -314,6 +314,7 @@ def test_labels_are_asked_for_and_moved_over_both_interfaces(tmp_path, gates):
         model_config_file=file,
         model_config_file_poll_wait_seconds=0.05,
         allow_version_labels_for_unavailable_models=True,
+        allow_other_ops=True,
     ) as server:
         assert server.models == ["gate/2", "gate/1"]
         with grpc.insecure_channel(server.address) as channel:
@@ -359,7 +360,7 @@ def test_a_request_under_way_ends_with_the_version_it_began_with(tmp_path, gates
     publish(gates[1], model, 1)
     is_open = tmp_path / "open"
     with (
-        LocalServer(tmp_path, rest_port=None, poll_seconds=0.05) as server,
+        LocalServer(tmp_path, rest_port=None, poll_seconds=0.05, allow_other_ops=True) as server,
         grpc.insecure_channel(server.address) as channel,
         contextlib.ExitStack() as opening,
     ):

@@ -66,7 +66,9 @@ def check(channel, name):
 
 def test_health(export):
     with (
-        LocalServer(export, rest_port=None, enable_grpc_healthcheck_service=True) as server,
+        LocalServer(
+            export, allow_other_ops=True, rest_port=None, enable_grpc_healthcheck_service=True
+        ) as server,
         grpc.insecure_channel(server.address) as channel,
     ):
         for name in ("", "ModelService", "PredictionService"):
@@ -76,7 +78,9 @@ def test_health(export):
 
 
 def test_who_watches_the_health_hears_of_the_end(export):
-    server = LocalServer(export, rest_port=None, enable_grpc_healthcheck_service=True).start()
+    server = LocalServer(
+        export, allow_other_ops=True, rest_port=None, enable_grpc_healthcheck_service=True
+    ).start()
     with grpc.insecure_channel(server.address) as channel:
         watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert next(watched).status == SERVING
@@ -88,7 +92,7 @@ def test_who_watches_the_health_hears_of_the_end(export):
 
 
 def test_what_has_begun_is_answered_and_nothing_new_begins(export, is_open):
-    server = LocalServer(export).start()
+    server = LocalServer(export, allow_other_ops=True).start()
     kept = http.client.HTTPConnection(server.rest_address, timeout=WAIT_SECONDS)
     kept.request("GET", "/v1/models/gate")
     assert kept.getresponse().read()
@@ -132,7 +136,7 @@ def is_refused(predict, path):
 
 
 def test_the_grace_is_an_end(export, is_open):
-    server = LocalServer(export).start()
+    server = LocalServer(export, allow_other_ops=True).start()
     with grpc.insecure_channel(server.address) as channel:
         under_way = predict_stub(channel).future(gate_request(is_open))
         wait_for(lambda: held(server) == 1)
@@ -141,7 +145,15 @@ def test_the_grace_is_an_end(export, is_open):
 
 
 def test_sigterm_lets_what_has_begun_end(export, is_open):
-    command = [sys.executable, "-m", "serving.local_server", str(export), "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "serving.local_server",
+        str(export),
+        "--allow-other-ops",
+        "--port",
+        "0",
+    ]
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     with subprocess.Popen(
         [*command, "--no-rest"],
@@ -170,7 +182,9 @@ def test_calls_beyond_the_threads_wait_until_their_deadline(export, is_open, tmp
     file = tmp_path / "monitoring.config"
     file.write_text("prometheus_config { enable: true }")
     with (
-        LocalServer(export, monitoring_config_file=file, grpc_max_threads=1) as server,
+        LocalServer(
+            export, allow_other_ops=True, monitoring_config_file=file, grpc_max_threads=1
+        ) as server,
         grpc.insecure_channel(server.address) as channel,
     ):
         predict = predict_stub(channel)
@@ -189,7 +203,7 @@ def test_calls_beyond_the_threads_wait_until_their_deadline(export, is_open, tmp
 @pytest.mark.parametrize("number", [0, -3])
 def test_no_threads_are_refused(export, number):
     with pytest.raises(ConfigError, match=f"--grpc-max-threads: wanted 1 or more; got {number}"):
-        LocalServer(export, grpc_max_threads=number)
+        LocalServer(export, allow_other_ops=True, grpc_max_threads=number)
 
 
 # TLS
@@ -224,7 +238,7 @@ def ask_status(address, **settings):
 
 def test_tls(export, authority, pems, tmp_path):
     file = ssl_config(tmp_path, **of_server(pems))
-    with LocalServer(export, rest_port=None, ssl_config_file=file) as server:
+    with LocalServer(export, allow_other_ops=True, rest_port=None, ssl_config_file=file) as server:
         assert ask_status(server.address, tls=Tls(authority.path)) == [3]
         with pytest.raises(ServingError):
             ask_status(server.address)
@@ -233,7 +247,7 @@ def test_tls(export, authority, pems, tmp_path):
 def test_mutual_tls(export, authority, pems, tmp_path):
     own = {"custom_ca": authority.path.read_text(), "client_verify": True}
     file = ssl_config(tmp_path, **of_server(pems), **own)
-    with LocalServer(export, rest_port=None, ssl_config_file=file) as server:
+    with LocalServer(export, allow_other_ops=True, rest_port=None, ssl_config_file=file) as server:
         assert ask_status(server.address, tls=Tls(authority.path, *pems["client"])) == [3]
         with pytest.raises(ServingError):
             ask_status(server.address, tls=Tls(authority.path))

@@ -516,6 +516,25 @@ def test_rest_numbers_are_short_and_nan_stands_bare(table):
     assert text.split() == b'{ "outputs": [ 0.1, 3.0, 1e+20, NaN, -Infinity ] }'.split()
 
 
+def test_rest_lays_rows_out_as_the_real_server_does(table):
+    def text(body):
+        return ask(table, "POST", "/v1/models/table:predict", body)[1].decode()
+
+    assert text({"instances": [[1, 2], [3, 4]]}) == (
+        '{\n    "predictions": [[1.0, 2.0], [3.0, 4.0]\n    ]\n}'
+    )
+    assert text({"instances": [2.5, 3]}) == '{\n    "predictions": [2.5, 3.0\n    ]\n}'
+    assert text({"signature_name": "three", "instances": [ROW]}) == (
+        '{\n    "predictions": [\n        {\n'
+        '            "echo_bytes": {\n                "b64": "YQ=="\n            },\n'
+        '            "neg": -6.5,\n            "y": 7.5\n        }\n    ]\n}'
+    )
+    # The columnar form gives each value a line.
+    assert text({"inputs": [[1]]}) == (
+        '{\n    "outputs": [\n        [\n            1.0\n        ]\n    ]\n}'
+    )
+
+
 def test_rest_strings_that_are_no_utf8_come_back_as_they_are(table):
     packed = base64.b64encode(b"\xff\x00").decode()
     body = {"signature_name": "echo", "inputs": [{"b64": packed}]}
@@ -529,7 +548,15 @@ def test_rest_strings_that_are_no_utf8_come_back_as_they_are(table):
         ("POST", "/v1/models/table", 400, "Malformed request: POST /v1/models/table"),
         ("PUT", "/v1/models/table", 400, "Malformed request: PUT /v1/models/table"),
         ("GET", "/v1/models/table/", 400, "Malformed request: GET /v1/models/table/"),
-        ("GET", "/v1/models/table?a=1", 400, "Malformed request: GET /v1/models/table?a=1"),
+        # A query belongs to the name, and fits no other route.
+        ("GET", "/v1/models/no?a=1", 404, "Could not find any versions of model no?a=1"),
+        ("GET", "/v1/models/table?a=1", 404, "Could not find any versions of model table?a=1"),
+        (
+            "POST",
+            "/v1/models/table:predict?a=1",
+            400,
+            "Malformed request: POST /v1/models/table:predict?a=1",
+        ),
         (
             "POST",
             "/v1/models/table:PREDICT",
