@@ -256,6 +256,7 @@ def test_a_recipe_names_every_file(followed):
         assert touched == files_of(recipe), recipe
 
 
+@pytest.mark.slow
 def test_what_the_recipes_make_trains(followed, tmp_path):
     settings = [wanted for _, wanted in RECIPES.values() if wanted]
     found = subprocess.run(

@@ -486,11 +486,12 @@ def changed(plain, base, mode, path, value):
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sections",
     [
         sorted({path.partition(".")[0] for path in CHANGED} - {"dim", "ranking"}),
-        pytest.param(["ranking"], marks=pytest.mark.slow),
+        ["ranking"],
     ],
     ids=["all_but_ranking", "ranking"],
 )

@@ -335,6 +335,7 @@ def test_a_service_keeps_what_is_disliked_with_its_labels(tmp_path, service):
         assert len(drawn) > 2 and all(plain[pair] == row for pair, row in drawn.items())
 
 
+@pytest.mark.slow
 def test_orders_are_taken_in_turn(dataset, service):
     served = dataset.batches("train", 500, shuffle=True, data_service=service)
     orders = [tuple(pairs(served)) for _ in range(NUM_ORDERS + 1)]
@@ -343,6 +344,7 @@ def test_orders_are_taken_in_turn(dataset, service):
     assert tuple(pairs(other)) not in orders
 
 
+@pytest.mark.slow
 def test_long_histories_are_seen_in_parts_on_a_service_too(tmp_path, service):
     dataset = write(tmp_path / "d", train=[list(range(20))], valid=[[20]], num_items=21)
     served = dataset.batches("train", 8, user=user(4, "others"), shuffle=True, data_service=service)
@@ -350,6 +352,7 @@ def test_long_histories_are_seen_in_parts_on_a_service_too(tmp_path, service):
     assert len(windows) > 3 and all(0 not in window for window in windows)
 
 
+@pytest.mark.slow
 def test_a_service_draws_as_the_balance_says(popular, service):
     options = {"retrieval": balanced(1.0), "data_service": service}
     batches = popular.batches("train", 64, **options)

@@ -153,6 +153,7 @@ def start(dataset, tmp_path_factory):
     return train_run(dataset, config, tmp_path_factory.mktemp("start") / "run")
 
 
+@pytest.mark.slow
 def test_items_that_are_new_are_served_without_training(start, grown, tmp_path, capsys):
     out = tmp_path / "export"
     assert main(["export", str(start.directory), "--out", str(out), "--k", "40"]) == 0

@@ -1,5 +1,6 @@
 """What each stage leaves, and how good the ranking model's numbers are, against plain loops."""
 
+import copy
 import math
 
 import numpy as np
@@ -153,8 +154,15 @@ def test_what_was_shown_is_ranked_by_itself(labeled, labeled_recommender):
 
 
 @pytest.mark.parametrize("kind", ["temperature", "platt", "isotonic"])
-def test_calibration_is_fitted_on_valid_and_makes_probabilities_true(labeled, kind):
-    plain = build(labeled, ranking__click_rating=4, ranking__calibration=kind, **TASKS)
+def test_calibration_is_fitted_on_valid_and_makes_probabilities_true(
+    labeled, labeled_recommender, kind
+):
+    def calibrated(kind):
+        other = copy.copy(labeled_recommender)
+        other.config = other.config.override({"ranking.calibration": kind})
+        return other
+
+    plain = calibrated(kind)
     calibration = fit_calibration(plain, labeled)
     assert calibration.kind == kind
     fitted = Recommender(plain.retrieval, plain.ranking, labeled, calibration=calibration)
@@ -167,8 +175,7 @@ def test_calibration_is_fitted_on_valid_and_makes_probabilities_true(labeled, ki
     mean = calibration(pool.logit[real]).numpy().mean()
     if kind != "temperature":
         assert mean == pytest.approx(clicked.mean(), abs=0.02)
-    off = build(labeled, ranking__calibration="none", ranking__click_rating=4, **TASKS)
-    assert fit_calibration(off, labeled) == Calibration()
+    assert fit_calibration(calibrated("none"), labeled) == Calibration()
 
 
 def test_monitors(labeled, labeled_recommender):
@@ -182,6 +189,7 @@ def test_monitors(labeled, labeled_recommender):
     assert ranking_metric(plain, labeled, "auc") == found["auc"]
 
 
+@pytest.mark.slow
 def test_a_monitor_keeps_the_epoch_that_is_best_by_it(labeled, tmp_path):
     config = small_world.config(
         **small_world.VECTORS,

@@ -113,6 +113,7 @@ def test_there_is_no_less_room_than_none():
         small_world.config(training__catalog_memory_mb=-1)
 
 
+@pytest.mark.slow
 def test_no_export_reads_a_table_on_disk(dataset, tmp_path):
     settings = {**small_world.VECTORS, **ON_DISK, "item__features": False}
     model = RetrievalModel(

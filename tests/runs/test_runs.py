@@ -67,6 +67,7 @@ def test_what_was_trained_reads_back(run):
         assert one["model"] != one["id_only"] != one["popularity"]
 
 
+@pytest.mark.slow
 def test_another_kind_of_model_reads_back(dataset, tmp_path):
     """An encoder that trained, a GRU, half precision."""
     settings = {

@@ -344,6 +344,7 @@ def test_weights_worse_than_the_start_are_not_kept(start, dataset, tmp_path, mon
     assert run.ranking is None
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_same_call_goes_on(quick, grown, tmp_path, monkeypatch):
     config = small_world.config(**EXACT)
     base = train_run(quick.dataset, config.override({"training.epochs": 1}), tmp_path / "base")
@@ -381,6 +382,7 @@ def test_after_a_kill_the_same_call_goes_on(quick, grown, tmp_path, monkeypatch)
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_twin_goes_on_too(quick, grown, tmp_path):
     run = train_run(grown, quick.config, tmp_path / "run", twin=True, start=quick)
     facts = json.loads((run.directory / "twin/run.json").read_text())["start"]

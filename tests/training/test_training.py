@@ -130,6 +130,7 @@ def test_after_a_kill_it_goes_on_where_it_was(dataset, whole, tmp_path, monkeypa
         assert int(run.retrieval.optimizer.iterations) == EPOCHS * steps
 
 
+@pytest.mark.slow
 def test_after_a_kill_in_ranking_retrieval_is_not_trained_again(
     dataset, whole, tmp_path, monkeypatch
 ):
@@ -151,6 +152,7 @@ def test_after_a_kill_in_ranking_retrieval_is_not_trained_again(
     assert_equal(values(run.retrieval), values(whole.retrieval), tolerance=1e-5)
 
 
+@pytest.mark.slow
 def test_the_best_before_a_kill_stays_the_best(dataset, tmp_path, monkeypatch):
     """Here the kill is another process's: the second call knows only what lies on disk."""
     answers = Scripted(monkeypatch, [0.5, 0.9, 0.1, 0.2])
