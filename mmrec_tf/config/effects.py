@@ -1,4 +1,4 @@
-"""Which settings have an effect beside which others; those without are refused.
+"""Which settings have an effect together with which others; those without one are refused.
 
 A setting may always have its default. With another value it has to be read by something: a search
 over a setting that does nothing costs as much as one over a setting that does, and a config that
@@ -463,7 +463,7 @@ def require_effect(config: Any, schema: Schema | None = None) -> None:
     Args: as of `idle_settings`.
 
     Raises:
-      ConfigError: naming the first, the setting that makes it moot, and all others.
+      ConfigError: naming the first, the setting that leaves it without effect, and all others.
     """
     found = idle_settings(config, schema)
     if not found:

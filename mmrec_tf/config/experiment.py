@@ -152,7 +152,7 @@ class Config:
         """A copy with settings changed, such as `{"training.epochs": 5}`.
 
         Values may be strings as typed on a command line: they are read as JSON where the field is
-        not itself a string. Settings of this config that have no effect beside the new ones go back
+        not itself a string. Settings of this config that have no effect with the new ones go back
         to their defaults; new ones without effect are refused.
 
         Args:

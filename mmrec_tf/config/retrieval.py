@@ -136,7 +136,7 @@ class UserConfig:
     """The user tower. `history`: how the items of a history become one vector; "self_attention" is
     causal (SASRec, Kang and McAuley 2018), with `num_layers` blocks of `num_heads` heads.
     `time_gaps` tells the tower how long before the newest item of a history each one lies.
-    `hidden` is the width of a hidden layer over the pooled history, beside the
+    `hidden` is the width of a hidden layer over the pooled history, in addition to the
     linear one; 0 for none. `history_context` says which of a user's train interactions surround a
     training example: those before it ("past"), all others ("others"), or "auto": past where the
     dataset's split follows time, others where it does not."""
@@ -173,7 +173,7 @@ class RetrievalConfig:
     whole catalog. In-batch only:
       `sampling_correction` subtracts the log of the sampling probability from the logits (logQ, Yi
       et al. 2019): from exact counts, from the streaming estimate of its algorithm 2, or not;
-      `num_uniform_negatives` items drawn from the whole catalog stand beside the batch's (mixed
+      `num_uniform_negatives` items drawn from the whole catalog are added to the batch's (mixed
       negative sampling, Yang et al. 2020);
       `memory_size` items of the batches before, as they were then (Wang et al. 2020);
       `num_mined_negatives` for each example, from what the model itself ranked highest for the
@@ -187,7 +187,7 @@ class RetrievalConfig:
     the worst perturbation of that length (He et al. 2018). `popularity_bias` adds a learned
     multiple of the log train frequency to a score.
     `cold_negatives` says what an item without any train interaction means: True, nobody wants it;
-    False, nobody could have it yet, so it is no negative and counts as averagely popular.
+    False, nobody could have it yet, so it is no negative, and is given average popularity.
     `item_balance` draws a training example with probability proportional to
     count(item) ** -item_balance: 0 takes each example once an epoch, 1 all items equally often.
     """
