@@ -214,8 +214,8 @@ class Recurrent(tf.keras.layers.Layer):
 class Bilinear(tf.keras.layers.Layer):
     """Products of the modalities (low-rank multimodal fusion, Liu et al. 2018).
 
-    The vector is the sum over r of w_r * product over m of (W_mr [x_m; 1]), plus a bias. The 1 lets
-    the products of fewer modalities are added to those of all; the factor of an absent modality
+    The vector is the sum over r of w_r * product over m of (W_mr [x_m; 1]), plus a bias. The 1 adds
+    the products of fewer modalities to those of all; the factor of an absent modality
     is 1. modality * rank * (dim + 1) * dim + rank + dim parameters, with rank 4.
     """
 
