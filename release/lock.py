@@ -114,7 +114,8 @@ def _installed_license(metadata: dict[str, Any]) -> str | None:
         here = importlib.metadata.metadata(metadata["name"])
     except importlib.metadata.PackageNotFoundError:
         return None
-    return here.get("License-Expression") if here["Version"] == metadata["version"] else None
+    same = here["Version"] == metadata["version"] and "License-Expression" in here
+    return here["License-Expression"] if same else None
 
 
 def lock_text(python: str, found: Sequence[dict[str, Any]]) -> str:
