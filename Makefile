@@ -1,7 +1,7 @@
 # `make` alone lists what there is. PYTHON=... names the interpreter that .venv is made with.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format wheel clean
+.PHONY: help setup demo test test-slow check format lock audit wheel clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -23,15 +23,22 @@ test: check  ## Checks, then the tests (those marked slow left out)
 test-slow: $(STAMP)  ## The tests marked slow
 	$(BIN)/python -m pytest -m slow
 
-check: $(STAMP)  ## ruff, formatting, types, and the direction of imports
+check: $(STAMP)  ## ruff, formatting, types, the direction of imports; names known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy mmrec_tf $(PROGRAMS)
+	$(BIN)/mypy mmrec_tf $(PROGRAMS) release
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+	@$(BIN)/python -m release.audit
 
 format: $(STAMP)  ## Rewrites the code as `make check` wants it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+lock: $(STAMP)  ## Writes the lock files and bills of materials in release/ for both Pythons
+	$(BIN)/python -m release.lock
+
+audit: $(STAMP)  ## Fails on known vulnerabilities that release/accepted.json does not list
+	$(BIN)/python -m release.audit --strict
 
 wheel: $(STAMP)  ## Builds dist/*.whl, which holds mmrec_tf and nothing else
 	$(BIN)/python -m build --wheel --no-isolation

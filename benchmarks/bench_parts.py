@@ -43,8 +43,8 @@ def parts(example: dict, config: Config, modalities: tuple[str, ...]) -> Iterato
     for section, values in example.items():
         if section not in NOT_PARTS and isinstance(values, dict):
             settings += [(section, name) for name in values]
-    if modalities and config.alignment.weight and "weight" not in example.get("alignment", {}):
-        changed = config.override({"alignment.kind": "none", "alignment.trainable": True})
+    if modalities and config.alignment.kinds and "kinds" not in example.get("alignment", {}):
+        changed = config.override({"alignment.kinds": []})
         yield "without alignment", changed, "without-alignment"
     for path in settings:
         default = defaults[path[0]] if len(path) == 1 else defaults[path[0]][path[1]]

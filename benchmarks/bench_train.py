@@ -40,7 +40,7 @@ ROUNDS = 7
 STEPS = 20
 NUM_USERS, NUM_ITEMS, NUM_EXAMPLES = 943, 1664, 80_000
 SIZES, NUM_DRAWN_USERS = (10_000, 100_000, 1_000_000), 20_000
-IDS = {"user.id_embedding": True, "alignment.weight": 0.0}
+IDS = {"user.id_embedding": True, "alignment.contrastive_weight": 0.0}
 # What the tutorial's loss is.
 PLAIN = {
     "retrieval.mask_history": False,

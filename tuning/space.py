@@ -36,9 +36,10 @@ def default_space(config: Config) -> Space:
     if config.modalities != ():
         space["item.fusion"] = {"choice": list(FUSIONS)}
         space["item.id_dropout"] = {"float": [0.0, 0.5]}
-        if config.alignment.kind in ("contrastive", "graph"):
-            # The others have no loss to weigh.
-            space["alignment.weight"] = {"choice": [0.0, 0.03, 0.1, 0.3]}
+        # The other kinds have no loss to weigh.
+        for kind in ("contrastive", "graph"):
+            if kind in config.alignment.kinds:
+                space[f"alignment.{kind}_weight"] = {"choice": [0.0, 0.03, 0.1, 0.3]}
     return space
 
 

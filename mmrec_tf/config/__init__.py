@@ -28,6 +28,7 @@ from mmrec_tf.config.ranking import (
 from mmrec_tf.config.retrieval import (
     ALIGNMENTS,
     CORRECTIONS,
+    FITTED,
     FUSIONS,
     HISTORIES,
     HISTORY_CONTEXTS,
@@ -51,6 +52,7 @@ __all__ = [
     "CORRECTIONS",
     "DECAYS",
     "FAMILIES",
+    "FITTED",
     "FUSIONS",
     "HISTORIES",
     "HISTORY_CONTEXTS",

@@ -1,4 +1,4 @@
-"""Which settings have an effect beside which others; those without are refused.
+"""Which settings have an effect together with which others; those without one are refused.
 
 A setting may always have its default. With another value it has to be read by something: a search
 over a setting that does nothing costs as much as one over a setting that does, and a config that
@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from mmrec_tf.config.encoders import FAMILIES, family_names
+from mmrec_tf.config.retrieval import FITTED
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import Schema
-
-FITTED = ("ridge", "cca", "procrustes")
 
 
 class Rule(NamedTuple):
@@ -26,12 +25,14 @@ class Rule(NamedTuple):
       other: path of the setting that decides.
       wanted: what the other has to be for them to be read, in words.
       read: whether they are read, from a Config.
+      reset: what they go back to where they are not, from a Config; None for their defaults.
     """
 
     settings: tuple[str, ...]
     other: str
     wanted: str
     read: Callable[[Any], bool]
+    reset: Callable[[Any], Any] | None = None
 
     def because(self, config: Any) -> str:
         """Why they are not read."""
@@ -49,6 +50,7 @@ class SchemaRule(NamedTuple):
     reason: str
     advice: str
     read: Callable[[Any], bool]
+    reset: Callable[[Any], Any] | None = None
 
     def because(self, config: Any) -> str:
         return f"as {self.reason}"
@@ -101,16 +103,10 @@ RULES = (
     Rule(("text.synonym_share",), "text.synonyms", "a file", lambda c: bool(c.text.synonyms)),
     # Alignment
     Rule(
-        ("alignment.weight",),
-        "alignment.kind",
-        '"contrastive" or "graph", which have a loss',
-        lambda c: c.alignment.kind in ("contrastive", "graph"),
-    ),
-    Rule(
-        _under("alignment", "collaborative", "temperature"),
-        "alignment.kind",
-        '"contrastive"',
-        lambda c: c.alignment.kind == "contrastive",
+        _under("alignment", "contrastive_weight", "collaborative", "temperature"),
+        "alignment.kinds",
+        'some with "contrastive"',
+        lambda c: "contrastive" in c.alignment.kinds,
     ),
     Rule(
         ("alignment.collaborative",),
@@ -118,30 +114,47 @@ RULES = (
         "true",
         lambda c: c.item.id_embedding,
     ),
-    Rule(("alignment.margin",), "alignment.kind", '"graph"', lambda c: c.alignment.kind == "graph"),
     Rule(
-        _under("alignment", "collaborative", "temperature", "margin"),
-        "alignment.weight",
+        _under("alignment", "collaborative", "temperature"),
+        "alignment.contrastive_weight",
         "above 0",
-        lambda c: c.alignment.weight > 0,
+        lambda c: c.alignment.contrastive_weight > 0,
+    ),
+    Rule(
+        _under("alignment", "graph_weight", "margin"),
+        "alignment.kinds",
+        'some with "graph"',
+        lambda c: "graph" in c.alignment.kinds,
+    ),
+    Rule(
+        ("alignment.margin",),
+        "alignment.graph_weight",
+        "above 0",
+        lambda c: c.alignment.graph_weight > 0,
     ),
     Rule(
         ("alignment.hidden",),
-        "alignment.kind",
-        '"none", "contrastive" or "graph", as projections that are fitted are linear',
-        lambda c: c.alignment.kind not in FITTED,
+        "alignment.kinds",
+        "some without ridge, cca and procrustes, as projections that are fitted are linear",
+        lambda c: not _fits(c),
     ),
     Rule(
-        ("alignment.trainable",),
-        "alignment.kind",
-        "ridge, cca or procrustes, as other projections are learned",
-        lambda c: c.alignment.kind in FITTED,
+        _under("alignment", "target", "trainable"),
+        "alignment.kinds",
+        "some with ridge, cca or procrustes, as other projections start at random and are learned",
+        lambda c: _fits(c),
     ),
     Rule(
         ("alignment.l2",),
-        "alignment.kind",
-        '"ridge" or "cca"',
-        lambda c: c.alignment.kind in ("ridge", "cca"),
+        "alignment.kinds",
+        "some with ridge or cca",
+        lambda c: not {"ridge", "cca"}.isdisjoint(c.alignment.kinds),
+    ),
+    Rule(
+        ("alignment.target",),
+        "modalities",
+        "some with it and with others, which are mapped to it",
+        lambda c: c.modalities is None or _is_target(c.alignment.target, c.modalities),
     ),
     # Item tower and graph
     Rule(
@@ -160,7 +173,8 @@ RULES = (
     Rule(
         (
             *_under("item", "fusion", "missing", "modality_dropout"),
-            *_under("alignment", "hidden", "trainable", "l2", "collaborative", "temperature"),
+            *_under("alignment", "hidden", "target", "trainable", "l2"),
+            *_under("alignment", "contrastive_weight", "collaborative", "temperature"),
             "ranking.content",
         ),
         "modalities",
@@ -168,19 +182,15 @@ RULES = (
         lambda c: c.modalities != (),
     ),
     Rule(
-        ("alignment.kind",),
+        ("alignment.kinds",),
         "modalities",
         "one or more",
-        lambda c: c.modalities != () or c.alignment.kind not in FITTED,
+        lambda c: c.modalities != () or not _fits(c),
+        # Over a graph there is still something to do.
+        lambda c: tuple(kind for kind in c.alignment.kinds if kind not in FITTED),
     ),
     Rule(
-        ("alignment.weight",),
-        "modalities",
-        "one or more",
-        lambda c: c.modalities != () or c.alignment.kind == "graph",
-    ),
-    Rule(
-        _under("alignment", "weight", "temperature"),
+        _under("alignment", "contrastive_weight", "temperature"),
         "modalities",
         "two or more, as the loss is among them",
         lambda c: _aligns(c, c.modalities),
@@ -359,10 +369,20 @@ RULES = (
 
 
 def _aligns(config: Any, modalities: tuple[str, ...] | None) -> bool:
-    """Whether there is an alignment loss among so many modalities; None for an unknown number."""
-    if config.alignment.kind != "contrastive" or modalities is None:
+    """Whether there is a contrastive loss among these modalities; None for unknown ones."""
+    if "contrastive" not in config.alignment.kinds or modalities is None:
         return True
     return len(modalities) > 1 or (len(modalities) == 1 and config.alignment.collaborative > 0)
+
+
+def _fits(config: Any) -> bool:
+    """Whether projections are fitted."""
+    return not set(FITTED).isdisjoint(config.alignment.kinds)
+
+
+def _is_target(name: str, modalities: tuple[str, ...]) -> bool:
+    """Whether a modality is there to map others to; "" always is, as no modality is meant."""
+    return name == "" or (name in modalities and len(modalities) > 1)
 
 
 def _family_rules(config: Any) -> Iterator[Rule]:
@@ -404,10 +424,16 @@ def schema_rules(config: Any, schema: Schema) -> Iterator[SchemaRule]:
             lambda c: False,
         )
     yield SchemaRule(
-        _under("alignment", "weight", "temperature"),
+        _under("alignment", "contrastive_weight", "temperature"),
         f"the loss is among modalities, of which there are {len(names)}",
         "Choose two or more",
         lambda c: _aligns(c, names),
+    )
+    yield SchemaRule(
+        ("alignment.target",),
+        f"the modalities that are read are {', '.join(names) or 'none'}",
+        "Choose one of two or more, to which the others are mapped",
+        lambda c: _is_target(c.alignment.target, names),
     )
 
 
@@ -437,7 +463,7 @@ def require_effect(config: Any, schema: Schema | None = None) -> None:
     Args: as of `idle_settings`.
 
     Raises:
-      ConfigError: naming the first, the setting that makes it moot, and all others.
+      ConfigError: naming the first, the setting that leaves it without effect, and all others.
     """
     found = idle_settings(config, schema)
     if not found:
@@ -492,9 +518,14 @@ def reset_idle(
       keep: paths that stay as they are.
       schema: as of `idle_settings`.
     """
-    while idle := [path for path in idle_settings(config, schema) if path not in keep]:
-        for path in idle:
+
+    def idle() -> dict[str, Rule | SchemaRule]:
+        found = idle_settings(config, schema)
+        return {path: rule for path, rule in found.items() if path not in keep}
+
+    while found := idle():
+        for path, rule in found.items():
             section, name = path.rsplit(".", 1)
-            tree[section][name] = default_at(config, path)
+            tree[section][name] = rule.reset(config) if rule.reset else default_at(config, path)
             part = dataclasses.replace(getattr(config, section), **{name: tree[section][name]})
             setattr(config, section, part)

@@ -21,7 +21,7 @@ class BertConfig:
     BERT of the sizes below with a vocabulary learned from the catalog.
     `trainable_layers`: 0 keeps the encoder frozen, n trains the last n blocks, -1 trains all.
     `adaptation` says what trains in those blocks: all of their weights ("full"), low-rank updates
-    of the attention's query and value projections ("lora", Hu et al. 2021) or bottlenecks behind
+    of the attention's query and value projections ("lora", Hu et al. 2021) or bottlenecks after
     attention and feed-forward ("adapter", Houlsby et al. 2019), both of width `adaptation_rank`.
     Augmentation, while an encoder trains: `word_dropout` is the share of words that are hidden;
     `synonyms` is a file of lines "word TAB synonym,synonym,...", and `synonym_share` the share of

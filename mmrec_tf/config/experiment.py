@@ -26,6 +26,13 @@ from mmrec_tf.errors import ConfigError, did_you_mean
 from mmrec_tf.schema import Schema
 
 DECAYS = ("none", "linear", "cosine")
+# Settings of older configs, and what says the same now.
+REPLACED = {
+    "alignment.kind": 'is now alignment.kinds, a list such as ["contrastive", "graph"], or [] for '
+    "none",
+    "alignment.weight": "is now alignment.contrastive_weight and alignment.graph_weight, one for "
+    "each loss",
+}
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,11 @@ class Config:
                 f"{self.retrieval.softmax} and {json.dumps(self.training.jit_compile)}. Set "
                 "graph.layers and graph.content_layers to 0, or change those.",
             )
+        require(
+            self.alignment.trainable or "contrastive" not in self.alignment.kinds,
+            "alignment.trainable: wanted true with contrastive among alignment.kinds, which pulls "
+            "modalities together by training the projections; got false. Leave one of them out.",
+        )
         if self.modalities is not None:
             require(
                 len(set(self.modalities)) == len(self.modalities),
@@ -140,7 +152,7 @@ class Config:
         """A copy with settings changed, such as `{"training.epochs": 5}`.
 
         Values may be strings as typed on a command line: they are read as JSON where the field is
-        not itself a string. Settings of this config that have no effect beside the new ones go back
+        not itself a string. Settings of this config that have no effect with the new ones go back
         to their defaults; new ones without effect are refused.
 
         Args:
@@ -154,7 +166,7 @@ class Config:
         return self._changed(
             {
                 "modalities": (),
-                "alignment.kind": "none",
+                "alignment.kinds": (),
                 "item.id_embedding": True,
                 "item.id_dropout": 0.0,
                 "item.features": False,
@@ -228,6 +240,8 @@ _hints = functools.cache(typing.get_type_hints)
 
 def _field_type(cls: Any, name: str, path: str) -> Any:
     hints = _hints(cls)
+    if path in REPLACED:
+        raise ConfigError(f"{path} {REPLACED[path]}.")
     if name not in hints:
         raise ConfigError(f"unknown setting {path}{did_you_mean(name, hints)}")
     return hints[name]

@@ -27,8 +27,8 @@ class RankingConfig:
     was shown at adds, and leaves it out when recommending.
 
     `tasks`: "click", "rating" and names of the dataset's types of event. The first one's logit
-    orders candidates, or the sum of all, weighed by `score_weights`. `click_rating`: an interaction
-    with a lower rating is no click; null makes all of them clicks. Losses add up weighed by
+    orders candidates, or the sum of all, weighted by `score_weights`. An interaction with a rating
+    below `click_rating` is no click; null makes all of them clicks. Losses add up, weighted by
     `task_weights` (all 1 by default), or by learned `uncertainty` (Kendall et al. 2018). Hidden
     layers are shared by the tasks as `sharing` says: "shared_bottom", "mmoe" (Ma et al. 2018) or
     "ple" (Tang et al. 2020), the latter two with `num_experts` experts.
@@ -38,7 +38,7 @@ class RankingConfig:
 
     `num_negatives` items are drawn for each positive, the share `candidate_share` of them from
     what the retrieval model itself ranks highest, the rest at random. `num_disliked` of the user's
-    own items that were rated below `click_rating` stand beside them (with "binary" every one is an
+    own items that were rated below `click_rating` are added to them (with "binary" every one is an
     example of its own). `num_candidates` is how many items retrieval hands to ranking when
     recommending. `calibration` maps the click logit to a
     probability, fitted on the valid split. `monitor` says which epoch is kept: "auc" or "gauc" (of

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from mmrec_tf.config.checks import at_least, one_of, require, shapes_weights
 
-ALIGNMENTS = ("none", "contrastive", "ridge", "cca", "procrustes", "graph")
+ALIGNMENTS = ("contrastive", "ridge", "cca", "procrustes", "graph")
+# Projections that are solved for; each kind says where all of them start.
+FITTED = ("ridge", "cca", "procrustes")
 FUSIONS = (
     "mean",
     "weighted",
@@ -15,7 +17,7 @@ FUSIONS = (
     "recurrent",
     "bilinear",
 )
-MISSING = ("skip", "token", "mean", "nearest")
+MISSING = ("skip", "token", "mean", "nearest", "mapped")
 ID_INITS = ("random", "spectral")
 HISTORIES = ("none", "mean", "gru", "attention", "self_attention")
 HISTORY_CONTEXTS = ("auto", "past", "others")
@@ -28,32 +30,52 @@ CORRECTIONS = ("none", "counts", "streaming")
 class AlignmentConfig:
     """Projection of an item's modalities to one space, and what pulls them together there.
 
-    `kind`:
-      "none": the projections alone, trained by the retrieval loss.
+    `kinds`: any of these together, but at most one of the three that are fitted; with none, the
+    retrieval loss alone trains the projections.
       "contrastive": InfoNCE (van den Oord et al. 2018) among the modalities that an item has, and,
-        `collaborative` times as strong, between each modality and the item's id embedding.
-      "ridge", "cca", "procrustes": each projection is fitted in closed form, from a modality to the
-        items' spectral embedding of the train interactions; then it trains on, or stays as it is
-        (`trainable`). `l2` is the ridge penalty, relative to the features' variance.
+        `collaborative` times as strong, between each modality and the item's id embedding. In the
+        total it counts `contrastive_weight` times; 0 turns it off. `temperature` is the initial
+        value of a learnable scalar.
+      "ridge", "cca", "procrustes": each projection is fitted in closed form to `target`; then it
+        trains on, or stays as it is (`trainable`). `target` is the name of a modality, to whose
+        principal components the others are mapped, or "" for the items' spectral embedding of the
+        train interactions. `l2` is the ridge penalty, relative to the features' variance; None
+        chooses it by generalized cross-validation (Golub et al. 1979) over the items that are
+        fitted to.
       "graph": a translation loss over the dataset's knowledge graph (TransE, Bordes et al. 2013)
-        with `margin`; a missing modality is filled from the item's neighbours in the graph.
-    `weight` scales the loss in the total; 0 turns it off. `temperature` is the initial value of a
-    learnable scalar. `hidden` is the width of a hidden layer of each projection, 0 for none.
+        with `margin`, which counts `graph_weight` times; a missing modality is filled from the
+        item's neighbours in the graph.
+    `hidden` is the width of a hidden layer of each projection, 0 for none.
     """
 
-    kind: str = shapes_weights("contrastive")
-    weight: float = 0.1
+    kinds: tuple[str, ...] = shapes_weights(("contrastive",))
+    contrastive_weight: float = 0.1
     collaborative: float = 0.0
     temperature: float = shapes_weights(0.1)
     hidden: int = shapes_weights(0)
+    target: str = shapes_weights("")
     trainable: bool = True
-    l2: float = shapes_weights(1.0)
+    l2: float | None = shapes_weights(None)
+    graph_weight: float = 0.1
     margin: float = 1.0
 
     def __post_init__(self) -> None:
-        one_of("alignment.kind", self.kind, ALIGNMENTS)
-        at_least(self, "alignment.", {"weight": 0, "hidden": 0, "collaborative": 0})
-        at_least(self, "alignment.", {"l2": 0, "margin": 0})
+        for kind in self.kinds:
+            one_of("alignment.kinds", kind, ALIGNMENTS)
+        require(
+            len(set(self.kinds)) == len(self.kinds),
+            f"alignment.kinds: wanted each at most once; got {', '.join(self.kinds)}.",
+        )
+        fitted = [kind for kind in self.kinds if kind in FITTED]
+        require(
+            len(fitted) <= 1,
+            f"alignment.kinds: wanted at most one of {', '.join(FITTED)}, as each says where the "
+            f"projections start; got {', '.join(fitted)}. Keep one of them.",
+        )
+        at_least(self, "alignment.", {"contrastive_weight": 0, "graph_weight": 0, "hidden": 0})
+        at_least(self, "alignment.", {"collaborative": 0, "margin": 0})
+        if self.l2 is not None:
+            at_least(self, "alignment.", {"l2": 0})
         require(
             self.temperature > 0, f"alignment.temperature: wanted above 0; got {self.temperature}."
         )
@@ -65,8 +87,9 @@ class ItemConfig:
     so that content has to stand alone; `modality_dropout` does the same to each modality.
     `id_init`: where id embeddings start: at random, or at the items' spectral embedding of the
     train interactions. `missing`: what fusion sees in place of a modality that an item lacks:
-    nothing ("skip"), a learned vector ("token"), the mean of the items that have it ("mean"), or
-    the modality of the item that is nearest in the modalities that both have ("nearest")."""
+    nothing ("skip"), a learned vector ("token"), the mean of the items that have it ("mean"), the
+    modality of the item that is nearest in the modalities that both have ("nearest"), or what ridge
+    regression on another modality of the item says that it is ("mapped")."""
 
     id_embedding: bool = shapes_weights(True)
     id_init: str = shapes_weights("random")
@@ -113,7 +136,7 @@ class UserConfig:
     """The user tower. `history`: how the items of a history become one vector; "self_attention" is
     causal (SASRec, Kang and McAuley 2018), with `num_layers` blocks of `num_heads` heads.
     `time_gaps` tells the tower how long before the newest item of a history each one lies.
-    `hidden` is the width of a hidden layer over the pooled history, beside the
+    `hidden` is the width of a hidden layer over the pooled history, in addition to the
     linear one; 0 for none. `history_context` says which of a user's train interactions surround a
     training example: those before it ("past"), all others ("others"), or "auto": past where the
     dataset's split follows time, others where it does not."""
@@ -150,7 +173,7 @@ class RetrievalConfig:
     whole catalog. In-batch only:
       `sampling_correction` subtracts the log of the sampling probability from the logits (logQ, Yi
       et al. 2019): from exact counts, from the streaming estimate of its algorithm 2, or not;
-      `num_uniform_negatives` items drawn from the whole catalog stand beside the batch's (mixed
+      `num_uniform_negatives` items drawn from the whole catalog are added to the batch's (mixed
       negative sampling, Yang et al. 2020);
       `memory_size` items of the batches before, as they were then (Wang et al. 2020);
       `num_mined_negatives` for each example, from what the model itself ranked highest for the
@@ -164,7 +187,7 @@ class RetrievalConfig:
     the worst perturbation of that length (He et al. 2018). `popularity_bias` adds a learned
     multiple of the log train frequency to a score.
     `cold_negatives` says what an item without any train interaction means: True, nobody wants it;
-    False, nobody could have it yet, so it is no negative and counts as averagely popular.
+    False, nobody could have it yet, so it is no negative, and is given average popularity.
     `item_balance` draws a training example with probability proportional to
     count(item) ** -item_balance: 0 takes each example once an epoch, 1 all items equally often.
     """

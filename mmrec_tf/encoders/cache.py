@@ -298,7 +298,7 @@ def _write(
             result = _mapped(aside, shape=shape, dtype=dtype)
             done = _mapped(state, shape=shape[:1], dtype=bool)
             if result is None or done is None:
-                # First, lest rows that it calls done be looked for in a file that is new.
+                # First, or rows that it marks as done would be looked for in the new, empty file.
                 state.unlink(missing_ok=True)
                 result = _new(aside, shape=shape, dtype=dtype)
                 done = _new(state, shape=shape[:1], dtype=bool)

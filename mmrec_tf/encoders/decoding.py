@@ -51,7 +51,7 @@ def decode_readable(
     given = tf.where(tf.strings.length(raw) > 0)[:, 0]
     rows = tf.data.Dataset.from_tensor_slices((given, tf.gather(raw, given)))
     decoded = rows.map(lambda row, data: (row, tf.ensure_shape(decode(data), spec.shape)))
-    # One more row behind the batch, as there must be one to make a batch of.
+    # One extra row after the batch, so that there is always one to make a batch of.
     spare = tf.data.Dataset.from_tensors((size, tf.zeros(spec.shape, spec.dtype)))
     found = decoded.ignore_errors().concatenate(spare).batch(size + 1)
     row, value = found.get_single_element()

@@ -24,6 +24,7 @@ from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import LOWEST_SCORE, FeatureSpec
 from mmrec_tf.towers import TowerOutput
+from mmrec_tf.towers.modality_maps import GraphMaps
 
 NUM_EXAMPLES = 4
 # So many users and items are looked through for them.
@@ -284,9 +285,11 @@ class EncoderServable(tf.Module):
             encoders={name: retrieval.encoders[name] for name in self.modalities},
             item_tower=retrieval.item_tower,
         )
+        self.maps = GraphMaps(retrieval.tables.get("maps", ()))
         self.resources = [
             *retrieval.item_tower.variables,
             *(v for encoder in self.state.encoders.values() for v in encoder.variables),
+            *self.maps.variables,
         ]
         self.item_id = tf.Variable(item_id.tolist(), trainable=False, name="item_id")
         self.features = {
@@ -314,9 +317,10 @@ class EncoderServable(tf.Module):
 
     def _tower(
         self, given: Sequence[tf.Tensor], features: Mapping[str, tf.Tensor]
-    ) -> tuple[TowerOutput, tf.Tensor]:
-        """TowerOutput, and which modalities came and could not be read, <bool>[batch, modality]."""
-        present, unreadable, encoded = [], [], {}
+    ) -> tuple[TowerOutput, tf.Tensor, tf.Tensor]:
+        """TowerOutput; which modalities came and were read, and which came and could not be,
+        <bool>[batch, modality]."""
+        readable, unreadable, encoded = [], [], {}
         for name, value in zip(self.modalities, given, strict=True):
             encoder = self.state.encoders[name]
             content, bad = encoder.preprocess_readable(value)
@@ -324,20 +328,22 @@ class EncoderServable(tf.Module):
                 came = tf.strings.length(value) > 0
             else:
                 came = tf.reduce_any(value != 0, axis=-1)
-            present.append(came & ~bad)
+            readable.append(came & ~bad)
             unreadable.append(bad)
             encoded[name] = encoder(content, training=False)
         batch = tf.shape(given[0])[0]
         stored = {name: tf.repeat(v, batch, axis=0) for name, v in self.features.items()}
+        present = tf.stack(readable, axis=1)
+        filled, now = self.maps([encoded[n] for n in self.modalities], present)
         output = self.state.item_tower(
             {
                 "item": tf.fill([batch], -1),
-                "present": tf.stack(present, axis=1),
-                "encoded": encoded,
+                "present": now,
+                "encoded": dict(zip(self.modalities, filled, strict=True)),
                 "features": replace_features(stored, features),
             }
         )
-        return output, tf.stack(unreadable, axis=1)
+        return output, present, tf.stack(unreadable, axis=1)
 
     def _embed_item(self, *raw: tf.Tensor) -> dict[str, tf.Tensor]:
         names = [*self.modalities, FEATURES][: len(raw)]
@@ -347,23 +353,23 @@ class EncoderServable(tf.Module):
         if len(raw) > len(self.modalities):
             features, passed_over = self.feature_entries(given.pop())
             unread = {"unread": tf.reduce_any(passed_over, axis=1)}
-        output, unreadable = self._tower(given, features)
+        output, present, unreadable = self._tower(given, features)
         return {
             "embedding": output.embedding,
             "weights": output.weights,
-            "present": output.present,
+            "present": present,
             "unreadable": unreadable,
             **unread,
         }
 
     def _search(self, *raw: tf.Tensor) -> dict[str, tf.Tensor]:
         given = check_limits(self.limits, dict(zip(self.modalities, raw, strict=True)))
-        output, unreadable = self._tower(given, {})
+        output, present, unreadable = self._tower(given, {})
         score, item = self.index.search(
             self.space(output), self.k, allowed=tf.convert_to_tensor(self.available)[None, :]
         )
         # Without anything to go by, any item would do.
-        real = (score > LOWEST_SCORE) & tf.reduce_any(output.present, axis=1, keepdims=True)
+        real = (score > LOWEST_SCORE) & tf.reduce_any(present, axis=1, keepdims=True)
         return {
             "item_id": tf.where(real, tf.gather(self.item_id, item), ""),
             "score": tf.where(real, score, LOWEST_SCORE),

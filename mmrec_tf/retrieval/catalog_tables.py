@@ -2,7 +2,8 @@
 reads of a dataset: popularity, side features, the graph."""
 
 import pathlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +15,7 @@ from mmrec_tf.encoders.cache import encode, encoded_bytes
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.retrieval.item_graph import CatalogGraph
 from mmrec_tf.towers.missing import fill_from_neighbors, fill_nearest
+from mmrec_tf.towers.modality_maps import ModalityMap, fill_mapped, fit_maps
 
 PROFILE = "profile"
 
@@ -46,12 +48,12 @@ def build_tables(
     """
     catalog, schema = dataset.catalog, dataset.schema
     modalities = [name for name in raw if name != PROFILE]
-    by_graph = config.alignment.kind == "graph"
+    by_graph = "graph" in config.alignment.kinds
     if by_graph and not schema.num_relations:
         raise ConfigError(
-            "alignment.kind: graph wants a dataset with a knowledge graph; "
-            f'{dataset.directory} has none. Prepare it with "--triples FILE", or choose '
-            "another kind."
+            "alignment.kinds: graph wants a dataset with a knowledge graph; "
+            f'{dataset.directory} has none. Prepare it with "--triples FILE", or leave '
+            "graph out."
         )
     sizes = {name: encoded_bytes(encoders[name], schema.num_items) for name in modalities}
     held = held_content(config, sizes)
@@ -74,14 +76,27 @@ def build_tables(
             f"whose vectors are known before training; got {', '.join(modalities) or 'no modality'}"
             ". Freeze one, or leave the setting out."
         )
+    mapped = config.item.missing == "mapped"
+    if mapped and len(frozen) < 2:
+        raise ConfigError(
+            "item.missing: wanted two or more modalities with frozen encoders, as mapped predicts "
+            f"one from another; got {', '.join(modalities[m] for m in frozen) or 'none'} of "
+            f"{', '.join(modalities)}. Freeze another encoder, or choose another item.missing."
+        )
     vectors = [content[modalities[m]] for m in frozen]
     graph = CatalogGraph.from_experiment(
         config.graph, dataset, config.retrieval.disliked_below, vectors, present[:, frozen]
     )
-    if config.item.missing == "nearest" or by_graph:
+    maps: list[ModalityMap] = []
+    if config.item.missing in ("nearest", "mapped") or by_graph:
         filled, now = vectors, present[:, frozen]
         if config.item.missing == "nearest":
             filled, now = fill_nearest(filled, now)
+        if mapped:
+            maps = fit_maps(filled, now, catalog.train_count > 0)
+            filled, now = fill_mapped(filled, now, maps)
+            maps = [m._replace(source=frozen[m.source], target=frozen[m.target]) for m in maps]
+            _warn_of_unmapped(modalities, frozen, maps)
         if by_graph:
             head, _, tail = dataset.triples[:3]
             filled, now = fill_from_neighbors(filled, now, head, tail, schema.num_items)
@@ -102,12 +117,28 @@ def build_tables(
             n: tf.Variable(v, trainable=False) for n, v in dataset.users.features.items()
         },
     }
+    if mapped:
+        tables["maps"] = maps
     if PROFILE in content:
         tables[PROFILE] = tf.Variable(content[PROFILE], trainable=False)
     if by_graph:
         head, relation, tail = dataset.triples[:3]
         tables["triples"] = tf.constant(np.stack([head, relation, tail], axis=1), tf.int32)
     return tables, graph
+
+
+def _warn_of_unmapped(
+    modalities: Sequence[str], frozen: Sequence[int], maps: Sequence[ModalityMap]
+) -> None:
+    """Says which modalities no other one leads to."""
+    lacking = {*frozen} - {found.target for found in maps}
+    if lacking:
+        warnings.warn(
+            f'item.missing "mapped": {", ".join(modalities[m] for m in sorted(lacking))} stays '
+            "missing where it is, as no other modality says anything about it, or fewer than two "
+            "train items have both.",
+            stacklevel=3,
+        )
 
 
 def _counted(dataset: Dataset, config: Config) -> dict:

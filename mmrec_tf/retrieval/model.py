@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import pathlib
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,7 +26,6 @@ from mmrec_tf.retrieval.objective import Objective
 from mmrec_tf.schema import ModalitySpec
 from mmrec_tf.towers import ItemTower, TowerOutput, UserTower, unit
 from mmrec_tf.towers.alignment import TranslationLoss
-from mmrec_tf.towers.alignment.closed_form import CLOSED_FORMS
 from mmrec_tf.training.callbacks import Mining
 from mmrec_tf.training.optimizer import build_optimizer
 from mmrec_tf.training.stage import Stage
@@ -132,14 +132,12 @@ class RetrievalModel(Stage):
         self.modalities = schema.select(config.modalities)
         self.item_tower = self.make_item_tower()
         self.user_tower = self.make_user_tower()
-        kind, pairs = config.alignment.kind, len(self.modalities) > 1
-        # What the alignment loss is between: modalities, or modalities and ids.
-        among = pairs or bool(self.modalities and config.alignment.collaborative)
-        self.aligns = config.alignment.weight > 0 and (
-            kind == "graph" or (kind == "contrastive" and among)
-        )
+        kinds, weight = config.alignment.kinds, config.alignment.contrastive_weight
+        # What the contrastive loss is between: modalities, or modalities and ids.
+        among = len(self.modalities) > 1 or bool(self.modalities and config.alignment.collaborative)
+        self.contrasts = "contrastive" in kinds and among and weight > 0
         self.translation = None
-        if kind == "graph":
+        if "graph" in kinds:
             self.translation = TranslationLoss(
                 schema.num_entities,
                 schema.num_relations,
@@ -161,12 +159,14 @@ class RetrievalModel(Stage):
         )
         self.objective = self.make_objective()
         self.loss_tracker = tf.keras.metrics.Mean(name="loss")
-        self.alignment_tracker = tf.keras.metrics.Mean(name="alignment_loss")
+        self.contrastive_tracker = tf.keras.metrics.Mean(name="contrastive_loss")
+        self.graph_tracker = tf.keras.metrics.Mean(name="graph_loss")
         if encoders is None:
             encoders = make_encoders(config, dataset)
             # Anew, as encoders that are made here have drawn numbers, and loaded ones did not.
             tf.keras.utils.set_random_seed(config.training.seed)
         self.state.encoders, self.state.mined = dict(encoders), None
+        self.state.fits = {}
         self.trained_encoders = {n: e for n, e in encoders.items() if not e.frozen}
         self._make_weights()
         self.state.tables, self.state.graph = build_tables(
@@ -260,7 +260,7 @@ class RetrievalModel(Stage):
     def _initialize(self) -> None:
         """Sets the weights that a new model does not start at random."""
         dataset = self.dataset
-        fitted = bool(self.modalities) and self.config.alignment.kind in CLOSED_FORMS
+        fitted = bool(self.modalities) and self.item_tower.alignment.fitted is not None
         spectral = self.config.item.id_init == "spectral"
         if not fitted and not spectral:
             return
@@ -274,8 +274,28 @@ class RetrievalModel(Stage):
             scale = np.sqrt(np.mean(np.square(target[known]).sum(axis=1))) if known.any() else 1.0
             table.assign(np.where(known[:, None], target * (length / scale), table.numpy()))
         if fitted:
-            vectors = [self.encode_catalog(name) for name in self.modalities]
-            self.item_tower.alignment.fit(vectors, self.tables["present"].numpy(), target, known)
+            self._fit_projections(target, known)
+
+    def _fit_projections(self, spectral: np.ndarray, known: np.ndarray) -> None:
+        """Fits the projections to `alignment.target`: a modality, or the items' spectral embedding
+        <float32>[item, dim], of meaning where `known`, <bool>[item]. What was filled in for a
+        missing modality teaches nothing."""
+        catalog, names, to = self.dataset.catalog, self.modalities, self.config.alignment.target
+        vectors = [self.encode_catalog(name) for name in names]
+        columns = [list(self.schema.modalities).index(name) for name in names]
+        present, layer = catalog.present[:, columns], self.item_tower.alignment
+        if to:
+            fits = layer.fit_to_modality(vectors, present, names.index(to), catalog.train_count > 0)
+        else:
+            fits = layer.fit(vectors, present, spectral, known)
+        self.state.fits = dict(zip(names, fits, strict=True))
+        at_random = [name for name, fit in self.state.fits.items() if not fit.num_items]
+        if at_random:
+            warnings.warn(
+                f"alignment: the projection of {', '.join(at_random)} starts at random, as fewer "
+                f"than two train items have {f'it and {to}' if to else 'it'}.",
+                stacklevel=3,
+            )
 
     def encode_catalog(self, name: str) -> np.ndarray:
         """One modality of all items through its encoder, as it is now, <float32>[item, features];
@@ -476,7 +496,7 @@ class RetrievalModel(Stage):
         )
 
     def compute_loss(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """The retrieval loss plus the weighted alignment loss of a batch.
+        """The retrieval loss plus the weighted alignment losses of a batch.
 
         Args:
           inputs: a batch as `Schema.batch_spec` describes.
@@ -484,7 +504,7 @@ class RetrievalModel(Stage):
         Returns:
           <float32>[], the mean over the batch's examples.
         """
-        settings = self.config.retrieval
+        settings, alignment = self.config.retrieval, self.config.alignment
         item = inputs["item"]
         triples = self._draw_triples(tf.shape(item)[0])
         numbers = {
@@ -547,10 +567,14 @@ class RetrievalModel(Stage):
         if training:
             self.objective.remember(item, tf.gather(output.embedding, rows["item"]))
         self.loss_tracker.update_state(loss)
-        if self.aligns:
-            aligned = self._alignment_loss(output, rows, item, triples)
-            self.alignment_tracker.update_state(aligned)
-            loss += self.config.alignment.weight * aligned
+        if self.contrasts:
+            contrastive = self._contrastive_loss(output, rows, item)
+            self.contrastive_tracker.update_state(contrastive)
+            loss += alignment.contrastive_weight * contrastive
+        if self.translation is not None and triples is not None and alignment.graph_weight:
+            of_graph = self._graph_loss(self.translation, output, rows, triples)
+            self.graph_tracker.update_state(of_graph)
+            loss += alignment.graph_weight * of_graph
         return loss
 
     def _draw_triples(self, count: tf.Tensor) -> tf.Tensor | None:
@@ -564,23 +588,25 @@ class RetrievalModel(Stage):
         wrong = tf.random.uniform([count, 1], maxval=num_nodes, dtype=tf.int32)
         return tf.concat([tf.gather(triples, row), wrong], axis=1)
 
-    def _alignment_loss(
+    def _graph_loss(
         self,
+        translation: TranslationLoss,
         output: TowerOutput,
         rows: Mapping[str, tf.Tensor],
-        item: tf.Tensor,
-        triples: tf.Tensor | None,
+        triples: tf.Tensor,
     ) -> tf.Tensor:
-        """What pulls modalities together, or, over a knowledge graph, linked items."""
-        if self.translation is not None and triples is not None:
-            # Rows of the step's items stand first, whatever their numbers; entities behind them.
-            num_rows = tf.shape(output.embedding)[0]
-            is_item = triples < self.schema.num_items
-            entity = triples - self.schema.num_items + num_rows
-            head, _, tail, wrong = tf.unstack(tf.where(is_item, rows["nodes"], entity), axis=1)
-            return self.translation.loss(
-                output.embedding, num_rows, head, triples[:, 1], tail, wrong
-            )
+        """What pulls items together that the knowledge graph links."""
+        # Rows of the step's items stand first, whatever their numbers; then the entities.
+        num_rows = tf.shape(output.embedding)[0]
+        is_item = triples < self.schema.num_items
+        entity = triples - self.schema.num_items + num_rows
+        head, _, tail, wrong = tf.unstack(tf.where(is_item, rows["nodes"], entity), axis=1)
+        return translation.loss(output.embedding, num_rows, head, triples[:, 1], tail, wrong)
+
+    def _contrastive_loss(
+        self, output: TowerOutput, rows: Mapping[str, tf.Tensor], item: tf.Tensor
+    ) -> tf.Tensor:
+        """What pulls the modalities of an item together."""
         collaborative = has_collaborative = None
         if self.config.alignment.collaborative and self.item_tower.id_embedding is not None:
             collaborative = self.item_tower.id_embedding(item)

@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 import warnings
+from typing import Any
 
 import tensorflow as tf
 
@@ -143,14 +144,31 @@ def train_run(
     return run
 
 
-def modality_diagnostics(model: RetrievalModel) -> dict[str, dict[str, float]]:
+def modality_diagnostics(model: RetrievalModel) -> dict[str, dict[str, Any]]:
     """`mmrec_tf.evaluation.modality_gap.diagnose` of a catalog's modalities, as they leave the
-    encoders ("encoded") and as alignment projects them ("aligned"); {} without modalities."""
+    encoders ("encoded") and as alignment projects them ("aligned"); {} without modalities.
+
+    Where projections were fitted since the model was made, "fitted" says by modality to how many
+    items and with which penalty; where missing modalities are mapped, "maps" says it by pair, with
+    the share of the variance that is explained."""
     names = model.modalities
     if not names:
         return {}
     present = model.tables["present"].numpy()
+    more = {}
+    if model.state.fits:
+        more["fitted"] = {name: fit._asdict() for name, fit in model.state.fits.items()}
+    if "maps" in model.tables:
+        more["maps"] = {
+            f"{names[found.source]}-{names[found.target]}": {
+                "num_items": found.num_items,
+                "l2": found.l2,
+                "explained": found.explained,
+            }
+            for found in model.tables["maps"]
+        }
     return {
+        **more,
         "encoded": diagnose([model.encode_catalog(name) for name in names], present, names),
         "aligned": diagnose(model.embed_catalog().modalities, present, names),
     }

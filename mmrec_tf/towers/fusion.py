@@ -162,7 +162,7 @@ class Transformer(tf.keras.layers.Layer):
         self.hidden_norm = layers.LayerNormalization(name="hidden_norm", **policy)
         self.hidden = layers.Dense(dim, activation="gelu", name="hidden", **policy)
         self.output_layer = layers.Dense(dim, name="output", **policy)
-        # Starts at unit length, like a modality: beside an id embedding, sqrt(dim) drowns it.
+        # Starts at unit length, like a modality: next to an id embedding, sqrt(dim) would drown it.
         scale = tf.keras.initializers.Constant(dim**-0.5)
         self.norm = layers.LayerNormalization(name="norm", gamma_initializer=scale, **policy)
         super().build(input_shape)
@@ -214,8 +214,8 @@ class Recurrent(tf.keras.layers.Layer):
 class Bilinear(tf.keras.layers.Layer):
     """Products of the modalities (low-rank multimodal fusion, Liu et al. 2018).
 
-    The vector is the sum over r of w_r * product over m of (W_mr [x_m; 1]), plus a bias. The 1 lets
-    the products of fewer modalities stand beside those of all; the factor of an absent modality
+    The vector is the sum over r of w_r * product over m of (W_mr [x_m; 1]), plus a bias. The 1 adds
+    the products of fewer modalities to those of all; the factor of an absent modality
     is 1. modality * rank * (dim + 1) * dim + rank + dim parameters, with rank 4.
     """
 

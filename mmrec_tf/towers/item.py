@@ -102,7 +102,7 @@ class ItemTower(tf.keras.layers.Layer):
             modality_dropout=config.item.modality_dropout,
             dropout=config.item.dropout,
             alignment={
-                "kind": config.alignment.kind,
+                "kinds": config.alignment.kinds,
                 "hidden": config.alignment.hidden,
                 "temperature": config.alignment.temperature,
                 "trainable_maps": config.alignment.trainable,

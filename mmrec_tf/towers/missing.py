@@ -147,8 +147,8 @@ class MissingModality(tf.keras.layers.Layer):
     Args:
       kind: str. "skip": nothing. "token": a learned vector for each modality. "mean": the moving
         mean of the vectors of the items that have it, updated in training as in
-        `tf.keras.layers.BatchNormalization`. "nearest": nothing, as what could be filled was
-        filled by `fill_nearest` before.
+        `tf.keras.layers.BatchNormalization`. "nearest" and "mapped": nothing, as what could be
+        filled was filled by `fill_nearest` or `fill_mapped` before.
 
     Raises:
       ConfigError: for an unknown kind.

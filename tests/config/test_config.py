@@ -136,7 +136,10 @@ def test_configs_are_frozen_and_comparable():
         ({"item": {"dropout": 1.0}}, "item.dropout: wanted 0 up to 1"),
         ({"user": {"history": "lstm"}}, "user.history: wanted one of none, mean"),
         ({"retrieval": {"temperature": 0}}, "retrieval.temperature: wanted above 0"),
-        ({"alignment": {"weight": -1}}, "alignment.weight: wanted at least 0"),
+        (
+            {"alignment": {"contrastive_weight": -1}},
+            "alignment.contrastive_weight: wanted at least 0",
+        ),
         ({"ranking": {"candidate_share": 2}}, "ranking.candidate_share: wanted 0 to 1"),
         ({"training": {"monitor": "loss"}}, "training.monitor: wanted a metric"),
         ({"training": {"monitor": "ndcg@x"}}, "training.monitor: wanted a metric"),
@@ -215,7 +218,9 @@ def test_what_an_override_makes_idle_goes_back_to_its_default_and_what_it_names_
 
 def test_what_a_dataset_has_no_use_for_is_refused_there():
     schema = Schema(num_users=1, num_items=1, modalities={"cover": ModalitySpec("image")})
-    config = Config().override({"image.size": 64, "text.max_tokens": 9, "alignment.weight": 0.3})
+    config = Config().override(
+        {"image.size": 64, "text.max_tokens": 9, "alignment.contrastive_weight": 0.3}
+    )
     with pytest.raises(ConfigError, match="text.max_tokens: wanted 64 as no modality of kind text"):
         require_effect(config, schema)
     fewer = config.override({}, schema=schema)
@@ -242,9 +247,10 @@ def test_the_settings_that_weights_depend_on():
         "audio.filters",
         "audio.gru_units",
         "audio.weights",
-        "alignment.kind",
+        "alignment.kinds",
         "alignment.temperature",
         "alignment.hidden",
+        "alignment.target",
         "alignment.l2",
         "item.id_embedding",
         "item.id_init",
@@ -306,16 +312,16 @@ def test_the_id_only_twin_knows_no_content():
     assert twin.modalities == ()
     assert twin.item.id_embedding and twin.item.id_dropout == 0
     assert not (twin.item.features or twin.user.profile or twin.user.features)
-    assert twin.alignment == AlignmentConfig(kind="none")
+    assert twin.alignment == AlignmentConfig(kinds=())
     assert twin.user.id_embedding and twin.training.epochs == 3
 
 
 @pytest.mark.parametrize("kind", ALIGNMENTS)
 def test_the_id_only_twin_of_everything_knows_no_content_either(kind):
-    config = Config().override(EVERYTHING).override({"alignment.kind": kind})
+    config = Config().override(EVERYTHING).override({"alignment.kinds": [kind]})
     twin = config.id_only()
     assert twin.modalities == ()
-    assert (twin.alignment, twin.graph.content_layers) == (AlignmentConfig(kind="none"), 0)
+    assert (twin.alignment, twin.graph.content_layers) == (AlignmentConfig(kinds=()), 0)
     assert twin.item.id_embedding and twin.item.id_dropout == 0
     assert not (twin.item.features or twin.user.profile or twin.user.features)
     # What interactions tell stays, so that content alone makes the difference.
@@ -348,7 +354,7 @@ def test_the_page_lists_every_setting_with_its_default():
 
 def test_the_page_says_what_each_alignment_and_fusion_is():
     text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
-    for setting, kinds in (("alignment.kind", ALIGNMENTS), ("item.fusion", FUSIONS)):
+    for setting, kinds in (("alignment.kinds", ALIGNMENTS), ("item.fusion", FUSIONS)):
         table = text.partition(f"\n| `{setting}` | what it does |")[2].partition("\n\n")[0]
         assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == kinds
 
@@ -387,7 +393,12 @@ def test_every_example_can_be_read(path):
         ("training.patience", -1),
         ("text.adaptation", "prefix"),
         ("text.adaptation_rank", 0),
-        ("alignment.kind", "cosine"),
+        ("alignment.kinds", ["graph", "cosine"]),
+        ("alignment.kinds", ["none"]),
+        ("alignment.kinds", ["graph", "graph"]),
+        ("alignment.kinds", ["ridge", "cca"]),
+        ("alignment.contrastive_weight", -1),
+        ("alignment.graph_weight", -1),
         ("alignment.collaborative", -1),
         ("alignment.l2", -0.1),
         ("alignment.margin", -1),
@@ -442,6 +453,16 @@ def test_values_out_of_range_are_refused_when_the_config_is_made(setting, value)
             "got full and true",
         ),
         ({"user.history": "self_attention", "user.num_heads": 3}, "user.num_heads: wanted a"),
+        (
+            {"alignment.kinds": ["contrastive", "ridge"], "alignment.trainable": False},
+            "alignment.trainable: wanted true with contrastive",
+        ),
+        (
+            {"alignment.kinds": ["cca"], "alignment.target": "image", "modalities": ["image"]},
+            'alignment.target: wanted "" while modalities is ["image"]',
+        ),
+        ({"alignment.kind": "graph"}, "alignment.kind is now alignment.kinds, a list"),
+        ({"alignment.weight": 0.3}, "alignment.weight is now alignment.contrastive_weight and"),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(settings, message):
@@ -454,10 +475,12 @@ def test_settings_that_exclude_each_other_are_refused(settings, message):
     [
         {"graph.layers": 1, "graph.content_layers": 1, "retrieval.softmax": "full"},
         *(
-            {"alignment.kind": kind, "alignment.trainable": False}
+            {"alignment.kinds": [kind], "alignment.trainable": False}
             for kind in ("ridge", "cca", "procrustes")
         ),
-        {"alignment.kind": "graph", "alignment.hidden": 8},
+        {"alignment.kinds": ["graph"], "alignment.hidden": 8},
+        {"alignment.kinds": ["contrastive", "graph", "ridge"], "alignment.target": "image"},
+        {"alignment.kinds": ["graph", "procrustes"], "alignment.trainable": False},
         {"text.adaptation": "adapter", "text.trainable_layers": 1},
         EVERYTHING,
     ],
@@ -465,6 +488,23 @@ def test_settings_that_exclude_each_other_are_refused(settings, message):
 def test_settings_that_go_together_are_taken(settings):
     config = Config().override(settings)
     assert Config.from_json(config.to_json()) == config != Config()
+
+
+def test_without_modalities_the_kinds_that_need_none_stay():
+    config = Config().override({"alignment.kinds": ["ridge", "graph"], "alignment.l2": 2.0})
+    assert config.override({"modalities": []}).alignment == AlignmentConfig(kinds=("graph",))
+    with pytest.raises(ConfigError, match="alignment.kinds: .* while modalities is \\[\\]"):
+        Config().override({"alignment.kinds": ["ridge", "graph"], "modalities": []})
+
+
+def test_a_modality_to_map_to_has_to_be_one_of_the_dataset():
+    schema = Schema(
+        num_users=1, num_items=1, modalities={n: ModalitySpec("text") for n in ("title", "plot")}
+    )
+    mapped = {"alignment.kinds": ["ridge"], "alignment.target": "plot"}
+    require_effect(Config().override(mapped), schema)
+    with pytest.raises(ConfigError, match='alignment.target: .* are title, plot.*; got "image"'):
+        require_effect(Config().override({**mapped, "alignment.target": "image"}), schema)
 
 
 def test_a_frozen_text_encoder_has_nothing_to_adapt():

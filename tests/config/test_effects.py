@@ -47,15 +47,22 @@ MODES = [
     {**TRAINED, "text.synonyms": "words.tsv"},
     {"image.trainable_layers": -1},
     {"audio.trainable_layers": -1},
-    *({"alignment.kind": k} for k in ("none", "ridge", "cca", "procrustes", "graph")),
-    {"alignment.weight": 0},
+    *({"alignment.kinds": [k]} for k in ("ridge", "cca", "procrustes", "graph")),
+    *(
+        {"alignment.kinds": k}
+        for k in ([], ["contrastive", "graph"], ["ridge", "contrastive"], ["cca", "graph"])
+    ),
+    {"alignment.kinds": ["ridge"], "alignment.target": "image"},
+    {"alignment.kinds": ["procrustes", "contrastive"], "alignment.target": "image"},
+    {"alignment.contrastive_weight": 0},
+    {"alignment.kinds": ["contrastive", "graph"], "alignment.graph_weight": 0},
     {"alignment.collaborative": 0.5},
     {"item.id_embedding": False},
     *(
         {"item.fusion": k}
         for k in ("mean", "weighted", "attention", "concat", "transformer", "recurrent", "bilinear")
     ),
-    *({"item.missing": k} for k in ("token", "mean", "nearest")),
+    *({"item.missing": k} for k in ("token", "mean", "nearest", "mapped")),
     {"graph.layers": 1, "retrieval.softmax": "full"},
     {"graph.content_layers": 1, "retrieval.softmax": "full"},
     {"user.id_embedding": True},
@@ -125,13 +132,15 @@ CHANGED = {
     "audio.noise_db": -30.0,
     "audio.shift_seconds": 0.1,
     "audio.weights": "sounds.h5",
-    "alignment.kind": "ridge",
-    "alignment.weight": 0.3,
+    "alignment.kinds": ["ridge", "graph"],
+    "alignment.contrastive_weight": 0.3,
     "alignment.collaborative": 0.7,
     "alignment.temperature": 0.5,
     "alignment.hidden": 4,
+    "alignment.target": "vector",
     "alignment.trainable": False,
     "alignment.l2": 9.0,
+    "alignment.graph_weight": 0.3,
     "alignment.margin": 3.0,
     "item.id_embedding": False,
     "item.id_init": "spectral",
@@ -331,16 +340,18 @@ def item_tower(config):
 
 def alignment(config):
     settings, names = config.alignment, SCHEMA.select(config.modalities)
-    if settings.kind == "graph":
+    of_graph = []
+    if "graph" in settings.kinds:
         graph = TranslationLoss(2, 1, 4, settings.margin)
         draw((weight.name, weight) for weight in graph.weights)
         triples = tf.constant([0, 1, 2]), tf.constant([0, 0, 0]), tf.constant([4, 5, 5])
         loss = graph.loss(numbers(4, 4), 4, *triples, tf.constant([1, 2, 3]))
+        of_graph = rounded(settings.graph_weight * loss)
     if not names:
-        return rounded(settings.weight * loss) if settings.kind == "graph" else ()
+        return of_graph
     tower = ItemTower.from_experiment(config, SCHEMA)
     layer: Alignment = tower.alignment
-    features = [numbers(16, 6) + i for i in range(len(names))]
+    features = [numbers(16, 6) * (i + 1) + numbers(6, 16).numpy().T + i for i in range(len(names))]
     present = tf.ones([16, len(names)], tf.bool)
     layer(features, present)
     tf.keras.utils.set_random_seed(0)
@@ -349,22 +360,21 @@ def alignment(config):
     draw((weight.name, weight) for weight in layer.weights)
     if kept is not None:
         temperature.assign(kept)
-    if settings.kind in ("ridge", "cca", "procrustes"):
-        layer.fit(
-            [f.numpy() for f in features],
-            present.numpy(),
-            numbers(16, 8).numpy(),
-            np.ones(16, bool),
-        )
+    if layer.fitted:
+        values, there, known = [f.numpy() for f in features], present.numpy(), np.ones(16, bool)
+        if settings.target:
+            layer.fit_to_modality(values, there, names.index(settings.target), known)
+        else:
+            layer.fit(values, there, numbers(16, 8).numpy(), known)
     vectors = layer(features, present)
-    if settings.kind != "graph":
-        sides = (
-            {}
-            if tower.id_embedding is None
-            else {"collaborative": numbers(16, 8), "has_collaborative": tf.ones([16], tf.bool)}
-        )
-        loss = layer.loss(vectors, present, **sides)
-    return len(layer.trainable_weights), rounded(vectors, settings.weight * loss)
+    sides = (
+        {}
+        if tower.id_embedding is None
+        else {"collaborative": numbers(16, 8), "has_collaborative": tf.ones([16], tf.bool)}
+    )
+    loss = layer.loss(vectors, present, **sides)
+    weighed = rounded(vectors, settings.contrastive_weight * loss)
+    return len(layer.trainable_weights), weighed, of_graph
 
 
 def objective(config):

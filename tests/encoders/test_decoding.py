@@ -155,7 +155,7 @@ TEXT = small_world.config().text
 
 @pytest.fixture(scope="module")
 def servable(dataset):
-    settings = {"modalities": list(small_world.MODALITIES), "alignment__weight": 0.1}
+    settings = {"modalities": list(small_world.MODALITIES), "alignment__contrastive_weight": 0.1}
     retrieval = build_retrieval(dataset, **settings)
     return EncoderServable(retrieval, dataset.catalog.item_id, k=5)
 

@@ -8,12 +8,12 @@ import tensorflow as tf
 import tokenizers
 import transformers
 
-from mmrec_tf.encoders.text import wordpiece as tokenization
+from mmrec_tf.encoders.text import wordpiece
 from mmrec_tf.errors import ConfigError
 
 TEXTS = ["a small gray bird", "the bird sings", "the small woodpecker drums", "a gray day"] * 2
 TOKENS = [
-    *tokenization.SPECIAL_TOKENS,
+    *wordpiece.SPECIAL_TOKENS,
     *"abcd",
     *(f"##{c}" for c in "abcd"),
     "ab",
@@ -27,7 +27,7 @@ def make():
     """Makes tokenizers as graph functions."""
 
     def make(tokens, lower_case=True, max_words=1000):
-        tokenizer = tokenization.Tokenizer(tokens, lower_case=lower_case, max_words=max_words)
+        tokenizer = wordpiece.Tokenizer(tokens, lower_case=lower_case, max_words=max_words)
         spec = tf.TensorSpec([None], tf.string)
         return tf.function(tokenizer.__call__, input_signature=[spec])
 
@@ -83,7 +83,7 @@ def test_every_character_as_in_tokenizers(make, lower_case):
     texts = [f"ab{character}cd" for character in characters[::7]]
     texts += ["".join(draw.choices(characters, k=40)) for _ in range(500)]
     alphabet = characters[::3]
-    tokens = [*tokenization.SPECIAL_TOKENS, *alphabet, *(f"##{c}" for c in alphabet)]
+    tokens = [*wordpiece.SPECIAL_TOKENS, *alphabet, *(f"##{c}" for c in alphabet)]
     tokens = list(dict.fromkeys(tokens))
     reference = tokenizers.BertWordPieceTokenizer(
         {token: number for number, token in enumerate(tokens)}, lowercase=lower_case
@@ -103,13 +103,13 @@ def test_real_texts_get_the_ids_of_transformers(make, shared):
             texts += [" ".join(row.values()) for row in csv.DictReader(file)]
     reference = transformers.AutoTokenizer.from_pretrained(folder)
     want = reference(texts, add_special_tokens=False)["input_ids"]
-    tokens = tokenization.in_order(reference.get_vocab())
+    tokens = wordpiece.in_order(reference.get_vocab())
     assert make(tokens)(tf.constant(texts)).to_list() == want
 
 
 def test_learned_vocabulary_is_small_ordered_and_spells_every_word(make):
-    tokens = tokenization.learn_vocabulary(TEXTS, size=60)
-    assert tuple(tokens[:5]) == tokenization.SPECIAL_TOKENS
+    tokens = wordpiece.learn_vocabulary(TEXTS, size=60)
+    assert tuple(tokens[:5]) == wordpiece.SPECIAL_TOKENS
     assert {"bird", "small", "the"} <= set(tokens)
     assert len(tokens) == len(set(tokens)) <= 60
     assert 1 not in make(tokens)(tf.constant(TEXTS)).flat_values
@@ -119,12 +119,12 @@ def test_learned_vocabulary_is_always_the_same():
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefgh", k=5)) for _ in range(200)]
     texts = [" ".join(draw.choices(words, k=20)) for _ in range(50)]
-    first = tokenization.learn_vocabulary(texts, size=300)
+    first = wordpiece.learn_vocabulary(texts, size=300)
     for _ in range(5):
-        assert tokenization.learn_vocabulary([t.encode() for t in texts], size=300) == first
+        assert wordpiece.learn_vocabulary([t.encode() for t in texts], size=300) == first
 
 
 @pytest.mark.parametrize("values", [[], ["", " "], np.array([b"", b"\n"])])
 def test_nothing_to_learn_from(values):
     with pytest.raises(ConfigError, match="no text to learn a vocabulary from"):
-        tokenization.learn_vocabulary(values, size=60)
+        wordpiece.learn_vocabulary(values, size=60)

@@ -148,7 +148,11 @@ def grown(dataset, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(dataset, tmp_path_factory):
-    settings = {**small_world.VECTORS, "modalities": ["text", "vector"], "alignment__weight": 0.1}
+    settings = {
+        **small_world.VECTORS,
+        "modalities": ["text", "vector"],
+        "alignment__contrastive_weight": 0.1,
+    }
     config = small_world.config(**settings, training__epochs=2)
     return train_run(dataset, config, tmp_path_factory.mktemp("start") / "run")
 

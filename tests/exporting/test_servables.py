@@ -796,3 +796,25 @@ def test_the_table_of_profiles_is_a_variable(run, exported):
         if node.op == "Const"
     ]
     assert not [shape for shape in shapes if len(shape) == 2 and shape[0] == users]
+
+
+def test_what_a_request_leaves_out_is_mapped_as_in_the_catalog(dataset):
+    """The embedding is that of the catalog; what came is told as it came."""
+    model = small_world.build_retrieval(
+        dataset,
+        modalities=["audio", "vector"],
+        audio__trainable_layers=0,
+        item__features=False,
+        item__missing="mapped",
+    )
+    servable = EncoderServable(model, dataset.catalog.item_id, k=3)
+    content, present = dataset.catalog.content, dataset.catalog.present[:, 2:]
+    want = model.embed_catalog(content_only=True)
+    rows = np.flatnonzero(want.present.any(axis=1))
+    got = servable.embed_item(
+        tf.constant(content["audio"][rows].tolist()), tf.constant(content["vector"][rows])
+    )
+    np.testing.assert_allclose(got["embedding"], want.embedding[rows], atol=1e-4)
+    np.testing.assert_allclose(got["weights"], want.weights[rows], atol=1e-4)
+    np.testing.assert_array_equal(got["present"], present[rows])
+    assert not present[rows].all() and want.present[rows].all()

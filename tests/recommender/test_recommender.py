@@ -465,7 +465,7 @@ def test_with_target_attention_it_is_the_one_that_weighed_most(dataset):
 
 
 def test_the_modality_that_drew_user_and_item_together(dataset):
-    settings = {"modalities": ["vector", "text"], "alignment__weight": 0.1}
+    settings = {"modalities": ["vector", "text"], "alignment__contrastive_weight": 0.1}
     recommender = build_recommender(dataset, **settings)
     rng = np.random.default_rng(3)
     modalities = rng.normal(size=[NUM_ITEMS, 2, 8]).astype(np.float32)

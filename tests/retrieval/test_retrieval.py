@@ -9,6 +9,11 @@ from support import small_world
 from support.retrieval_steps import REPEATED, batch, gradients, logits_of, popular_world
 from support.small_world import build_retrieval as build
 
+from mmrec_tf import RetrievalModel
+from mmrec_tf.errors import ConfigError
+from mmrec_tf.retrieval import catalog_tables
+from mmrec_tf.runs.train import modality_diagnostics
+
 # The score
 
 
@@ -219,12 +224,12 @@ def test_weights_scale_their_example_and_nothing_else(dataset):
 
 def test_the_alignment_loss_is_added_with_its_weight(dataset):
     two = {"modalities": ["vector", "audio"], "audio__trainable_layers": 0}
-    without = build(dataset, alignment__weight=0, **two)
+    without = build(dataset, alignment__contrastive_weight=0, **two)
     plain = float(without.compute_loss(REPEATED))
-    assert float(without.alignment_tracker.result()) == 0
-    model = build(dataset, alignment__weight=0.5, **two)
+    assert float(without.contrastive_tracker.result()) == 0
+    model = build(dataset, alignment__contrastive_weight=0.5, **two)
     total = float(model.compute_loss(REPEATED))
-    assert total == pytest.approx(plain + 0.5 * float(model.alignment_tracker.result()), rel=1e-5)
+    assert total == pytest.approx(plain + 0.5 * float(model.contrastive_tracker.result()), rel=1e-5)
     assert float(model.loss_tracker.result()) == pytest.approx(plain, rel=1e-5)
     assert total > plain + 0.01
 
@@ -307,3 +312,68 @@ def test_a_batch_of_one_is_said_to_learn_nothing(dataset, capsys):
         {"retrieval__softmax": "full", "training__batch_size": 1},
     ):
         assert small_world.build_retrieval(dataset, **settings).remarks() == []
+
+
+# Several kinds of alignment, and missing modalities that are mapped
+TWO = {"modalities": ["vector", "audio"], "audio__trainable_layers": 0}
+
+
+def test_a_missing_modality_is_what_train_items_say_that_it_would_be(dataset):
+    model = build(dataset, item__missing="mapped", **TWO)
+    columns = [list(dataset.schema.modalities).index(name) for name in model.modalities]
+    had, now = dataset.catalog.present[:, columns], model.tables["present"].numpy()
+    # One item has nothing to go by.
+    np.testing.assert_array_equal(now, np.tile(had.any(axis=1)[:, None], 2))
+    train = dataset.catalog.train_count > 0
+    assert 0 < (~train & had.all(axis=1)).sum()
+    for one in model.tables["maps"]:
+        assert one.num_items == (train & had.all(axis=1)).sum() and 0 < one.explained < 1
+        source, target = (model.modalities[n] for n in (one.source, one.target))
+        rows = np.flatnonzero(now[:, one.target] & ~had[:, one.target])
+        want = model.encode_catalog(source)[rows] @ one.kernel + one.bias
+        np.testing.assert_allclose(model.encode_catalog(target)[rows], want, atol=1e-5)
+    assert len(model.tables["maps"]) == 2
+
+
+def test_what_cannot_be_mapped_is_said(dataset, monkeypatch):
+    with pytest.raises(ConfigError, match="item.missing: wanted two or more .*; got vector of vec"):
+        build(
+            dataset,
+            item__missing="mapped",
+            modalities=["vector", "audio"],
+            audio__trainable_layers=-1,
+        )
+    monkeypatch.setattr(catalog_tables, "fit_maps", lambda *_: [])
+    with pytest.warns(UserWarning, match='"mapped": vector, audio stays missing where it is'):
+        build(dataset, item__missing="mapped", **TWO)
+
+
+def test_projections_are_fitted_to_a_modality_on_train_items_alone(dataset):
+    config = small_world.config(
+        **{**small_world.VECTORS, **TWO},
+        alignment__kinds=["ridge", "contrastive"],
+        alignment__target="vector",
+        item__missing="mapped",
+    )
+    model = RetrievalModel(config, dataset, cache=None)
+    had = dataset.catalog.present[:, [3, 2]] & (dataset.catalog.train_count > 0)[:, None]
+    fits = model.state.fits
+    assert (fits["vector"].num_items, fits["audio"].num_items) == (
+        had[:, 0].sum(),
+        had.all(axis=1).sum(),
+    )
+    assert fits["vector"].l2 is None and fits["audio"].l2 > 0
+    found = modality_diagnostics(model)
+    assert found["fitted"]["audio"] == fits["audio"]._asdict()
+    assert set(found["maps"]) == {"vector-audio", "audio-vector"}
+    vectors = model.embed_catalog().modalities[had.all(axis=1)]
+    assert (vectors[:, 0] * vectors[:, 1]).sum(axis=1).mean() > 0.5
+
+
+def test_a_projection_that_cannot_be_fitted_is_said(dataset, monkeypatch):
+    catalog = dataset.catalog._replace(train_count=np.zeros(small_world.NUM_ITEMS, np.int64))
+    monkeypatch.setattr(dataset, "catalog", catalog)
+    settings = {"alignment__kinds": ["cca"], "alignment__target": "vector"}
+    config = small_world.config(**{**small_world.VECTORS, **TWO}, **settings)
+    with pytest.warns(UserWarning, match="vector, audio starts at random, .* have it and vector"):
+        RetrievalModel(config, dataset, cache=None)

@@ -22,10 +22,13 @@ from serving.local_server import LocalServer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NUM_USERS, NUM_ITEMS, K = 150, 60, 10
-# Each alignment with the default fusion, and each fusion with the default alignment.
+# Each alignment, and some together, with the default fusion, and each fusion with the default
+# alignment.
 GRID = [
-    *({"alignment.kind": kind} for kind in ALIGNMENTS),
+    *({"alignment.kinds": kinds} for kinds in ([], *([kind] for kind in ALIGNMENTS))),
+    {"alignment.kinds": ["contrastive", "graph", "ridge"]},
     *({"item.fusion": kind} for kind in FUSIONS if kind != "gated"),
+    {"item.missing": "mapped"},
 ]
 
 
@@ -155,14 +158,18 @@ def linked(tmp_path_factory):
 
 @pytest.fixture
 def eager():
-    """A few steps of thirteen models take less time than to compile them."""
+    """A few steps of so many models take less time than to compile them."""
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
 
 
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config")
-@pytest.mark.parametrize("settings", GRID, ids=lambda settings: "-".join(settings.values()))
+@pytest.mark.parametrize(
+    "settings",
+    [*GRID, {"alignment.kinds": ["contrastive", "procrustes"], "alignment.target": "vector"}],
+    ids=str,
+)
 def test_every_alignment_and_fusion_learns_and_is_read_back(linked, eager, tmp_path, settings):
     config = small_world.config(
         modalities=["audio", "vector"], user__profile=False, training__batch_size=48
@@ -170,8 +177,10 @@ def test_every_alignment_and_fusion_learns_and_is_read_back(linked, eager, tmp_p
     model = RetrievalModel(config, linked)
     history = train(model, linked).history
     assert np.isfinite(history["loss"]).all() and history["loss"][-1] < history["loss"][0]
-    aligns = config.alignment.kind in ("contrastive", "graph")
-    assert all((loss > 0) == aligns for loss in history["alignment_loss"])
+    for kind in ("contrastive", "graph"):
+        assert all(
+            (loss > 0) == (kind in config.alignment.kinds) for loss in history[f"{kind}_loss"]
+        )
     want = model.embed_catalog()
     assert all(np.isfinite(part).all() for part in want)
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
@@ -185,6 +194,21 @@ def test_every_alignment_and_fusion_learns_and_is_read_back(linked, eager, tmp_p
     load_weights(tmp_path / "weights", model=other)
     for one, two in zip(want, other.embed_catalog(), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_each_loss_counts_with_its_own_weight(linked, eager):
+    config = small_world.config(
+        **{**small_world.VECTORS, "modalities": ["audio", "vector"]},
+        alignment__kinds=["contrastive", "graph"],
+        alignment__contrastive_weight=0.5,
+        alignment__graph_weight=0.25,
+    )
+    model = RetrievalModel(config, linked, cache=None)
+    total = float(model.compute_loss(next(iter(model.batches("train")))))
+    parts = [model.loss_tracker, model.contrastive_tracker, model.graph_tracker]
+    plain, contrastive, of_graph = (float(part.result()) for part in parts)
+    assert min(contrastive, of_graph) > 0.1
+    assert total == pytest.approx(plain + 0.5 * contrastive + 0.25 * of_graph, rel=1e-5)
 
 
 # Learning
@@ -207,7 +231,7 @@ def learned(planted):
     content = config.override({"item.id_embedding": False})
     configs = {
         **{
-            name: content.override({"modalities": [name], "alignment.weight": 0})
+            name: content.override({"modalities": [name], "alignment.contrastive_weight": 0})
             for name in planted.schema.modalities
         },
         "all": content,
@@ -249,7 +273,7 @@ def test_cold_items_are_found_by_their_content_only(planted, learned):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", GRID, ids=lambda settings: "-".join(settings.values()))
+@pytest.mark.parametrize("settings", GRID, ids=str)
 def test_every_alignment_and_fusion_beats_popularity_by_content_alone(planted, settings):
     """Under frozen encoders, so that nothing else can learn what modalities say."""
     config = load_config(ROOT / "examples/small.json").override(

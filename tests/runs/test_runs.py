@@ -97,7 +97,7 @@ def test_the_directory_explains_itself(run):
     with (run.directory / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
-    assert {"loss", "alignment_loss", "valid_ndcg@10"} <= set(rows[0])
+    assert {"loss", "contrastive_loss", "valid_ndcg@10"} <= set(rows[0])
     metrics = json.loads((run.directory / "metrics.json").read_text())
     assert metrics["seed"] == 0 and metrics["dataset_hash"] == run.dataset.hash
     assert {"tensorflow", "numpy"} <= set(metrics["versions"])

@@ -218,14 +218,59 @@ def test_monitoring_is_where_everyone_looks():
 # Compose.
 
 
-def test_images_are_pinned():
-    images = [service["image"] for service in COMPOSE["services"].values()]
-    images.append(container()["image"])
-    for image in images:
-        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", image), image
+def images() -> dict[str, str]:
+    """By variable, what .env says."""
+    lines = (SERVING / ".env").read_text("utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def test_images_are_pinned_in_one_place():
+    for image in images().values():
+        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+(@sha256:[0-9a-f]{64})?", image), image
+    asked = [service["image"] for service in COMPOSE["services"].values()]
+    pattern = re.compile(r"\$\{(\w+):\?is in serving/deploy/\.env\}")
+    variables = {pattern.fullmatch(image)[1] for image in asked}
+    assert variables == set(images())
+    # No tag beside it, as kustomize would keep that one where a digest stands.
+    assert container()["image"] == "tensorflow/serving"
+    (base,) = manifest("base/kustomization.yaml")["images"]
+    name, _, pinned = images()["SERVING_IMAGE"].partition(":")
+    tag, _, digest = pinned.partition("@")
+    assert base == {"name": name, **({"digest": digest} if digest else {"newTag": tag})}
     (gpu,) = manifest("gpu/kustomization.yaml")["images"]
-    (tag,) = {image.partition(":")[2] for image in images if image.startswith("tensorflow/")}
-    assert (gpu["name"], gpu["newTag"]) == ("tensorflow/serving", f"{tag}-gpu")
+    assert (gpu["name"], gpu["newTag"]) == (name, f"{tag}-gpu")
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_services_of_compose_have_no_more_rights_than_they_need(name):
+    service = COMPOSE["services"][name]
+    user, _, _ = service["user"].partition(":")
+    assert int(user) > 0
+    assert service["cap_drop"] == ["ALL"] and "cap_add" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True and service.get("privileged", False) is False
+    assert service["mem_limit"] and service["pids_limit"] > 0
+    assert any(mount.startswith("/tmp:size=") for mount in service["tmpfs"])
+    assert set(service["networks"]) == {"serving", "published"}
+    # Beside a volume of its own, a service writes to memory only.
+    volumes = [v for v in service["volumes"] if not v.endswith(":ro")]
+    assert set(volumes) <= {f"{volume}:/{volume}" for volume in COMPOSE["volumes"]}
+
+
+def test_compose_gives_the_server_the_rights_of_the_pod():
+    rights, service = pod()["spec"]["securityContext"], COMPOSE["services"]["serving"]
+    assert service["user"] == f"{rights['runAsUser']}:{rights['runAsGroup']}"
+    memory = container()["resources"]["limits"]["memory"]
+    assert service["mem_limit"] == memory.lower().removesuffix("i")
+
+
+def test_nothing_calls_out():
+    policy = manifest("base/networkpolicy.yaml")["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"] and policy["egress"] == []
+    networks = COMPOSE["networks"]
+    assert networks["serving"] == {"internal": True}
+    masquerade = "com.docker.network.bridge.enable_ip_masquerade"
+    assert networks["published"]["driver_opts"] == {masquerade: "false"}
 
 
 def test_files_that_compose_mounts_exist():
@@ -247,7 +292,7 @@ def test_prometheus_asks_the_servers():
     host, port = target.split(":")
     assert host in services
     assert port == values(COMMANDS["serving"])["rest_api_port"]
-    assert host in services["serving-batching"]["networks"]["default"]["aliases"]
+    assert host in services["serving-batching"]["networks"]["serving"]["aliases"]
 
 
 def test_grafana_finds_prometheus_and_the_dashboard():

@@ -33,7 +33,7 @@ def test_present_is_of_unit_length_and_absent_zero(kind):
     present = np.array([[1, 1], [1, 0], [0, 1], [0, 0], [1, 1], [1, 1]], bool)
     features = draw()
     features[1][4] = 1e4
-    lengths = np.linalg.norm(Alignment(4, kind=kind)(features, present), axis=-1)
+    lengths = np.linalg.norm(Alignment(4, kinds=[kind])(features, present), axis=-1)
     np.testing.assert_allclose(lengths, present, atol=1e-5)
 
 
@@ -154,27 +154,46 @@ def test_temperature_starts_as_told_and_never_falls_below_a_hundredth():
     assert float(layer.loss(vectors, present)) == pytest.approx(at[0.01], rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", sorted(set(ALIGNMENTS) - {"contrastive"}))
-def test_other_kinds_have_no_loss(kind):
-    layer, features, present = Alignment(4, kind=kind), draw(), np.ones([6, 2], bool)
+@pytest.mark.parametrize("kinds", [[], ["ridge"], ["procrustes", "graph"]])
+def test_other_kinds_have_no_loss(kinds):
+    layer, features, present = Alignment(4, kinds=kinds), draw(), np.ones([6, 2], bool)
     vectors = layer(features, present)
     assert float(layer.loss(vectors, present, item=np.arange(6))) == 0
     assert len(layer.weights) == 4
 
 
+@pytest.mark.parametrize("kind", CLOSED_FORMS)
+def test_projections_may_start_fitted_and_be_pulled_together_by_a_loss(kind):
+    """Each kind adds its part, and takes nothing away from the others."""
+    features, present = draw(), np.ones([6, 2], bool)
+    target, known = draw(6, 1)[0][:, :4], np.ones(6, bool)
+    alone = Alignment(4, kinds=[kind])
+    alone.fit(features, present, target, known)
+    both = Alignment(4, kinds=[kind, "contrastive", "graph"], temperature=0.2)
+    both.fit(features, present, target, known)
+    vectors = both(features, present)
+    np.testing.assert_array_equal(vectors, alone(features, present))
+    want = contrastive_loss(vectors, present, temperature=0.2)
+    assert float(both.loss(vectors, present)) == pytest.approx(float(want), rel=1e-5)
+    assert len(both.trainable_weights) == 5
+
+
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ConfigError, match="wanted one of none, .*; got 'clip'"):
-        Alignment(4, kind="clip")
-    with pytest.raises(ConfigError, match="hidden 0 with kind 'cca'.*; got 8"):
-        Alignment(4, kind="cca", hidden=8)
-    with pytest.raises(ConfigError, match="wanted kind ridge, .* to fit; got 'graph'"):
-        Alignment(4, kind="graph").fit(draw(), np.ones([6, 2], bool), draw()[0], np.ones(6, bool))
+    with pytest.raises(ConfigError, match="wanted kinds of contrastive, .*; got 'clip'"):
+        Alignment(4, kinds=["clip"])
+    with pytest.raises(ConfigError, match="at most one of ridge, .*; got ridge, cca"):
+        Alignment(4, kinds=["ridge", "graph", "cca"])
+    with pytest.raises(ConfigError, match="hidden 0 with 'cca'.*; got 8"):
+        Alignment(4, kinds=["cca", "graph"], hidden=8)
+    with pytest.raises(ConfigError, match="wanted one of ridge, .* to fit; got graph"):
+        layer = Alignment(4, kinds=["graph"])
+        layer.fit(draw(), np.ones([6, 2], bool), draw()[0], np.ones(6, bool))
 
 
-@pytest.mark.parametrize("kind", ["none", "ridge"])
-def test_maps_that_are_not_trained_have_no_gradient(kind):
+@pytest.mark.parametrize("kinds", [[], ["ridge"]])
+def test_maps_that_are_not_trained_have_no_gradient(kinds):
     for trainable in (True, False):
-        layer = Alignment(4, kind=kind, trainable_maps=trainable)
+        layer = Alignment(4, kinds=kinds, trainable_maps=trainable)
         layer(draw(), np.ones([6, 2], bool))
         assert len(layer.trainable_weights) == (4 if trainable else 0)
         assert len(layer.weights) == 4
@@ -255,11 +274,15 @@ def world(rows=60, width=7, dim=4, noise=0.5, seed=0):
     return (x * 10.0 ** rng.integers(-2, 3, width) + 5).astype(np.float32), y.astype(np.float32)
 
 
+def counts(fits):
+    return [fit.num_items for fit in fits]
+
+
 def fitted(kind, x, y, **options):
     """Kernel and bias of a projection, fitted to all items."""
-    layer = Alignment(y.shape[1], kind=kind, **options)
+    layer = Alignment(y.shape[1], kinds=[kind], **options)
     everything = np.ones([len(x), 1], bool)
-    assert layer.fit([x], everything, y, everything[:, 0]).tolist() == [len(x)]
+    assert counts(layer.fit([x], everything, y, everything[:, 0])) == [len(x)]
     return [value.astype(np.float64) for value in layer.projections[0].get_weights()]
 
 
@@ -284,7 +307,79 @@ def test_ridge_is_least_squares_with_rows_for_the_penalty(l2):
     np.testing.assert_allclose(x @ kernel + bias, want, atol=1e-3)
 
 
-def test_cca_foretells_through_canonical_variates():
+@pytest.mark.parametrize(("rows", "noise"), [(40, 0.5), (12, 0.5), (300, 3.0), (60, 0.01)])
+def test_the_penalty_is_that_of_ridge_regression_s_own_cross_validation(rows, noise):
+    """By the hat matrix, whose diagonal is replaced with its mean; no item's target leaks in."""
+    x, y = world(rows, noise=noise)
+    of_rows = closed_form.moments(x, y, np.arange(rows))
+    standard = (x - x.mean(0, np.float64)) / x.std(0, dtype=np.float64)
+    centered, errors = y - y.mean(0, np.float64), []
+    for l2 in closed_form.PENALTIES:
+        inverse = np.linalg.inv(standard.T @ standard + l2 * rows * np.eye(7))
+        hat = standard @ inverse @ standard.T + 1 / rows
+        residual = centered - hat @ centered
+        errors.append(np.square(residual).sum() / rows / (1 - np.trace(hat) / rows) ** 2)
+    l2, explained = closed_form.cross_validated_l2(of_rows)
+    assert l2 == closed_form.PENALTIES[np.argmin(errors)]
+    of_mean = np.square(centered).sum() / rows / (1 - 1 / rows) ** 2
+    assert explained == pytest.approx(1 - min(errors) / of_mean, abs=1e-6)
+    assert Alignment(4, kinds=["ridge"]).fit(
+        [x], np.ones([rows, 1], bool), y, np.ones(rows, bool)
+    ) == [(rows, l2)]
+
+
+def test_features_that_say_nothing_explain_nothing_and_get_the_largest_penalty():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=[200, 30]), rng.normal(size=[200, 4])
+    l2, explained = closed_form.cross_validated_l2(closed_form.moments(x, y, np.arange(200)))
+    assert l2 > 1 and explained < 0.02
+    for same in (closed_form.moments(x, 0 * y, np.arange(200)), closed_form.moments(x, y, [5, 5])):
+        assert closed_form.cross_validated_l2(same) == (1e4, 0.0)
+
+
+def test_one_modality_is_mapped_to_the_other():
+    """Words and pictures show the same causes; the map of the train items that have both holds for
+    the others, and no other item has a part in it."""
+    rng = np.random.default_rng(0)
+    causes = rng.normal(size=[200, 4])
+    text, image = (
+        (causes @ rng.normal(size=[4, width]) + 0.05 * rng.normal(size=[200, width])).astype("f4")
+        for width in (9, 6)
+    )
+    known, present = np.arange(200) < 100, np.ones([200, 2], bool)
+    present[:20, 0], present[20:30, 1] = False, False
+    layer = Alignment(5, kinds=["ridge"])
+    fits = layer.fit_to_modality([text, image], present, 1, known)
+    assert counts(fits) == [70, 90] and fits[0].l2 <= 0.1 and fits[1].l2 is None
+    kernel, bias = layer.projections[1].get_weights()
+    np.testing.assert_allclose(kernel.T @ kernel, np.eye(5), atol=1e-5)
+    rows = known & present[:, 1]
+    centered = image[rows] - image[rows].mean(axis=0)
+    variance = np.square(np.linalg.svd(centered)[1][:5]).sum()
+    assert np.square(image[rows] @ kernel + bias).sum() == pytest.approx(variance, rel=1e-4)
+    vectors = layer([text, image], np.ones([200, 2], bool)).numpy()[100:]
+    cosine = vectors[:, 0] @ vectors[:, 1].T
+    assert np.diag(cosine).mean() > 0.95 and (cosine.argmax(axis=1) == np.arange(100)).mean() > 0.8
+
+    want = layer.get_weights()
+    text[~known | ~present.all(axis=1)], image[~rows] = np.nan, np.nan
+    layer.fit_to_modality([text, image], present, 1, known)
+    for got, other in zip(layer.get_weights(), want, strict=True):
+        np.testing.assert_array_equal(got, other)
+    few = layer.fit_to_modality([text, image], present, 1, np.arange(200) == 50)
+    assert counts(few) == [0, 0]
+
+
+def test_a_wide_space_holds_a_narrow_modality():
+    """With more dimensions than components, the others are 0."""
+    x, y = world(width=3)
+    layer = Alignment(8, kinds=["cca"])
+    layer.fit_to_modality([x, y], np.ones([60, 2], bool), 0, np.ones(60, bool))
+    vectors = layer([x, y], np.ones([60, 2], bool)).numpy()
+    assert np.isfinite(vectors).all() and not vectors[:, :, 3:].any()
+
+
+def test_cca_predicts_through_canonical_variates():
     """Variates by QR (Björck and Golub 1973), which needs no covariance."""
     x, y = world()
     (q_x, _), (q_y, r_y) = (np.linalg.qr(v - v.mean(0, np.float64)) for v in (x, y))
@@ -350,8 +445,8 @@ def test_only_items_that_are_known_and_have_the_modality_count(kind):
     present, known = np.ones([60, 1], bool), np.ones(60, bool)
     present[25:40], known[40:] = False, False
     x[25:40], y[40:] = np.nan, np.nan
-    layer = Alignment(4, kind=kind)
-    assert layer.fit([x], present, y, known).tolist() == [25]
+    layer = Alignment(4, kinds=[kind])
+    assert counts(layer.fit([x], present, y, known)) == [25]
     for got, other in zip(layer.projections[0].get_weights(), want, strict=True):
         np.testing.assert_allclose(got, other, rtol=1e-4, atol=1e-5)
 
@@ -381,15 +476,15 @@ def test_fewer_than_two_items_leave_a_projection_as_it_was(kind):
     features = draw()
     present = np.array([[1, 0], [1, 0], [1, 1], [0, 1], [0, 0], [0, 0]], bool)
     known = np.array([1, 1, 1, 0, 1, 1], bool)
-    layer = Alignment(4, kind=kind)
+    layer = Alignment(4, kinds=[kind])
     layer(features, present)
     before = [projection.get_weights() for projection in layer.projections]
-    assert layer.fit(features, present, draw(6, 1)[0][:, :4], known).tolist() == [3, 0]
+    assert counts(layer.fit(features, present, draw(6, 1)[0][:, :4], known)) == [3, 0]
     after = [projection.get_weights() for projection in layer.projections]
     assert not np.allclose(before[0][0], after[0][0])
     for one, other in zip(before[1], after[1], strict=True):
         np.testing.assert_array_equal(one, other)
-    assert layer.fit(features, present, draw(6, 1)[0][:, :4], ~ALL[[0] * 6, 0]).tolist() == [0, 0]
+    assert counts(layer.fit(features, present, draw(6, 1)[0][:, :4], ~ALL[[0] * 6, 0])) == [0, 0]
 
 
 @pytest.mark.parametrize("kind", CLOSED_FORMS)
@@ -425,7 +520,7 @@ def test_fitted_modalities_of_one_item_meet_in_the_target(kind):
         + 0.05 * rng.normal(size=[200, width]).astype(np.float32)
         for width in (9, 6)
     ]
-    layer, present = Alignment(4, kind=kind, l2=0.1), np.ones([200, 2], bool)
+    layer, present = Alignment(4, kinds=[kind], l2=0.1), np.ones([200, 2], bool)
     before = layer(features, present).numpy()
     layer.fit(features, present, target, np.arange(200) < 100)
     after = layer(features, present).numpy()[100:]
@@ -436,7 +531,7 @@ def test_fitted_modalities_of_one_item_meet_in_the_target(kind):
 
 def test_maps_are_fitted_in_full_under_half_precision():
     x, y = world()
-    layer = Alignment(4, kind="ridge", dtype="mixed_float16")
+    layer = Alignment(4, kinds=["ridge"], dtype="mixed_float16")
     layer.fit([x], np.ones([60, 1], bool), y, np.ones(60, bool))
     for got, want in zip(layer.get_weights(), fitted("ridge", x, y), strict=True):
         assert got.dtype == np.float32

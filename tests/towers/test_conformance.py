@@ -223,13 +223,23 @@ CASES = {
     "missing_skip": missing("skip"),
     "missing_token": missing("token"),
     "missing_mean": missing("mean"),
+    "missing_mapped": missing("mapped"),
     "alignment": Case(Alignment, {"dim": DIM}, alignment_inputs, alignment_loss),
     "alignment_hidden": Case(
         Alignment, {"dim": DIM, "hidden": 5, "temperature": 0.5}, alignment_inputs, alignment_loss
     ),
-    "alignment_ridge": Case(Alignment, {"dim": DIM, "kind": "ridge", "l2": 0.5}, alignment_inputs),
+    "alignment_none": Case(Alignment, {"dim": DIM, "kinds": ()}, alignment_inputs),
+    "alignment_ridge": Case(
+        Alignment, {"dim": DIM, "kinds": ("ridge",), "l2": 0.5}, alignment_inputs
+    ),
     "alignment_graph": Case(
-        Alignment, {"dim": DIM, "kind": "graph", "trainable_maps": False}, alignment_inputs
+        Alignment, {"dim": DIM, "kinds": ("graph",), "trainable_maps": False}, alignment_inputs
+    ),
+    "alignment_several": Case(
+        Alignment,
+        {"dim": DIM, "kinds": ("contrastive", "graph", "cca")},
+        alignment_inputs,
+        alignment_loss,
     ),
     "translation": Case(
         TranslationLoss,
@@ -261,6 +271,7 @@ CASES = {
     "item": item(),
     "item_mean": item(fusion="mean", id_dropout=0.5, modality_dropout=0.5, dropout=0.5),
     "item_content": item(num_items=0, fusion="attention", alignment={"hidden": 5}),
+    "item_several": item(alignment={"kinds": ("ridge", "contrastive")}, missing="mapped"),
     "item_ids": item(modalities=()),
     "item_features": item(fusion="weighted", feature_sizes=SIZES),
     # Without a history, only the bias of the projection does anything.

@@ -261,11 +261,12 @@ def test_default_space_fits_the_default_config():
     assert spaces.default_space(mm.Config())["item.fusion"] == {"choice": list(FUSIONS)}
 
 
-@pytest.mark.parametrize("kind", ALIGNMENTS)
-def test_the_default_space_weighs_a_loss_only_where_there_is_one(kind):
-    config = mm.Config().override({"alignment.kind": kind})
+@pytest.mark.parametrize("kinds", [[], *([k] for k in ALIGNMENTS), ["graph", "contrastive"]])
+def test_the_default_space_weighs_a_loss_only_where_there_is_one(kinds):
+    config = mm.Config().override({"alignment.kinds": kinds})
     space = spaces.default_space(config)
-    assert ("alignment.weight" in space) == (kind in ("contrastive", "graph"))
+    for kind in ("contrastive", "graph"):
+        assert (f"alignment.{kind}_weight" in space) == (kind in kinds)
     spaces.hyperparameters(space, config)
 
 

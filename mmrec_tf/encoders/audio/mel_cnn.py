@@ -127,7 +127,7 @@ class Encoder(ModalityEncoder):
           raw: <string>[batch]; "" where the item lacks the modality.
 
         Returns:
-          <float32>[batch, sample] in -1..1 at `sample_rate_hz`; zeros for "" and behind the sound.
+          <float32>[batch, sample] in -1..1 at `sample_rate_hz`; zeros for "" and after the sound.
 
         Raises:
           tf.errors.InvalidArgumentError: for anything else.
@@ -180,7 +180,7 @@ class Encoder(ModalityEncoder):
         return tf.cast(self.network(image, training=self._training(training)), tf.float32)
 
     def _augment(self, spectrogram: tf.Tensor) -> tf.Tensor:
-        # What is off adds no operation, as each one moves the seeds of those behind it.
+        # What is off adds no operation, as each operation changes the seeds of those after it.
         if self.shift_seconds > 0:
             # Never farther than asked; the small number makes up for rounding.
             hops = self.shift_seconds * self.sample_rate_hz / self.hop_length

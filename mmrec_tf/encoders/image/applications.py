@@ -127,7 +127,7 @@ class Encoder(ModalityEncoder):
         return tf.cast(vectors[:rows], tf.float32)
 
     def _augment(self, pixels: tf.Tensor) -> tf.Tensor:
-        # What is off adds no operation, as each one moves the seeds of those behind it.
+        # What is off adds no operation, as each operation changes the seeds of those after it.
         if self.flip:
             pixels = flip(pixels)
         if self.crop < 1:

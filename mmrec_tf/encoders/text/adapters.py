@@ -42,10 +42,10 @@ class LowRank(tf.keras.layers.Layer):
 
 
 class Bottleneck(tf.keras.layers.Layer):
-    """A dense layer with an adapter behind it: h + U gelu(D h + d) + u, where h = W x + b (Houlsby
+    """A dense layer followed by an adapter: h + U gelu(D h + d) + u, where h = W x + b (Houlsby
     et al. 2019, figure 2).
 
-    U and u start at zero. Norms stay as they are, which the paper trains too.
+    U and u start at zero. Unlike in the paper, layer norms are not trained.
 
     Args:
       dense: the layer, built.
@@ -75,14 +75,14 @@ def adapt_bert(main: tf.keras.layers.Layer, num_blocks: int, *, adaptation: str,
     Args:
       main: transformers' `TFBertMainLayer`, built.
       num_blocks: how many blocks; a negative number for all.
-      adaptation: "lora", on the projections to queries and values, or "adapter", behind attention
+      adaptation: "lora", on the projections to queries and values, or "adapter", after attention
         and feed-forward.
       rank: of the updates, or the width of the bottlenecks.
     """
     main.embeddings.trainable = False
     blocks = main.encoder.layer
     for block in blocks:
-        # Not the block as a whole: Keras would count what is put into it as frozen, too.
+        # Not the block as a whole: Keras would freeze what is put into it, too.
         for layer in block.submodules:
             if isinstance(layer, (tf.keras.layers.Dense, tf.keras.layers.LayerNormalization)):
                 layer.trainable = False

@@ -14,7 +14,7 @@ def hide_words(
       share: of the words that are hidden, 0 to 1.
       begins: <bool>[vocabulary], the tokens that begin a word; False for special tokens.
       continues: <bool>[vocabulary], the pieces that continue one.
-      stand_in: the id behind which each token of a hidden word disappears.
+      stand_in: the id that replaces each token of a hidden word.
 
     Returns:
       <int32>[batch, token].

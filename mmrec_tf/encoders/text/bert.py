@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mmrec_tf.config import TextConfig
 from mmrec_tf.encoders.encoder import ModalityEncoder
-from mmrec_tf.encoders.text import wordpiece as tokenization
+from mmrec_tf.encoders.text import wordpiece
 from mmrec_tf.encoders.text.adapters import adapt_bert
 from mmrec_tf.encoders.text.augmentation import hide_words, replace_words
 from mmrec_tf.errors import ConfigError
@@ -55,11 +55,11 @@ class Encoder(ModalityEncoder):
         embeddings.
       adaptation: what trains in those blocks: "full", all of their weights; "lora", low-rank
         updates of the projections to queries and values (Hu et al. 2021); "adapter", bottlenecks
-        behind attention and feed-forward (Houlsby et al. 2019). The latter two leave BERT's own
+        after attention and feed-forward (Houlsby et al. 2019). The latter two leave BERT's own
         weights as they are.
       adaptation_rank: of the updates, or the width of the bottlenecks.
-      word_dropout: share of the words hidden in training, behind [MASK], or [UNK] where the
-        vocabulary has no [MASK].
+      word_dropout: share of the words that training replaces with [MASK], or with [UNK] where
+        the vocabulary has no [MASK].
       synonyms: JSON of a dictionary from tokens that are words to lists of others; "" for none.
       synonym_share: share of those words that are replaced in training.
 
@@ -107,7 +107,7 @@ class Encoder(ModalityEncoder):
         self._begins[[0, self._cls, self._sep]] = False
         self._synonyms, self._splits = _synonym_ids(tokens, synonyms)
         # Each word gives at least one token.
-        self._tokenizer = tokenization.Tokenizer(
+        self._tokenizer = wordpiece.Tokenizer(
             tokens, lower_case=lower_case, max_words=max_tokens - 2
         )
         settings = transformers.BertConfig.from_dict(json.loads(bert_config))
@@ -140,7 +140,7 @@ class Encoder(ModalityEncoder):
             `MAX_BYTES` is not looked at.
 
         Returns:
-          <int32>[batch, max_tokens], [CLS] ... [SEP] and zeros behind.
+          <int32>[batch, max_tokens], [CLS] ... [SEP], padded with zeros.
         """
         tokens = self._tokenizer(tf.strings.substr(raw, 0, MAX_BYTES))[:, : self.max_tokens - 2]
         edge = tf.ones([tf.shape(raw)[0], 1], tf.int32)
@@ -166,7 +166,7 @@ class Encoder(ModalityEncoder):
         )
 
     def _augment(self, ids: tf.Tensor) -> tf.Tensor:
-        # What is off adds no operation, as each one moves the seeds of those behind it.
+        # What is off adds no operation, as each operation changes the seeds of those after it.
         if self.synonyms and self.synonym_share > 0:
             ids = replace_words(
                 ids,
@@ -250,7 +250,7 @@ def build_encoder(
         )
     if config.weights != "random":
         return _pretrained(config, settings)
-    vocabulary = tokenization.learn_vocabulary(
+    vocabulary = wordpiece.learn_vocabulary(
         () if values is None else values, size=config.vocabulary_size
     )
     return Encoder(
@@ -315,7 +315,7 @@ def _pretrained(config: TextConfig, settings: dict[str, Any]) -> Encoder:
             f"text.weights: {weights} is no BERT, or a damaged one: it lacks "
             f"{len(report['missing_keys'])} weights, such as {min(report['missing_keys'])}."
         )
-    vocabulary = tokenization.in_order(tokenizer.get_vocab())
+    vocabulary = wordpiece.in_order(tokenizer.get_vocab())
     lower_case = _lower_case(tokenizer, weights)
     encoder = Encoder(
         "\n".join(vocabulary),
@@ -375,9 +375,9 @@ def _usable_synonyms(path: str, vocabulary: list[str], *, lower_case: bool) -> s
     """What `Encoder` takes as `synonyms`, from a file; says how much of it cannot be used."""
     if not path:
         return ""
-    table = tokenization.read_synonyms(path)
+    table = wordpiece.read_synonyms(path)
     words = dict.fromkeys(word for entry in table.items() for word in (entry[0], *entry[1]))
-    tokens = tokenization.single_tokens(words, vocabulary, lower_case=lower_case)
+    tokens = wordpiece.single_tokens(words, vocabulary, lower_case=lower_case)
     usable: dict[str, dict[str, None]] = {}
     for word, synonyms in table.items():
         others = {tokens[other]: None for other in synonyms if other in tokens}
@@ -414,7 +414,7 @@ def _synonym_ids(tokens: list[str], synonyms: str) -> tuple[np.ndarray, np.ndarr
 
 
 def _special_ids(tokens: list[str]) -> tuple[int, int]:
-    missing = [token for token in tokenization.SPECIAL_TOKENS[:4] if token not in tokens]
+    missing = [token for token in wordpiece.SPECIAL_TOKENS[:4] if token not in tokens]
     if missing or tokens[0] != "[PAD]":
         raise ConfigError(
             "text: wanted a vocabulary that begins with [PAD] and has [UNK], [CLS] and [SEP]; "

@@ -114,7 +114,7 @@ class LongestMatch:
           <int32>[word, (token)]; [UNK] alone for a word that the vocabulary cannot spell.
         """
         ragged = tf.strings.unicode_decode(words, "UTF-8")
-        # A column of nothing behind the longest word, where every walk ends.
+        # An empty column after the longest word, where every walk ends.
         codes = tf.pad(ragged.to_tensor(default_value=0), [[0, 0], [0, 1]])
         lengths = tf.cast(ragged.row_lengths(), tf.int32)
         zeros = tf.zeros_like(lengths)
@@ -282,9 +282,9 @@ def _character_table(lower_case: bool) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
     Returns:
       <int32>[entry], the code points that do not stay as they are, sorted;
-      <int32>[entry, width], those that they become, -1 behind them;
-      <int32>[block, 2], first and behind the last of long runs (Chinese, mostly) whose every
-      character is a word of its own, which are not listed.
+      <int32>[entry, width], those that they become, padded with -1;
+      <int32>[block, 2], start and end (exclusive) of long runs (Chinese, mostly) in which
+      every character is a word of its own; these are not listed.
     """
     import tokenizers
 

@@ -14,6 +14,8 @@ from mmrec_tf.errors import RunError
 BLOCK = 4096
 # Directions with less than this share of the largest variance are rounding.
 SMALLEST_VARIANCE = 1e-10
+# Penalties to choose among: from next to none to more than the variance of all features together.
+PENALTIES = 10.0 ** np.linspace(-4, 4, 33)
 
 
 class Moments(NamedTuple):
@@ -93,12 +95,57 @@ def ridge(moments: Moments, *, l2: float) -> np.ndarray:
     return standard / scale[:, None]
 
 
+def cross_validated_l2(moments: Moments) -> tuple[float, float]:
+    """The penalty of `ridge` with the least error by generalized cross-validation (Golub, Heath and
+    Wahba 1979, eq. 1.4): what leaving out one item after the other would show, had each the same
+    influence. Only the items of `moments` are looked at.
+
+    Args:
+      moments: Moments.
+
+    Returns:
+      The penalty, of `PENALTIES`, the largest of equally good ones; and the share of the target's
+      variance that the features then explain of an item that was left out: 0 where they do no
+      better than the mean.
+    """
+    scale = _scale(moments)
+    variance, directions = np.linalg.eigh(moments.feature / scale[:, None] / scale)
+    real = variance > SMALLEST_VARIANCE * variance.max(initial=0.0)
+    along = np.square(directions.T @ (moments.cross / scale[:, None])).sum(axis=1)[real]
+    kept = variance[real] / (variance[real] + PENALTIES[:, None])
+    total = np.trace(moments.target)
+    residual = total - (along / variance[real] * kept * (2 - kept)).sum(axis=1)
+    # The mean takes one degree of freedom.
+    free = 1 - (1 + kept.sum(axis=1)) / moments.num_items
+    error = np.full_like(free, np.inf)
+    np.divide(np.maximum(residual, 0.0), free**2, out=error, where=free > 0)
+    best = len(error) - 1 - int(np.argmin(error[::-1]))
+    of_mean = total / (1 - 1 / moments.num_items) ** 2
+    explained = 1 - error[best] / of_mean if of_mean > 0 else 0.0
+    return float(PENALTIES[best]), max(float(explained), 0.0)
+
+
+def principal_components(moments: Moments, dim: int) -> np.ndarray:
+    """The kernel that turns features into their first principal components (Pearson 1901), so that
+    distances among centered features stay as well as they can.
+
+    Args:
+      moments: Moments, of which those of the features are read.
+      dim: int, how many components.
+
+    Returns:
+      <float64>[f, dim], semi-orthogonal; columns of zeros beyond the features' number.
+    """
+    vectors = np.linalg.eigh(moments.feature)[1][:, ::-1][:, :dim]
+    return np.pad(vectors, [(0, 0), (0, dim - vectors.shape[1])])
+
+
 def cca(moments: Moments, *, l2: float) -> np.ndarray:
-    """The kernel that foretells the target through canonical variates (Hotelling 1936).
+    """The kernel that predicts the target through canonical variates (Hotelling 1936).
 
     Features, standardized and with `l2` added to their variance (the canonical ridge, Vinod 1976),
     and target are turned into pairs of variates, each pair as correlated as can be and with
-    nothing in common with the others. Each feature variate foretells its partner, and the partners
+    nothing in common with the others. Each feature variate predicts its partner, and the partners
     are turned back into the target's space, where all modalities can be compared.
 
     A pair of correlation c counts c^2 / (c^2 + (1 - c^2) * share), where the share is the

@@ -58,9 +58,9 @@ def collaborative_loss(
     """InfoNCE between each present modality of an item and what interactions say of it (CLCRec,
     Wei et al. 2021), symmetric as `contrastive_loss`.
 
-    No gradient reaches `collaborative`: it is the side that interactions teach, and content is to
-    foretell it. Pulled the other way, id embeddings would give up what content cannot tell, and
-    that is what an item has them for.
+    No gradient reaches `collaborative`: it is the side that interactions teach, and that content
+    learns to predict. Pulled the other way, id embeddings would give up what content cannot tell,
+    and that is what an item has them for.
 
     Args:
       modalities: <float32>[batch, modality, dim], unit length where present.

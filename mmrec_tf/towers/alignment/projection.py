@@ -1,15 +1,32 @@
 """The projections of an item's modalities to one unit sphere."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from mmrec_tf.config import ALIGNMENTS
+from mmrec_tf.config import ALIGNMENTS, FITTED
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.towers.alignment.closed_form import CLOSED_FORMS, moments
+from mmrec_tf.towers.alignment.closed_form import (
+    CLOSED_FORMS,
+    cross_validated_l2,
+    moments,
+    principal_components,
+)
 from mmrec_tf.towers.alignment.contrastive import collaborative_loss, contrastive_loss
+
+
+class Fit(NamedTuple):
+    """How a projection was fitted.
+
+    Attributes:
+      num_items: to how many items; 0 where the projection stayed as it was.
+      l2: the penalty, in units of a feature's variance; None where none was used.
+    """
+
+    num_items: int
+    l2: float | None
 
 
 @tf.keras.utils.register_keras_serializable("mmrec_tf")
@@ -18,41 +35,52 @@ class Alignment(tf.keras.layers.Layer):
 
     Args:
       dim: int. Width of the common space.
-      kind: str, as in `mmrec_tf.config`. "ridge", "cca" and "procrustes" ask for a call of `fit`;
-        "graph" has its loss in `TranslationLoss`.
+      kinds: tuple of str, as in `mmrec_tf.config`. "ridge", "cca" and "procrustes" ask for a call
+        of `fit` or `fit_to_modality`; "graph" has its loss in `TranslationLoss`.
       hidden: int. Width of a hidden layer of each projection; 0 for a linear one.
       temperature: float. Initial temperature of the contrastive losses; learned, kept above 0.01
         as in CLIP (Radford et al. 2021).
       trainable_maps: bool. Whether gradients change the projections.
-      l2: float. Penalty of "ridge" and "cca" in units of a feature's variance.
+      l2: float. Penalty of "ridge" and "cca" in units of a feature's variance; None for that of
+        `cross_validated_l2`.
       collaborative: float. Weight of `collaborative_loss` beside `contrastive_loss`.
 
     Raises:
-      ConfigError: for an unknown kind, or a hidden layer in a projection that is to be fitted.
+      ConfigError: for an unknown kind, two that are fitted, or a hidden layer in a projection that
+        is to be fitted.
     """
 
     def __init__(
         self,
         dim: int,
         *,
-        kind: str = "contrastive",
+        kinds: Sequence[str] = ("contrastive",),
         hidden: int = 0,
         temperature: float = 0.1,
         trainable_maps: bool = True,
-        l2: float = 1.0,
+        l2: float | None = None,
         collaborative: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if kind not in ALIGNMENTS:
-            raise ConfigError(f"alignment: wanted one of {', '.join(ALIGNMENTS)}; got {kind!r}.")
-        if kind in CLOSED_FORMS and hidden:
+        for kind in kinds:
+            if kind not in ALIGNMENTS:
+                raise ConfigError(
+                    f"alignment: wanted kinds of {', '.join(ALIGNMENTS)}; got {kind!r}."
+                )
+        fitted = [kind for kind in kinds if kind in FITTED]
+        if len(fitted) > 1:
             raise ConfigError(
-                f"alignment: wanted hidden 0 with kind {kind!r}, whose projections are linear; "
+                f"alignment: wanted at most one of {', '.join(FITTED)}; got {', '.join(fitted)}."
+            )
+        if fitted and hidden:
+            raise ConfigError(
+                f"alignment: wanted hidden 0 with {fitted[0]!r}, whose projections are linear; "
                 f"got {hidden}."
             )
         self.dim = dim
-        self.kind = kind
+        self.kinds = tuple(kinds)
+        self.fitted = fitted[0] if fitted else None
         self.hidden = hidden
         self.temperature = temperature
         self.trainable_maps = trainable_maps
@@ -63,7 +91,7 @@ class Alignment(tf.keras.layers.Layer):
         return {
             **super().get_config(),
             "dim": self.dim,
-            "kind": self.kind,
+            "kinds": self.kinds,
             "hidden": self.hidden,
             "temperature": self.temperature,
             "trainable_maps": self.trainable_maps,
@@ -88,7 +116,7 @@ class Alignment(tf.keras.layers.Layer):
             projection.build([None, shape[-1]])
             projection.trainable = self.trainable_maps
             self.projections.append(projection)
-        if self.kind == "contrastive":
+        if "contrastive" in self.kinds:
             self.log_temperature = self.add_weight(
                 name="log_temperature",
                 shape=[],
@@ -120,8 +148,8 @@ class Alignment(tf.keras.layers.Layer):
         present: np.ndarray,
         target: np.ndarray,
         known: np.ndarray,
-    ) -> np.ndarray:
-        """Sets each projection to the closed form that `kind` names, see `closed_form`.
+    ) -> list[Fit]:
+        """Sets each projection to the closed form that `kinds` names, see `closed_form`.
 
         Any number of items gives finite weights. A modality that fewer than two known items have
         has no covariance with anything: its projection stays as it was. With few items "ridge" and
@@ -135,29 +163,78 @@ class Alignment(tf.keras.layers.Layer):
           known: <bool>[item], items whose target means something: those with train interactions.
 
         Returns:
-          <int64>[modality], how many items each projection was fitted to; 0 where it stayed.
+          A Fit for each modality.
 
         Raises:
-          ConfigError: for a kind that is not fitted.
+          ConfigError: where no kind is fitted.
           RunError: for a feature or a target that is not finite.
         """
-        if self.kind not in CLOSED_FORMS:
+        self._prepare_to_fit(features)
+        return [
+            self._fit_one(i, values, target, np.flatnonzero(present[:, i] & known))
+            for i, values in enumerate(features)
+        ]
+
+    def fit_to_modality(
+        self,
+        features: Sequence[np.ndarray],
+        present: np.ndarray,
+        index: int,
+        known: np.ndarray,
+    ) -> list[Fit]:
+        """Maps the modalities to one of them (Lazaridou et al. 2014), each over the items that have
+        both: that one is projected to its principal components, and the others are fitted to what
+        it became, as by `fit`.
+
+        Args:
+          features: one <float32>[item, features] per modality.
+          present: <bool>[item, modality].
+          index: the modality that the others are mapped to.
+          known: <bool>[item], items to fit to: those with train interactions.
+
+        Returns, raises: as `fit`.
+        """
+        self._prepare_to_fit(features)
+        both = known & present[:, index]
+        rows, values = np.flatnonzero(both), features[index]
+        if len(rows) < 2:
+            return [Fit(0, None)] * len(features)
+        # Of a target without columns, as only the features' moments are read.
+        of_rows = moments(values, values[:, :0], rows)
+        kernel = principal_components(of_rows, self.dim)
+        bias = -of_rows.feature_mean @ kernel
+        self.projections[index].set_weights([kernel, bias])
+        target = (values @ kernel.astype(np.float32)) + bias.astype(np.float32)
+        return [
+            Fit(len(rows), None)
+            if i == index
+            else self._fit_one(i, values, target, np.flatnonzero(present[:, i] & both))
+            for i, values in enumerate(features)
+        ]
+
+    def _prepare_to_fit(self, features: Sequence[np.ndarray]) -> None:
+        if self.fitted is None:
             raise ConfigError(
-                f"alignment: wanted kind {', '.join(CLOSED_FORMS)} to fit; got {self.kind!r}."
+                f"alignment: wanted one of {', '.join(FITTED)} among the kinds to fit; got "
+                f"{', '.join(self.kinds) or 'none'}."
             )
         if not self.built:
             self.build([value.shape for value in features])
-        counts = []
-        for i, (projection, values) in enumerate(zip(self.projections, features, strict=True)):
-            rows = np.flatnonzero(present[:, i] & known)
-            if len(rows) < 2:
-                counts.append(0)
-                continue
-            of_rows = moments(values, target, rows)
-            kernel = CLOSED_FORMS[self.kind](of_rows, l2=self.l2)
-            projection.set_weights([kernel, of_rows.target_mean - of_rows.feature_mean @ kernel])
-            counts.append(len(rows))
-        return np.array(counts, np.int64)
+
+    def _fit_one(self, index: int, values: np.ndarray, target: np.ndarray, rows: np.ndarray) -> Fit:
+        """Fits the projection of a modality to the target of some items."""
+        if len(rows) < 2:
+            return Fit(0, None)
+        of_rows = moments(values, target, rows)
+        l2 = self.l2
+        if self.fitted == "procrustes":
+            l2 = None
+        elif l2 is None:
+            l2, _ = cross_validated_l2(of_rows)
+        kernel = CLOSED_FORMS[str(self.fitted)](of_rows, l2=l2)
+        bias = of_rows.target_mean - of_rows.feature_mean @ kernel
+        self.projections[index].set_weights([kernel, bias])
+        return Fit(len(rows), l2)
 
     def loss(
         self,
@@ -175,10 +252,10 @@ class Alignment(tf.keras.layers.Layer):
           collaborative, has_collaborative: as in `collaborative_loss`; None for without.
 
         Returns:
-          <float32>[]: `contrastive_loss` plus `collaborative` times `collaborative_loss`; 0 for any
-          other kind than "contrastive".
+          <float32>[]: `contrastive_loss` plus `collaborative` times `collaborative_loss`; 0 without
+          "contrastive" among the kinds.
         """
-        if self.kind != "contrastive":
+        if "contrastive" not in self.kinds:
             return tf.constant(0.0)
         temperature = tf.maximum(tf.exp(self.log_temperature), 0.01)
         loss = contrastive_loss(modalities, present, temperature=temperature, item=item)

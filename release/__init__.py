@@ -1,0 +1,1 @@
+"""What an installation consists of: lock files, bills of materials, an audit."""
