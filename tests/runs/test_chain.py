@@ -24,9 +24,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 NUM_USERS, NUM_ITEMS, K = 150, 60, 10
 # Each alignment, and some together, with the default fusion, and each fusion with the default
 # alignment.
+SEVERAL = {"alignment.kinds": ["contrastive", "graph", "ridge"]}
 GRID = [
     *({"alignment.kinds": kinds} for kinds in ([], *([kind] for kind in ALIGNMENTS))),
-    {"alignment.kinds": ["contrastive", "graph", "ridge"]},
+    SEVERAL,
     *({"item.fusion": kind} for kind in FUSIONS if kind != "gated"),
     {"item.missing": "mapped"},
 ]
@@ -167,7 +168,15 @@ def eager():
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config")
 @pytest.mark.parametrize(
     "settings",
-    [*GRID, {"alignment.kinds": ["contrastive", "procrustes"], "alignment.target": "vector"}],
+    [
+        *(
+            pytest.param(settings, marks=pytest.mark.slow)
+            for settings in GRID
+            if settings != SEVERAL
+        ),
+        SEVERAL,
+        {"alignment.kinds": ["contrastive", "procrustes"], "alignment.target": "vector"},
+    ],
     ids=str,
 )
 def test_every_alignment_and_fusion_learns_and_is_read_back(linked, eager, tmp_path, settings):
