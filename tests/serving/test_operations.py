@@ -561,6 +561,10 @@ def verifying() -> dict:
 def test_the_container_that_verifies_has_the_server_s_image_and_rights():
     made, server = verifying(), container()
     assert made["image"] == server["image"]
+    # `base` gives a tag to what it holds itself; this container comes later.
+    (copied,) = manifest("verified/kustomization.yaml")["replacements"]
+    assert copied["source"]["fieldPath"] == "spec.template.spec.containers.0.image"
+    assert copied["targets"][0]["fieldPaths"] == ["spec.template.spec.initContainers.0.image"]
     assert made["securityContext"] == server["securityContext"]
     (mount,) = made["volumeMounts"]
     assert mount in server["volumeMounts"] and mount["readOnly"]
