@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.TiffImagePlugin
 
 from mmrec_tf.errors import MediaError
 
@@ -23,11 +24,19 @@ _FORMATS = (
     *("PSD", "QOI", "SGI", "TIFF", "WEBP"),
 )
 # OpenCV 4.11 needs twice the memory for these, multiplies a TIFF's transparency in twice, and does
-# not know PNG's transparent color.
-_PILLOW_FIRST = ("JPEG2000", "PNG", "TIFF")
+# not know PNG's transparent color. Of damaged ones it makes a picture of whatever memory holds, or
+# ends the process.
+_PILLOW_ONLY = ("JPEG2000", "PNG", "TIFF")
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_FAX = ("tiff_ccitt", "group3", "group4")  # Pillow fills what is damaged with what memory holds
+_OS2_HEADER_BYTES = 12
 _JPEG = b"\xff\xd8"
 _JPEG_2000 = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
+# Tags of TIFF (TIFF 6.0, section 8).
+_WIDTH, _HEIGHT, _DEPTHS, _COMPRESSION, _PLANES = 256, 257, 258, 259, 284
+_STRIP_STARTS, _ROWS_PER_STRIP, _STRIP_BYTES = 273, 278, 279
 _NOT_ENTROPY_CODED = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 _ORIENTATION = 0x0112
 _SPARE = 2  # a decoder that shrinks leaves this much, so that the last step still averages
@@ -86,10 +95,23 @@ def _is_cut_off(data: bytes) -> bool:
     return data.startswith(_JPEG_2000) and b"\xff\xd9" not in data
 
 
+def _without_texts(data: bytes) -> bytes:
+    """A PNG without its texts, of which Pillow refuses long ones together with the picture."""
+    if not data.startswith(_PNG):
+        return data
+    kept, at = [_PNG], len(_PNG)
+    while at + 12 <= len(data):
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        if kind not in _PNG_TEXTS:
+            kept.append(data[at : at + 12 + length])
+        at += 12 + length
+    return b"".join(kept)
+
+
 def _open(data: bytes) -> PIL.Image.Image | None:
     """The picture with nothing but its header read; None where Pillow does not know it."""
     try:
-        picture = PIL.Image.open(io.BytesIO(data), formats=_FORMATS)
+        picture = PIL.Image.open(io.BytesIO(_without_texts(data)), formats=_FORMATS)
     except PIL.Image.DecompressionBombError as error:
         raise MediaError(f"too many pixels (at most {MAX_PIXELS:,})") from error
     except Exception:  # damaged headers raise anything: ValueError, SyntaxError, struct.error, ...
@@ -135,9 +157,16 @@ def _is_one_baseline_scan(jpeg: bytes) -> bool:
 
 
 def _orientation(picture: PIL.Image.Image) -> int:
-    """Exif's orientation, 1 to 8; 1, upright, where there is none or it is damaged."""
+    """Exif's orientation, 1 to 8; 1, upright, where there is none or it is damaged.
+
+    That of XMP, which Pillow would take for want of Exif's, shows in no browser.
+    """
     try:
-        orientation = picture.getexif().get(_ORIENTATION, 1)
+        exif = picture.getexif()
+        if picture.format != "TIFF":
+            exif = PIL.Image.Exif()
+            exif.load(picture.info.get("exif", b""))
+        orientation = exif.get(_ORIENTATION, 1)
     except Exception:  # OSError, struct.error, ...
         return 1
     return orientation if orientation in range(1, 9) else 1
@@ -145,10 +174,9 @@ def _orientation(picture: PIL.Image.Image) -> int:
 
 def _decode(data: bytes, picture: PIL.Image.Image | None, max_side: int) -> np.ndarray:
     """<uint8>[height, width, 1 or 3], blue first as OpenCV has it, upright and small enough."""
-    tried = []
-    pillow_first = picture is not None and picture.format in _PILLOW_FIRST
+    tried: list[str] = []
     try:
-        for decoder in ("pillow", "opencv") if pillow_first else ("opencv", "pillow"):
+        for decoder in _decoders(data, picture):
             if decoder == "opencv":
                 tried.append(f"opencv {_opencv().__version__}")
                 pixels = _decode_with_opencv(data, picture, max_side)
@@ -157,10 +185,49 @@ def _decode(data: bytes, picture: PIL.Image.Image | None, max_side: int) -> np.n
                 pixels = _decode_with_pillow(picture, max_side)
             if pixels is not None:
                 return pixels
-        raise MediaError("not a picture" if picture is None else "damaged or cut off")
+        known = picture is not None or data.startswith((_PNG, *_JPEG_2000))
+        raise MediaError("damaged or cut off" if known else "not a picture")
     except MediaError as error:
         error.decoder = ", ".join(tried)
         raise
+
+
+def _decoders(data: bytes, picture: PIL.Image.Image | None) -> tuple[str, ...]:
+    """What may decode a picture, the first choice first."""
+    if picture is not None and picture.format in _PILLOW_ONLY:
+        if picture.info.get("compression") in _FAX:
+            raise MediaError("fax in a TIFF (its damage cannot be seen; save it as PNG)")
+        return ("pillow",)
+    if data.startswith((_PNG, *_JPEG_2000)):
+        return ()
+    if data.startswith(_TIFF) and not _is_whole_plain_tiff(data):
+        raise MediaError("TIFF of an unknown form (damaged, or compressed floats; save it as PNG)")
+    if data.startswith(b"BM") and data[14:18] == struct.pack("<I", _OS2_HEADER_BYTES):
+        return ("pillow", "opencv")  # OpenCV 4.11 takes the palette's three bytes for four
+    return ("opencv", "pillow")
+
+
+def _is_whole_plain_tiff(data: bytes) -> bool:
+    """Whether a TIFF that Pillow does not know, such as one of doubles, is stored as it is and
+    whole, so that OpenCV leaves no pixel unwritten."""
+    try:
+        tags = PIL.TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+        stream = io.BytesIO(data)
+        stream.seek(tags.next)
+        tags.load(stream)
+        width, height, depths = tags[_WIDTH], tags[_HEIGHT], tags[_DEPTHS]
+        starts, counts = tags[_STRIP_STARTS], tags[_STRIP_BYTES]
+        row_bytes = width * sum(depths) // 8
+        rows = min(tags.get(_ROWS_PER_STRIP, height), height)
+        wanted = [row_bytes * min(rows, height - top) for top in range(0, height, rows)]
+        return (
+            tags.get(_COMPRESSION, 1) == 1
+            and tags.get(_PLANES, 1) == 1
+            and list(counts) == wanted
+            and all(start + count <= len(data) for start, count in zip(starts, counts, strict=True))
+        )
+    except Exception:  # damaged tags raise anything
+        return False
 
 
 def _opencv() -> Any:
@@ -175,8 +242,6 @@ def _opencv() -> Any:
 def _decode_with_opencv(
     data: bytes, picture: PIL.Image.Image | None, max_side: int
 ) -> np.ndarray | None:
-    if data.startswith(_JPEG_2000):  # see `_is_cut_off`
-        return None
     cv2 = _opencv()
     mode = cv2.IMREAD_UNCHANGED  # no other keeps transparency
     if data.startswith(_JPEG):
