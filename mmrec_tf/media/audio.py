@@ -16,12 +16,13 @@ from mmrec_tf.errors import ConfigError, MediaError
 
 MAX_BYTES = 512 * 2**20
 MIN_SECONDS = 0.01
+MAX_SECONDS = 10.0
+BLOCKS_PER_SECOND = 10
 SEARCH_SECONDS = 15 * 60
 MAX_RATE_HZ = 768_000
 WINDOWS = ("start", "center", "loudest")
 _MAX_CHANNELS = 64
 _PCM_SCALE = 32768
-_BLOCKS_PER_SECOND = 10
 _SHORTENED = re.compile(r"^ *(?:data|SSND|Data Size) *: *\d+ \(should be", re.M)
 _EARLY = "the file ends early"
 _HELD_FRAMES = 2**22  # 95 s at 44.1 kHz, 16 MB; what comes later is read again if it is wanted
@@ -53,7 +54,7 @@ def prepare(
     data: bytes,
     *,
     sample_rate_hz: int = 16000,
-    max_seconds: float = 10.0,
+    max_seconds: float = MAX_SECONDS,
     window: str = "loudest",
     remark: Callable[[str], object] | None = None,
 ) -> bytes:
@@ -255,7 +256,7 @@ def _loudest(survey: _Survey, wanted: int) -> int:
     """The first frame of the earliest window with the most energy."""
     if survey.num_frames <= wanted:
         return 0
-    block = survey.rate_hz // _BLOCKS_PER_SECOND
+    block = survey.rate_hz // BLOCKS_PER_SECOND
     num_blocks = max(1, round(wanted / block))
     until = np.concatenate([[0], np.cumsum(survey.energies)])
     energies = until[num_blocks:] - until[:-num_blocks]
@@ -295,7 +296,7 @@ class _SoundFile(soundfile.SoundFile):
 def _read_with_soundfile(data: bytes, first: int) -> _Blocks:
     with _SoundFile(io.BytesIO(data)) as file:
         rate = _plausible(file.samplerate, file.channels)
-        size, num_frames = rate // _BLOCKS_PER_SECOND, first
+        size, num_frames = rate // BLOCKS_PER_SECOND, first
         file.skip(first, at_most=size)
         while True:
             block = file.read(size, dtype="float32", always_2d=True)
@@ -312,7 +313,7 @@ def _read_with_ffmpeg(data: bytes, first: int) -> _Blocks:
     """Reads all that can be read: damage ends nothing but the packet that it is in."""
     rest, rate, faults = np.zeros([0, 0], np.float32), 0, _Faults()
     for samples, rate in _ffmpeg_frames(data, faults):
-        size = rate // _BLOCKS_PER_SECOND
+        size = rate // BLOCKS_PER_SECOND
         part = samples[first:]
         rest = np.concatenate([rest, part]) if len(rest) else part
         first = max(0, first - len(samples))
@@ -361,7 +362,7 @@ def _ffmpeg_frames(data: bytes, faults: _Faults) -> _Blocks:
         except av.error.FFmpegError:
             faults.packets += 1
         if form[0] and stream.duration and container.format.name.startswith(_TIMED_FORMATS):
-            promised = float(stream.duration * stream.time_base)
+            promised = float(stream.duration * (stream.time_base or 0))
             faults.missing_seconds = promised - num_frames / form[0]
 
 
