@@ -151,8 +151,8 @@ def ranks(servable: EncoderServable, asked: dict[str, bytes], name: str) -> np.n
     wanted = [item for item in asked if item in place]
     for start in range(0, len(wanted), 32):
         some = wanted[start : start + 32]
-        raw = {n: [b""] * len(some) for n in servable.modalities}
-        raw[name] = [asked[item] for item in some]
+        raw = {n: [[b""]] * len(some) for n in servable.modalities}
+        raw[name] = [[asked[item]] for item in some]
         answer = servable.search(*(tf.constant(raw[n]) for n in servable.modalities))
         for item, row in zip(some, answer["item_id"].numpy().astype(str), strict=True):
             found.append(int(np.flatnonzero(row == item)[0]))
@@ -173,8 +173,8 @@ def crossed(
     found = []
     for item, content in asked.items():
         if item in row_of:
-            raw = [tf.constant([content if n == name else b""]) for n in servable.modalities]
-            scores = vectors @ servable.space(servable._tower(raw)[0]).numpy()[0]
+            raw = [tf.constant([[content if n == name else b""]]) for n in servable.modalities]
+            scores = vectors @ servable.space(servable._tower(raw, {})[0]).numpy()[0]
             found.append(int((scores > scores[row_of[item]]).sum()))
     return np.array(found), len(left)
 

@@ -280,8 +280,8 @@ def cases(user: str, item: str) -> Iterator[tuple[str, str, str, dict]]:
         return {**who, **lists, "time": np.zeros([size], np.int64), **changes}
 
     def content(**changes) -> dict:
-        blank = {name: np.array([b""], object) for name in ("text", "image", "audio")}
-        return {**blank, **{name: np.array(value, object) for name, value in changes.items()}}
+        blank = {name: np.array([[b""]], object) for name in ("text", "image", "audio")}
+        return {**blank, **{name: np.array([value], object) for name, value in changes.items()}}
 
     recommend = ("recommender", "recommend")
     yield "a plain request", *recommend, asked()
@@ -333,9 +333,9 @@ def cases(user: str, item: str) -> Iterator[tuple[str, str, str, dict]]:
         "10,000 rows of text",
         *search,
         {
-            "text": np.full([10_000], b"word", object),
-            "image": np.full([10_000], b"", object),
-            "audio": np.full([10_000], b"", object),
+            "text": np.full([10_000, 1], b"word", object),
+            "image": np.full([10_000, 1], b"", object),
+            "audio": np.full([10_000, 1], b"", object),
         },
     )
 

@@ -99,6 +99,12 @@ def _summary(manifest: dict[str, Any], out: str) -> str:
     quarantined = sum(n for reasons in manifest["quarantine"].values() for n in reasons.values())
     where = f" (see {os.path.join(out, 'quarantine.csv')})" if quarantined else ""
     lines.append(f"quarantined   {quarantined} media{where}")
+    if mended := manifest.get("mended"):
+        said = "; ".join(
+            f"{name}: {', '.join(f'{n} {reason}' for reason, n in reasons.items())}"
+            for name, reasons in mended.items()
+        )
+        lines.append(f"mended        {said} (kept; see {os.path.join(out, 'mended.csv')})")
     if manifest["not_read"]:
         said = "; ".join(f"{name}: {', '.join(c)}" for name, c in manifest["not_read"].items())
         lines.append(f"not read      {said}")

@@ -149,13 +149,14 @@ class MediaItem:
         """Prepares one item; see `data.items.shards.Maker`."""
         content: dict[str, Content] = {}
         quarantined, beyond = [], {}
+        mended: list[Quarantined] = []
         prepared = text.prepare(row.cells["text"])
         if prepared:
             content["text"] = prepared
         for modality, (files, more) in row.cells["media"].items():
             medium = self.media[modality]
             loaded = [
-                medium.load(row.item_id, Found(*found), left_out=left_out, note=note)
+                medium.load(row.item_id, Found(*found), left_out=left_out, note=note, mended=mended)
                 for found in files
             ]
             quarantined += [value for value in loaded if isinstance(value, Quarantined)]
@@ -171,7 +172,15 @@ class MediaItem:
             else:
                 content[modality] = vector
         features = row.cells["features"]
-        return PreparedItem(row.number, row.item_id, content, features, tuple(quarantined), beyond)
+        return PreparedItem(
+            row.number,
+            row.item_id,
+            content,
+            features,
+            tuple(quarantined),
+            beyond,
+            tuple(mended),
+        )
 
 
 class Layout:

@@ -233,17 +233,23 @@ class Medium(NamedTuple):
     Attributes:
       modality: "image" or "audio".
       root: the media root.
-      prepare: makes content of a file's bytes.
+      prepare: makes content of a file's bytes; that of sounds takes `remark`, too.
       max_bytes: of a file.
     """
 
     modality: str
     root: pathlib.Path
-    prepare: Callable[[bytes], bytes]
+    prepare: Callable[..., bytes]
     max_bytes: int
 
     def load(
-        self, item_id: str, found: Found, *, left_out: Mapping[str, str], note: workers.Note
+        self,
+        item_id: str,
+        found: Found,
+        *,
+        left_out: Mapping[str, str],
+        note: workers.Note,
+        mended: list[Quarantined],
     ) -> bytes | Quarantined:
         """The content of one file of an item.
 
@@ -252,7 +258,14 @@ class Medium(NamedTuple):
           found: its file.
           left_out: by `medium_name`, why a file must not be touched.
           note: to be called with the `medium_name` before the file is touched.
+          mended: takes in what is said of a file that is used in part.
         """
+        # A picture is whole, or refused.
+        told: dict[str, Any] = {}
+        if self.modality == "audio":
+            told["remark"] = lambda what: mended.append(
+                Quarantined(item_id, self.modality, found.name, what)
+            )
 
         def quarantined(reason: str, decoder: str = "") -> Quarantined:
             return Quarantined(item_id, self.modality, found.name, reason, decoder)
@@ -262,7 +275,8 @@ class Medium(NamedTuple):
             return quarantined(found.reason or left_out[name])
         note(name, 0)
         try:
-            return self.prepare(read(self.root / found.name, max_bytes=self.max_bytes))
+            data = read(self.root / found.name, max_bytes=self.max_bytes)
+            return self.prepare(data, **told)
         except MediaError as error:
             return quarantined(str(error), error.decoder)
         except ImportError:

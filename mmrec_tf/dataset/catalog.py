@@ -320,4 +320,9 @@ def fill_features(
 
 
 def _raw(values: Iterable[Any]) -> list[bytes | np.ndarray]:
-    return [value.encode() if isinstance(value, str) else value for value in values]
+    """Distinct values in order: what an item has twice says nothing more."""
+    found: dict[bytes, bytes | np.ndarray] = {}
+    for value in values:
+        raw = value.encode() if isinstance(value, str) else value
+        found.setdefault(raw if isinstance(raw, bytes) else raw.tobytes(), raw)
+    return list(found.values())

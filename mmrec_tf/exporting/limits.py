@@ -1,6 +1,6 @@
 """How large a request to a servable may be, checked inside its graph."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -12,13 +12,17 @@ class Limits(NamedTuple):
     Attributes:
       rows: users or items.
       width: entries of one of its lists.
+      values: of one kind of content that one item brings, such as pictures.
     """
 
     rows: int = 1024
     width: int = 1024
+    values: int = 16
 
 
-def check_limits(limits: Limits, inputs: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
+def check_limits(
+    limits: Limits, inputs: Mapping[str, tf.Tensor], *, content: Sequence[str] = ()
+) -> list[tf.Tensor]:
     """The inputs, if they are not too large and have as many rows each.
 
     A server would otherwise run out of memory on one request, or spread a single row over all
@@ -27,6 +31,7 @@ def check_limits(limits: Limits, inputs: Mapping[str, tf.Tensor]) -> list[tf.Ten
     Args:
       limits: Limits.
       inputs: by name, [batch, ...].
+      content: the names of those that are content.
 
     Raises:
       tf.errors.InvalidArgumentError: naming the input, what was wanted and what came.
@@ -42,7 +47,11 @@ def check_limits(limits: Limits, inputs: Mapping[str, tf.Tensor]) -> list[tf.Ten
         size = tf.shape(value)[0]
         said = [f"{name}: wanted as many rows as {first} has,", rows, "; got", size]
         checks.append(tf.debugging.Assert(tf.equal(size, rows), said))
-        if value.dtype == tf.string and value.shape.rank == 2:
+        if name in content:
+            width = tf.shape(value)[1]
+            said = [f"{name}: wanted at most {limits.values} values of an item; got", width]
+            checks.append(tf.debugging.Assert(width <= limits.values + 1, said))
+        elif value.dtype == tf.string and value.shape.rank == 2:
             width = tf.shape(value)[1]
             said = [f"{name}: wanted lists of at most {limits.width} entries; got", width]
             checks.append(tf.debugging.Assert(width <= limits.width, said))

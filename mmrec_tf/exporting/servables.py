@@ -16,6 +16,12 @@ from mmrec_tf.errors import ConfigError
 from mmrec_tf.exporting.limits import Limits, check_limits
 from mmrec_tf.exporting.request_examples import Example
 from mmrec_tf.exporting.search_space import SearchSpace
+from mmrec_tf.exporting.several_values import (
+    encode_values,
+    rows_of_values,
+    table_of_values,
+    values_spec,
+)
 from mmrec_tf.recommender.feature_entries import FeatureEntries, replace_features
 from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS
 from mmrec_tf.recommender.recommender import Recommender
@@ -241,9 +247,10 @@ def _rows_without_ties(score: np.ndarray) -> list[int]:
 class EncoderServable(tf.Module):
     """`embed_item` and `search`: raw content in, one input a modality.
 
-    Texts, pictures and sounds come as <string>[batch], "" where absent; ready-made vectors as
-    <float32>[batch, dim], zeros where absent. Content that cannot be read counts as absent, and
-    the answer says so. `embed_item` of a model that reads side features of items takes these, too,
+    Texts, pictures and sounds come as <string>[batch, value], "" where absent; ready-made vectors
+    as <float32>[batch, value, dim], zeros where absent. Of an item with several values the mean of
+    the distinct ones counts, as in training. Content that cannot be read counts as absent, and the
+    answer says so. `embed_item` of a model that reads side features of items takes these, too,
     as entries such as "genre=comedy" (see `FeatureEntries`).
 
     Args:
@@ -303,38 +310,28 @@ class EncoderServable(tf.Module):
         allowed = np.ones([len(item_id)], bool) if available is None else available
         self.available = tf.Variable(allowed, trainable=False, name="available")
         self.k = min(k, len(item_id))
-        self.limits = limits
-        specs = []
-        for name in self.modalities:
-            spec = retrieval.schema.modalities[name]
-            if spec.kind == "vector":
-                specs.append(tf.TensorSpec([None, spec.dim], tf.float32, name=name))
-            else:
-                specs.append(tf.TensorSpec([None], tf.string, name=name))
+        kinds = retrieval.schema.modalities
+        # What training had of an item, a request may have.
+        most = max(limits.values, *(kinds[name].max_values for name in self.modalities))
+        self.limits = limits._replace(values=most)
+        self.specs = [values_spec(name, kinds[name]) for name in self.modalities]
         entries = [tf.TensorSpec([None, None], tf.string, name=FEATURES)] if reads_features else []
-        self.embed_item = tf.function(self._embed_item, input_signature=[*specs, *entries])
-        self.search = tf.function(self._search, input_signature=specs)
+        self.embed_item = tf.function(self._embed_item, input_signature=[*self.specs, *entries])
+        self.search = tf.function(self._search, input_signature=self.specs)
 
     def _tower(
         self, given: Sequence[tf.Tensor], features: Mapping[str, tf.Tensor]
     ) -> tuple[TowerOutput, tf.Tensor, tf.Tensor]:
-        """TowerOutput; which modalities came and were read, and which came and could not be,
-        <bool>[batch, modality]."""
-        readable, unreadable, encoded = [], [], {}
-        for name, value in zip(self.modalities, given, strict=True):
-            encoder = self.state.encoders[name]
-            content, bad = encoder.preprocess_readable(value)
-            if value.dtype == tf.string:
-                came = tf.strings.length(value) > 0
-            else:
-                came = tf.reduce_any(value != 0, axis=-1)
-            readable.append(came & ~bad)
-            unreadable.append(bad)
-            encoded[name] = encoder(content, training=False)
+        """TowerOutput; which modalities came and were read, and of which something came that could
+        not be, <bool>[batch, modality]."""
+        encoded = {
+            name: encode_values(self.state.encoders[name], values, block=self.limits.rows)
+            for name, values in zip(self.modalities, given, strict=True)
+        }
         batch = tf.shape(given[0])[0]
         stored = {name: tf.repeat(v, batch, axis=0) for name, v in self.features.items()}
-        present = tf.stack(readable, axis=1)
-        filled, now = self.maps([encoded[n] for n in self.modalities], present)
+        present = tf.stack([one.present for one in encoded.values()], axis=1)
+        filled, now = self.maps([one.vector for one in encoded.values()], present)
         output = self.state.item_tower(
             {
                 "item": tf.fill([batch], -1),
@@ -343,11 +340,13 @@ class EncoderServable(tf.Module):
                 "features": replace_features(stored, features),
             }
         )
-        return output, present, tf.stack(unreadable, axis=1)
+        unreadable = tf.stack([one.unreadable for one in encoded.values()], axis=1)
+        return output, present, unreadable
 
     def _embed_item(self, *raw: tf.Tensor) -> dict[str, tf.Tensor]:
         names = [*self.modalities, FEATURES][: len(raw)]
-        given = check_limits(self.limits, dict(zip(names, raw, strict=True)))
+        inputs = dict(zip(names, raw, strict=True))
+        given = check_limits(self.limits, inputs, content=self.modalities)
         features: dict[str, tf.Tensor] = {}
         unread: dict[str, tf.Tensor] = {}
         if len(raw) > len(self.modalities):
@@ -363,7 +362,8 @@ class EncoderServable(tf.Module):
         }
 
     def _search(self, *raw: tf.Tensor) -> dict[str, tf.Tensor]:
-        given = check_limits(self.limits, dict(zip(self.modalities, raw, strict=True)))
+        inputs = dict(zip(self.modalities, raw, strict=True))
+        given = check_limits(self.limits, inputs, content=self.modalities)
         output, present, unreadable = self._tower(given, {})
         score, item = self.index.search(
             self.space(output), self.k, allowed=tf.convert_to_tensor(self.available)[None, :]
@@ -397,16 +397,17 @@ class EncoderServable(tf.Module):
         """
         rows = np.argsort(-present.sum(axis=1), kind="stable")[:NUM_EXAMPLES]
         inputs = {}
-        for column, name in enumerate(self.modalities):
-            values = content[name][np.append(rows, np.flatnonzero(present[:, column])[:1])]
-            blank = np.array([b""], object) if values.dtype == object else values[:1] * 0
-            broken = np.array([UNREADABLE], object) if values.dtype == object else values[:1]
+        for column, (name, spec) in enumerate(zip(self.modalities, self.specs, strict=True)):
+            asked = [*rows, *np.flatnonzero(present[:, column])[:1]]
+            values = rows_of_values(content[name], asked)
+            broken = [UNREADABLE] if spec.dtype == tf.string else values[0]
             alone = [
-                values[len(rows) :] if column == other else blank
+                values[len(rows)] if column == other else []
                 for other in range(len(self.modalities))
                 if present[:, other].any()
             ]
-            inputs[name] = np.concatenate([values[: len(rows)], *alone, blank, broken])
+            lists = [*values[: len(rows)], *alone, [], broken]
+            inputs[name] = table_of_values(spec, lists)
         # Of near ties the order may change with the size of a batch: the row farthest from any.
         score = _answer(self, Example("search", inputs, {})).outputs["score"]
         gap = (score[:, :-1] - score[:, 1:]).min(axis=1, initial=np.inf)

@@ -3,9 +3,10 @@
 import contextlib
 import importlib
 import io
-import math
+import re
 import wave
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +16,15 @@ from mmrec_tf.errors import ConfigError, MediaError
 
 MAX_BYTES = 512 * 2**20
 MIN_SECONDS = 0.01
+MAX_SECONDS = 10.0
+BLOCKS_PER_SECOND = 10
 SEARCH_SECONDS = 15 * 60
 MAX_RATE_HZ = 768_000
 WINDOWS = ("start", "center", "loudest")
 _MAX_CHANNELS = 64
 _PCM_SCALE = 32768
-_BLOCKS_PER_SECOND = 10
+_SHORTENED = re.compile(r"^ *(?:data|SSND|Data Size) *: *\d+ \(should be", re.M)
+_EARLY = "the file ends early"
 _HELD_FRAMES = 2**22  # 95 s at 44.1 kHz, 16 MB; what comes later is read again if it is wanted
 # What FFmpeg may open: sounds, and films for their sound; no lists that name other files.
 _FFMPEG_FORMATS = (
@@ -28,7 +32,20 @@ _FFMPEG_FORMATS = (
     "ogg,rm,tak,tta,voc,w64,wav,wv,xwma"
 )
 
-# Mono blocks of a tenth of a second from a frame on, the last one shorter, and the rate in Hz.
+# A sound whose samples lie no farther apart, a step of 16 bits to either side, is silence.
+QUIET = 2 / _PCM_SCALE
+# A mean of channels with less than this share of their power is one of opposites, not a sound.
+OPPOSITE = 1e-3
+# A peak so many times as high as all but a thousandth of the samples is a glitch.
+_GLITCH = 32
+_LOUD_SHARE = 0.999
+# Containers whose header says how long their sound is; others guess it from their size.
+_TIMED_FORMATS = ("mov", "asf", "avi", "flac", "aiff", "au", "caf", "w64")
+# A sound may end so much before its header says, for what encoders put around it.
+_SPARE_SECONDS = 0.25
+
+# Blocks <float32>[frame, channel] of a tenth of a second from a frame on, the last one shorter,
+# and the rate in Hz.
 _Blocks = Iterator[tuple[np.ndarray, int]]
 _Reader = Callable[[bytes, int], _Blocks]
 
@@ -37,15 +54,17 @@ def prepare(
     data: bytes,
     *,
     sample_rate_hz: int = 16000,
-    max_seconds: float = 10.0,
+    max_seconds: float = MAX_SECONDS,
     window: str = "loudest",
+    remark: Callable[[str], object] | None = None,
 ) -> bytes:
     """Makes any sound that soundfile or FFmpeg reads into mono 16-bit WAV bytes for the graph.
 
-    Channels are averaged, the rate is changed with librosa (soxr), and a sound louder than full
-    scale is turned down to it. The samples of a mono 16-bit WAV at the right rate, and no longer
-    than `max_seconds`, stay as they are. A sound with damage in it is kept as far as it can be
-    read.
+    Channels are averaged; where they cancel each other out, as those of opposite phase do, the
+    loudest is taken. The rate is changed with librosa (soxr), and a sound louder than full scale is
+    turned down to it. A glitch, a peak far above all else, is cut off first. The samples of a mono
+    16-bit WAV at the right rate, and no longer than `max_seconds`, stay as they are. A sound with
+    damage in it is kept as far as it can be read.
 
     Args:
       data: the bytes of a file.
@@ -54,6 +73,8 @@ def prepare(
       window: which part of a longer sound is taken: "start", "center", or "loudest", the earliest
         with the most energy, to a tenth of a second. Of a sound longer than 15 minutes only
         these count.
+      remark: called with what was mended or left out of a sound that is returned: that it was cut
+        off, or a glitch.
 
     Returns:
       WAV bytes that `tf.audio.decode_wav` reads.
@@ -61,7 +82,7 @@ def prepare(
     Raises:
       ConfigError: for an unknown `window`.
       MediaError: with a short reason when the bytes are empty, too many, damaged or not a sound,
-        or when the sound is silent, too short or not finite.
+        or when the sound is silent, constant, too short or not finite.
     """
     if window not in WINDOWS:
         raise ConfigError(f"window: wanted one of {', '.join(WINDOWS)}; got {window!r}.")
@@ -69,9 +90,13 @@ def prepare(
         raise MediaError("empty file")
     if len(data) > MAX_BYTES:
         raise MediaError(f"too many bytes ({len(data):,}; at most {MAX_BYTES:,})")
-    samples, rate, decoder = _decode(data, max_seconds, window)
+    samples, rate, decoder, damage = _decode(data, max_seconds, window)
     if len(samples) < max(1.0, MIN_SECONDS * rate):
         raise MediaError(f"too short ({len(samples)} samples at {rate} Hz)", decoder=decoder)
+    if np.ptp(samples) < QUIET:
+        quiet = np.abs(samples).max() < QUIET
+        raise MediaError("silent" if quiet else "silent (a constant)", decoder=decoder)
+    samples, glitch = _without_glitch(samples)
     if rate != sample_rate_hz:
         import librosa
 
@@ -88,7 +113,20 @@ def prepare(
         file.setsampwidth(2)
         file.setframerate(sample_rate_hz)
         file.writeframes(pcm.tobytes())
+    for what in filter(None, (damage, glitch)):
+        if remark is not None:
+            remark(what)
     return out.getvalue()
+
+
+def _without_glitch(samples: np.ndarray) -> tuple[np.ndarray, str]:
+    """The samples without a peak that would turn all else down to nothing, and what was done."""
+    peak = float(np.abs(samples).max())
+    loud = float(np.quantile(np.abs(samples), _LOUD_SHARE))
+    if peak <= 1 or peak <= _GLITCH * loud:
+        return samples, ""
+    full = max(1.0, loud)
+    return np.clip(samples, -full, full), f"glitch cut off (a peak of {peak:.3g} times full scale)"
 
 
 class _Survey(NamedTuple):
@@ -98,7 +136,8 @@ class _Survey(NamedTuple):
       start: <float32>[sample], the first frames.
       rate_hz: 0 when nothing could be read.
       num_frames: of all that was read.
-      energies: <float64>[block].
+      energies: <float64>[block], without what is constant in a block.
+      powers: <float64>[channel], the same over all blocks.
       damage: why the reader gave up; "" when it did not.
     """
 
@@ -106,15 +145,25 @@ class _Survey(NamedTuple):
     rate_hz: int
     num_frames: int
     energies: np.ndarray
+    powers: np.ndarray
     damage: str
 
 
-def _decode(data: bytes, max_seconds: float, window: str) -> tuple[np.ndarray, int, str]:
-    """The window as <float32>[sample], its rate in Hz, and what read it."""
+def _decode(data: bytes, max_seconds: float, window: str) -> tuple[np.ndarray, int, str, str]:
+    """The window as <float32>[sample], its rate in Hz, what read it, and where it breaks off."""
     searched_seconds = max_seconds if window == "start" else max(max_seconds, SEARCH_SECONDS)
     survey, read, decoder = _most_read(
         data, kept_seconds=max_seconds, searched_seconds=searched_seconds
     )
+    channel = None
+    if survey.energies.sum() < OPPOSITE * survey.powers.mean():
+        channel = int(np.argmax(survey.powers))
+        survey = _survey(
+            read(data, 0),
+            kept_seconds=max_seconds,
+            searched_seconds=searched_seconds,
+            channel=channel,
+        )
     wanted = _num_frames(max_seconds, survey.rate_hz)
     first = 0
     if window == "center":
@@ -123,8 +172,12 @@ def _decode(data: bytes, max_seconds: float, window: str) -> tuple[np.ndarray, i
         first = _loudest(survey, wanted)
     samples = survey.start[first : first + wanted]
     if len(samples) < min(wanted, survey.num_frames):
-        samples = _part(read(data, first), wanted)
-    return samples, survey.rate_hz, decoder
+        samples = _part(read(data, first), wanted, channel)
+    damage = survey.damage
+    if damage:
+        seconds = survey.num_frames / survey.rate_hz
+        damage = f"cut off or damaged (read: {seconds:.1f} s; {damage})"
+    return samples, survey.rate_hz, decoder, damage
 
 
 def _most_read(
@@ -145,24 +198,32 @@ def _most_read(
         found.append((survey, read, decoder))
         if not survey.damage:
             break
-    most = max(found, key=lambda entry: entry[0].num_frames)
-    if not most[0].rate_hz:
+    survey, read, decoder = max(found, key=lambda entry: entry[0].num_frames)
+    if not survey.rate_hz:
         tried = ", ".join(decoder for _, _, decoder in found)
         raise MediaError(f"not decodable ({found[0][0].damage})", decoder=tried)
-    return most
+    # One that reads a little more may not notice that the end is missing.
+    if any(other.damage == _EARLY for other, _, _ in found):
+        survey = survey._replace(damage=survey.damage or _EARLY)
+    return survey, read, decoder
 
 
-def _survey(blocks: _Blocks, *, kept_seconds: float, searched_seconds: float) -> _Survey:
+def _survey(
+    blocks: _Blocks, *, kept_seconds: float, searched_seconds: float, channel: int | None = None
+) -> _Survey:
+    """Reads blocks, whose channels are averaged or of which one is taken."""
     kept: list[np.ndarray] = [np.zeros(0, np.float32)]
     energies: list[float] = []
-    num_frames, rate, damage = 0, 0, ""
+    num_frames, rate, powers, damage = 0, 0, np.zeros(1), ""
     try:
-        for block, rate in blocks:
+        for channels, rate in blocks:
             held = max(_num_frames(kept_seconds, rate), _HELD_FRAMES)
-            block = block[: _num_frames(searched_seconds, rate) - num_frames]
-            energies.append(float(np.sum(np.square(block, dtype=np.float64))))
-            if not math.isfinite(energies[-1]):
+            channels = channels[: _num_frames(searched_seconds, rate) - num_frames]
+            if not np.isfinite(channels).all():
                 raise MediaError("samples that are not finite")
+            block = _mono(channels, channel)
+            energies.append(float(_energies(block)))
+            powers = powers + _energies(channels)
             if num_frames < held:
                 kept.append(block[: held - num_frames])
             num_frames += len(block)
@@ -172,7 +233,19 @@ def _survey(blocks: _Blocks, *, kept_seconds: float, searched_seconds: float) ->
         raise
     except Exception as error:  # the readers raise whatever they like on damaged files
         damage = str(error).split(": ")[-1].rstrip(".") or type(error).__name__
-    return _Survey(np.concatenate(kept), rate, num_frames, np.array(energies), damage)
+    return _Survey(np.concatenate(kept), rate, num_frames, np.array(energies), powers, damage)
+
+
+def _mono(channels: np.ndarray, channel: int | None) -> np.ndarray:
+    """<float32>[frame, channel] to <float32>[frame]: the mean, or one of them."""
+    if channel is not None:
+        return channels[:, channel]
+    return channels @ np.full(channels.shape[1], 1 / channels.shape[1], np.float32)
+
+
+def _energies(block: np.ndarray) -> np.ndarray:
+    """The energy of a block [frame, ...] without what is constant in it, <float64>[...]."""
+    return len(block) * np.var(block, axis=0, dtype=np.float64) if len(block) else np.zeros(())
 
 
 def _num_frames(seconds: float, rate_hz: int) -> int:
@@ -183,7 +256,7 @@ def _loudest(survey: _Survey, wanted: int) -> int:
     """The first frame of the earliest window with the most energy."""
     if survey.num_frames <= wanted:
         return 0
-    block = survey.rate_hz // _BLOCKS_PER_SECOND
+    block = survey.rate_hz // BLOCKS_PER_SECOND
     num_blocks = max(1, round(wanted / block))
     until = np.concatenate([[0], np.cumsum(survey.energies)])
     energies = until[num_blocks:] - until[:-num_blocks]
@@ -192,13 +265,13 @@ def _loudest(survey: _Survey, wanted: int) -> int:
     return min(first * block, survey.num_frames - wanted)
 
 
-def _part(blocks: _Blocks, wanted: int) -> np.ndarray:
+def _part(blocks: _Blocks, wanted: int, channel: int | None) -> np.ndarray:
     """The first `wanted` frames, or fewer."""
     part, num_frames = [np.zeros(0, np.float32)], 0
     # The survey has met all damage, and the part was chosen from what it could read before.
     with contextlib.suppress(Exception):
         for block, _ in blocks:
-            part.append(block)
+            part.append(_mono(block, channel))
             num_frames += len(block)
             if num_frames >= wanted:
                 break
@@ -223,47 +296,78 @@ class _SoundFile(soundfile.SoundFile):
 def _read_with_soundfile(data: bytes, first: int) -> _Blocks:
     with _SoundFile(io.BytesIO(data)) as file:
         rate = _plausible(file.samplerate, file.channels)
-        size = rate // _BLOCKS_PER_SECOND
-        weights = np.full(file.channels, 1 / file.channels, np.float32)
+        size, num_frames = rate // BLOCKS_PER_SECOND, first
         file.skip(first, at_most=size)
         while True:
             block = file.read(size, dtype="float32", always_2d=True)
-            yield block @ weights, rate
+            num_frames += len(block)
+            yield block, rate
             if len(block) < size:
-                return
+                break
+        # libsndfile takes a chunk that is longer than its file for what is left of it, and says so.
+        if num_frames < file.frames or _SHORTENED.search(file.extra_info):
+            raise EOFError(_EARLY)
 
 
 def _read_with_ffmpeg(data: bytes, first: int) -> _Blocks:
     """Reads all that can be read: damage ends nothing but the packet that it is in."""
-    rest, rate = np.zeros(0, np.float32), 0
-    for samples, rate in _ffmpeg_frames(data):
-        size = rate // _BLOCKS_PER_SECOND
-        rest = np.concatenate([rest, samples[first:]])
+    rest, rate, faults = np.zeros([0, 0], np.float32), 0, _Faults()
+    for samples, rate in _ffmpeg_frames(data, faults):
+        size = rate // BLOCKS_PER_SECOND
+        part = samples[first:]
+        rest = np.concatenate([rest, part]) if len(rest) else part
         first = max(0, first - len(samples))
         while len(rest) >= size:
             yield rest[:size], rate
             rest = rest[size:]
     if rate:
         yield rest, rate
+    if faults.packets:
+        raise EOFError(f"{faults.packets} damaged packets")
+    if faults.missing_seconds > _SPARE_SECONDS:
+        raise EOFError(_EARLY)
 
 
-def _ffmpeg_frames(data: bytes) -> _Blocks:
+@dataclass
+class _Faults:
+    """What FFmpeg passed over.
+
+    Attributes:
+      packets: how many could not be decoded.
+      missing_seconds: how much less there is than the header says.
+    """
+
+    packets: int = 0
+    missing_seconds: float = 0.0
+
+
+def _ffmpeg_frames(data: bytes, faults: _Faults) -> _Blocks:
     import av
 
     options = {"format_whitelist": _FFMPEG_FORMATS, "protocol_whitelist": "none"}
     with av.open(io.BytesIO(data), "r", options=options, metadata_errors="ignore") as container:
-        stream, rate = container.streams.audio[0], 0
-        with contextlib.suppress(av.error.FFmpegError):
+        stream, form, num_frames = container.streams.audio[0], (0, 0), 0
+        try:
             for packet in container.demux(stream):
-                with contextlib.suppress(av.error.FFmpegError):
+                try:
                     for frame in packet.decode():
-                        if rate and frame.sample_rate != rate:  # another sound follows
+                        found = (frame.sample_rate, frame.layout.nb_channels)
+                        if form[0] and found != form:  # another sound follows
                             return
-                        rate = _plausible(frame.sample_rate, frame.layout.nb_channels)
-                        yield _mono(frame), rate
+                        form = (_plausible(*found), found[1])
+                        num_frames += frame.samples
+                        yield _channels(frame), form[0]
+                except av.error.FFmpegError:
+                    faults.packets += 1
+        except av.error.FFmpegError:
+            faults.packets += 1
+        if form[0] and stream.duration and container.format.name.startswith(_TIMED_FORMATS):
+            promised = float(stream.duration * (stream.time_base or 0))
+            faults.missing_seconds = promised - num_frames / form[0]
 
 
-def _mono(frame: Any) -> np.ndarray:
+def _channels(frame: Any) -> np.ndarray:
+    """<float32>[frame, channel] in -1..1."""
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
@@ -271,7 +375,7 @@ def _mono(frame: Any) -> np.ndarray:
         samples = samples.astype(np.float32) / 128 - 1  # 8 bits
     elif samples.dtype.kind == "i":
         samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
-    return samples.mean(axis=0, dtype=np.float32)
+    return samples.T.astype(np.float32, copy=False)
 
 
 def _plausible(rate: int, channels: int) -> int:

@@ -2,7 +2,6 @@
 
 import io
 import os
-import re
 import struct
 import warnings
 from typing import Any
@@ -11,6 +10,18 @@ import numpy as np
 import PIL.Image
 
 from mmrec_tf.errors import MediaError
+from mmrec_tf.media.image_files import (
+    JPEG,
+    JPEG_2000,
+    ORIENTATION,
+    PNG,
+    TIFF,
+    exif_orientation,
+    is_cut_off,
+    is_one_baseline_scan,
+    is_whole_plain_tiff,
+    without_texts,
+)
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64_000_000
@@ -23,13 +34,11 @@ _FORMATS = (
     *("PSD", "QOI", "SGI", "TIFF", "WEBP"),
 )
 # OpenCV 4.11 needs twice the memory for these, multiplies a TIFF's transparency in twice, and does
-# not know PNG's transparent color.
-_PILLOW_FIRST = ("JPEG2000", "PNG", "TIFF")
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8"
-_JPEG_2000 = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
-_NOT_ENTROPY_CODED = re.compile(rb"\xff[^\x00\xd0-\xd7]")
-_ORIENTATION = 0x0112
+# not know PNG's transparent color. Of damaged ones it makes a picture of whatever memory holds, or
+# ends the process.
+_PILLOW_ONLY = ("JPEG2000", "PNG", "TIFF")
+_FAX = ("tiff_ccitt", "group3", "group4")  # Pillow fills what is damaged with what memory holds
+_OS2_HEADER_BYTES = 12
 _SPARE = 2  # a decoder that shrinks leaves this much, so that the last step still averages
 
 
@@ -57,7 +66,7 @@ def prepare(data: bytes, *, max_side: int = 320) -> bytes:
         raise MediaError("empty file")
     if len(data) > MAX_BYTES:
         raise MediaError(f"too many bytes ({len(data):,}; at most {MAX_BYTES:,})")
-    if _is_cut_off(data):
+    if is_cut_off(data):
         raise MediaError("damaged or cut off")
     with warnings.catch_warnings():
         # Pillow warns of every oddity that it knows how to live with.
@@ -68,28 +77,10 @@ def prepare(data: bytes, *, max_side: int = 320) -> bytes:
         return _encode(_decode(data, picture, max_side))
 
 
-def _is_cut_off(data: bytes) -> bool:
-    """Whether a PNG or a JPEG 2000 lacks its end.
-
-    The decoders do not always tell: OpenCV 4.11 takes gigabytes when the length of a PNG's chunk
-    is damaged, and crashes on some JPEG 2000; Pillow makes up a picture from JPEG 2000's header.
-    """
-    if data.startswith(_PNG):
-        at = len(_PNG)
-        while at + 12 <= len(data):
-            length, kind = struct.unpack(">I4s", data[at : at + 8])
-            at += 12 + length
-            if kind == b"IEND":
-                return at > len(data)
-        return True
-    # No coded data holds this marker (ISO/IEC 15444-1, annex A.4).
-    return data.startswith(_JPEG_2000) and b"\xff\xd9" not in data
-
-
 def _open(data: bytes) -> PIL.Image.Image | None:
     """The picture with nothing but its header read; None where Pillow does not know it."""
     try:
-        picture = PIL.Image.open(io.BytesIO(data), formats=_FORMATS)
+        picture = PIL.Image.open(io.BytesIO(without_texts(data)), formats=_FORMATS)
     except PIL.Image.DecompressionBombError as error:
         raise MediaError(f"too many pixels (at most {MAX_PIXELS:,})") from error
     except Exception:  # damaged headers raise anything: ValueError, SyntaxError, struct.error, ...
@@ -107,7 +98,7 @@ def _may_stay(picture: PIL.Image.Image, data: bytes, max_side: int) -> bool:
         or picture.mode not in ("L", "RGB")
         or max(picture.size) > max_side
         or _orientation(picture) != 1
-        or not _is_one_baseline_scan(data)
+        or not is_one_baseline_scan(data)
     ):
         return False
     try:
@@ -117,38 +108,22 @@ def _may_stay(picture: PIL.Image.Image, data: bytes, max_side: int) -> bool:
     return True
 
 
-def _is_one_baseline_scan(jpeg: bytes) -> bool:
-    """Whether nothing stands between the scan and the end marker.
-
-    Pillow forgives it, but the graph's decoder reads on to the end marker.
-    """
-    at = len(_JPEG)
-    while at + 4 <= len(jpeg):
-        marker, length = struct.unpack(">HH", jpeg[at : at + 4])
-        if marker >> 8 != 0xFF or 0xFFC1 <= marker <= 0xFFCF and marker != 0xFFC4:
-            return False
-        at += 1 if marker == 0xFFFF else 2 + length
-        if marker == 0xFFDA:
-            end = _NOT_ENTROPY_CODED.search(jpeg, at)
-            return end is not None and end[0] == b"\xff\xd9"
-    return False
-
-
 def _orientation(picture: PIL.Image.Image) -> int:
-    """Exif's orientation, 1 to 8; 1, upright, where there is none or it is damaged."""
-    try:
-        orientation = picture.getexif().get(_ORIENTATION, 1)
-    except Exception:  # OSError, struct.error, ...
-        return 1
+    """Exif's orientation, 1 to 8; 1, upright, where there is none or it is damaged.
+
+    That of XMP, which Pillow would take for want of Exif's, shows in no browser.
+    """
+    if picture.format != "TIFF":
+        return exif_orientation(picture.info.get("exif", b""))
+    orientation = picture.getexif().get(ORIENTATION, 1)
     return orientation if orientation in range(1, 9) else 1
 
 
 def _decode(data: bytes, picture: PIL.Image.Image | None, max_side: int) -> np.ndarray:
     """<uint8>[height, width, 1 or 3], blue first as OpenCV has it, upright and small enough."""
-    tried = []
-    pillow_first = picture is not None and picture.format in _PILLOW_FIRST
+    tried: list[str] = []
     try:
-        for decoder in ("pillow", "opencv") if pillow_first else ("opencv", "pillow"):
+        for decoder in _decoders(data, picture):
             if decoder == "opencv":
                 tried.append(f"opencv {_opencv().__version__}")
                 pixels = _decode_with_opencv(data, picture, max_side)
@@ -157,10 +132,26 @@ def _decode(data: bytes, picture: PIL.Image.Image | None, max_side: int) -> np.n
                 pixels = _decode_with_pillow(picture, max_side)
             if pixels is not None:
                 return pixels
-        raise MediaError("not a picture" if picture is None else "damaged or cut off")
+        known = picture is not None or data.startswith((PNG, *JPEG_2000))
+        raise MediaError("damaged or cut off" if known else "not a picture")
     except MediaError as error:
         error.decoder = ", ".join(tried)
         raise
+
+
+def _decoders(data: bytes, picture: PIL.Image.Image | None) -> tuple[str, ...]:
+    """What may decode a picture, the first choice first."""
+    if picture is not None and picture.format in _PILLOW_ONLY:
+        if picture.info.get("compression") in _FAX:
+            raise MediaError("fax in a TIFF (its damage cannot be seen; save it as PNG)")
+        return ("pillow",)
+    if data.startswith((PNG, *JPEG_2000)):
+        return ()
+    if data.startswith(TIFF) and not is_whole_plain_tiff(data):
+        raise MediaError("TIFF of an unknown form (damaged, or compressed floats; save it as PNG)")
+    if data.startswith(b"BM") and data[14:18] == struct.pack("<I", _OS2_HEADER_BYTES):
+        return ("pillow", "opencv")  # OpenCV 4.11 takes the palette's three bytes for four
+    return ("opencv", "pillow")
 
 
 def _opencv() -> Any:
@@ -175,11 +166,9 @@ def _opencv() -> Any:
 def _decode_with_opencv(
     data: bytes, picture: PIL.Image.Image | None, max_side: int
 ) -> np.ndarray | None:
-    if data.startswith(_JPEG_2000):  # see `_is_cut_off`
-        return None
     cv2 = _opencv()
     mode = cv2.IMREAD_UNCHANGED  # no other keeps transparency
-    if data.startswith(_JPEG):
+    if data.startswith(JPEG):
         mode = _reduction(picture, max_side) | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode)

@@ -20,7 +20,8 @@ _DIGEST_BYTES = 16
 
 
 class Quarantined(NamedTuple):
-    """One medium that could not be used: a row of `quarantine.csv`."""
+    """One medium that could not be used, a row of `quarantine.csv`; or one that was used in part,
+    a row of `mended.csv`."""
 
     item: str
     modality: str
@@ -40,6 +41,7 @@ class PreparedItem(NamedTuple):
       features: as `records.record_proto.item_record` wants them.
       quarantined: the media that could not be used.
       beyond: by modality, how many further values were left out, as more than the maximum.
+      mended: the media that are kept, but not as they came: cut off where they break, and such.
     """
 
     number: int
@@ -48,6 +50,7 @@ class PreparedItem(NamedTuple):
     features: Mapping[str, Sequence[int] | float | None] = {}
     quarantined: Sequence[Quarantined] = ()
     beyond: Mapping[str, int] = {}
+    mended: Sequence[Quarantined] = ()
 
 
 class Contents:
@@ -56,6 +59,7 @@ class Contents:
     Attributes:
       num_items: how many there are.
       quarantined: media that could not be used, with the numbers of their items.
+      mended: media that are not kept as they came, likewise.
       most: by modality, the most values that one item has.
       several: by modality, how many items have more than one value.
       beyond: by modality, how many further values were left out.
@@ -65,6 +69,7 @@ class Contents:
         self._numbers: dict[str, array.array[int]] = {}
         self._digests: dict[str, bytearray] = {}
         self.quarantined: list[tuple[int, Quarantined]] = []
+        self.mended: list[tuple[int, Quarantined]] = []
         self.num_items = 0
         self.most: Counter[str] = Counter()
         self.several: Counter[str] = Counter()
@@ -79,10 +84,11 @@ class Contents:
                 self._add(name, item.number, _digest(values))
                 self.most |= Counter({name: len(values)})
                 self.several[name] += len(values) > 1
-        self.quarantined += [
-            (item.number, row._replace(reason=" ".join(row.reason.split())))
-            for row in item.quarantined
-        ]
+        for name in ("quarantined", "mended"):
+            getattr(self, name).extend(
+                (item.number, row._replace(reason=" ".join(row.reason.split())))
+                for row in getattr(item, name)
+            )
 
     def _add(self, name: str, number: int, digest: bytes) -> None:
         self._numbers.setdefault(name, array.array("q")).append(number)
@@ -94,7 +100,10 @@ class Contents:
             "num_items": self.num_items,
             "numbers": {name: numbers.tolist() for name, numbers in self._numbers.items()},
             "digests": {name: digests.hex() for name, digests in self._digests.items()},
-            "quarantined": [[number, *row] for number, row in self.quarantined],
+            **{
+                name: [[number, *row] for number, row in getattr(self, name)]
+                for name in ("quarantined", "mended")
+            },
             **{name: dict(getattr(self, name)) for name in ("most", "several", "beyond")},
         }
 
@@ -105,7 +114,8 @@ class Contents:
             self._numbers.setdefault(name, array.array("q")).extend(numbers)
             digests = bytes.fromhex(value["digests"][name])
             self._digests.setdefault(name, bytearray()).extend(digests)
-        self.quarantined += [(number, Quarantined(*row)) for number, *row in value["quarantined"]]
+        for name in ("quarantined", "mended"):
+            getattr(self, name).extend((n, Quarantined(*row)) for n, *row in value[name])
         self.most |= Counter(value["most"])
         self.several.update(value["several"])
         self.beyond.update(value["beyond"])

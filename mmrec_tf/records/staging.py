@@ -13,7 +13,7 @@ from mmrec_tf.records.files import move_folder, write_json
 from mmrec_tf.records.manifest import read_manifest
 
 # What an unfinished directory holds, beside JSON files.
-_OURS = ("items", "users", "interactions", "graph", "work", "quarantine.csv")
+_OURS = ("items", "users", "interactions", "graph", "work", "quarantine.csv", "mended.csv")
 
 
 class PartialDirectory:

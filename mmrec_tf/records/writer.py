@@ -273,10 +273,13 @@ class DatasetWriter:
             files |= {f"{folder}/{name}": entry for name, entry in writer.close().items()}
         self._partial.sweep()
         write_json(self._partial.path / "schema.json", schema.to_json())
-        quarantined = [
-            row for _, row in sorted(self._contents.quarantined, key=operator.itemgetter(0))
-        ]
-        _write_quarantine(self._partial.path / "quarantine.csv", quarantined)
+        quarantined, mended = (
+            [row for _, row in sorted(rows, key=operator.itemgetter(0))]
+            for rows in (self._contents.quarantined, self._contents.mended)
+        )
+        _write_media(self._partial.path / "quarantine.csv", quarantined)
+        if mended:
+            _write_media(self._partial.path / "mended.csv", mended)
         for path in sorted(self._partial.path.glob("*.*")):
             files[path.name] = {"sha256": sha256(path), "bytes": path.stat().st_size}
         manifest = {
@@ -308,6 +311,8 @@ class DatasetWriter:
             "not_read": {name: list(columns) for name, columns in (not_read or {}).items()},
             "warnings": [*warnings, *self._warnings(schema, looked_for, warnings)],
             "quarantine": _count_reasons(quarantined),
+            # A dataset in which all media are kept as they came has the bytes that it had before.
+            **({"mended": _count_reasons(mended)} if mended else {}),
             "content": {name: self._contents.sha256(name) for name in schema.modalities},
             "files": dict(sorted(files.items())),
             "versions": versions(),
@@ -351,7 +356,7 @@ class DatasetWriter:
         return self._shards[folder]
 
 
-def _write_quarantine(path: pathlib.Path, rows: Iterable[Quarantined]) -> None:
+def _write_media(path: pathlib.Path, rows: Iterable[Quarantined]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Quarantined._fields)

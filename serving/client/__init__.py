@@ -6,7 +6,7 @@
     python -m serving.client rank --user u42 --items i1,i2,i3
     python -m serving.client similar --item i7
     python -m serving.client embed-user --user u42
-    python -m serving.client embed-item --text "a small grey bird" --image bird.jpg
+    python -m serving.client embed-item --text "a small grey bird" --image a.jpg --image b.webp
     python -m serving.client search --audio call.wav --k 5
     python -m serving.client status
 

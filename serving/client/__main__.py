@@ -2,8 +2,8 @@
 
 import argparse
 import datetime
+import functools
 import os
-import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from mmrec_tf.errors import ConfigError, ServingError, run_command
 from mmrec_tf.schema import LOWEST_SCORE
+from serving.client.media import prepare_file, read_file
 from serving.client.options import connection, connection_options
 from serving.client.printing import json_of, lines_of, warnings_of
 from serving.client.sync import Client
 
 ENCODER_COMMANDS = ("embed-item", "search")
-MOST_CONTENT_BYTES = 16 * 2**20
+_FILES = ("image", "audio")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,8 +57,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=FILE.npy",
         help="a ready-made vector, for a model that was trained on such",
     )
-    content.add_argument("--image", metavar="FILE", help="a JPEG or PNG file")
-    content.add_argument("--audio", metavar="FILE", help="a WAV file")
+    for option, what in (("--image", "a picture"), ("--audio", "a sound")):
+        content.add_argument(
+            option,
+            action="append",
+            default=[],
+            metavar="FILE",
+            help=f"{what} of any form, prepared as data.prepare does; may be given several times",
+        )
+    content.add_argument(
+        "--as-is",
+        action="store_true",
+        help="send files unprepared: JPEG or PNG, and 16-bit PCM WAV",
+    )
     best = argparse.ArgumentParser(add_help=False)
     best.add_argument("--k", type=int, help="how many items (as many as the export gives)")
     parser = argparse.ArgumentParser(
@@ -142,20 +154,6 @@ def _ids(listed: str) -> list[str]:
     return [part.strip() for part in listed.split(",") if part.strip()]
 
 
-def _read(path: str) -> bytes:
-    try:
-        with pathlib.Path(path).open("rb") as file:
-            content = file.read(MOST_CONTENT_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
-    if len(content) > MOST_CONTENT_BYTES:
-        raise ConfigError(
-            f"{path}: wanted at most {MOST_CONTENT_BYTES // 2**20} MiB; it is larger. Make the "
-            "picture smaller or the sound shorter: no model looks at so much."
-        )
-    return content
-
-
 def _vector_files(pairs: Sequence[str]) -> list[tuple[str, str]]:
     for pair in pairs:
         if "=" not in pair:
@@ -205,8 +203,7 @@ def _answer(client: Client, options: argparse.Namespace) -> Any:
         return client.embed_user([options.user], [_ids(options.history)], **about)
     content: dict[str, Any] = {
         "text": None if options.text is None else [options.text],
-        "image": None if options.image is None else [_read(options.image)],
-        "audio": None if options.audio is None else [_read(options.audio)],
+        **{name: _files(name, getattr(options, name), options.as_is) for name in _FILES},
     }
     content |= {name: _vector(path) for name, path in _vector_files(options.vector)}
     if options.command == "search":
@@ -239,6 +236,19 @@ def _unknown(client: Client, options: argparse.Namespace) -> list[str]:
     return said
 
 
+def _files(kind: str, paths: Sequence[str], as_is: bool) -> list[list[bytes]] | None:
+    """What one item has of a kind; None for nothing."""
+    if not paths:
+        return None
+    if as_is:
+        return [[read_file(path) for path in paths]]
+
+    def say(path: str, what: str) -> None:
+        print(f"serving.client: {path}: {what}", file=sys.stderr)
+
+    return [[prepare_file(path, kind, remark=functools.partial(say, path)) for path in paths]]
+
+
 def _of_each(ask: Callable[[str], Any], model: str | None) -> dict[str, Any]:
     """Either model may be served without the other; none at all is an error."""
     answers, refused = {}, []
@@ -266,7 +276,7 @@ def _client(options: argparse.Namespace) -> Client:
 
 def _doubtful(options: argparse.Namespace) -> list[str]:
     """The names of sent content that may be unreadable; text never is."""
-    named = [name for name in ("image", "audio") if getattr(options, name, None)]
+    named = [name for name in _FILES if getattr(options, name, None)]
     return named + [name for name, _ in _vector_files(getattr(options, "vector", []))]
 
 

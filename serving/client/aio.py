@@ -18,7 +18,7 @@ from serving.client.answers import (
 )
 from serving.client.base import BaseClient
 from serving.client.exchange import Answer, Call, Steps, Wait
-from serving.client.inputs import Lists, Strings
+from serving.client.inputs import Lists, Values
 
 if TYPE_CHECKING:
     from serving.client.calls import Metadata, VersionStatus
@@ -119,9 +119,9 @@ class AsyncClient(BaseClient):
     async def embed_item(
         self,
         *,
-        text: Strings | None = None,
-        image: Strings | None = None,
-        audio: Strings | None = None,
+        text: Values | None = None,
+        image: Values | None = None,
+        audio: Values | None = None,
         features: Lists | None = None,
         **vectors: NDArray[Any],
     ) -> ItemEmbeddings:
@@ -132,9 +132,9 @@ class AsyncClient(BaseClient):
     async def search(
         self,
         *,
-        text: Strings | None = None,
-        image: Strings | None = None,
-        audio: Strings | None = None,
+        text: Values | None = None,
+        image: Values | None = None,
+        audio: Values | None = None,
         k: int | None = None,
         **vectors: NDArray[Any],
     ) -> FoundItems:

@@ -1,28 +1,43 @@
 """The caller's arguments, checked and turned into arrays for a request."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_tf.errors import ConfigError
+from serving.client.media import prepare_file
 
 if TYPE_CHECKING:
     from serving.client.calls import TensorSpec
 
 Strings = Sequence[str | bytes]
-Lists = Sequence[Sequence[str]]
+# What items have of one kind of content, a value each or several. The file of a path is prepared.
+Value = str | bytes | os.PathLike[str]
+Values = Sequence[Value | Sequence[Value]]
+Lists = Sequence[Sequence[str | bytes]]
 
 
 def column(name: str, values: Any, spec: "TensorSpec") -> NDArray[Any]:
-    """Content of one kind, as the input takes it: <string>[batch], <string>[batch, any] or
-    <float32>[batch, dim]."""
-    if spec.dtype == "string" and len(spec.shape or ()) == 2:
-        return lists(name, values, len(values))
-    if spec.dtype == "string":
-        return strings(name, values)
+    """Content of one kind, as the input takes it: <string>[batch, any] or <float32>[batch, any,
+    dim]; of an older export <string>[batch] or <float32>[batch, dim]."""
     shape = spec.shape or ()
+    if isinstance(values, str | bytes):
+        raise ConfigError(f"{name}: wanted one value or list an item; got {values!r:.60}.")
+    if spec.dtype == "string":
+        rows = [_listed(name, row) for row in values]
+        if len(shape) == 2:
+            return lists(name, rows, len(rows))
+        if any(len(row) > 1 for row in rows):
+            raise ConfigError(
+                f"{name}: wanted one value an item, as this export takes no lists of content; got "
+                f"{max(map(len, rows))}. Export it with this version of mmrec_tf."
+            )
+        return strings(name, [row[0] if row else b"" for row in rows])
+    if len(shape) == 3:
+        return _vectors(name, values, shape)
     try:
         vectors = np.asarray(values, np.float32)
     except (TypeError, ValueError) as error:
@@ -34,6 +49,36 @@ def column(name: str, values: Any, spec: "TensorSpec") -> NDArray[Any]:
     return vectors
 
 
+def _listed(name: str, row: Any) -> list[str | bytes]:
+    """What one item has: a single value is a list of one, a path is read and prepared."""
+    single = isinstance(row, str | bytes | os.PathLike) or not isinstance(row, Iterable)
+    values = [row] if single else list(row)
+    return [prepare_file(v, name) if isinstance(v, os.PathLike) else v for v in values]
+
+
+def _vectors(name: str, values: Any, shape: tuple[int | None, ...]) -> NDArray[Any]:
+    """<float32>[batch, any, dim], each row led by zeros as lists are by ""."""
+    dim = shape[2] or 0
+    rows = []
+    for place, row in enumerate(values):
+        try:
+            row = np.asarray(row, np.float32)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{name}: this encoder takes ready-made vectors of {dim} numbers; {error}."
+            ) from error
+        if row.ndim not in (1, 2) or (row.size and row.shape[-1] != dim):
+            raise ConfigError(
+                f"{name}: wanted vectors of {dim} numbers, one or several an item; got shape "
+                f"{list(row.shape)} at {place}."
+            )
+        rows.append(row.reshape(-1, dim))
+    table = np.zeros([len(rows), 1 + max(map(len, rows), default=0), dim], np.float32)
+    for place, row in enumerate(rows):
+        table[place, 1 : 1 + len(row)] = row
+    return table
+
+
 def blank(rows: int, spec: "TensorSpec") -> NDArray[Any]:
     """The same for items that lack it; of no rows, an empty tensor of any kind."""
     shape = [rows, *(size or 0 for size in (spec.shape or ())[1:])]
@@ -41,7 +86,9 @@ def blank(rows: int, spec: "TensorSpec") -> NDArray[Any]:
         return lists("", [[]] * rows, rows)
     if spec.dtype == "string":
         return np.full(shape, b"", dtype=object)
-    return np.zeros(shape, spec.dtype)
+    # One value of zeros where any number may come.
+    sizes = [1 if size is None else size for size in (spec.shape or ())[1:]]
+    return np.zeros([rows, *sizes], spec.dtype)
 
 
 def user_inputs(

@@ -18,7 +18,7 @@ from serving.client.answers import (
 )
 from serving.client.base import BaseClient
 from serving.client.exchange import Answer, Call, Steps, Wait
-from serving.client.inputs import Lists, Strings
+from serving.client.inputs import Lists, Values
 
 if TYPE_CHECKING:
     from serving.client.calls import Metadata, VersionStatus
@@ -166,22 +166,25 @@ class Client(BaseClient):
     def embed_item(
         self,
         *,
-        text: Strings | None = None,
-        image: Strings | None = None,
-        audio: Strings | None = None,
+        text: Values | None = None,
+        image: Values | None = None,
+        audio: Values | None = None,
         features: Lists | None = None,
         **vectors: NDArray[Any],
     ) -> ItemEmbeddings:
         """Embeds items by their content.
 
         Args:
-          text: [batch] words; "" where an item has none.
-          image: [batch] bytes of a JPEG or PNG file; b"" where an item has none.
-          audio: [batch] bytes of a 16-bit PCM WAV file; b"" where an item has none.
+          text: [batch] words; "" where an item has none. Here as in the others an item may have a
+            list of several, of which the distinct ones count alike.
+          image: [batch] paths of pictures, which are prepared as `python -m data.prepare` does, or
+            bytes of JPEG or PNG files, which are sent as they are; b"" where an item has none.
+          audio: [batch] paths of sounds, likewise, or bytes of 16-bit PCM WAV files.
           features: [batch, any], side features such as "genre=comedy" or "price=9.5", for a model
             that reads such. What the model does not read is refused.
-          **vectors: <float32>[batch, dim] for each modality of ready-made vectors, by its name
-            ("image" and "audio" too, where the model was trained on such); zeros for none.
+          **vectors: <float32>[batch, dim], or a list of such rows for each item, for each modality
+            of ready-made vectors, by its name ("image" and "audio" too, where the model was trained
+            on such); zeros for none.
 
         Returns:
           [batch, dim] embeddings; [batch, modality] weights, and which content was readable.
@@ -192,9 +195,9 @@ class Client(BaseClient):
     def search(
         self,
         *,
-        text: Strings | None = None,
-        image: Strings | None = None,
-        audio: Strings | None = None,
+        text: Values | None = None,
+        image: Values | None = None,
+        audio: Values | None = None,
         k: int | None = None,
         **vectors: NDArray[Any],
     ) -> FoundItems:

@@ -118,8 +118,9 @@ def decoded(ids):
 
 
 def contents(dataset, rows=slice(None)):
+    """Lists of one value each, as inputs of the encoder."""
     return {
-        name: value[rows].tolist() if value.dtype == object else value[rows]
+        name: value[rows][:, None].tolist() if value.dtype == object else value[rows][:, None]
         for name, value in dataset.catalog.content.items()
     }
 
@@ -527,7 +528,7 @@ def test_raw_content_is_encoded_as_in_training(run, dataset, loaded):
         raw = contents(dataset, rows)
         for column, name in enumerate(small_world.MODALITIES):
             if not shown[column]:
-                raw[name] = np.zeros([30, 6], np.float32) if name == "vector" else [b""] * 30
+                raw[name] = np.zeros([30, 1, 6], np.float32) if name == "vector" else [[b""]] * 30
         entries = np.full([NUM_ITEMS, 1], "", object)
         got = ask(loaded["encoder"], "embed_item", **raw, features=entries)
         expected = want(shown[None, :])
@@ -538,8 +539,8 @@ def test_raw_content_is_encoded_as_in_training(run, dataset, loaded):
 
 
 def test_nothing_at_all_is_answered(loaded):
-    raw = {name: [b""] for name in ("text", "image", "audio")}
-    raw["vector"] = np.zeros([1, 6], np.float32)
+    raw = {name: [[b""]] for name in ("text", "image", "audio")}
+    raw["vector"] = np.zeros([1, 1, 6], np.float32)
     answer = ask(loaded["encoder"], "embed_item", **raw, features=[[""]])
     assert np.isfinite(answer["embedding"]).all() and not answer["weights"].any()
     assert np.isfinite(ask(loaded["encoder"], "search", **raw)["score"]).all()
@@ -598,7 +599,7 @@ def test_an_item_is_found_by_its_own_content(vectors, dataset):
     """Cold ones too; with the content of one, another is at best as near."""
     servable = EncoderServable(vectors.retrieval, dataset.catalog.item_id, k=3)
     rows = [1, 9, COLD[0], COLD[2]]
-    answer = servable.search(dataset.catalog.content["vector"][rows])
+    answer = servable.search(dataset.catalog.content["vector"][rows][:, None])
     assert [row[0] for row in decoded(answer["item_id"].numpy())] == [item_id(n) for n in rows]
     np.testing.assert_allclose(answer["score"].numpy()[:, 0], 1, atol=1e-4)
 
@@ -631,10 +632,10 @@ def test_a_process_with_tensorflow_alone_can_run_it(exported, tmp_path):
         (
             str(exported / "encoder/1"),
             {
-                "text": ["owl"],
-                "image": [""],
-                "audio": [""],
-                "vector": [[0.0] * 6],
+                "text": [["owl"]],
+                "image": [[""]],
+                "audio": [[""]],
+                "vector": [[[0.0] * 6]],
                 "features": [[""]],
             },
         ),
@@ -767,7 +768,7 @@ def test_numbers_that_are_none_count_as_absent(vectors):
     """Else one NaN would spread over the embedding, which REST could not even write."""
     servable = EncoderServable(vectors.retrieval, vectors.dataset.catalog.item_id, k=K)
     rows = np.array([[np.nan] * 6, [0] * 6, [1, 2, 3, np.inf, 5, 6]], np.float32)
-    embedding = servable.embed_item(tf.constant(rows))["embedding"].numpy()
+    embedding = servable.embed_item(tf.constant(rows[:, None]))["embedding"].numpy()
     assert np.isfinite(embedding).all()
     np.testing.assert_array_equal(embedding[0], embedding[1])
     np.testing.assert_array_equal(embedding[2], embedding[1])

@@ -157,7 +157,7 @@ def test_both_readers_hear_the_same():
             data = written(rng.uniform(-1, 1, (5000, channels)), 8000, subtype=subtype)
             for first in (0, 1, 800, 3333, 4999):
                 one, other = (
-                    np.concatenate([block for block, rate in reader(data, first)])
+                    np.concatenate([block.mean(axis=1) for block, rate in reader(data, first)])
                     for reader in (audio._read_with_soundfile, audio._read_with_ffmpeg)
                 )
                 assert one.size == 5000 - first
@@ -173,7 +173,7 @@ def test_reading_in_blocks_is_reading_at_once(kind, subtype):
     with soundfile.SoundFile(io.BytesIO(data)) as file:
         want = file.read(10**6, dtype="float32")
     for first in (0, 800, 20_000):
-        got = np.concatenate([block for block, _ in audio._read_with_soundfile(data, first)])
+        got = np.concatenate([block for block, _ in audio._read_with_soundfile(data, first)])[:, 0]
         np.testing.assert_array_equal(got, want[first:])
 
 
@@ -318,6 +318,77 @@ def test_too_many_bytes(monkeypatch):
         audio.prepare(written(tone()))
 
 
+@pytest.mark.parametrize("channels", [2, 6])
+def test_channels_that_cancel_each_other_out_are_heard(channels):
+    """Their mean is silence, though each is loud."""
+    left = tone() + 0.01 * tone(1000)
+    opposite = np.stack([left, -left, *[left * 0] * (channels - 2)], axis=1)
+    np.testing.assert_allclose(prepared(written(opposite)), left, atol=1e-4)
+    # From any part of a longer sound.
+    quiet = np.concatenate([0.1 * opposite, opposite])
+    got = prepared(written(quiet), max_seconds=0.5)
+    np.testing.assert_allclose(got, left, atol=1e-4)
+
+
+@pytest.mark.parametrize("level", [0.25, -1.0, 1.0])
+def test_a_constant_is_silence(level):
+    for data in (
+        written(np.full(16000, level), subtype="FLOAT"),
+        written(np.full((16000, 2), [level, level / 2]), 8000, "AIFF"),
+    ):
+        with pytest.raises(MediaError, match=r"silent \(a constant\)"):
+            audio.prepare(data)
+    assert prepared(written(0.2 * tone() + level / 2)).size == 8000
+
+
+def test_a_constant_does_not_choose_the_loudest_part():
+    shifted = clicks([0.1, 0.4, 0.1])
+    shifted[:8000] += 0.5
+    got = prepared(written(shifted, 8000), max_seconds=1.0)
+    assert np.abs(got)[200:-200].max() == pytest.approx(0.4, abs=0.01)
+
+
+@pytest.mark.parametrize("height", [30.0, 1e6, -1e30])
+def test_a_glitch_leaves_the_sound_as_loud_as_it_is(height):
+    samples = tone(rate_hz=8000)
+    samples[1234] = height
+    said = []
+    got = read(audio.prepare(written(samples, 8000, subtype="FLOAT"), remark=said.append))
+    want = prepared(written(tone(rate_hz=8000), 8000))
+    away = np.abs(np.arange(len(got)) - 2 * 1234) > 200
+    assert np.abs(got - want)[away].max() < 1e-2
+    assert said == [f"glitch cut off (a peak of {abs(height):.3g} times full scale)"]
+    # What is loud throughout is no glitch.
+    audio.prepare(written(tone(peak=9.0), subtype="FLOAT"), remark=said.append)
+    assert len(said) == 1
+
+
+def cut_off(data: bytes) -> bytes:
+    return data[: len(data) * 3 // 5]
+
+
+@pytest.mark.parametrize("form", ["WAV", "AIFF", "AU", "FLAC", "MP3", "mp4", "mov", "asf"])
+def test_a_sound_that_breaks_off_is_said_to(form):
+    """If its form says how long it was to be."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 40_000).astype(np.float32)
+    if form.islower():
+        codec = {"mp4": "alac", "mov": "pcm_s16le", "asf": "wmav2"}[form]
+        data = muxed(noise, kind=form, codec=codec)
+    else:
+        data = written(noise, kind=form, subtype="MPEG_LAYER_III" if form == "MP3" else "PCM_16")
+    said = []
+    whole = read(audio.prepare(data, remark=said.append))
+    assert said == []
+    try:
+        got = read(audio.prepare(cut_off(data), remark=said.append))
+    except MediaError:
+        assert form in ("mp4", "mov")  # whose index is at the end
+        return
+    assert 16_000 < got.size < whole.size
+    (remark,) = said
+    assert remark.startswith(f"cut off or damaged (read: {got.size / 16000:.1f} s; ")
+
+
 def test_lists_that_name_other_files_are_not_followed(tmp_path):
     path = tmp_path / "sound.wav"
     path.write_bytes(written(tone()))
@@ -423,7 +494,9 @@ def test_table_of_odd_media(tmp_path):
         "short.wav,audio,three samples,,,,ok n=3,ok,ok\n"
         "fine.ppm,image,black,ok,ok,FAIL None,,,\n"
     )
-    rows = odd_media.measure(tmp_path)
+    rows, again = (odd_media.measure_filled(tmp_path, f)["files"] for f in odd_media.FILLS)
+    assert odd_media.differing(rows, again) == []
+    assert odd_media.differing(rows, [*again[:2], again[2] | {"sha256": "0"}]) == ["fine.ppm"]
     reason = "too short (3 samples at 16000 Hz)"
     assert odd_media.table(rows).splitlines()[2:] == [
         "| fine.wav | a tone | decoded 0.50 s |  |  |  | ok | fail | ok |",

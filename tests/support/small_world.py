@@ -118,14 +118,20 @@ def labels_of(user: int, item: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def schema_of(*, ordered: bool = False, labels: bool = False) -> Schema:
+def gallery(item: int, rng: np.random.Generator) -> list[bytes]:
+    """One to three pictures; every fourth item has its first one twice."""
+    found = [picture((item + n) % NUM_CLUSTERS, rng) for n in range(1 + item % 3)]
+    return [*found, found[0]] if item % 4 == 3 else found
+
+
+def schema_of(*, ordered: bool = False, labels: bool = False, galleries: bool = False) -> Schema:
     """The schema of what `write` writes."""
     return Schema(
         num_users=NUM_USERS,
         num_items=NUM_ITEMS,
         modalities={
             "text": ModalitySpec("text"),
-            "image": ModalitySpec("image"),
+            "image": ModalitySpec("image", max_values=4 if galleries else 1),
             "audio": ModalitySpec("audio", sample_rate_hz=SAMPLE_RATE_HZ),
             "vector": ModalitySpec("vector", dim=6),
         },
@@ -143,7 +149,12 @@ def schema_of(*, ordered: bool = False, labels: bool = False) -> Schema:
 
 
 def write(
-    folder: pathlib.Path, *, ordered: bool = False, labels: bool = False, seed: int = 0
+    folder: pathlib.Path,
+    *,
+    ordered: bool = False,
+    labels: bool = False,
+    galleries: bool = False,
+    seed: int = 0,
 ) -> pathlib.Path:
     """Writes the dataset directory.
 
@@ -152,6 +163,7 @@ def write(
       ordered: what the schema says.
       labels: whether interactions have ratings, types of events and positions. Each user then
         meets a `stray` in valid and in test, too, so that there are low ratings to foretell.
+      galleries: whether items with a picture have several, see `gallery`.
       seed: another one gives other items and interactions.
     """
     rng = np.random.default_rng(seed)
@@ -160,9 +172,12 @@ def write(
             # 2 and 3 are the vocabulary's words.
             genres = [2, 3][item % 2 :] if item % 4 else []
             price = None if item % 6 == 5 else float(rng.normal())
+            shown = content(item, rng)
+            if galleries and "image" in shown:
+                shown["image"] = gallery(item, rng)
             writer.write_item(
                 item_id(item),
-                content=content(item, rng),
+                content=shown,
                 features={"genre": genres, "price": price},
             )
         for user in range(NUM_USERS):
@@ -182,7 +197,7 @@ def write(
                         split, user, item=items, timestamp=list(range(len(items))), **more
                     )
         writer.finish(
-            schema_of(ordered=ordered, labels=labels),
+            schema_of(ordered=ordered, labels=labels, galleries=galleries),
             source={"name": "small_world"},
             split_rule="given",
         )

@@ -1,5 +1,6 @@
 """Sounds: mono 16-bit WAV bytes on disk, a log-mel spectrogram in the graph, a CNN on top."""
 
+import functools
 import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,15 +10,12 @@ import tensorflow as tf
 
 from mmrec_tf.config import AudioConfig
 from mmrec_tf.encoders.audio.augmentation import add_noise, hide_bands, shift
-from mmrec_tf.encoders.audio.spectrogram import TOP_DB, log_mel, resample
+from mmrec_tf.encoders.audio.reading import read_sound
+from mmrec_tf.encoders.audio.spectrogram import TOP_DB, log_mel
 from mmrec_tf.encoders.decoding import decode_readable, decode_rows
 from mmrec_tf.encoders.encoder import ModalityEncoder
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.media.audio import MAX_RATE_HZ
 from mmrec_tf.schema import ModalitySpec
-
-# In a graph, where a server's memory is at stake; `mmrec_tf.media.audio.prepare` takes more.
-MAX_BYTES = 16 * 2**20
 
 
 class Encoder(ModalityEncoder):
@@ -31,7 +29,8 @@ class Encoder(ModalityEncoder):
 
     Args:
       sample_rate_hz: the rate that sounds are brought to.
-      clip_seconds: sounds are cut or padded with zeros to this length.
+      clip_seconds: of longer sounds the loudest part of this length is heard, to a tenth of a
+        second; shorter ones are padded with zeros.
       num_mels: bands up to `fmax_hz`.
       fft_length: samples of a window.
       hop_length: samples from one window to the next.
@@ -49,6 +48,7 @@ class Encoder(ModalityEncoder):
     # The two masks count as ordinary settings: they are on by default, and vectors cached under
     # their fingerprint stay valid.
     augmentation = ("noise_db", "shift_seconds")
+    version = 2  # the loudest part, and channels that cancel each other out
 
     def __init__(
         self,
@@ -115,10 +115,10 @@ class Encoder(ModalityEncoder):
         return self._spectrogram(self.read_clip(raw))
 
     def preprocess_readable(self, raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        clip, unreadable = decode_readable(self._decode, raw, self._row())
         # Silence says nothing, and its spectrogram is that of no sound at all.
-        silent = (tf.strings.length(raw) > 0) & tf.reduce_all(tf.equal(clip, 0), axis=1)
-        return self._spectrogram(clip), unreadable | silent
+        decode = functools.partial(self._decode, audible=True)
+        clip, unreadable = decode_readable(decode, raw, self._row())
+        return self._spectrogram(clip), unreadable
 
     def read_clip(self, raw: tf.Tensor) -> tf.Tensor:
         """16-bit PCM WAV bytes to one clip.
@@ -137,23 +137,14 @@ class Encoder(ModalityEncoder):
     def _row(self) -> tf.TensorSpec:
         return tf.TensorSpec([self.num_samples], tf.float32)
 
-    def _decode(self, data: tf.Tensor) -> tf.Tensor:
+    def _decode(self, data: tf.Tensor, *, audible: bool = False) -> tf.Tensor:
         """<string>[] to <float32>[sample]."""
-        few = tf.debugging.Assert(
-            tf.strings.length(data) <= MAX_BYTES, [f"wanted at most {MAX_BYTES} bytes"]
+        return read_sound(
+            data,
+            sample_rate_hz=self.sample_rate_hz,
+            num_samples=self.num_samples,
+            audible=audible,
         )
-        with tf.control_dependencies([few]):
-            channels, rate_hz = tf.audio.decode_wav(data)
-        # A header may claim any rate; beyond these no sound is recorded.
-        rate_hz = tf.clip_by_value(rate_hz, 1000, MAX_RATE_HZ)
-        end = tf.cast(tf.math.ceil(tf.cast(rate_hz, tf.float32) * self.clip_seconds), tf.int32)
-        waveform = tf.reduce_mean(channels[:end], axis=1)
-        waveform = tf.cond(
-            tf.equal(rate_hz, self.sample_rate_hz),
-            lambda: waveform,
-            lambda: resample(waveform, rate_hz, self.sample_rate_hz),
-        )[: self.num_samples]
-        return tf.pad(waveform, [[0, self.num_samples - tf.shape(waveform)[0]]])
 
     def _spectrogram(self, clip: tf.Tensor) -> tf.Tensor:
         """<float32>[batch, sample] to <float32>[batch, frame, mel]."""

@@ -11,12 +11,9 @@ from mmrec_tf.config import ImageConfig
 from mmrec_tf.encoders.decoding import decode_readable, decode_rows
 from mmrec_tf.encoders.encoder import ModalityEncoder
 from mmrec_tf.encoders.image.augmentation import blur, crop, flip, recolor
+from mmrec_tf.encoders.image.reading import read_picture
 from mmrec_tf.errors import ConfigError, did_you_mean
 from mmrec_tf.schema import ModalitySpec
-
-# In a graph, where a server's memory is at stake; `mmrec_tf.media.image.prepare` takes more.
-MAX_BYTES = 16 * 2**20
-MAX_PIXELS = 2**24
 
 
 class Encoder(ModalityEncoder):
@@ -40,6 +37,7 @@ class Encoder(ModalityEncoder):
       ConfigError: for an unknown architecture, or a size that it cannot take.
     """
 
+    version = 2  # transparency over white, and EXIF's orientation
     augmentation = ("flip", "crop", "color", "blur")
 
     def __init__(
@@ -78,7 +76,8 @@ class Encoder(ModalityEncoder):
         return tf.TensorSpec([None, self.size, self.size, 3], tf.uint8)
 
     def preprocess(self, raw: tf.Tensor) -> tf.Tensor:
-        """JPEG or PNG bytes to pixels, stretched to a square (bilinear, antialiased).
+        """JPEG or PNG bytes to pixels, upright, on white where they are transparent, and stretched
+        to a square (bilinear, antialiased).
 
         Args:
           raw: <string>[batch]; "" where the item lacks the modality.
@@ -99,12 +98,7 @@ class Encoder(ModalityEncoder):
 
     def _decode(self, data: tf.Tensor) -> tf.Tensor:
         """<string>[] to <uint8>[size, size, 3]."""
-        # A few bytes may claim any size: the header is read before memory is asked for.
-        with tf.control_dependencies([_check_size(data)]):
-            pixels = tf.io.decode_image(data, channels=3, expand_animations=False)
-        pixels.set_shape([None, None, 3])
-        pixels = tf.image.resize(pixels, [self.size, self.size], method="bilinear", antialias=True)
-        return tf.saturate_cast(tf.round(pixels), tf.uint8)
+        return read_picture(data, self.size)
 
     def call(self, content: tf.Tensor, training: bool = False) -> tf.Tensor:
         """<uint8>[batch, size, size, 3] to <float32>[batch, output_dim]."""
@@ -204,33 +198,6 @@ def build_encoder(
             "image.family."
         ) from error
     return encoder
-
-
-def _check_size(data: tf.Tensor) -> tf.Operation:
-    """Fails for what is no JPEG or PNG, and for one of too many bytes or pixels."""
-
-    def jpeg() -> tf.Tensor:
-        return tf.io.extract_jpeg_shape(data, tf.int64)[:2]
-
-    def png() -> tf.Tensor:
-        # Behind the signature, a chunk's length and its name: width and height, most significant
-        # byte first (PNG specification, 11.2.2).
-        sides = tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.uint8)
-        sides = tf.reshape(tf.cast(sides, tf.int64), [2, 4])
-        return tf.linalg.matvec(sides, tf.constant([1 << 24, 1 << 16, 1 << 8, 1], tf.int64))
-
-    is_png = tf.equal(tf.strings.substr(data, 0, 8), b"\x89PNG\r\n\x1a\n")
-    checks = [
-        tf.debugging.Assert(
-            tf.strings.length(data) <= MAX_BYTES, [f"wanted at most {MAX_BYTES} bytes"]
-        ),
-        tf.debugging.Assert(tf.io.is_jpeg(data) | is_png, ["wanted the bytes of a JPEG or PNG"]),
-    ]
-    with tf.control_dependencies(checks):
-        height, width = tf.unstack(tf.cond(is_png, png, jpeg), 2)
-    # Each side first, as the product of two such numbers could overflow.
-    fits = (height <= MAX_PIXELS) & (width <= MAX_PIXELS) & (height * width <= MAX_PIXELS)
-    return tf.debugging.Assert(fits, [f"wanted at most {MAX_PIXELS} pixels; got", height, width])
 
 
 def _application(architecture: str) -> Callable[..., tf.keras.Model]:

@@ -50,7 +50,7 @@ def sound(seconds: float = 0.1, rate: int = 8000) -> bytes:
         file.setnchannels(2)
         file.setsampwidth(2)
         file.setframerate(rate)
-        file.writeframes(struct.pack("<hh", 9000, -3000) * round(seconds * rate))
+        file.writeframes(struct.pack("<hhhh", 9000, -3000, 0, 0) * round(seconds * rate / 2))
     return out.getvalue()
 
 
@@ -106,6 +106,22 @@ def quarantine(directory: pathlib.Path) -> list[dict[str, str]]:
 
 def rewrite(root: pathlib.Path, name: str, *lines: str) -> None:
     (root / name).write_text("\n".join(lines) + "\n")
+
+
+def test_a_sound_that_breaks_off_is_kept_and_said_to_be_cut(root, capsys):
+    whole = sound(1.0)
+    (root / "audio" / "a.wav").write_bytes(whole[: len(whole) // 2])
+    manifest, directory = prepare(root)
+    assert manifest["mended"] == {"audio": {"cut off or damaged": 1}}
+    assert "mended.csv" in manifest["files"] and present(directory)["a"] == "text image audio"
+    with (directory / "mended.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["item"], row["file"]) == ("a", "audio/a.wav")
+    assert row["reason"] == "cut off or damaged (read: 0.5 s; the file ends early)"
+    tables = ("--items", str(root / "items.csv"), "--interactions", str(root / "interactions.csv"))
+    assert main(["media-folder", *tables, "--out", str(root / "e"), "--workers", "0"]) == 0
+    said = f"mended        audio: 1 cut off or damaged (kept; see {root / 'e'}/mended.csv)"
+    assert said in capsys.readouterr().out.splitlines()
 
 
 def test_tables_and_media_become_a_dataset(root):

@@ -67,7 +67,7 @@ def add_media(folder: pathlib.Path, covers: str, sounds: str) -> None:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(8000)
-        file.writeframes(struct.pack("<h", 9000) * 800)
+        file.writeframes(struct.pack("<hh", 9000, -9000) * 400)
 
 
 def test_a_folder_becomes_a_dataset(small):

@@ -18,7 +18,7 @@ import serving.client.__main__ as command
 from mmrec_tf.errors import ConfigError, ServingError
 from mmrec_tf.exporting.request_examples import Example
 from serving.check import checks, rest_call
-from serving.client import AsyncClient, Client, FoundItems
+from serving.client import AsyncClient, Client, FoundItems, media
 from serving.client.calls import CallError
 from serving.local_server import LocalServer
 
@@ -394,13 +394,16 @@ def test_the_command_warns_of_what_could_not_be_read(capsys, server, tmp_path):
     broken, whole = tmp_path / "broken.jpg", tmp_path / "whole.jpg"
     broken.write_bytes(b"bad")
     whole.write_bytes(b"\xff\xd8")
+    sent = ("--as-is",)
     warning = "serving.client: image: could not be read; answered without it.\n"
-    code, out, err = run(capsys, server, "embed-item", "--text", "wren", "--image", str(broken))
+    code, out, err = run(
+        capsys, server, "embed-item", *sent, "--text", "wren", "--image", str(broken)
+    )
     assert (code, err) == (0, warning)
     assert out.splitlines()[2:] == ["present\ttrue false", "unreadable\tfalse true"]
-    code, out, err = run(capsys, server, "search", "--image", str(broken))
+    code, out, err = run(capsys, server, "search", *sent, "--image", str(broken))
     assert (code, out, err) == (0, "", warning + "serving.client: there is no such item.\n")
-    code, out, err = run(capsys, server, "search", "--image", str(whole), "--json")
+    code, out, err = run(capsys, server, "search", *sent, "--image", str(whole), "--json")
     assert (code, err) == (0, "") and json.loads(out)["unreadable"] == [[False, False]]
 
 
@@ -452,12 +455,13 @@ def test_the_command_asks_another_name_version_or_label(capsys, server):
 
 
 def test_content_that_is_too_large_is_not_sent(capsys, monkeypatch, server, tmp_path):
-    monkeypatch.setattr(command, "MOST_CONTENT_BYTES", 2**20)
+    monkeypatch.setattr(media, "MOST_CONTENT_BYTES", 2**20)
     large = tmp_path / "large.jpg"
     large.write_bytes(bytes(2**20))
-    assert run(capsys, server, "embed-item", "--image", str(large))[0] == 0
+    asked = ("embed-item", "--as-is", "--image", str(large))
+    assert run(capsys, server, *asked)[0] == 0
     large.write_bytes(bytes(2**20 + 1))
-    code, out, err = run(capsys, server, "embed-item", "--image", str(large))
+    code, out, err = run(capsys, server, *asked)
     assert (code, out) == (2, "") and "large.jpg: wanted at most 1 MiB; it is larger" in err
 
 

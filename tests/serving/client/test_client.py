@@ -10,9 +10,11 @@ import sys
 import time
 import urllib.request
 
+import cv2
 import grpc
 import numpy as np
 import pytest
+import soundfile
 import tensorflow as tf
 from google.protobuf import text_format
 from support import toy_export
@@ -23,6 +25,8 @@ from tensorflow_serving.config import model_server_config_pb2
 import serving.client.__main__ as command
 from mmrec_tf.errors import ConfigError, ServingError
 from mmrec_tf.exporting.request_examples import examples_path, read_examples, write_examples
+from mmrec_tf.media import audio as media_audio
+from mmrec_tf.media import image as media_image
 from serving.check import __main__ as check_command
 from serving.check import checks
 from serving.client import Client, FoundItems
@@ -147,6 +151,90 @@ def test_lists_of_content_are_led_by_an_empty_one_and_filled_in():
     assert inputs["features"].tolist() == [[b""], [b""]]
     with pytest.raises(ConfigError, match="this encoder has no input features; it takes text"):
         content_inputs("embed_item", given, {"text": WORDS})
+
+
+LISTED = {
+    "image": TensorSpec("string", (None, None)),
+    "style": TensorSpec("float32", (None, None, 2)),
+}
+
+
+def test_content_comes_as_lists_of_one_or_several():
+    """Of one shape whatever an item has, led by an empty value."""
+    inputs = content_inputs("embed_item", {"image": [b"a", [b"b", b"c"], [], ""]}, LISTED)
+    assert inputs["image"].tolist() == [
+        [b"", b"a", b""],
+        [b"", b"b", b"c"],
+        [b"", b"", b""],
+        [b"", b"", b""],
+    ]
+    assert inputs["style"].tolist() == [[[0, 0]]] * 4
+    inputs = content_inputs("embed_item", {"style": [[1, 2], [[3, 4], [5, 6]], []]}, LISTED)
+    assert inputs["style"].dtype == np.float32
+    assert inputs["style"].tolist() == [
+        [[0, 0], [1, 2], [0, 0]],
+        [[0, 0], [3, 4], [5, 6]],
+        [[0, 0], [0, 0], [0, 0]],
+    ]
+    assert inputs["image"].tolist() == [[b""]] * 3
+    for given, message in (
+        ({"style": [[1, 2, 3]]}, r"style: wanted vectors of 2 numbers.*shape \[3\] at 0"),
+        ({"style": [b"picture"]}, "takes ready-made vectors of 2 numbers"),
+        ({"image": b"picture"}, "image: wanted one value or list an item"),
+        ({"image": [[b"a"], [3]]}, "image: wanted strings; got 3"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            content_inputs("search", given, LISTED)
+
+
+def test_an_export_without_lists_takes_one_value():
+    inputs = content_inputs("search", {"text": [["a"], [], "b"]}, {"text": WORDS})
+    assert inputs["text"].tolist() == [b"a", b"", b"b"]
+    with pytest.raises(ConfigError, match="text: wanted one value an item.* got 2"):
+        content_inputs("search", {"text": [["a", "b"]]}, {"text": WORDS})
+
+
+def files_of_people(folder):
+    """A transparent picture, and a sound of a second in stereo, as others write them."""
+    pixels = np.zeros([40, 60, 4], np.uint8)
+    (folder / "p.webp").write_bytes(cv2.imencode(".webp", pixels)[1].tobytes())
+    tone = np.sin(np.arange(44100) / 9)
+    soundfile.write(folder / "s.flac", np.stack([tone, -tone], axis=1), 44100)
+    return folder / "p.webp", folder / "s.flac"
+
+
+def test_files_are_prepared_as_a_catalog_s_are_and_bytes_are_sent_as_they_are(tmp_path):
+    picture, sound = files_of_people(tmp_path)
+    specs = {"image": LISTED["image"], "audio": LISTED["image"]}
+    given = {"image": [[picture, b"raw"]], "audio": [sound]}
+    inputs = content_inputs("embed_item", given, specs)
+    want = media_image.prepare(picture.read_bytes())
+    assert inputs["image"].tolist() == [[b"", want, b"raw"]]
+    assert inputs["audio"].tolist() == [[b"", media_audio.prepare(sound.read_bytes())]]
+    (tmp_path / "bad.jpg").write_bytes(b"<html>")
+    for given, message in (
+        ({"image": [tmp_path / "bad.jpg"]}, "bad.jpg: wanted a picture that can be read; not a"),
+        ({"audio": [tmp_path / "none.wav"]}, "none.wav: cannot be read: No such file"),
+        ({"image": [tmp_path / "bad.jpg"]}, "wanted the bytes of a file"),
+    ):
+        name = "cover" if "bytes" in message else next(iter(given))
+        with pytest.raises(ConfigError, match=message):
+            content_inputs("search", {name: next(iter(given.values()))}, {name: LISTED["image"]})
+
+
+def test_the_command_prepares_files_unless_told_not_to(capsys, server, tmp_path):
+    picture, _ = files_of_people(tmp_path)
+    sizes = {}
+    for more in ((), ("--as-is",)):
+        code, out, err = run(capsys, server, "embed-item", "--image", str(picture), "--json", *more)
+        assert (code, err) == (0, "")
+        sizes[more] = json.loads(out)["embedding"][0][1]
+    assert sizes[()] == len(media_image.prepare(picture.read_bytes()))
+    assert sizes[("--as-is",)] == len(picture.read_bytes())
+    picture.write_bytes(picture.read_bytes()[:30])
+    code, out, err = run(capsys, server, "embed-item", "--image", str(picture))
+    assert (code, out) == (2, "") and "p.webp: wanted a picture that can be read; " in err
+    assert err.count("\n") == 1
 
 
 def test_an_answer_says_why_and_how_probable(client):
@@ -382,7 +470,7 @@ def test_the_command_answers(capsys, server, tmp_path):
     picture = tmp_path / "p.jpg"
     picture.write_bytes(b"\xff\xd8\x00")
     code, out, _ = run(
-        capsys, server, "embed-item", "--text", "a", "--image", str(picture), "--json"
+        capsys, server, "embed-item", "--text", "a", "--image", str(picture), "--as-is", "--json"
     )
     assert code == 0 and json.loads(out)["embedding"][0][:2] == [1, 3]
     assert run(capsys, server, "embed-item", "--text", "a")[1].startswith("embedding\t1.0000 ")

@@ -1,0 +1,123 @@
+"""Content that comes as lists, `[batch, value]`: an item may have several pictures."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from mmrec_tf.dataset.catalog import Content
+from mmrec_tf.encoders.encoder import ModalityEncoder
+from mmrec_tf.schema import ModalitySpec
+
+
+class Encoded(NamedTuple):
+    """One modality of a batch, through its encoder.
+
+    Attributes:
+      vector: <float32>[batch, features], the mean over what could be read; zeros for nothing.
+      present: <bool>[batch], whether anything could be read.
+      unreadable: <bool>[batch], whether anything came that could not be.
+    """
+
+    vector: tf.Tensor
+    present: tf.Tensor
+    unreadable: tf.Tensor
+
+
+def values_spec(name: str, spec: ModalitySpec) -> tf.TensorSpec:
+    """The input of one modality: <string>[batch, value], or <float32>[batch, value, dim] of
+    ready-made vectors."""
+    if spec.kind == "vector":
+        return tf.TensorSpec([None, None, spec.dim], tf.float32, name=name)
+    return tf.TensorSpec([None, None], tf.string, name=name)
+
+
+def encode_values(encoder: ModalityEncoder, values: tf.Tensor, *, block: int) -> Encoded:
+    """The mean of the vectors of each row's distinct values, as training reads an item.
+
+    A server that batches requests fills short lists up with the first element of a request's
+    tensor, and clients lead each list with an empty one: empty means absent, and what stands there
+    twice counts once.
+
+    Args:
+      encoder: of the modality.
+      values: as `values_spec` says.
+      block: so many values go through the encoder at a time, which bounds its memory.
+    """
+    batch = tf.shape(values)[0]
+    place = tf.where(_first_of_its_kind(values))
+    row, flat = tf.cast(place[:, 0], tf.int32), tf.gather_nd(values, place)
+    number = tf.shape(flat)[0]
+
+    def step(
+        start: tf.Tensor, total: tf.Tensor, count: tf.Tensor, bad: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        rows = row[start : start + block]
+        content, unreadable = encoder.preprocess_readable(flat[start : start + block])
+        vectors = tf.where(unreadable[:, None], 0.0, encoder(content, training=False))
+        return (
+            start + block,
+            total + tf.math.unsorted_segment_sum(vectors, rows, batch),
+            count + tf.math.unsorted_segment_sum(tf.cast(~unreadable, tf.float32), rows, batch),
+            bad + tf.math.unsorted_segment_sum(tf.cast(unreadable, tf.float32), rows, batch),
+        )
+
+    nothing = tf.zeros([batch])
+    _, total, count, bad = tf.while_loop(
+        lambda start, *_: start < number,
+        step,
+        [tf.constant(0), tf.zeros([batch, encoder.output_dim]), nothing, nothing],
+        shape_invariants=[
+            tf.TensorShape([]),
+            tf.TensorShape([None, encoder.output_dim]),
+            *[tf.TensorShape([None])] * 2,
+        ],
+        parallel_iterations=1,
+    )
+    return Encoded(total / tf.maximum(count, 1)[:, None], count > 0, bad > 0)
+
+
+def _first_of_its_kind(values: tf.Tensor) -> tf.Tensor:
+    """<bool>[batch, value]: neither empty nor equal to an earlier value of its row."""
+    if values.dtype == tf.string:
+        given, equal = tf.strings.length(values) > 0, tf.equal(values[:, :, None], values[:, None])
+    else:
+        given = tf.reduce_any(values != 0, axis=-1)
+        equal = tf.reduce_all(tf.equal(values[:, :, None], values[:, None]), axis=-1)
+    width = tf.shape(values)[1]
+    earlier = tf.range(width)[None, :] < tf.range(width)[:, None]
+    return given & ~tf.reduce_any(equal & earlier, axis=2)
+
+
+def rows_of_values(
+    content: np.ndarray | Content, rows: Sequence[int] | np.ndarray
+) -> list[list[bytes | np.ndarray]]:
+    """The values of some items of the catalog, none for those without."""
+    if isinstance(content, Content):
+        asked = np.zeros([len(content)], bool)
+        asked[np.asarray(rows, np.int64)] = True
+        found = dict(content.items(content.present & asked))
+        return [list(found.get(int(row), [])) for row in rows]
+    if content.dtype == object:
+        return [[content[row]] if content[row] else [] for row in rows]
+    return [[content[row]] if content[row].any() else [] for row in rows]
+
+
+def table_of_values(
+    spec: tf.TensorSpec, rows: Sequence[Sequence[bytes | np.ndarray]]
+) -> np.ndarray:
+    """Lists as one input, each row led by an empty value as clients send it.
+
+    Returns:
+      object[batch, value] of bytes or <float32>[batch, value, dim].
+    """
+    width = 1 + max(map(len, rows), default=0)
+    if spec.dtype == tf.string:
+        table = np.full([len(rows), width], b"", object)
+    else:
+        table = np.zeros([len(rows), width, spec.shape[-1]], np.float32)
+    for place, values in enumerate(rows):
+        for column, value in enumerate(values, 1):
+            table[place, column] = value
+    return table

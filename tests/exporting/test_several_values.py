@@ -1,0 +1,110 @@
+"""Content as lists: an item's place is the mean of its distinct values, in training and served."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from support import small_world
+from support.small_world import build_retrieval
+
+from mmrec_tf import open_dataset
+from mmrec_tf.encoders.vector import Encoder
+from mmrec_tf.exporting.servables import EncoderServable
+from mmrec_tf.exporting.several_values import encode_values, rows_of_values, table_of_values
+
+ONE, TWO, BAD, NONE = [1.0, 2.0], [3.0, 6.0], [np.nan, 0.0], [0.0, 0.0]
+
+
+@pytest.mark.parametrize("block", [1, 2, 64])
+def test_the_mean_of_distinct_values_by_hand(block):
+    rows = [
+        ([NONE, NONE, NONE], [0, 0], False, False),
+        ([ONE, NONE, NONE], [1, 2], True, False),
+        ([NONE, ONE, TWO], [2, 4], True, False),
+        ([TWO, TWO, ONE], [2, 4], True, False),
+        ([BAD, TWO, TWO], [3, 6], True, True),
+        ([BAD, NONE, NONE], [0, 0], False, True),
+    ]
+    values, vectors, present, unreadable = zip(*rows, strict=True)
+    encoder = Encoder(2)
+    graph = tf.function(lambda v: encode_values(encoder, v, block=block))
+    for run in (graph, graph.python_function):
+        got = run(tf.constant(values, tf.float32))
+        np.testing.assert_allclose(got.vector, vectors)
+        assert got.present.numpy().tolist() == list(present)
+        assert got.unreadable.numpy().tolist() == list(unreadable)
+    for width in (0, 3):
+        none = graph(tf.zeros([0 if width else 2, width, 2]))
+        assert not none.present.numpy().any() and none.vector.shape[1] == 2
+
+
+@pytest.fixture(scope="module")
+def galleries(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("galleries") / "dataset"
+    return open_dataset(small_world.write(folder, galleries=True))
+
+
+@pytest.fixture(scope="module")
+def served(galleries):
+    model = build_retrieval(galleries, modalities=["image", "vector"], item__features=False)
+    return model, EncoderServable(model, galleries.catalog.item_id, k=5)
+
+
+def lists(servable, dataset, rows):
+    content = dataset.catalog.content
+    return [
+        table_of_values(spec, rows_of_values(content[spec.name], rows)) for spec in servable.specs
+    ]
+
+
+def ask(servable, *tables):
+    tables = [tf.constant(t.tolist() if t.dtype == object else t) for t in tables]
+    return {name: value.numpy() for name, value in servable.embed_item(*tables).items()}
+
+
+def test_a_gallery_is_placed_as_in_training(galleries, served):
+    model, servable = served
+    rows = np.arange(small_world.NUM_ITEMS)
+    pictures, vectors = lists(servable, galleries, rows)
+    assert {np.count_nonzero(row) for row in pictures} == {0, 1, 2, 3}
+    got = ask(servable, pictures, vectors)
+    want = model.embed_catalog(content_only=True)
+    np.testing.assert_allclose(got["embedding"], want.embedding, atol=1e-4)
+    np.testing.assert_allclose(got["weights"], want.weights, atol=1e-4)
+    assert (got["present"] == want.present).all() and not got["unreadable"].any()
+    first = pictures.copy()
+    first[:, 2:] = b""
+    several = np.count_nonzero(pictures, axis=1) > 1
+    apart = np.abs(ask(servable, first, vectors)["embedding"] - got["embedding"]).max(axis=1)
+    assert (apart[several] > 1e-3).all() and apart[~several].max() < 1e-5
+
+
+def test_how_a_server_fills_lists_up_changes_nothing(galleries, served):
+    """With the first element of the request's tensor, and with values that are there already."""
+    rows = [3, 7, 8, 11]
+    pictures, vectors = lists(served[1], galleries, rows)
+    want = ask(served[1], pictures, vectors)
+    fill = np.full([len(rows), 3], pictures[0, 0], object)
+    wide = np.concatenate([vectors, np.full([len(rows), 2, 6], vectors[0, 0, 0])], axis=1)
+    got = ask(served[1], np.concatenate([pictures, fill], axis=1), wide)
+    np.testing.assert_allclose(got["embedding"], want["embedding"], atol=1e-5)
+    # A client of one row need not lead it with an empty value.
+    alone = pictures[:1, 1:]
+    again = np.concatenate([alone, np.full([1, 2], alone[0, 0], object)], axis=1)
+    one = ask(served[1], again, vectors[:1])
+    np.testing.assert_allclose(one["embedding"], want["embedding"][:1], atol=1e-5)
+
+
+def test_too_many_values_are_refused(galleries, served):
+    pictures, vectors = lists(served[1], galleries, [0, 1])
+    many = np.full([2, 18], b"", object)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image: wanted at most 16 values"):
+        ask(served[1], many, vectors)
+    assert ask(served[1], many[:, :17], vectors)["embedding"].shape == (2, 8)
+
+
+def test_the_examples_hold_galleries(galleries, served):
+    catalog, servable = galleries.catalog, served[1]
+    columns = [list(galleries.schema.modalities).index(name) for name in servable.modalities]
+    examples = servable.examples_from(catalog.content, catalog.present[:, columns])
+    assert {example.signature for example in examples} == {"embed_item", "search"}
+    assert max(map(np.count_nonzero, examples[0].inputs["image"])) > 1
