@@ -246,7 +246,9 @@ class Stage(tfrs.Model):
         """The embeddings of users, <int>[n] -> <float32>[n, dim]."""
         raise NotImplementedError
 
-    def rank_items(self, dataset: Dataset, users: np.ndarray, *, k: int) -> np.ndarray:
+    def rank_items(
+        self, dataset: Dataset, users: np.ndarray, *, k: int, history: str = "train"
+    ) -> np.ndarray:
         """As `mmrec_tf.evaluation.evaluate.Ranker` has it."""
         raise NotImplementedError
 

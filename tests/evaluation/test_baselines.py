@@ -12,7 +12,7 @@ from support.tiny_dataset import write
 from mmrec_tf import open_dataset
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.evaluation import baselines
-from mmrec_tf.evaluation.baselines import BASELINES, baseline_names, rank_by, train_matrix
+from mmrec_tf.evaluation.baselines import BASELINES, baseline_names, history_matrix, rank_by
 from mmrec_tf.evaluation.metrics import ItemVectors, retrieval_metrics
 from mmrec_tf.records import DatasetWriter
 from mmrec_tf.schema import Schema
@@ -39,14 +39,14 @@ def some_vectors(dataset, *, seed=0):
 
 
 def test_the_matrix_holds_zeros_and_ones(dataset):
-    found = train_matrix(dataset)
+    found = history_matrix(dataset, "train")
     np.testing.assert_array_equal(found.toarray(), matrix(dataset))
     assert found.dtype == np.float32
 
 
 def test_a_pair_that_is_named_twice_counts_once(tmp_path):
     dataset = write(tmp_path / "d", train=[[0, 1, 0]], valid=[[2]], num_items=3)
-    assert train_matrix(dataset).toarray().tolist() == [[1, 1, 0]]
+    assert history_matrix(dataset, "train").toarray().tolist() == [[1, 1, 0]]
 
 
 def test_the_most_popular(dataset):

@@ -106,7 +106,7 @@ def test_both_stages_are_measured_as_recommended(model, dataset):
     ranking = RankingModel(model.config, dataset, retrieval=model, initialize=False)
     for weight in ranking.experts.weights + ranking.heads[0].weights:
         weight.assign(np.random.default_rng(0).normal(size=weight.shape))
-    recommender = Recommender(model, ranking, dataset)
+    recommender = Recommender(model, ranking, dataset, history="train")
     answer = recommender.recommend([small_world.user_id(n) for n in EVERYONE], k=10)
     numbers = [[int(item[1:]) for item in row] for row in answer.item_id]
     np.testing.assert_array_equal(recommender.rank_items(dataset, EVERYONE, k=10), numbers)
@@ -149,7 +149,7 @@ def test_cut_offs_may_come_in_any_order_and_twice(model, dataset):
 def test_a_run_stands_beside_its_baselines(run, dataset):
     for stage in ("retrieval", "recommender"):
         found = evaluate_run(run, split="test", ks=[10], stage=stage)
-        assert list(found)[:5] == ["split", "users", "model", "popularity", "id_only"]
+        assert list(found)[:5] == ["split", "history", "users", "model", "popularity"]
         assert found["baselines"] == found["left_out"] == {} and "slices" not in found
         assert (found["split"], found["users"]) == ("test", NUM_USERS)
         own, twin = run, run.twin

@@ -296,7 +296,7 @@ def test_one_other_rating_in_train_is_noticed(by_time, tmp_path):
 def test_a_leak_is_noticed(by_time, tmp_path, monkeypatch):
     other = beside(by_time, tmp_path / "other")
 
-    def leaky(self, disliked_below=None):
+    def leaky(self, disliked_below=None, history="train"):
         """Histories that end with what the user met in valid."""
         parts = [self.interactions(split) for split in ("train", "valid")]
         user, item, time = (np.concatenate([part[n] for part in parts]) for n in range(3))
