@@ -294,7 +294,7 @@ class Dataset:
         low = rating < below
         if low.all():
             raise ConfigError(
-                f"{setting}: wanted interactions rated {below:g} or "
+                f"{setting}: wanted train interactions rated {below:g} or "
                 f"higher; got none of {len(low)}. Set it lower."
             )
         return low

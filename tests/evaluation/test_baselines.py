@@ -64,6 +64,38 @@ def test_item_knn_by_hand(tmp_path):
     )
 
 
+def test_what_is_known_of_users_may_be_more_than_what_is_fitted_to(tmp_path):
+    """As above, and in valid one user met 2 and the one without train met 0."""
+    dataset = write(
+        tmp_path / "d", train=[[0, 1, 2], [1, 0], []], valid=[[], [2], [0]], num_items=4
+    )
+    known = {"history": "train+valid"}
+    scores = BASELINES["item_knn"](dataset, None, **known)(np.arange(3))
+    one, half = 1.0, 1 / np.sqrt(2)
+    both = [one + half, one + half, 2 * half, 0]
+    np.testing.assert_allclose(scores, [both, both, [0, one, half, 0]], rtol=1e-6)
+    popular = BASELINES["popularity"](dataset, None, **known)
+    assert popular(np.arange(1)).tolist() == [[3, 2, 2, 0]]
+    assert rank_by(popular, dataset, np.arange(3), k=3, **known).tolist() == [
+        [3, -1, -1],
+        [3, -1, -1],
+        [1, 2, 3],
+    ]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_baseline_takes_what_is_known(dataset, name):
+    if name in IMPLICIT:
+        pytest.importorskip("implicit")
+    plain, known = (
+        BASELINES[name](dataset, some_vectors(dataset), history=history)(EVERYONE)
+        for history in ("train", "train+valid")
+    )
+    assert np.isfinite(known).all() and known.shape == plain.shape
+    # What BPR has learned of a user is of train.
+    assert (known != plain).any() == (name != "bpr")
+
+
 def test_ease_is_a_ridge_regression_of_each_item_on_all_others(dataset):
     train = matrix(dataset)
     want = np.zeros_like(train)
@@ -172,7 +204,7 @@ def test_the_valid_split_chooses(dataset):
             data = dataset.interactions("valid")
             self.user_factors[data.user, data.item] = self.place
 
-    assert baselines._best(dataset, map(Model, (-1, 1, 2)))(EVERYONE).max() == 1
+    assert baselines._best(dataset, map(Model, (-1, 1, 2))).place == 1
 
 
 def test_without_a_valid_split_the_first_is_taken(tmp_path):
