@@ -118,6 +118,12 @@ def test_both_stages_are_measured_as_recommended(model, dataset):
     assert one != both
 
 
+def test_a_model_measures_itself_under_either_protocol(model, dataset):
+    for history in ("train", "train+valid"):
+        want = evaluate(model, dataset, ks=[10], history=history)
+        assert model.evaluate(dataset, ks=[10], history=history) == want
+
+
 @pytest.mark.parametrize(
     "split, history", [("valid", "train+valid"), ("valid", "all"), ("test", "all"), ("test", "x")]
 )
