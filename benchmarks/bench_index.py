@@ -110,7 +110,7 @@ def write_world(folder: pathlib.Path) -> mm.Dataset:
 
 def asked(recommender: mm.Recommender) -> tuple[np.ndarray, np.ndarray]:
     """What a recommender's index holds, and what some of its users ask it."""
-    met = np.flatnonzero(np.diff(recommender.dataset.histories().offset) > 0)
+    met = np.flatnonzero(np.diff(recommender.retriever.seen_items.offset.numpy()[:-1]) > 0)
     user = np.random.default_rng(SEED).permutation(met)[:NUM_QUERIES]
     user = tf.constant(user, tf.int32)
     read, gap, _ = recommender.read_history(user)

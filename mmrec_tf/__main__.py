@@ -30,7 +30,8 @@ def _train(arguments: argparse.Namespace) -> None:
         dataset, config, arguments.out, twin=arguments.twin, start=arguments.start or None
     )
     metrics = json.loads((run.directory / "metrics.json").read_text(encoding="utf-8"))
-    tables.print_table(f"{run.directory}, valid split", metrics["valid"])
+    title = f"{run.directory}, valid split, history {metrics['history']}"
+    tables.print_table(title, metrics["valid"])
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -44,17 +45,26 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         stage=arguments.stage,
         baselines=[name.strip() for name in (arguments.baselines or "").split(",") if name.strip()],
         slices=arguments.slices,
+        history=arguments.history,
     )
     if arguments.stage == "recommender":
         from mmrec_tf.recommender.funnel import evaluate_ranking
 
         result["ranking"] = evaluate_ranking(
-            run.recommender(), run.dataset, split=arguments.split, ks=_numbers(arguments.k)
+            run.recommender(history=arguments.history),
+            run.dataset,
+            split=arguments.split,
+            ks=_numbers(arguments.k),
+            history=arguments.history,
         )
     if arguments.json:
         print(json.dumps(result))
         return
-    tables.print_evaluation(arguments.run, result, ceiling=run.dataset.ceiling(arguments.split))
+    ceiling = run.dataset.ceiling(arguments.split)
+    if ceiling is not None and arguments.history != "train":
+        print("no ceiling: that of the dataset is of the history train", file=sys.stderr)
+        ceiling = None
+    tables.print_evaluation(arguments.run, result, ceiling=ceiling)
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
@@ -76,7 +86,9 @@ def _recommend(arguments: argparse.Namespace) -> None:
     split = {name: split_ids(value) for name, value in lists.items() if value}
     given = {name: [parts] * len(arguments.user) for name, parts in split.items()}
     time = [arguments.time] * len(arguments.user) if arguments.time else None
-    recommender = run.recommender(unavailable=_lines_of(arguments.unavailable))
+    recommender = run.recommender(
+        unavailable=_lines_of(arguments.unavailable), history=arguments.stored_history
+    )
     answer = recommender.recommend(arguments.user, **given, time=time, k=arguments.k)
     catalog, users = set(run.dataset.catalog.item_id), set(run.dataset.users.user_id)
     for name in ("history", "exclude"):
@@ -122,15 +134,19 @@ def _export(arguments: argparse.Namespace) -> None:
             raise ConfigError("--only-index: wanted --dataset DIR, whose items are to be served.")
         run = mmrec_tf.load_run(arguments.run)
         dataset = mmrec_tf.open_dataset(arguments.dataset, verify=arguments.verify)
-        recommender, counts = reembed(run, dataset, unavailable=unavailable)
+        recommender, counts = reembed(
+            run, dataset, unavailable=unavailable, history=arguments.history
+        )
         said = ", ".join(f"{count} {what}" for what, count in counts.items())
         print(f"items: {said}; {len(unavailable)} withdrawn", file=sys.stderr)
         card["reembedded"] = counts
     else:
         run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
-        recommender = run.recommender(unavailable=unavailable)
+        recommender = run.recommender(unavailable=unavailable, history=arguments.history)
+    known = ", ".join(f"{count} {split}" for split, count in recommender.num_known.items())
+    print(f"history {recommender.history}: {known} interactions", file=sys.stderr)
     metrics = json.loads((run.directory / "metrics.json").read_text(encoding="utf-8"))
-    card["measured"] = {"split": "valid", **metrics["valid"]}
+    card["measured"] = {"split": "valid", "history": "train", **metrics["valid"]}
     for path in mmrec_tf.export(
         recommender,
         arguments.out,
@@ -180,6 +196,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="recommender: what is left after ranking too, and what each stage does",
     )
     command.add_argument(
+        "--history",
+        choices=("train", "train+valid"),
+        default="train",
+        help="what is known of users, and left out; train+valid on the test split only "
+        "(%(default)s)",
+    )
+    command.add_argument(
         "--baselines", metavar="NAMES", help='such as item_knn,ease; or "all" (docs/evaluation.md)'
     )
     command.add_argument(
@@ -200,6 +223,13 @@ def build_parser() -> argparse.ArgumentParser:
     command = _run_command(commands, "recommend", "recommend items to users")
     command.add_argument("--user", required=True, action="append", metavar="ID")
     command.add_argument("--history", metavar="ID,ID", help="items, oldest first")
+    command.add_argument(
+        "--stored-history",
+        choices=("all", "train"),
+        default="all",
+        help="the dataset's interactions that are known: those of all splits, or of train alone "
+        "(%(default)s)",
+    )
     command.add_argument("--exclude", metavar="ID,ID", help="further items not to show")
     command.add_argument(
         "--allow", metavar="NAME=VALUE,...", help="categories of which an item has to have one"
@@ -241,6 +271,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--only-index",
         action="store_true",
         help="serve the items of --dataset, new and changed ones too, without training",
+    )
+    command.add_argument(
+        "--history",
+        choices=("all", "train"),
+        default="all",
+        help="what is known of users: the interactions of all splits, or of train alone "
+        "(%(default)s)",
     )
     _add_unavailable(command)
     command.set_defaults(call=_export)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 MODALITY_KINDS = ("text", "image", "audio", "vector")
 SPLITS = ("train", "valid", "test")
+# What may be known of users, by name: the splits whose interactions it holds.
+HISTORIES = {"train": ("train",), "train+valid": ("train", "valid"), "all": SPLITS}
 # A record holds an interaction's types as the bits of one integer.
 MOST_EVENTS = 62
 # The score of what must not be shown, or is not there: below all others, and finite, as an answer

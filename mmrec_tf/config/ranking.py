@@ -128,8 +128,8 @@ class RecommenderConfig:
     `diversity` is what a candidate's likeness to the items before it takes away from its score
     (1 - lambda of maximal marginal relevance, Carbonell and Goldstein 1998): 0 keeps the order of
     scores, 1 shows the most different ones. `popularity_dampening` takes that many times the log
-    train frequency off a score. `popular_diversity` is `diversity` for those of whom nothing is
-    known, who are shown what is popular.
+    frequency, among all that is known of users, off a score. `popular_diversity` is `diversity` for
+    those of whom nothing is known, who are shown what is popular.
     """
 
     diversity: float = 0.0

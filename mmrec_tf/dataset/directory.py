@@ -14,9 +14,9 @@ from mmrec_tf.config import RetrievalConfig, UserConfig
 from mmrec_tf.dataset.batches import build_batches
 from mmrec_tf.dataset.catalog import Catalog, empty_features, fill_features, read_catalog
 from mmrec_tf.dataset.histories import Histories
-from mmrec_tf.errors import ConfigError, DatasetError
+from mmrec_tf.errors import ConfigError, DatasetError, did_you_mean
 from mmrec_tf.records import Interactions, Triples
-from mmrec_tf.schema import SPLITS
+from mmrec_tf.schema import HISTORIES, SPLITS
 
 # The most items that a user dislikes which a row of a batch carries.
 MOST_DISLIKED = 16
@@ -96,6 +96,36 @@ class Dataset:
             )
         return self._interactions[split]
 
+    def known_interactions(self, history: str) -> Interactions:
+        """The interactions that a history holds, by user and oldest first; of the same time, as
+        where there are no times, those of train stand before those of valid, and these before
+        those of test.
+
+        Args:
+          history: one of `mmrec_tf.schema.HISTORIES`: "train", "train+valid" or "all".
+
+        Raises:
+          ConfigError: for an unknown history.
+        """
+        if history not in HISTORIES:
+            raise ConfigError(f"unknown history {history!r}{did_you_mean(history, HISTORIES)}")
+        parts = [self.interactions(split) for split in HISTORIES[history]]
+        if len(parts) == 1:
+            return parts[0]
+        joined = Interactions(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        # Stable: what stands side by side in a split stays so.
+        order = np.lexsort([joined.timestamp, joined.user])
+        return Interactions(*(column[order] for column in joined))
+
+    def known_count(self, history: str) -> np.ndarray:
+        """How often a history holds each item, <int64>[item].
+
+        Args:
+          history: as for `known_interactions`.
+        """
+        item = self.known_interactions(history).item
+        return np.bincount(item, minlength=self.schema.num_items)
+
     def ceiling(self, split: str) -> dict[str, float] | None:
         """The best that the truth behind a planted world allows, by metric; None for real data.
 
@@ -118,18 +148,22 @@ class Dataset:
         """
         return records.read_triples(self.directory, self.schema)
 
-    def histories(self, *, disliked_below: float | None = None) -> Histories:
-        """Each user's train items.
+    def histories(
+        self, *, disliked_below: float | None = None, history: str = "train"
+    ) -> Histories:
+        """What each user did.
 
         Args:
           disliked_below: items that the user rated lower are left out, as a history says what a
             user likes; None takes all, as what a user has seen does.
+          history: as for `known_interactions`. Training and validation read train alone.
 
         Raises:
-          ConfigError: for `disliked_below` where there are no ratings, or all are lower.
+          ConfigError: for `disliked_below` where there are no ratings, or all are lower; for an
+            unknown history.
         """
-        low = self._rated_low(disliked_below)
-        return self._by_user(_select(self.interactions("train"), ~low))
+        data = self.known_interactions(history)
+        return self._by_user(_select(data, ~self._rated_low(disliked_below, among=data)))
 
     def batches(
         self,
@@ -241,10 +275,15 @@ class Dataset:
         self._rated_low(rating, setting=setting)
 
     def _rated_low(
-        self, below: float | None, *, setting: str = "retrieval.disliked_below"
+        self,
+        below: float | None,
+        *,
+        setting: str = "retrieval.disliked_below",
+        among: Interactions | None = None,
     ) -> np.ndarray:
-        """Which train interactions are rated below, <bool>[interaction]."""
-        rating = self.interactions("train").rating
+        """Which interactions are rated below, <bool>[interaction]; of train, unless others are
+        given."""
+        rating = (self.interactions("train") if among is None else among).rating
         if below is None:
             return np.zeros(len(rating), bool)
         if not self.schema.ratings:
@@ -261,7 +300,7 @@ class Dataset:
         return low
 
     def _by_user(self, data: Interactions) -> Histories:
-        """Interactions of the train split as histories."""
+        """Interactions, by user and oldest first, as histories."""
         count = np.bincount(data.user, minlength=self.schema.num_users)
         offset = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
         # As a source without times has 0 everywhere.

@@ -1,4 +1,4 @@
-"""Each user's train items, oldest first: in NumPy, in a tf.data pipeline and in a graph."""
+"""What each user did, oldest first: in NumPy, in a tf.data pipeline and in a graph."""
 
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ class History(NamedTuple):
 
 
 class HistoryTable(NamedTuple):
-    """All train items as tensors or variables, with one entry of padding at the end.
+    """All items of all users as tensors or variables, with one entry of padding at the end.
 
     Attributes:
       item: <int32>[pair + 1], one user after the other; -1 at the end.
@@ -65,7 +65,7 @@ class HistoryTable(NamedTuple):
 
 
 class Histories(NamedTuple):
-    """Each user's train items, oldest first, one user after the other.
+    """Each user's items, oldest first, one user after the other.
 
     Attributes:
       item: <int32>[pair].
@@ -107,7 +107,7 @@ class Histories(NamedTuple):
         return self.read(users, length).gap
 
     def pairs(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All train items of some users as (row in `users`, item), each <int>[pair]."""
+        """All items of some users as (row in `users`, item), each <int>[pair]."""
         count = self.offset[users + 1] - self.offset[users]
         row = np.repeat(np.arange(len(users)), count)
         at = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
@@ -115,7 +115,7 @@ class Histories(NamedTuple):
 
 
 class StoredHistories(tf.Module):
-    """Each user's train items as variables: what an exported graph and a training step look up.
+    """Each user's items as variables: what an exported graph and a training step look up.
 
     Args:
       histories: Histories.

@@ -3,10 +3,15 @@
 score = BASELINES["ease"](dataset, None)
 score(np.array([3, 7]))  # <float32>[2, item], higher is better
 rank_by(score, dataset, users, k=10)
+
+As a model's weights do, what is fitted reads train, whatever the history: similarities, weights,
+factors. What a user did is that of the history: the items that similarities are summed over, what
+is left out, and what popularity counts.
 """
 
 import types
 from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.linalg
@@ -29,57 +34,75 @@ BPR_L2 = (0.01, 0.03, 0.1)
 CHOICE = "ndcg@10"
 
 Score = Callable[[np.ndarray], np.ndarray]
-Baseline = Callable[[Dataset, ItemVectors | None], Score]
 
 
-def train_matrix(dataset: Dataset) -> scipy.sparse.csr_matrix:
-    """The train split as <float32>[user, item] of zeros and ones."""
-    train = dataset.interactions("train")
+class Baseline(Protocol):
+    """What makes a `Score`."""
+
+    def __call__(
+        self, dataset: Dataset, vectors: ItemVectors | None, *, history: str = "train"
+    ) -> Score:
+        """Fits to the train split of a dataset.
+
+        Args:
+          dataset: Dataset.
+          vectors: of the items' content; None where there are none.
+          history: what is known of users when they are scored, as for
+            `Dataset.known_interactions`.
+        """
+
+
+def history_matrix(dataset: Dataset, history: str) -> scipy.sparse.csr_matrix:
+    """Who met what, as <float32>[user, item] of zeros and ones."""
+    known = dataset.known_interactions(history)
     shape = (dataset.schema.num_users, dataset.schema.num_items)
-    ones = np.ones(len(train.user), np.float32)
-    matrix = scipy.sparse.csr_matrix((ones, (train.user, train.item)), shape)
+    ones = np.ones(len(known.user), np.float32)
+    matrix = scipy.sparse.csr_matrix((ones, (known.user, known.item)), shape)
     matrix.data[:] = 1  # The same pair twice was summed up.
     return matrix
 
 
-def rank_by(score: Score, dataset: Dataset, users: np.ndarray, *, k: int) -> np.ndarray:
-    """The first k items for each user, train items left out.
+def rank_by(
+    score: Score, dataset: Dataset, users: np.ndarray, *, k: int, history: str = "train"
+) -> np.ndarray:
+    """The first k items for each user, known items left out.
 
     Args:
       score: <int>[n] numbers of users -> <float32>[n, item].
       dataset: Dataset.
       users: <int>[n].
       k: int.
+      history: as for `Dataset.known_interactions`.
 
     Returns:
       <int32>[n, k], best first; -1 behind the last one where fewer are left.
     """
-    histories = dataset.histories()
+    histories = dataset.histories(history=history)
     size = min(BLOCK, max(1, SCORES // dataset.schema.num_items))
     blocks = [users[start : start + size] for start in range(0, len(users), size)]
     return np.concatenate([top_k(score(some), k, exclude=histories.pairs(some)) for some in blocks])
 
 
-def popularity(dataset: Dataset, vectors: ItemVectors | None) -> Score:
-    """The same for everyone: the number of train interactions."""
-    count = dataset.catalog.train_count.astype(np.float32)
+def popularity(dataset: Dataset, vectors: ItemVectors | None, *, history: str = "train") -> Score:
+    """The same for everyone: the number of known interactions."""
+    count = dataset.known_count(history).astype(np.float32)
     return lambda users: np.tile(count, (len(users), 1))
 
 
-def item_knn(dataset: Dataset, vectors: ItemVectors | None) -> Score:
+def item_knn(dataset: Dataset, vectors: ItemVectors | None, *, history: str = "train") -> Score:
     """Items that the same users met: cosine between columns (Sarwar et al. 2001), all neighbors.
 
     Raises:
       ConfigError: for more than `MAX_ITEMS` items, as all others that compare items with items.
     """
     _require_few(dataset, "item_knn")
-    train = train_matrix(dataset)
+    train = history_matrix(dataset, "train")
     norm = np.sqrt(np.maximum(np.asarray(train.sum(axis=0)).ravel(), 1))
     similarity = (train.T @ train).toarray() / norm[:, None] / norm[None, :]
-    return _linear(train, similarity)
+    return _linear(history_matrix(dataset, history), similarity)
 
 
-def content_knn(dataset: Dataset, vectors: ItemVectors | None) -> Score:
+def content_knn(dataset: Dataset, vectors: ItemVectors | None, *, history: str = "train") -> Score:
     """Items that are alike: cosine between the vectors of frozen encoders, the mean over the
     modalities that both have. It reaches items that nobody has met, and knows no popularity.
 
@@ -93,54 +116,62 @@ def content_knn(dataset: Dataset, vectors: ItemVectors | None) -> Score:
         )
     _require_few(dataset, "content_knn")
     similarity, _ = vectors.similarity(np.arange(dataset.schema.num_items))
-    return _linear(train_matrix(dataset), similarity)
+    return _linear(history_matrix(dataset, history), similarity)
 
 
-def ease(dataset: Dataset, vectors: ItemVectors | None) -> Score:
+def ease(dataset: Dataset, vectors: ItemVectors | None, *, history: str = "train") -> Score:
     """The embarrassingly shallow autoencoder (Steck 2019, eq. 8) with a penalty of `EASE_L2`."""
     _require_few(dataset, "ease")
-    train = train_matrix(dataset)
+    train = history_matrix(dataset, "train")
     gram = (train.T @ train).toarray().astype(np.float64)
     np.fill_diagonal(gram, gram.diagonal() + EASE_L2)
     # In place, which LAPACK does for columns that lie together only; the matrix is symmetric.
     inverse = scipy.linalg.inv(gram.T, overwrite_a=True)
     inverse /= -inverse.diagonal()
-    return _linear(train, inverse)
+    return _linear(history_matrix(dataset, history), inverse)
 
 
-def ials(dataset: Dataset, vectors: ItemVectors | None) -> Score:
+def ials(dataset: Dataset, vectors: ItemVectors | None, *, history: str = "train") -> Score:
     """Weighted matrix factorization (Hu et al. 2008), of `implicit`.
 
-    The penalty is that of `IALS_L2` which ranks the valid split best.
+    The penalty is that of `IALS_L2` which ranks the valid split best. Users whose history holds
+    more than train are solved for anew, against the items' factors as they are.
 
     Raises:
       ConfigError: where `implicit` is not installed.
     """
     model = _implicit("ials").als.AlternatingLeastSquares
-    return _best(
+    best = _best(
         dataset,
         (
             model(factors=FACTORS, alpha=IALS_ALPHA, regularization=l2, random_state=0)
             for l2 in IALS_L2
         ),
     )
+    users = best.user_factors
+    if history != "train":
+        known = history_matrix(dataset, history)
+        users = best.recalculate_user(np.arange(known.shape[0]), known)
+    return _dot(users, best.item_factors)
 
 
-def bpr(dataset: Dataset, vectors: ItemVectors | None) -> Score:
+def bpr(dataset: Dataset, vectors: ItemVectors | None, *, history: str = "train") -> Score:
     """Matrix factorization under a pairwise loss (Rendle et al. 2009), of `implicit`.
 
     The penalty is that of `BPR_L2` which ranks the valid split best. Negatives are drawn as often
-    as items were met, so little is learned of how popular these are.
+    as items were met, so little is learned of how popular these are. A user's factors are those
+    of train, whatever the history.
 
     Raises:
       ConfigError: where `implicit` is not installed.
     """
     model = _implicit("bpr").bpr.BayesianPersonalizedRanking
-    return _best(
+    best = _best(
         dataset,
         # On one thread, as several overwrite each other's steps, and no two runs are the same.
         (model(factors=FACTORS, regularization=l2, num_threads=1, random_state=0) for l2 in BPR_L2),
     )
+    return _dot(best.user_factors, best.item_factors)
 
 
 BASELINES: dict[str, Baseline] = {
@@ -176,11 +207,11 @@ def _require_few(dataset: Dataset, name: str) -> None:
         )
 
 
-def _linear(train: scipy.sparse.csr_matrix, weights: np.ndarray) -> Score:
-    """Sums an item's weights over a user's train items; no item speaks for itself."""
+def _linear(known: scipy.sparse.csr_matrix, weights: np.ndarray) -> Score:
+    """Sums an item's weights over a user's known items; no item speaks for itself."""
     weights = weights.astype(np.float32, copy=False)
     np.fill_diagonal(weights, 0)
-    return lambda users: np.asarray(train[users] @ weights)
+    return lambda users: np.asarray(known[users] @ weights)
 
 
 def _implicit(name: str) -> types.ModuleType:
@@ -196,14 +227,15 @@ def _implicit(name: str) -> types.ModuleType:
     return implicit.cpu
 
 
-def _best(dataset: Dataset, models: Iterable) -> Score:
-    """The scores of the model that ranks the valid split best; of the first where that is empty."""
+def _best(dataset: Dataset, models: Iterable) -> Any:
+    """The model, fitted to train, that ranks the valid split best; the first where that is
+    empty."""
     from threadpoolctl import threadpool_limits  # implicit depends on it.
 
-    train, valid = train_matrix(dataset), dataset.interactions("valid")
+    train, valid = history_matrix(dataset, "train"), dataset.interactions("valid")
     users, count = np.unique(valid.user, return_counts=True)
     relevant = (np.concatenate([[0], np.cumsum(count)]), valid.item)
-    found: list[tuple[float, Score]] = []
+    found: list[tuple[float, Any]] = []
     # implicit has threads of its own, which those of its linear algebra only get in the way of.
     with threadpool_limits(1, user_api="blas"):
         for model in models:
@@ -212,7 +244,7 @@ def _best(dataset: Dataset, models: Iterable) -> Score:
             if len(users):
                 top = rank_by(score, dataset, users, k=10)
                 value = mean_metrics(retrieval_metrics(top, relevant, ks=[10]))[CHOICE]
-            found.append((value, score))
+            found.append((value, model))
     return max(found, key=lambda pair: pair[0])[1]
 
 

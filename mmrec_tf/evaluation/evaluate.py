@@ -1,4 +1,4 @@
-"""How good the recommendations are: every item ranked for every user, train items left out."""
+"""How good the recommendations are: every item ranked for every user, known ones left out."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -7,9 +7,10 @@ import numpy as np
 from tqdm import tqdm
 
 from mmrec_tf.dataset.directory import Dataset
-from mmrec_tf.errors import DatasetError
+from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.evaluation.baselines import BASELINES, BLOCK, SCORES, rank_by
 from mmrec_tf.evaluation.metrics import mean_metrics, retrieval_metrics
+from mmrec_tf.schema import HISTORIES
 
 # Fewer users at once than these, and multiplying matrices turns slow.
 FEWEST = 128
@@ -19,13 +20,17 @@ class Ranker(Protocol):
     """What can be evaluated: a retrieval model, a ranking model, a recommender, or anything else
     that ranks the catalog."""
 
-    def rank_items(self, dataset: Dataset, users: np.ndarray, *, k: int) -> np.ndarray:
-        """The first k items for each user, of all items that are not among the user's train items.
+    def rank_items(
+        self, dataset: Dataset, users: np.ndarray, *, k: int, history: str = "train"
+    ) -> np.ndarray:
+        """The first k items for each user, of all items that are not in the user's history.
 
         Args:
           dataset: Dataset.
           users: <int>[n] numbers of users.
           k: int.
+          history: whose interactions the ranking knows, and leaves out, as for
+            `Dataset.known_interactions`.
 
         Returns:
           <int32>[n, k], best first; padded on the right with -1 where fewer are left.
@@ -61,6 +66,20 @@ def relevant_items(
     return users, (np.concatenate([[0], np.cumsum(count)]), item)
 
 
+def require_history(split: str, history: str) -> None:
+    """Refuses a history that holds the very interactions that it is measured on.
+
+    Raises:
+      ConfigError: for such a history, or an unknown one.
+    """
+    if history not in HISTORIES or (history != "train" and split in HISTORIES[history]):
+        allowed = "train or train+valid" if split == "test" else "train"
+        raise ConfigError(
+            f"history: wanted {allowed} on the {split} split, which must not be known beforehand; "
+            f"got {history!r}."
+        )
+
+
 def blocks(num_users: int, num_items: int, *, most: int = BLOCK) -> Iterator[slice]:
     """Ranges of users to rank at once, with progress on stderr.
 
@@ -84,14 +103,16 @@ def evaluate_users(
     split: str = "test",
     ks: Iterable[int] = (10, 20),
     min_rating: float | None = None,
+    history: str = "train",
 ) -> dict[str, np.ndarray]:
     """`evaluate` before the mean: each metric of each user of the split, <float64>[user]."""
+    require_history(split, history)
     ks = sorted(set(ks))
     users, relevant = relevant_items(dataset, split, min_rating=min_rating)
     if model is None:
-        top = rank_by_popularity(dataset, users, k=ks[-1])
+        top = rank_by_popularity(dataset, users, k=ks[-1], history=history)
     else:
-        top = model.rank_items(dataset, users, k=ks[-1])
+        top = model.rank_items(dataset, users, k=ks[-1], history=history)
     return retrieval_metrics(top, relevant, ks=ks)
 
 
@@ -102,10 +123,11 @@ def evaluate(
     split: str = "test",
     ks: Iterable[int] = (10, 20),
     min_rating: float | None = None,
+    history: str = "train",
 ) -> dict[str, float]:
     """Ranks every item for each user with an interaction in a split, and compares.
 
-    A user's history and mask are the train split's, whatever the split.
+    What the model was trained on is train, whatever the split and the history.
 
     Args:
       model: RetrievalModel; RankingModel or Recommender for what is left after both stages; None
@@ -114,6 +136,8 @@ def evaluate(
       split: "valid" or "test".
       ks: cut-offs.
       min_rating: interactions with a lower rating do not count; None counts all.
+      history: the interactions that the model reads as a user's history and never recommends:
+        "train", the only one on valid; or "train+valid", on test.
 
     Returns:
       By name such as "recall@10", the mean over users; see
@@ -121,11 +145,17 @@ def evaluate(
 
     Raises:
       DatasetError: for a split without interactions.
+      ConfigError: for a history that holds the split.
     """
-    per_user = evaluate_users(model, dataset, split=split, ks=ks, min_rating=min_rating)
+    per_user = evaluate_users(
+        model, dataset, split=split, ks=ks, min_rating=min_rating, history=history
+    )
     return mean_metrics(per_user)
 
 
-def rank_by_popularity(dataset: Dataset, users: np.ndarray, *, k: int) -> np.ndarray:
-    """As `Ranker.rank_items`, by the number of train interactions."""
-    return rank_by(BASELINES["popularity"](dataset, None), dataset, users, k=k)
+def rank_by_popularity(
+    dataset: Dataset, users: np.ndarray, *, k: int, history: str = "train"
+) -> np.ndarray:
+    """As `Ranker.rank_items`, by the number of interactions."""
+    score = BASELINES["popularity"](dataset, None, history=history)
+    return rank_by(score, dataset, users, k=k, history=history)

@@ -135,7 +135,8 @@ def _servables(
 
 def _user_queries(recommender: Recommender, rng: np.random.Generator) -> np.ndarray:
     """What some users, who have met something, ask the index, <float32>[user, dim]."""
-    met = np.flatnonzero(np.diff(recommender.dataset.histories().offset) > 0)
+    histories = recommender.dataset.histories(history=recommender.history)
+    met = np.flatnonzero(np.diff(histories.offset) > 0)
     user = tf.constant(rng.permutation(met)[:NUM_QUERIES], tf.int32)
     read, gap, _ = recommender.read_history(user)
     request = recommender.request(user, read, gap, tf.zeros_like(user, tf.int64))
@@ -198,6 +199,10 @@ def _describe(
     if servable.name_on_disk == RecommenderServable.name_on_disk:
         about["limits"]["candidates"] = max(recommender.num_candidates, servable.k)
         about["limits"]["history_length"] = recommender.config.user.history_length
+        about["history"] = {
+            "name": recommender.history,
+            "interactions": recommender.num_known,
+        }
         about["profile"] = recommender.retriever.reads_profile
         about["features"] = list(recommender.retriever.feature_entries.specs)
     else:

@@ -238,15 +238,19 @@ class RankingModel(Stage):
 
     @property
     def recommender(self) -> Recommender:
-        """Both stages together, as they are measured: this model's weights as they are now. It
-        embeds the catalog once, which ranking does not change."""
+        """Both stages together, as they are measured, on what train knows: this model's weights as
+        they are now. It embeds the catalog once, which ranking does not change."""
         if self.state.recommender is None:
-            self.state.recommender = Recommender(self.retrieval, self, self.dataset)
+            self.state.recommender = Recommender(
+                self.retrieval, self, self.dataset, history="train"
+            )
         return self.state.recommender
 
-    def rank_items(self, dataset: Dataset, users: np.ndarray, *, k: int) -> np.ndarray:
+    def rank_items(
+        self, dataset: Dataset, users: np.ndarray, *, k: int, history: str = "train"
+    ) -> np.ndarray:
         """As `mmrec_tf.evaluation.evaluate.Ranker` has it, after both stages."""
-        return self.recommender.rank_items(dataset, users, k=k)
+        return self.recommender.rank_items(dataset, users, k=k, history=history)
 
     def embed(self, users: np.ndarray) -> np.ndarray:
         """The retrieval model's embeddings of users, <int>[n] -> <float32>[n, dim]."""

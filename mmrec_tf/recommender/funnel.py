@@ -15,7 +15,7 @@ import tensorflow as tf
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.evaluation.calibration import Calibration, fit
-from mmrec_tf.evaluation.evaluate import blocks, relevant_items
+from mmrec_tf.evaluation.evaluate import blocks, relevant_items, require_history
 from mmrec_tf.evaluation.metrics import (
     auc,
     best_threshold,
@@ -69,7 +69,9 @@ class Pool(NamedTuple):
         return chosen[real], np.nonzero(real)[0], real
 
 
-def collect(recommender: Recommender, dataset: Dataset, *, split: str, k: int) -> Pool:
+def collect(
+    recommender: Recommender, dataset: Dataset, *, split: str, k: int, history: str = "train"
+) -> Pool:
     """Retrieves, ranks and recommends for everyone with a click in a split, at no known time.
 
     Args:
@@ -77,17 +79,22 @@ def collect(recommender: Recommender, dataset: Dataset, *, split: str, k: int) -
       dataset: Dataset.
       split: "valid" or "test".
       k: how many are recommended, cut to the number of candidates.
+      history: what is known of users, as for `mmrec_tf.evaluation.evaluate.evaluate`, whatever
+        the recommender itself knows.
 
     Raises:
       DatasetError: for a split without clicks.
+      ConfigError: for a history that holds the split.
     """
+    require_history(split, history)
+    recommender = recommender.with_history(history)
     settings = recommender.config.ranking
     users, relevant = relevant_items(dataset, split, min_rating=settings.click_rating)
     num = min(settings.num_candidates, dataset.schema.num_items)
 
     def find(user: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        history, gap, met = recommender.read_history(user)
-        request = recommender.request(user, history, gap, tf.zeros_like(user, tf.int64))
+        read, gap, met = recommender.read_history(user)
+        request = recommender.request(user, read, gap, tf.zeros_like(user, tf.int64))
         found = recommender.candidates(request, met, num=num)
         place = recommender.order(found, min(k, num))
         shown = tf.gather(found.item, place, batch_dims=1)
@@ -125,17 +132,22 @@ class Shown(NamedTuple):
     logits: dict[str, np.ndarray]
 
 
-def rank_shown(recommender: Recommender, dataset: Dataset, *, split: str) -> Shown:
+def rank_shown(
+    recommender: Recommender, dataset: Dataset, *, split: str, history: str = "train"
+) -> Shown:
     """Ranks each interaction of a split by itself, at its own time.
 
     Args:
       recommender: Recommender with a ranking model.
       dataset: Dataset.
       split: "valid" or "test".
+      history: as for `collect`.
 
     Raises:
-      ConfigError: for a Recommender without a ranking model.
+      ConfigError: for a Recommender without a ranking model, or a history that holds the split.
     """
+    require_history(split, history)
+    recommender = recommender.with_history(history)
     data, ranking = dataset.interactions(split), recommender.ranking
     if ranking is None:
         raise ConfigError(
@@ -146,8 +158,8 @@ def rank_shown(recommender: Recommender, dataset: Dataset, *, split: str) -> Sho
     def rank(
         user: tf.Tensor, item: tf.Tensor, time: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        history, gap, _ = recommender.read_history(user)
-        request = recommender.request(user, history, gap, time)
+        read, gap, _ = recommender.read_history(user)
+        request = recommender.request(user, read, gap, time)
         vector = recommender.index.gather(item)[:, :-1]
         retrieved = tf.reduce_sum(request.queries * vector, axis=1, keepdims=True)
         ranked = ranking.rank(request, item[:, None], recommender.items, retrieved)
@@ -194,6 +206,7 @@ def evaluate_ranking(
     *,
     split: str = "test",
     ks: Iterable[int] = (10, 20),
+    history: str = "train",
 ) -> dict:
     """How good a ranking model is, and what each stage leaves over.
 
@@ -202,11 +215,12 @@ def evaluate_ranking(
       dataset: Dataset.
       split: "valid" or "test".
       ks: cut-offs of the short list; cut to the number of candidates.
+      history: as for `collect`; the threshold is chosen on valid, and so on train.
 
     Returns:
       dict of
 
-      - "users", and "num_candidates", how many each of them is handed over;
+      - "split", "history", "users", and "num_candidates", how many each of them is handed over;
       - "candidates": of retrieval and of ranking "auc" and "gauc" over candidates; of ranking also
         "log_loss" and "ece" (equal-mass bins) with and without calibration ("uncalibrated_..."),
         and accuracy, precision, recall and F1 at the "threshold" that was best on valid;
@@ -220,20 +234,22 @@ def evaluate_ranking(
 
     Raises:
       DatasetError: for a split without clicks.
+      ConfigError: for a history that holds the split.
     """
     most = min(recommender.num_candidates, dataset.schema.num_items)
     ks = sorted({min(k, most) for k in ks})
-    pool = collect(recommender, dataset, split=split, k=ks[-1])
+    pool = collect(recommender, dataset, split=split, k=ks[-1], history=history)
     valid = pool if split == "valid" else collect(recommender, dataset, split="valid", k=1)
     result = {
         "split": split,
+        "history": history,
         "users": len(pool.users),
         "num_candidates": pool.item.shape[1],
         "candidates": _candidates(recommender, dataset, pool, valid),
         "shown": {},
     }
     if recommender.ranking is not None:
-        result["shown"] = _shown(recommender, dataset, split)
+        result["shown"] = _shown(recommender, dataset, split, history)
     tops = {
         "retrieval": np.where(pool.retrieved > LOWEST_SCORE, pool.item, -1)[:, : ks[-1]],
         "ranking": _by_score(pool)[:, : ks[-1]],
@@ -294,10 +310,10 @@ def _candidates(recommender: Recommender, dataset: Dataset, pool: Pool, valid: P
     return found
 
 
-def _shown(recommender: Recommender, dataset: Dataset, split: str) -> dict:
+def _shown(recommender: Recommender, dataset: Dataset, split: str, history: str = "train") -> dict:
     """Metrics of the split's interactions."""
     data, settings = dataset.interactions(split), recommender.config.ranking
-    said = rank_shown(recommender, dataset, split=split)
+    said = rank_shown(recommender, dataset, split=split, history=history)
     labels = {name: data.events[:, n] for n, name in enumerate(dataset.schema.events)}
     if settings.click_rating is not None:
         labels["click"] = data.rating >= settings.click_rating

@@ -24,7 +24,7 @@ from mmrec_tf.recommender.retriever import Retriever
 from mmrec_tf.recommender.ties import even_out
 from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.model import RetrievalModel
-from mmrec_tf.schema import LOWEST_SCORE
+from mmrec_tf.schema import HISTORIES, LOWEST_SCORE
 
 
 class RankingStage(Protocol):
@@ -48,8 +48,8 @@ class RankingStage(Protocol):
 class Recommender(tf.Module):
     """Users to items, by id.
 
-    A request may bring a history; one without takes the user's train interactions. What the
-    history holds and what the user met in training is never recommended, nor what is withdrawn or
+    A request may bring a history; one without takes what is known of the user. What the history
+    holds and what the user is known to have met is never recommended, nor what is withdrawn or
     what the request leaves out. An unknown user with a history is served by it. One of whom
     nothing is known, neither a history nor a profile or side features that the model reads, is
     shown what is popular, diversified.
@@ -60,9 +60,15 @@ class Recommender(tf.Module):
       dataset: Dataset, for ids and histories.
       calibration: Calibration of the logit of a click; None leaves it as it is.
       unavailable: ids of items that are never recommended.
+      history: what is known of users: "all" interactions of the dataset, as who is served should
+        find; "train", or "train+valid", see `mmrec_tf.schema.HISTORIES`. It decides what users
+        have met, their histories, and what is popular, which strangers are shown and
+        `recommender.popularity_dampening` takes off. What was trained stays that of train: items'
+        embeddings, and the popularity bias within the score. Evaluation goes by the history that
+        it is told, not by this one.
 
     Raises:
-      ConfigError: for an id of `unavailable` that the dataset does not have.
+      ConfigError: for an id of `unavailable` that the dataset does not have, or an unknown history.
     """
 
     def __init__(
@@ -73,14 +79,20 @@ class Recommender(tf.Module):
         *,
         calibration: Calibration | None = None,
         unavailable: Sequence[str] = (),
+        history: str = "all",
     ):
         super().__init__(name="recommender")
         # A namespace hides the models from tf.Module: what is exported must not carry the weights
         # of item tower and encoders.
         self.state = types.SimpleNamespace(
-            retrieval=retrieval, ranking=ranking, calibration=calibration or Calibration()
+            retrieval=retrieval,
+            ranking=ranking,
+            calibration=calibration or Calibration(),
+            # By history, the same recommender.
+            views={},
         )
         self.dataset = dataset
+        self.history = history
         config = retrieval.config if ranking is None else ranking.config
         self.config = config
         self.num_candidates = config.ranking.num_candidates
@@ -93,6 +105,7 @@ class Recommender(tf.Module):
             reads_features=retrieval.user_tower.features is not None
             or (ranking is not None and config.ranking.features),
             unavailable=unavailable,
+            history=history,
         )
         fixed = {"trainable": False}
         self.items = {
@@ -138,6 +151,7 @@ class Recommender(tf.Module):
     def calibrate(self, calibration: Calibration) -> None:
         """Takes another calibration into use."""
         self.state.calibration = calibration
+        self.state.views = {}
         self.graphs = {}
 
     def with_index(self, index: ExactIndex) -> "Recommender":
@@ -147,6 +161,37 @@ class Recommender(tf.Module):
         other.retriever, other.graphs = self.retriever.with_index(index), {}
         other.items = {**self.items, "vector": index.vectors}
         return other
+
+    @property
+    def num_known(self) -> dict[str, int]:
+        """How many interactions are known, by split."""
+        splits = HISTORIES[self.history]
+        return {split: len(self.dataset.interactions(split).user) for split in splits}
+
+    def with_history(self, history: str) -> "Recommender":
+        """The same recommender on other interactions, made once; itself where they are the same.
+
+        Args:
+          history: as in the constructor.
+
+        Raises:
+          ConfigError: for an unknown history, or where the index does not look at every item, as
+            it holds what is popular.
+        """
+        if history == self.history:
+            return self
+        if not self.index.exact:
+            raise ConfigError(
+                f"history: wanted {self.history}, which the index was built with; got {history!r}. "
+                "Choose the history first: recommender.with_history(...).with_index(...)."
+            )
+        if history not in self.state.views:
+            other = copy.copy(self)
+            other.history, other.graphs = history, {}
+            other.retriever = self.retriever.with_history(self.dataset, history)
+            other.items = {**self.items, "vector": other.index.vectors}
+            self.state.views[history] = other
+        return self.state.views[history]
 
     def graph(self, key: Hashable, function: Callable, inputs: Sequence[tf.TensorSpec]) -> Callable:
         """A function of this recommender as a graph, made once.
@@ -291,15 +336,19 @@ class Recommender(tf.Module):
         }
         return found._replace(**parts)
 
-    def rank_items(self, dataset: Dataset, users: np.ndarray, *, k: int) -> np.ndarray:
-        """As `mmrec_tf.evaluation.evaluate.Ranker` has it, after both stages."""
+    def rank_items(
+        self, dataset: Dataset, users: np.ndarray, *, k: int, history: str = "train"
+    ) -> np.ndarray:
+        """As `mmrec_tf.evaluation.evaluate.Ranker` has it, after both stages; on the history that
+        is asked for, whatever `recommend` knows."""
+        judged = self.with_history(history)
 
         def recommend(user: tf.Tensor) -> tf.Tensor:
-            history, gap, met = self.read_history(user)
-            shown = self.recommend_items(user, history, gap, met, k=k)
+            read, gap, met = judged.read_history(user)
+            shown = judged.recommend_items(user, read, gap, met, k=k)
             return tf.where(shown.score > LOWEST_SCORE, shown.item, -1)
 
-        graph = self.graph(("items", k), recommend, [tf.TensorSpec([None], tf.int32)])
+        graph = judged.graph(("items", k), recommend, [tf.TensorSpec([None], tf.int32)])
         tops = [
             graph(tf.constant(users[block], tf.int32)).numpy()
             for block in blocks(len(users), dataset.schema.num_items)
@@ -324,7 +373,8 @@ class Recommender(tf.Module):
 
         Args:
           user_id: <string>[batch].
-          history: <string>[batch, step]; the user's train items where none of them is known.
+          history: <string>[batch, step]; what the user is known to have met where none of them is
+            known.
           exclude: <string>[batch, any], further items that must not be shown.
           allow, deny: <string>[batch, any], see `CategoryFilter`.
           time: <int64>[batch], seconds since 1970 UTC; 0 where it is not known.

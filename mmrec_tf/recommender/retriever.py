@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.config import Config
+from mmrec_tf.dataset.catalog import relative_log_frequency
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import StoredHistories
 from mmrec_tf.errors import ConfigError
@@ -31,9 +32,10 @@ class Retriever(tf.Module):
       config: Config of the model that is served.
       reads_features: whether either stage reads side features of users.
       unavailable: ids of items that are never found.
+      history: what is known of users, as for `Dataset.known_interactions`.
 
     Raises:
-      ConfigError: for an id of `unavailable` that the dataset does not have.
+      ConfigError: for an id of `unavailable` that the dataset does not have, or an unknown history.
     """
 
     def __init__(
@@ -45,19 +47,19 @@ class Retriever(tf.Module):
         config: Config,
         reads_features: bool,
         unavailable: Sequence[str] = (),
+        history: str = "all",
     ):
         super().__init__(name="retriever")
         # A namespace hides the model from tf.Module: what is exported must not carry the weights
         # of item tower and encoders.
         self.state = types.SimpleNamespace(retrieval=retrieval)
+        self.config = config
         self.dim = config.dim
         self.history_length = config.user.history_length
         vectors = retrieval.candidates(
             tf.constant(catalog.embedding), retrieval.tables["log_frequency"]
         )
-        # One more column: what is popular is found by the same dot product.
-        popularity = tf.constant(dataset.catalog.log_frequency)[:, None]
-        self.index = ExactIndex(tf.concat([vectors, popularity], axis=1), name="index")
+        self._know(dataset, history, vectors)
         self.item_table = number_of(dataset.catalog.item_id)
         self.user_table = number_of(dataset.users.user_id)
         self.available = tf.Variable(
@@ -66,11 +68,32 @@ class Retriever(tf.Module):
         self.filter = CategoryFilter(dataset.schema.item_features, dataset.catalog.features)
         specs = dataset.schema.user_features if reads_features else {}
         self.feature_entries = FeatureEntries(specs)
-        self.seen_items = StoredHistories(dataset.histories(), times=False)
+
+    def _know(self, dataset: Dataset, history: str, vectors: tf.Tensor) -> None:
+        """Takes in what is known of users: what they met and like, and what is popular.
+
+        Args:
+          dataset: Dataset.
+          history: as for `Dataset.known_interactions`.
+          vectors: <float32>[item, dim + 1], as `RetrievalModel.candidates` makes them. The bias in
+            them is trained, and is that of train whatever is known.
+        """
+        popularity = relative_log_frequency(dataset.known_count(history))
+        # One more column: what is popular is found by the same dot product.
+        self.index = ExactIndex(tf.concat([vectors, popularity[:, None]], axis=1), name="index")
+        self.seen_items = StoredHistories(dataset.histories(history=history), times=False)
         self.liked_items = self.seen_items
-        if config.user.time_gaps or config.retrieval.disliked_below is not None:
-            liked = dataset.histories(disliked_below=config.retrieval.disliked_below)
-            self.liked_items = StoredHistories(liked, times=config.user.time_gaps)
+        time_gaps = self.config.user.time_gaps
+        disliked_below = self.config.retrieval.disliked_below
+        if time_gaps or disliked_below is not None:
+            liked = dataset.histories(disliked_below=disliked_below, history=history)
+            self.liked_items = StoredHistories(liked, times=time_gaps)
+
+    def with_history(self, dataset: Dataset, history: str) -> "Retriever":
+        """The same on other interactions, with an index that looks at every item."""
+        other = copy.copy(self)
+        other._know(dataset, history, self.index.vectors[:, :-1])
+        return other
 
     @property
     def retrieval(self) -> RetrievalModel:

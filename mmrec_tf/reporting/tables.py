@@ -19,16 +19,18 @@ def print_evaluation(
     rows |= result["baselines"]
     if ceiling is not None:
         rows["ceiling"] = ceiling
-    print_table(f"{run}, {result['split']} split, {result['users']} users", rows)
+    print_table(f"{run}, {_protocol(result)}, {result['users']} users", rows)
     shown = [name for name in result["model"] if name.startswith(("recall@", "ndcg@"))]
     differences = {
         name: {metric: _interval(*values[metric]) for metric in shown}
         for name, values in result["differences"].items()
     }
-    print_table("\nthe model minus each, with 95% intervals", differences, width=28)
+    print_table(
+        f"\nthe model minus each, {_protocol(result)}, with 95% intervals", differences, width=28
+    )
     if "ranking" in result:
         _print_ranking(result["ranking"])
-    title = f"beyond accuracy; diversity of {result['diversity_of']}"
+    title = f"beyond accuracy, {_protocol(result)}; diversity of {result['diversity_of']}"
     print_table(f"\n{title}", result["beyond_accuracy"])
     if "slices" in result:
         at = max(int(name.partition("@")[2]) for name in result["model"])
@@ -38,7 +40,8 @@ def print_evaluation(
             if values["users"]
         }
         empty = len(result["slices"]) - len(slices)
-        title = f"recall@{at} by slice of items ({empty} slices that no user asks for left out)"
+        title = f"recall@{at} by slice of items, {_protocol(result)}"
+        title += f" ({empty} slices that no user asks for left out)"
         print_table(f"\n{title}", slices)
 
 
@@ -60,7 +63,7 @@ def print_ablation(run: str, result: Mapping[str, Any]) -> None:
         }
         for name, figure in rows.items()
     }
-    title = f"{run}, {result['split']} split, {result['users']} users, 95% intervals"
+    title = f"{run}, {_protocol(result)}, {result['users']} users, 95% intervals"
     print_table(title, table, width=28)
     print()
     for name, verdict in result["verdicts"].items():
@@ -70,21 +73,25 @@ def print_ablation(run: str, result: Mapping[str, Any]) -> None:
 def _print_ranking(result: Mapping) -> None:
     num = result["num_candidates"]
     found = result["candidates"]
+    said = _protocol(result)
     title = f"{found['examples']} candidates, {num} a user, {found['positives']} of them chosen"
+    title += f", {said}"
     rows = {name: found[name] for name in ("ranking", "retrieval")}
     print_table(f"\n{title}", rows, width=max(map(len, rows["ranking"])) + 1)
     for name, figures in result["shown"].items():
-        print_table(f"\n{name}: the split's own interactions", {name: figures}, width=17)
+        title = f"{name}: the split's own interactions, {said}"
+        print_table(f"\n{title}", {name: figures}, width=17)
     recall = result["funnel"]["retrieved"][f"recall@{num}"]
     rows = {name: result["funnel"][name] for name in ("retrieval", "ranking", "recommended")}
-    print_table(f"\nthe funnel: {recall:.4f} of what was chosen is among the {num}", rows)
+    title = f"the funnel, {said}: {recall:.4f} of what was chosen is among the {num}"
+    print_table(f"\n{title}", rows)
     differences = {
         f"{name} - retrieval": {m: _interval(*v) for m, v in values.items() if "@" in m}
         for name, values in result["differences"].items()
     }
     shown = [name for name in rows["ranking"] if name.startswith(("recall@", "ndcg@"))]
     print_table(
-        "\nwith 95% intervals",
+        f"\n{said}, with 95% intervals",
         {name: {m: values[m] for m in shown} for name, values in differences.items()},
         width=28,
     )
@@ -120,6 +127,11 @@ def print_table(title: str, rows: Mapping[str, Mapping], *, width: int = 12) -> 
 def _cell(value: object) -> str:
     """Blank for what is not known."""
     return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _protocol(result: Mapping[str, Any]) -> str:
+    """What was measured, and what was known beforehand."""
+    return f"{result['split']} split, history {result['history']}"
 
 
 def _interval(mean: float, low: float, high: float) -> str:

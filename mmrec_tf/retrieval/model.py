@@ -649,9 +649,10 @@ class RetrievalModel(Stage):
         ]
         return np.concatenate(parts) if parts else np.zeros([0, self.config.dim], np.float32)
 
-    def _liked(self, dataset: Dataset) -> Histories:
+    def _liked(self, dataset: Dataset, history: str = "train") -> Histories:
         """What a history holds."""
-        return dataset.histories(disliked_below=self.config.retrieval.disliked_below)
+        disliked_below = self.config.retrieval.disliked_below
+        return dataset.histories(disliked_below=disliked_below, history=history)
 
     def _embed_known(self, liked: Histories, embedding: tf.Tensor, users: np.ndarray) -> tf.Tensor:
         """<float32>[n, dim] of users, given their histories and the items' embeddings."""
@@ -663,9 +664,11 @@ class RetrievalModel(Stage):
             gap=gap,
         )
 
-    def rank_items(self, dataset: Dataset, users: np.ndarray, *, k: int) -> np.ndarray:
+    def rank_items(
+        self, dataset: Dataset, users: np.ndarray, *, k: int, history: str = "train"
+    ) -> np.ndarray:
         """As `mmrec_tf.evaluation.evaluate.Ranker` has it."""
-        histories, liked = dataset.histories(), self._liked(dataset)
+        histories, liked = dataset.histories(history=history), self._liked(dataset, history)
         embedding = tf.constant(self.embed_catalog().embedding)
         vectors = self.candidates(embedding, self.tables["log_frequency"])
         tops: list[concurrent.futures.Future] = []

@@ -45,7 +45,8 @@ def ablate_run(
     Returns:
       dict of
 
-      - "split", "metric", "users" and "model", the figure of the whole model;
+      - "split", "history" (always train), "metric", "users" and "model", the figure of the whole
+        model;
       - "knock_outs", by modality: "absent", as if no item had it; "shuffled", items have each
         other's; "noise", normal with the mean and the deviation of each dimension;
       - "missing", a list: what is left when "removed", a share of all items' modalities, is absent;
@@ -110,6 +111,7 @@ def ablate_run(
     }
     result = {
         "split": split,
+        "history": "train",
         "metric": metric,
         "users": len(whole),
         "model": float(whole.mean()),

@@ -9,7 +9,12 @@ from tqdm import tqdm
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.evaluation.baselines import BASELINES, baseline_names, rank_by
-from mmrec_tf.evaluation.evaluate import rank_by_popularity, relevant_items
+from mmrec_tf.evaluation.evaluate import (
+    Ranker,
+    rank_by_popularity,
+    relevant_items,
+    require_history,
+)
 from mmrec_tf.evaluation.metrics import (
     ItemVectors,
     coverage,
@@ -35,17 +40,18 @@ def _rank_baselines(
     vectors: ItemVectors | None,
     *,
     k: int,
+    history: str,
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The first k items by each baseline, and why those are missing that could not be made."""
     tops, left_out = {}, {}
     for name in names:
         try:
-            score = BASELINES[name](dataset, vectors)
+            score = BASELINES[name](dataset, vectors, history=history)
         except ConfigError as error:
             left_out[name] = str(error)
             tqdm.write(f"left out: {error}", file=sys.stderr)
             continue
-        tops[name] = rank_by(score, dataset, users, k=k)
+        tops[name] = rank_by(score, dataset, users, k=k, history=history)
     return tops, left_out
 
 
@@ -57,6 +63,7 @@ def evaluate_run(
     stage: str = "retrieval",
     baselines: Iterable[str] = (),
     slices: bool = False,
+    history: str = "train",
 ) -> dict:
     """The figures of a run beside those of what it has to beat.
 
@@ -68,11 +75,13 @@ def evaluate_run(
       baselines: names of `mmrec_tf.evaluation.baselines.BASELINES`, or "all"; popularity is
         always there.
       slices: whether to say also how each does on groups of items.
+      history: what the model, its twin and the baselines know of users, and leave out: "train", or
+        on test "train+valid".
 
     Returns:
       dict of
 
-      - "split", and "users", the number of users;
+      - "split", "history", and "users", the number of users;
       - "model", "popularity" and "id_only", metrics by name; the last is None without a twin;
       - "baselines", by name their metrics;
       - "left_out", by name the reason why a baseline could not be made; also a line on stderr;
@@ -84,9 +93,10 @@ def evaluate_run(
         recall and NDCG of each.
 
     Raises:
-      ConfigError: for an unknown baseline.
+      ConfigError: for an unknown baseline, or a history that holds the split.
       DatasetError: for a split without interactions.
     """
+    require_history(split, history)
     names = [name for name in baseline_names(baselines) if name != "popularity"]
     ks = sorted(set(ks))
     dataset, twin = run.dataset, run.twin
@@ -94,19 +104,23 @@ def evaluate_run(
     vectors = content_vectors(run.retrieval, dataset)
 
     def rank(part: Run) -> np.ndarray:
-        model = part.recommender() if stage == "recommender" else part.retrieval
-        return model.rank_items(dataset, users, k=ks[-1])
+        model: Ranker = part.retrieval
+        if stage == "recommender":
+            model = part.recommender(history=history)
+        return model.rank_items(dataset, users, k=ks[-1], history=history)
 
-    tops = {"model": rank(run), "popularity": rank_by_popularity(dataset, users, k=ks[-1])}
+    popular = rank_by_popularity(dataset, users, k=ks[-1], history=history)
+    tops = {"model": rank(run), "popularity": popular}
     if twin is not None:
         tops["id_only"] = rank(twin)
-    others, left_out = _rank_baselines(names, dataset, users, vectors, k=ks[-1])
+    others, left_out = _rank_baselines(names, dataset, users, vectors, k=ks[-1], history=history)
     tops |= others
     per_user = {name: retrieval_metrics(top, relevant, ks=ks) for name, top in tops.items()}
     means = {name: mean_metrics(values) for name, values in per_user.items()}
     compared = vectors or _embeddings(run.retrieval)
     result = {
         "split": split,
+        "history": history,
         "users": len(users),
         "model": means["model"],
         "popularity": means["popularity"],

@@ -218,11 +218,12 @@ class Run:
         except ValueError as error:
             raise RunError(f"{path}: wanted JSON; {error}. Train again.") from error
 
-    def recommender(self, *, unavailable: Sequence[str] = ()) -> Recommender:
+    def recommender(self, *, unavailable: Sequence[str] = (), history: str = "all") -> Recommender:
         """Both stages together.
 
         Args:
           unavailable: ids of items that are never recommended.
+          history: what is known of users, as in `Recommender`.
         """
         return Recommender(
             self.retrieval,
@@ -230,6 +231,7 @@ class Run:
             self.dataset,
             calibration=self.calibration,
             unavailable=unavailable,
+            history=history,
         )
 
     def save_calibration(self, calibration: Calibration) -> None:

@@ -111,7 +111,8 @@ def train_run(
         shutil.copy(progress / "retrieval/history.csv", run.directory / "history.csv")
         run.save_retrieval(retrieval)
     untrained = progress / "retrieval/diagnostics.json"
-    metrics: dict[str, dict] = {
+    metrics: dict[str, Any] = {
+        "history": "train",
         "valid": {"retrieval": evaluate(run.retrieval, dataset, split="valid", ks=VALID_KS)},
         "parameters": run.retrieval.parameter_counts(),
         "modalities": {
@@ -127,7 +128,7 @@ def train_run(
             train(ranking, dataset, directory=progress / "ranking")
             shutil.copy(progress / "ranking/history.csv", run.directory / "ranking_history.csv")
             run.save_ranking(ranking)
-    recommender = run.recommender()
+    recommender = run.recommender(history="train")
     # Of the logits as they are; a run that was killed here has an old one.
     recommender.calibrate(fit_calibration(recommender, dataset))
     run.save_calibration(recommender.calibration)

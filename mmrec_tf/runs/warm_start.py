@@ -112,17 +112,19 @@ def check_start(start: Run, config: Config, schema: Schema) -> None:
 
 
 def reembed(
-    start: Run, dataset: Dataset, *, unavailable: Sequence[str] = ()
+    start: Run, dataset: Dataset, *, unavailable: Sequence[str] = (), history: str = "all"
 ) -> tuple[Recommender, dict[str, int]]:
     """A finished run's models on another dataset, such as a catalog that has grown, untrained.
 
     Items that are new or changed are embedded by the trained towers; only their content goes
-    through frozen encoders. Histories and popularity are the dataset's.
+    through frozen encoders. Histories and popularity are the dataset's: of all its splits, unless
+    `history` says otherwise. The popularity bias in the score counts its train split.
 
     Args:
       start: Run.
       dataset: Dataset.
       unavailable: ids of items that are never recommended.
+      history: what is known of users, as in `Recommender`.
 
     Returns:
       Recommender, and how many items are "new", "changed" in their content, "gone" and
@@ -135,7 +137,7 @@ def reembed(
     known = start.dataset
     if dataset.hash == known.hash:
         unchanged = {"gone": 0, "new": 0, "changed": 0, "unchanged": known.schema.num_items}
-        return start.recommender(unavailable=unavailable), unchanged
+        return start.recommender(unavailable=unavailable, history=history), unchanged
     counts = {"gone": len(set(known.catalog.item_id) - set(dataset.catalog.item_id))}
     encoders = start.load_encoders(dataset)
     same = np.ones(len(dataset.catalog.item_id), bool)
@@ -162,7 +164,12 @@ def reembed(
         ranking = RankingModel(start.config, dataset, retrieval=retrieval, initialize=False)
         carry_weights(ranking, start, dataset)
     recommender = Recommender(
-        retrieval, ranking, dataset, calibration=start.calibration, unavailable=unavailable
+        retrieval,
+        ranking,
+        dataset,
+        calibration=start.calibration,
+        unavailable=unavailable,
+        history=history,
     )
     return recommender, counts
 

@@ -153,6 +153,7 @@ class Stage(tfrs.Model):
         *args: Any,
         split: str = "test",
         ks: Iterable[int] = (10, 20),
+        history: str = "train",
         **kwargs: Any,
     ) -> Any:
         """How good the model is: ranking metrics of a dataset, or the losses of batches.
@@ -162,13 +163,14 @@ class Stage(tfrs.Model):
             `mmrec_tf.evaluate`. Batches as `fit` takes them: Keras' `evaluate`.
           split: "valid" or "test".
           ks: cut-offs.
+          history: what is known of users, "train" or, on test, "train+valid".
           **kwargs: as of `tf.keras.Model.evaluate`, with batches.
 
         Returns:
           By name such as "recall@10" the mean over users; with batches what Keras returns.
         """
         if x is None or isinstance(x, Dataset):
-            return evaluate(self, x or self.dataset, split=split, ks=ks)
+            return evaluate(self, x or self.dataset, split=split, ks=ks, history=history)
         return super().evaluate(x, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, k: int | None = None, **kwargs: Any) -> np.ndarray:
@@ -246,7 +248,9 @@ class Stage(tfrs.Model):
         """The embeddings of users, <int>[n] -> <float32>[n, dim]."""
         raise NotImplementedError
 
-    def rank_items(self, dataset: Dataset, users: np.ndarray, *, k: int) -> np.ndarray:
+    def rank_items(
+        self, dataset: Dataset, users: np.ndarray, *, k: int, history: str = "train"
+    ) -> np.ndarray:
         """As `mmrec_tf.evaluation.evaluate.Ranker` has it."""
         raise NotImplementedError
 

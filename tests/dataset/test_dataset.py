@@ -585,6 +585,33 @@ def test_histories_of_what_is_liked_beside_all_that_was_seen(tmp_path):
     assert item.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_a_history_may_hold_more_than_train(tmp_path):
+    dataset = write(tmp_path / "d", timestamp=[10, 20, 30, 40, 50])
+    # The valid item of the first user was met when the first train item was.
+    known = dataset.histories(history="train+valid")
+    assert known.last(np.arange(4), 3).tolist() == [
+        [2, 3, 4],
+        [5, 0, -1],
+        [1, -1, -1],
+        [3, 0, -1],
+    ]
+    assert known.pairs(np.array([0]))[1].tolist() == [0, 5, 1, 2, 3, 4]
+    assert known.gaps(np.array([0]), 6).tolist() == [[40, 40, 30, 20, 10, 0]]
+    assert dataset.known_count("all").tolist() == [3, 2, 1, 2, 1, 2]
+    assert dataset.known_count("train").tolist() == dataset.catalog.train_count.tolist()
+    untimed = write(tmp_path / "untimed", timestamp=[0] * 5)
+    known = untimed.histories(history="all")
+    assert known.pairs(np.array([0]))[1].tolist() == [0, 1, 2, 3, 4, 5] and known.time is None
+    with pytest.raises(ConfigError, match="unknown history 'training'.*'train'"):
+        dataset.histories(history="training")
+
+
+def test_what_is_disliked_in_any_split_is_in_no_history(tmp_path):
+    dataset = write(tmp_path / "d", valid=[[5], [0, 1], [1], []], rating=[4.0, 1.0, 4.0, 1.0, 4.0])
+    known = dataset.histories(disliked_below=3.0, history="all")
+    assert known.pairs(np.array([0, 1]))[1].tolist() == [0, 5, 2, 4, 5, 0]
+
+
 def test_without_the_setting_nothing_is_disliked(tmp_path):
     dataset = write(tmp_path / "d", ordered=True, rating=RATING)
     plain = list(dataset.batches("train", 3, user=user(3)).as_numpy_iterator())

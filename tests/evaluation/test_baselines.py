@@ -12,7 +12,7 @@ from support.tiny_dataset import write
 from mmrec_tf import open_dataset
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.evaluation import baselines
-from mmrec_tf.evaluation.baselines import BASELINES, baseline_names, rank_by, train_matrix
+from mmrec_tf.evaluation.baselines import BASELINES, baseline_names, history_matrix, rank_by
 from mmrec_tf.evaluation.metrics import ItemVectors, retrieval_metrics
 from mmrec_tf.records import DatasetWriter
 from mmrec_tf.schema import Schema
@@ -39,14 +39,14 @@ def some_vectors(dataset, *, seed=0):
 
 
 def test_the_matrix_holds_zeros_and_ones(dataset):
-    found = train_matrix(dataset)
+    found = history_matrix(dataset, "train")
     np.testing.assert_array_equal(found.toarray(), matrix(dataset))
     assert found.dtype == np.float32
 
 
 def test_a_pair_that_is_named_twice_counts_once(tmp_path):
     dataset = write(tmp_path / "d", train=[[0, 1, 0]], valid=[[2]], num_items=3)
-    assert train_matrix(dataset).toarray().tolist() == [[1, 1, 0]]
+    assert history_matrix(dataset, "train").toarray().tolist() == [[1, 1, 0]]
 
 
 def test_the_most_popular(dataset):
@@ -62,6 +62,38 @@ def test_item_knn_by_hand(tmp_path):
     np.testing.assert_allclose(
         scores, [[one + half, one + half, 2 * half, 0], [one, one, 2 * half, 0], [0] * 4], rtol=1e-6
     )
+
+
+def test_what_is_known_of_users_may_be_more_than_what_is_fitted_to(tmp_path):
+    """As above, and in valid one user met 2 and the one without train met 0."""
+    dataset = write(
+        tmp_path / "d", train=[[0, 1, 2], [1, 0], []], valid=[[], [2], [0]], num_items=4
+    )
+    known = {"history": "train+valid"}
+    scores = BASELINES["item_knn"](dataset, None, **known)(np.arange(3))
+    one, half = 1.0, 1 / np.sqrt(2)
+    both = [one + half, one + half, 2 * half, 0]
+    np.testing.assert_allclose(scores, [both, both, [0, one, half, 0]], rtol=1e-6)
+    popular = BASELINES["popularity"](dataset, None, **known)
+    assert popular(np.arange(1)).tolist() == [[3, 2, 2, 0]]
+    assert rank_by(popular, dataset, np.arange(3), k=3, **known).tolist() == [
+        [3, -1, -1],
+        [3, -1, -1],
+        [1, 2, 3],
+    ]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_baseline_takes_what_is_known(dataset, name):
+    if name in IMPLICIT:
+        pytest.importorskip("implicit")
+    plain, known = (
+        BASELINES[name](dataset, some_vectors(dataset), history=history)(EVERYONE)
+        for history in ("train", "train+valid")
+    )
+    assert np.isfinite(known).all() and known.shape == plain.shape
+    # What BPR has learned of a user is of train.
+    assert (known != plain).any() == (name != "bpr")
 
 
 def test_ease_is_a_ridge_regression_of_each_item_on_all_others(dataset):
@@ -172,7 +204,7 @@ def test_the_valid_split_chooses(dataset):
             data = dataset.interactions("valid")
             self.user_factors[data.user, data.item] = self.place
 
-    assert baselines._best(dataset, map(Model, (-1, 1, 2)))(EVERYONE).max() == 1
+    assert baselines._best(dataset, map(Model, (-1, 1, 2))).place == 1
 
 
 def test_without_a_valid_split_the_first_is_taken(tmp_path):

@@ -1,4 +1,4 @@
-"""Evaluation: every item ranked for every user of the split, train items left out."""
+"""Evaluation: every item ranked for every user of the split, known ones left out."""
 
 import json
 import math
@@ -25,18 +25,18 @@ def model(dataset):
     return build_retrieval(dataset)
 
 
-def score_matrix(model, dataset):
-    """Users against items one by one, by the formula; train items at minus infinity."""
+def score_matrix(model, dataset, history):
+    """Users against items one by one, by the formula; known items at minus infinity."""
     embedding = model.embed_catalog().embedding
-    train = dataset.interactions("train")
+    known = dataset.known_interactions(history)
     scores = np.zeros([NUM_USERS, NUM_ITEMS])
     for user in range(NUM_USERS):
-        met = train.item[train.user == user]
-        history = met[-4:]
+        met = known.item[known.user == user]
+        last = met[-4:]
         vector = model.embed_users(
             tf.constant([user]),
-            tf.constant(embedding[history].reshape(1, len(history), 8)),
-            tf.ones([1, len(history)], tf.bool),
+            tf.constant(embedding[last].reshape(1, len(last), 8)),
+            tf.ones([1, len(last)], tf.bool),
         )
         scores[user] = embedding @ vector.numpy()[0] / 0.1
         scores[user] += 0.7 * dataset.catalog.log_frequency
@@ -65,15 +65,17 @@ def brute_force(scores, dataset, split, k):
     return np.array(found)
 
 
-@pytest.mark.parametrize("split", ["valid", "test"])
+@pytest.mark.parametrize(
+    "split, history", [("valid", "train"), ("test", "train"), ("test", "train+valid")]
+)
 @pytest.mark.parametrize("k", [3, 10])
-def test_it_agrees_with_brute_force(model, dataset, split, k):
-    want = brute_force(score_matrix(model, dataset), dataset, split, k)
-    got = evaluate_users(model, dataset, split=split, ks=[k])
+def test_it_agrees_with_brute_force(model, dataset, split, history, k):
+    want = brute_force(score_matrix(model, dataset, history), dataset, split, k)
+    got = evaluate_users(model, dataset, split=split, ks=[k], history=history)
     assert len(want) == NUM_USERS and 0.05 < want[:, 0].mean() < 0.95
     for column, name in enumerate(("recall", "ndcg", "mrr")):
         np.testing.assert_allclose(got[f"{name}@{k}"], want[:, column])
-    means = evaluate(model, dataset, split=split, ks=[k])
+    means = evaluate(model, dataset, split=split, ks=[k], history=history)
     assert means[f"recall@{k}"] == pytest.approx(want[:, 0].mean())
 
 
@@ -85,17 +87,19 @@ def test_blocks_of_users_make_no_difference(model, dataset, monkeypatch):
     np.testing.assert_array_equal(model.rank_items(dataset, some, k=5), whole[some])
 
 
+@pytest.mark.parametrize("history", ["train", "train+valid"])
 @pytest.mark.parametrize("ranked", [False, True])
-def test_train_items_are_left_out_and_all_others_ranked(model, dataset, ranked):
+def test_known_items_are_left_out_and_all_others_ranked(model, dataset, ranked, history):
+    """Of a recommender that serves all that is known, too."""
     judged = model
     if ranked:
         ranking = RankingModel(model.config, dataset, retrieval=model, initialize=False)
         judged = Recommender(model, ranking, dataset)
-    top = judged.rank_items(dataset, EVERYONE, k=NUM_ITEMS + 2)
+    top = judged.rank_items(dataset, EVERYONE, k=NUM_ITEMS + 2, history=history)
     assert top.shape == (NUM_USERS, NUM_ITEMS + 2)
-    train = dataset.interactions("train")
+    known = dataset.known_interactions(history)
     for user in range(NUM_USERS):
-        met = set(train.item[train.user == user].tolist())
+        met = set(known.item[known.user == user].tolist())
         places = NUM_ITEMS - len(met)
         assert set(top[user, :places]) == set(range(NUM_ITEMS)) - met
         assert (top[user, places:] == -1).all()
@@ -106,12 +110,27 @@ def test_both_stages_are_measured_as_recommended(model, dataset):
     ranking = RankingModel(model.config, dataset, retrieval=model, initialize=False)
     for weight in ranking.experts.weights + ranking.heads[0].weights:
         weight.assign(np.random.default_rng(0).normal(size=weight.shape))
-    recommender = Recommender(model, ranking, dataset)
+    recommender = Recommender(model, ranking, dataset, history="train")
     answer = recommender.recommend([small_world.user_id(n) for n in EVERYONE], k=10)
     numbers = [[int(item[1:]) for item in row] for row in answer.item_id]
     np.testing.assert_array_equal(recommender.rank_items(dataset, EVERYONE, k=10), numbers)
     one, both = (evaluate(judged, dataset, ks=[10]) for judged in (model, recommender))
     assert one != both
+
+
+def test_a_model_measures_itself_under_either_protocol(model, dataset):
+    for history in ("train", "train+valid"):
+        want = evaluate(model, dataset, ks=[10], history=history)
+        assert model.evaluate(dataset, ks=[10], history=history) == want
+
+
+@pytest.mark.parametrize(
+    "split, history", [("valid", "train+valid"), ("valid", "all"), ("test", "all"), ("test", "x")]
+)
+def test_a_history_that_holds_what_is_asked_for_is_refused(model, dataset, split, history):
+    for judged in (model, None):
+        with pytest.raises(ConfigError, match=f"history: wanted train.*on the {split} split"):
+            evaluate(judged, dataset, split=split, history=history)
 
 
 def test_popularity_by_hand(tmp_path):
@@ -149,7 +168,7 @@ def test_cut_offs_may_come_in_any_order_and_twice(model, dataset):
 def test_a_run_stands_beside_its_baselines(run, dataset):
     for stage in ("retrieval", "recommender"):
         found = evaluate_run(run, split="test", ks=[10], stage=stage)
-        assert list(found)[:5] == ["split", "users", "model", "popularity", "id_only"]
+        assert list(found)[:5] == ["split", "history", "users", "model", "popularity"]
         assert found["baselines"] == found["left_out"] == {} and "slices" not in found
         assert (found["split"], found["users"]) == ("test", NUM_USERS)
         own, twin = run, run.twin
@@ -160,6 +179,22 @@ def test_a_run_stands_beside_its_baselines(run, dataset):
         assert found["id_only"] == evaluate(judged[1], dataset, ks=[10])
         assert found["popularity"] == evaluate(None, dataset, ks=[10])
     assert evaluate_run(run.twin, split="valid", ks=[10])["id_only"] is None
+
+
+def test_all_of_a_report_is_of_one_history(run, dataset):
+    known = {"history": "train+valid"}
+    found = evaluate_run(run, split="test", ks=[10], baselines=["ease"], **known)
+    assert (found["split"], found["history"]) == ("test", "train+valid")
+    assert found["model"] == evaluate(run.retrieval, dataset, ks=[10], **known)
+    assert found["id_only"] == evaluate(run.twin.retrieval, dataset, ks=[10], **known)
+    assert found["popularity"] == evaluate(None, dataset, ks=[10], **known)
+    plain = evaluate_run(run, split="test", ks=[10], baselines=["ease"])
+    assert plain["history"] == "train"
+    for name in ("model", "popularity", "id_only"):
+        assert plain[name] != found[name]
+    assert plain["baselines"]["ease"] != found["baselines"]["ease"]
+    with pytest.raises(ConfigError, match="history: wanted train on the valid split"):
+        evaluate_run(run, split="valid", ks=[10], **known)
 
 
 # Slices

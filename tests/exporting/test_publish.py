@@ -21,6 +21,7 @@ from mmrec_tf.exporting.verify import predict_request
 from mmrec_tf.retrieval.index import build
 from mmrec_tf.runs.train import train_run
 from mmrec_tf.runs.warm_start import reembed
+from mmrec_tf.schema import SPLITS
 
 SLOW = pytest.mark.slow
 
@@ -135,6 +136,9 @@ def test_a_version_carries_its_card(exported, run, name):
     assert mmrec_tf.Config.from_json(card["config"]) == run.config
     assert card["index"]["kind"] == "exact"
     assert "MatMul" in card["ops"] and not [op for op in card["ops"] if ">" in op]
+    if name == "recommender":
+        counts = {split: len(run.dataset.interactions(split).user) for split in SPLITS}
+        assert card["history"] == {"name": "all", "interactions": counts}
 
 
 # Another catalog, without training
@@ -228,6 +232,22 @@ def test_the_same_dataset_gives_the_same_answers(start, dataset):
     got, want = recommender.recommend(users, k=5), start.recommender().recommend(users, k=5)
     np.testing.assert_array_equal(got.item_id, want.item_id)
     np.testing.assert_array_equal(got.score, want.score)
+
+
+def test_what_users_did_in_another_dataset_is_known(start, grown):
+    changed = mmrec_tf.open_dataset(grown.directory)
+    recommender, _ = reembed(start, changed)
+    users, items = changed.users.user_id.tolist(), changed.catalog.item_id
+    answer = recommender.recommend(users, k=9)
+    train, _ = reembed(start, changed, history="train")
+    less = train.recommend(users, k=9)
+    known = changed.known_interactions("all")
+    pairs = {(users[u], items[i]) for u, i in zip(known.user, known.item, strict=True)}
+    again = [
+        sum((users[row], item) in pairs for row in range(len(users)) for item in found.item_id[row])
+        for found in (answer, less)
+    ]
+    assert again[0] == 0 < again[1]
 
 
 def test_only_index_wants_a_dataset(start, tmp_path, capsys):

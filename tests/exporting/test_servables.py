@@ -125,6 +125,18 @@ def contents(dataset, rows=slice(None)):
     }
 
 
+def test_nobody_is_shown_what_they_have(loaded, dataset):
+    """Of any split, without a history in the request and with one."""
+    users, items = dataset.users.user_id.tolist(), dataset.catalog.item_id
+    known = dataset.known_interactions("all")
+    has = {(users[u], items[i]) for u, i in zip(known.user, known.item, strict=True)}
+    for history in ([[]] * len(users), [["i1", "i2"]] * len(users)):
+        shown = recommended(loaded["recommender"], users, history=history).item_id
+        assert (shown != "").all()
+        again = {(user, item) for user, row in zip(users, shown, strict=True) for item in row}
+        assert not again & has
+
+
 # What lies on disk
 
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 from support.small_world import (
     NEWCOMER,
     NUM_ITEMS,
+    NUM_USERS,
     build_recommender,
     build_retrieval,
     item_id,
@@ -18,7 +19,7 @@ from mmrec_tf.evaluation.calibration import Calibration
 from mmrec_tf.recommender.inputs import pad_lists
 from mmrec_tf.recommender.ranked import Request
 from mmrec_tf.retrieval.index import ExactIndex, IvfIndex
-from mmrec_tf.schema import LOWEST_SCORE
+from mmrec_tf.schema import LOWEST_SCORE, SPLITS
 
 ALL = [item_id(n) for n in range(NUM_ITEMS)]
 
@@ -389,6 +390,49 @@ def test_a_profile_or_feature_without_an_effect_is_refused(recommender, reading)
 
 
 # Of whom nothing is known
+
+
+@pytest.fixture(scope="module")
+def knowing(dataset):
+    """A recommender that knows all that users did."""
+    return build_recommender(dataset, history="all", recommender__popular_diversity=0.0)
+
+
+def test_what_users_did_in_any_split_is_known(dataset, knowing):
+    users = [user_id(n) for n in range(NUM_USERS)]
+    answer = knowing.recommend(users, k=NUM_ITEMS)
+    for user in range(NUM_USERS):
+        met = set()
+        for split in SPLITS:
+            data = dataset.interactions(split)
+            met |= {item_id(n) for n in data.item[data.user == user]}
+        assert set(answer.item_id[user]) == {*ALL} - met | {""}
+    # The one without a train interaction has a history by now.
+    assert answer.history_item[NEWCOMER, 0]
+    assert knowing.num_known == {n: len(dataset.interactions(n).user) for n in SPLITS}
+    counts = np.sum([np.bincount(dataset.interactions(n).item, minlength=30) for n in SPLITS], 0)
+    popular = knowing.recommend(["nobody"], k=NUM_ITEMS).item_id[0]
+    assert popular.tolist() == [ALL[n] for n in np.argsort(-counts, kind="stable")]
+
+
+def test_weights_and_bias_stay_those_of_train(dataset, knowing):
+    plain = knowing.with_history("train")
+    assert plain.with_history("train") is plain is knowing.with_history("train")
+    mine, trained = (r.index.vectors.numpy() for r in (knowing, plain))
+    np.testing.assert_array_equal(mine[:, :-1], trained[:, :-1])
+    np.testing.assert_array_equal(trained[:, -1], dataset.catalog.log_frequency)
+    assert (mine[:, -1] != trained[:, -1]).any()
+    # And with other interactions it is another recommender's equal.
+    users = [user_id(n) for n in range(NUM_USERS)] + ["nobody"]
+    want = build_recommender(dataset, recommender__popular_diversity=0.0).recommend(users, k=9)
+    got = plain.recommend(users, k=9)
+    np.testing.assert_array_equal(got.item_id, want.item_id)
+    np.testing.assert_array_equal(got.score, want.score)
+
+
+def test_an_index_of_lists_was_built_with_its_history(probing):
+    with pytest.raises(ConfigError, match="history: wanted train, which the index was built with"):
+        probing[1].with_history("all")
 
 
 def test_of_whom_nothing_is_known_is_shown_what_is_popular(dataset):

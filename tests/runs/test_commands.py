@@ -56,7 +56,7 @@ def test_evaluate_json_is_one_object_and_nothing_else(run, capfd):
     out = capfd.readouterr().out
     assert out.count("\n") == 1
     found = json.loads(out)
-    assert list(found)[:5] == ["split", "users", "model", "popularity", "id_only"]
+    assert list(found)[:5] == ["split", "history", "users", "model", "popularity"]
     assert (found["split"], found["users"]) == ("test", small_world.NUM_USERS)
     metrics = ("recall", "precision", "ndcg", "mrr", "hit_rate")
     for part in ("model", "popularity", "id_only"):
@@ -82,21 +82,24 @@ def tables(out):
 def test_evaluate_prints_tables(run, call):
     status, out, _ = call("evaluate", run.directory, "--k", "10", "--stage", "recommender")
     (title, header, *rows), differences, candidates, funnel, intervals, beyond = tables(out)
-    assert status == 0 and f"test split, {small_world.NUM_USERS} users" in title
+    said = "test split, history train"
+    assert status == 0 and f"{said}, {small_world.NUM_USERS} users" in title
+    for table in (differences, candidates, funnel, intervals, beyond):
+        assert said in table[0]
     assert header.split()[:1] == ["recall@10"]
     assert [row.split()[0] for row in rows] == ["model", "popularity", "id_only"]
     assert all(len(row.split()) == 6 for row in rows)
-    assert differences[0] == "the model minus each, with 95% intervals"
+    assert differences[0] == f"the model minus each, {said}, with 95% intervals"
     assert differences[1].split() == ["recall@10", "ndcg@10"]
     number = r"[+-]0\.\d{4}"
     for row, name in zip(differences[2:], ["popularity", "id_only"], strict=True):
         assert re.fullmatch(rf"{name}( +{number} \({number} to {number}\)){{2}}", row)
-    assert beyond[0] == "beyond accuracy; diversity of content"
+    assert beyond[0] == f"beyond accuracy, {said}; diversity of content"
     assert [row.split()[0] for row in beyond[2:]] == ["model", "popularity", "id_only"]
     assert "candidates, 12 a user" in candidates[0]
     assert {"auc", "gauc", "log_loss", "ece", "f1"} <= set(candidates[1].split())
     assert [row.split()[0] for row in candidates[2:]] == ["ranking", "retrieval"]
-    assert re.match(r"the funnel: 0\.\d{4} of what was chosen is among the 12", funnel[0])
+    assert re.match(r"the funnel, .*: 0\.\d{4} of what was chosen is among the 12", funnel[0])
     stages = ["retrieval", "ranking", "recommended"]
     assert [row.split()[0] for row in funnel[2:]] == stages
     assert [row.split()[0] for row in intervals[2:]] == stages[1:]
@@ -110,7 +113,9 @@ def test_evaluate_prints_baselines_and_slices(run, call):
     names = ["popularity", "id_only", "ease", "item_knn"]
     assert [row.split()[0] for row in figures[2:]] == ["model", *names]
     assert [row.split()[0] for row in differences[2:]] == names
-    empty = int(re.fullmatch(r"recall@10 by slice of items \((\d+) slices .*\)", slices[0])[1])
+    empty = int(
+        re.fullmatch(r"recall@10 by slice of items, test .* \((\d+) slices .*\)", slices[0])[1]
+    )
     assert slices[1].split() == ["items", "users", "model", *names]
     _, out, _ = call(*asked, "--json")
     found = json.loads(out)["slices"]
@@ -124,6 +129,20 @@ def test_evaluate_prints_baselines_and_slices(run, call):
     ]
 
 
+def test_evaluate_names_what_is_known(run, call):
+    asked = ("evaluate", run.directory, "--k", "10", "--stage", "recommender", "--json")
+    status, out, _ = call(*asked, "--history", "train+valid")
+    found = json.loads(out)
+    assert status == 0
+    assert found["history"] == found["ranking"]["history"] == "train+valid"
+    stage = found["ranking"]["funnel"]["recommended"]
+    assert stage["recall@10"] == pytest.approx(found["model"]["recall@10"])
+    status, err = failed(call, *asked, "--split", "valid", "--history", "train+valid")
+    assert status == 2 and "history: wanted train on the valid split" in err
+    metrics = json.loads((run.directory / "metrics.json").read_text())
+    assert metrics["history"] == metrics["ranking"]["history"] == "train"
+
+
 def test_ablate(run, call, tmp_path):
     status, out, _ = call("ablate", run.directory, "--out", tmp_path / "a", "--json")
     (found,) = map(json.loads, out.splitlines())
@@ -131,7 +150,8 @@ def test_ablate(run, call, tmp_path):
     status, out, _ = call("ablate", run.directory)
     (title, header, *rows), verdicts = tables(out)
     assert status == 0
-    assert f"valid split, {small_world.NUM_USERS} users, 95% intervals" in title
+    said = "valid split, history train"
+    assert f"{said}, {small_world.NUM_USERS} users, 95% intervals" in title
     assert header.split() == ["ndcg@10", "minus", "the", "model"]
     assert rows[0].split() == ["model", f"{found['model']:.4f}"]
     ways = ("absent", "shuffled", "noise")
@@ -150,6 +170,11 @@ def test_the_table_of_a_planted_world_shows_its_ceiling(run, call, tmp_path):
     status, out, _ = call("evaluate", run.directory / "twin", "--k", "10", "--dataset", dataset)
     assert status == 0
     assert "0.8125" in [row for row in out.splitlines() if row.startswith("ceiling")][0]
+    asked = ("evaluate", run.directory / "twin", "--k", "10", "--dataset", dataset)
+    _, out, err = call(*asked, "--history", "train+valid")
+    assert "ceiling" not in out and err == (
+        "no ceiling: that of the dataset is of the history train\n"
+    )
 
 
 def test_recommend(run, call):
@@ -168,6 +193,16 @@ def test_recommend(run, call):
     assert [user["user"] for user in found["users"]] == ["u1", "ü7"]
     assert [user["item_id"] for user in found["users"]] == want.item_id.tolist()
     assert found["users"][0]["score"] == pytest.approx(want.score[0].tolist(), rel=1e-4)
+
+
+def test_recommend_knows_what_it_is_told(run, call):
+    asked = ("recommend", run.directory, "--user", "u1", "--k", 30, "--json")
+    _, out, _ = call(*asked)
+    _, less, _ = call(*asked, "--stored-history", "train")
+    lists = [set(json.loads(said)["users"][0]["item_id"]) - {""} for said in (out, less)]
+    held_out = [run.dataset.interactions(split) for split in ("valid", "test")]
+    items = {f"i{n}" for data in held_out for n in data.item[data.user == 1]}
+    assert items and not lists[0] & items and lists[1] == lists[0] | items
 
 
 def test_recommend_takes_a_history(run, call):
@@ -257,7 +292,10 @@ def test_train_and_export(dataset, call, tmp_path):
     assert [line.split()[0] for line in out.splitlines()[2:]] == ["retrieval", "popularity"]
     stored = json.loads((tmp_path / "run/config.json").read_text())
     assert (stored["training"]["epochs"], stored["modalities"], stored["dim"]) == (1, [], 8)
-    status, out, _ = call("export", tmp_path / "run", "--out", tmp_path / "e", "--version", 2)
+    status, out, err = call("export", tmp_path / "run", "--out", tmp_path / "e", "--version", 2)
+    counts = [len(dataset.interactions(split).user) for split in ("train", "valid", "test")]
+    said = "history all: {} train, {} valid, {} test interactions\n".format(*counts)
+    assert said in err
     assert (status, out) == (0, f"{tmp_path / 'e/recommender/2'}\n")
     # A model of ids has nothing to encode.
     assert [path.name for path in (tmp_path / "e").iterdir()] == ["recommender"]

@@ -1,4 +1,5 @@
-"""What a model sees in training is the same whatever stands in valid and test.
+"""What a model sees in training is the same whatever stands in valid and test; so are its lists for
+test, whatever stands there, and in valid unless that is known.
 
 A dataset is prepared, and beside it stands another that differs in its valid and test interactions
 only: once made from the dataset directory, once from the tables that it is prepared from.
@@ -17,10 +18,11 @@ from data.items.shards import runner
 from data.sources import media_folder
 from data.sources.media_folder import MediaFolder
 from data.tables.side_features import FeatureColumns
-from mmrec_tf import RetrievalModel, open_dataset, records
+from mmrec_tf import RankingModel, Recommender, RetrievalModel, open_dataset, records
 from mmrec_tf.config import RetrievalConfig, UserConfig
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import Histories
+from mmrec_tf.evaluation.baselines import BASELINES, rank_by
 from mmrec_tf.schema import SPLITS
 
 NUM_USERS, NUM_ITEMS = 24, 30
@@ -296,7 +298,7 @@ def test_one_other_rating_in_train_is_noticed(by_time, tmp_path):
 def test_a_leak_is_noticed(by_time, tmp_path, monkeypatch):
     other = beside(by_time, tmp_path / "other")
 
-    def leaky(self, disliked_below=None):
+    def leaky(self, disliked_below=None, history="train"):
         """Histories that end with what the user met in valid."""
         parts = [self.interactions(split) for split in ("train", "valid")]
         user, item, time = (np.concatenate([part[n] for part in parts]) for n in range(3))
@@ -309,6 +311,44 @@ def test_a_leak_is_noticed(by_time, tmp_path, monkeypatch):
     assert "histories item" in differences(by_time, other, model=False)
     with pytest.raises(AssertionError):
         assert_histories_hold_train_only(by_time)
+
+
+def lists(dataset: Dataset, history: str) -> dict[str, np.ndarray]:
+    """What everyone is recommended for test, by a model, both stages, and baselines."""
+    tf.keras.utils.set_random_seed(0)
+    config = small_world.config(
+        schema=dataset.schema, modalities=[], user__profile=False, user__id_embedding=True
+    )
+    retrieval = RetrievalModel(config, dataset, cache=None, initialize=False)
+    ranking = RankingModel(config, dataset, retrieval=retrieval, initialize=False)
+    users = np.arange(NUM_USERS)
+    models = {"retrieval": retrieval, "both": Recommender(retrieval, ranking, dataset)}
+    known = {"k": 5, "history": history}
+    found = {name: model.rank_items(dataset, users, **known) for name, model in models.items()}
+    for name in ("popularity", "item_knn", "ease"):
+        score = BASELINES[name](dataset, None, history=history)
+        found[name] = rank_by(score, dataset, users, **known)
+    return found
+
+
+@pytest.mark.parametrize("history", ["train", "train+valid"])
+def test_lists_for_test_do_not_see_it(by_time, tmp_path, history):
+    """Under either protocol; nor valid, under the one that does not know it."""
+    hidden = [split for split in SPLITS if split not in history.split("+")]
+    other = rewritten(by_time, tmp_path / "other", **{n: others(by_time, n) for n in hidden})
+    mine, theirs = lists(by_time, history), lists(other, history)
+    for name, top in mine.items():
+        np.testing.assert_array_equal(top, theirs[name], err_msg=name)
+
+
+def test_what_is_known_of_valid_changes_every_list(by_time, tmp_path):
+    other = rewritten(by_time, tmp_path / "other", valid=others(by_time, "valid"))
+    mine, theirs = (lists(dataset, "train+valid") for dataset in (by_time, other))
+    assert [name for name, top in mine.items() if (top == theirs[name]).all()] == []
+    # And nobody is shown what they met there.
+    data = by_time.interactions("valid")
+    for top in mine.values():
+        assert not (top[data.user] == data.item[:, None]).any()
 
 
 @pytest.mark.slow

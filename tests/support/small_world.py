@@ -255,9 +255,12 @@ def build_retrieval(dataset, **settings) -> RetrievalModel:
 
 
 def build_recommender(
-    dataset, *, ranking=True, calibration=None, unavailable=(), **settings
+    dataset, *, ranking=True, calibration=None, unavailable=(), history="train", **settings
 ) -> Recommender:
-    """Both stages of `build_retrieval`'s model, ranking drawn anew as well; or retrieval alone."""
+    """Both stages of `build_retrieval`'s model, ranking drawn anew as well; or retrieval alone.
+
+    It knows train only, so that what users meet in valid and test can be recommended.
+    """
     retrieval = build_retrieval(dataset, **settings)
     model = None
     if ranking:
@@ -266,7 +269,14 @@ def build_recommender(
         for weight in model.trainable_variables:
             if weight.shape.rank:
                 weight.assign(0.3 * rng.normal(size=weight.shape))
-    return Recommender(retrieval, model, dataset, calibration=calibration, unavailable=unavailable)
+    return Recommender(
+        retrieval,
+        model,
+        dataset,
+        calibration=calibration,
+        unavailable=unavailable,
+        history=history,
+    )
 
 
 def assert_same(got, want, *, tolerance=1e-3):
