@@ -68,53 +68,61 @@ def build_batches(
         "events": interactions.events,
         "position": interactions.position,
     }
-    around = _surround(histories, length=length, context=context, among=among, seed=seed)
-    dislikes = _dislikes(disliked, length=num_disliked, seed=seed)
+    # On the host, wherever the model is: a table on a GPU would be copied back for each batch.
+    with tf.device("CPU"):
+        around = _surround(histories, length=length, context=context, among=among, seed=seed)
+        dislikes = _dislikes(disliked, length=num_disliked, seed=seed)
+        if item_balance:
+            choose = _balanced_draw(interactions.item, item_balance, seed=seed)
+        else:
+            choose = _permutation(size, seed) if shuffle else _in_order
+        gather = _gather_examples(columns, choose, batch_size, drop_remainder)
 
-    def surround(batch: Batch, number: tf.Tensor) -> Batch:
-        made = around(batch, number)
+    def make(step: tf.Tensor, number: tf.Tensor, epoch: tf.Tensor) -> Batch:
+        made = around(gather(step, number, epoch), number)
         return made | {"disliked": dislikes(made["user"], number)}
 
-    draw = _balanced_draw(interactions.item, item_balance, seed=seed) if item_balance else None
-
-    def finish(batches: tf.data.Dataset) -> tf.data.Dataset:
-        batches = batches.map(surround, num_parallel_calls=tf.data.AUTOTUNE)
+    def finish(places: tf.data.Dataset) -> tf.data.Dataset:
+        batches = places.map(make, num_parallel_calls=tf.data.AUTOTUNE)
         return batches.prefetch(tf.data.AUTOTUNE)
 
     if data_service:
         _reach(data_service)
-
-        def order(epoch: int) -> tf.data.Dataset:
-            choose = draw or (_permutation(size, seed, epoch) if shuffle else _in_order)
-            # A worker knows the batch's place and nothing of other epochs.
-            numbered = tf.data.Dataset.range(steps).map(lambda step: (step, step + (epoch << 32)))
-            return finish(
-                numbered.map(_gather_examples(columns, choose, batch_size, drop_remainder))
-            )
-
-        batches = _distribute([order(n) for n in range(NUM_ORDERS)], data_service)
+        orders = [finish(_numbered_places(steps, epoch)) for epoch in range(NUM_ORDERS)]
+        batches = _distribute(orders, data_service)
         # Keras, not knowing when an epoch ends, would take one more step, without a batch.
         return batches.apply(tf.data.experimental.assert_cardinality(steps))
-    # A number a batch, as batches are made side by side: a random op would give its numbers to
-    # whichever comes first.
-    numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
-    if draw is not None:
-        numbered = tf.data.Dataset.zip(tf.data.Dataset.range(steps), numbers)
-        batches = numbered.map(_gather_examples(columns, draw, batch_size, drop_remainder))
-    else:
-        place = np.arange(size, dtype=np.int64)
-        batches = tf.data.Dataset.from_tensor_slices({**columns, "at": place})
-        if shuffle:
-            batches = batches.shuffle(
-                min(size, 1_000_000), seed=seed, reshuffle_each_iteration=True
-            )
-        batches = batches.batch(batch_size, drop_remainder=drop_remainder)
-        batches = tf.data.Dataset.zip(batches, numbers)
     options = tf.data.Options()
     options.deterministic = deterministic
     # Taking an iterator down waits for the tuner to wake up, for seconds on a busy machine.
     options.autotune.enabled = False
-    return finish(batches).with_options(options)
+    return finish(_drawn_places(steps, seed)).with_options(options)
+
+
+def _numbered_places(steps: int, epoch: int) -> tf.data.Dataset:
+    """Each batch's place in the epoch, its number, which no other batch of any epoch has, and the
+    epoch, each <int64>[]. A worker of a service knows these and nothing of other epochs."""
+    return tf.data.Dataset.range(steps).map(
+        lambda step: (step, step + (epoch << 32), tf.constant(epoch, tf.int64))
+    )
+
+
+def _drawn_places(steps: int, seed: int) -> tf.data.Dataset:
+    """As `_numbered_places`, with numbers that are drawn anew for each pass over the dataset.
+
+    The pass that is the n-th to begin draws what follows from the seed and n, so that training goes
+    on in the order of its epoch once it has begun, and dropped, as many passes as epochs are done.
+    """
+    # A number a batch, as batches are made side by side: a random op would give its numbers to
+    # whichever comes first.
+    numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+    none = tf.constant(-1, tf.int64)
+
+    def name_epoch(first: tf.Tensor, place: tuple[tf.Tensor, tf.Tensor]) -> tuple:
+        first = tf.where(first == none, place[1], first)
+        return first, (*place, first)
+
+    return tf.data.Dataset.zip(tf.data.Dataset.range(steps), numbers).scan(none, name_epoch)
 
 
 def _surround(
@@ -190,45 +198,47 @@ def _window(count: tf.Tensor, length: int, seed: list[Any]) -> tuple[tf.Tensor, 
 
     Returns:
       <int64>[batch, length], places of items from 0 to count - 1, and <bool>[batch, length], False
-      after the last item of those who have fewer.
+      after the last item of those who have fewer, where places are of no meaning.
     """
     many = tf.maximum(count, 1)[:, None]
     first = tf.random.stateless_uniform(tf.shape(many), seed, maxval=2**31 - 1, dtype=tf.int64)
     first = tf.where(many > length, first % many, 0)
     step = tf.range(length, dtype=tf.int64)[None, :]
-    return (first + step) % many, step < count[:, None]
+    position = first + step
+    # Once around at most, where there are any: a remainder would take as long as all else.
+    return tf.where(position >= many, position - many, position), step < count[:, None]
 
 
 def _gather_examples(
     columns: Mapping[str, np.ndarray], choose: Callable, batch_size: int, drop_remainder: bool
 ) -> Callable:
-    """The function from (place in the epoch, number) of a batch to (its columns, number).
+    """The function from a batch's place in the epoch, its number and the epoch to its columns.
 
-    `choose` names the examples: <int64>[batch], their places in the epoch, and the number, to
-    <int64>[batch].
+    `choose` names the examples: <int64>[batch], their places in the epoch, the number and the
+    epoch, to <int64>[batch].
     """
     size = len(columns["user"])
     tables = {name: tf.constant(column) for name, column in columns.items()}
 
-    def make(step: tf.Tensor, number: tf.Tensor) -> tuple[Batch, tf.Tensor]:
+    def gather(step: tf.Tensor, number: tf.Tensor, epoch: tf.Tensor) -> Batch:
         place = tf.range(step * batch_size, tf.minimum((step + 1) * batch_size, size))
-        row = tf.ensure_shape(choose(place, number), [batch_size if drop_remainder else None])
-        return {n: tf.gather(table, row) for n, table in tables.items()} | {"at": row}, number
+        row = choose(place, number, epoch)
+        row = tf.ensure_shape(row, [batch_size if drop_remainder else None])
+        return {n: tf.gather(table, row) for n, table in tables.items()} | {"at": row}
 
-    return make
+    return gather
 
 
-def _in_order(place: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+def _in_order(place: tf.Tensor, number: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
     return place
 
 
-def _permutation(size: int, seed: int, epoch: int) -> Callable:
+def _permutation(size: int, seed: int) -> Callable:
     """Each example once, in an order that is computed, not kept: any worker can say who is next."""
 
-    def choose(place: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        return tf.random.experimental.index_shuffle(
-            place, tf.constant([seed, epoch], tf.int64), tf.constant(size - 1, tf.int64)
-        )
+    def choose(place: tf.Tensor, number: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        key = tf.stack([tf.constant(seed, tf.int64), epoch])
+        return tf.random.experimental.index_shuffle(place, key, tf.constant(size - 1, tf.int64))
 
     return choose
 
@@ -238,7 +248,7 @@ def _balanced_draw(item: np.ndarray, balance: float, *, seed: int) -> Callable:
     share = np.bincount(item)[item] ** -balance
     upper = tf.constant(np.cumsum(share / share.sum()))
 
-    def choose(place: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    def choose(place: tf.Tensor, number: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
         # Seeded the other way around than histories, which are drawn by the same two numbers.
         drawn = tf.random.stateless_uniform(tf.shape(place), [number, seed], dtype=tf.float64)
         row = tf.searchsorted(upper, drawn, side="right", out_type=tf.int64)

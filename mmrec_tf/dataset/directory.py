@@ -198,7 +198,8 @@ class Dataset:
             above 0, examples are drawn with replacement, as many an epoch as there are, with
             probability proportional to count ** -item_balance, count being how often the examples
             name the example's item: with 1, all items come equally often.
-          shuffle: whether the order of examples is random, and another one in each epoch.
+          shuffle: whether the order of examples is random, and another one in each pass over the
+            batches: that of the n-th pass to begin follows from `seed` and n.
           seed: of the order and of the choice of history and of disliked items.
           drop_remainder: whether a last, smaller batch is left out.
           deterministic: whether the same seed gives the same batches in the same order; True by
