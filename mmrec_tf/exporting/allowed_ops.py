@@ -69,7 +69,8 @@ _NETWORKS = """
 """
 _CONTENT = """
     AdjustContrastv2 AdjustHue AdjustSaturation AsString AudioSpectrogram CropAndResize DecodeBase64
-    DecodeBmp DecodeGif DecodeImage DecodeJpeg DecodePng DecodeRaw DecodeWav EncodeBase64
+    DecodeBmp DecodeGif DecodeImage DecodeJpeg DecodePaddedRaw DecodePng DecodeRaw DecodeWav
+    EncodeBase64
     ExtractJpegShape HSVToRGB ImageProjectiveTransformV3 Mfcc RGBToHSV ReduceJoin RegexFullMatch
     RegexReplace ResizeArea ResizeBicubic ResizeBilinear ResizeNearestNeighbor ScaleAndTranslate
     StaticRegexFullMatch StaticRegexReplace StringFormat StringJoin StringLength StringLower
