@@ -29,8 +29,7 @@ def _train(arguments: argparse.Namespace) -> None:
     run = train_run(
         dataset, config, arguments.out, twin=arguments.twin, start=arguments.start or None
     )
-    metrics = json.loads((run.directory / "metrics.json").read_text(encoding="utf-8"))
-    tables.print_table(f"{run.directory}, valid split", metrics["valid"])
+    tables.print_table(f"{run.directory}, valid split", run.metrics["valid"])
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -129,8 +128,7 @@ def _export(arguments: argparse.Namespace) -> None:
     else:
         run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
         recommender = run.recommender(unavailable=unavailable)
-    metrics = json.loads((run.directory / "metrics.json").read_text(encoding="utf-8"))
-    card["measured"] = {"split": "valid", **metrics["valid"]}
+    card["measured"] = {"split": "valid", **run.metrics["valid"]}
     for path in mmrec_tf.export(
         recommender,
         arguments.out,
