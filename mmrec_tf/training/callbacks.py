@@ -99,7 +99,8 @@ class Validation(tf.keras.callbacks.Callback):
 
 class Backup(tf.keras.callbacks.Callback):
     """Keeps after each epoch all that the next one depends on: weights, optimizer, what was mined,
-    and whether training is over. It stands behind the callbacks that may stop training.
+    and whether training is over; puts it back as training begins. It stands last, behind those
+    that may stop training or read other weights.
 
     Args:
       directory: where it is kept. Each epoch takes the place of the one before.
@@ -108,19 +109,24 @@ class Backup(tf.keras.callbacks.Callback):
     def __init__(self, directory: pathlib.Path):
         super().__init__()
         self.directory = directory
+        self.facts = kept_state(directory, "backup")
 
-    def restore(self, model: Stage) -> int:
-        """Puts a compiled model where the last epoch left it; returns how many epochs are done,
-        all of them where training had stopped early."""
-        facts = kept_state(self.directory, "backup")
-        if facts is None:
+    def epochs_done(self, model: Stage) -> int:
+        """How many epochs are done; all of them where training had stopped early."""
+        if self.facts is None:
             return 0
+        return model.epochs if self.facts["stopped"] else self.facts["epoch"] + 1
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        if self.facts is None:
+            return
+        model = self.model
         parts: dict[str, Any] = {"model": model}
-        if facts["mined"]:
-            model.state.mined = tf.Variable(tf.zeros(facts["mined"], tf.int32), trainable=False)
+        if self.facts["mined"]:
+            start = tf.zeros(self.facts["mined"], tf.int32)
+            model.state.mined = tf.Variable(start, trainable=False)
             parts["mined"] = model.state.mined
-        load_weights(self.directory / facts["folder"], **parts)
-        return model.epochs if facts["stopped"] else facts["epoch"] + 1
+        load_weights(self.directory / self.facts["folder"], **parts)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         mined = getattr(self.model.state, "mined", None)

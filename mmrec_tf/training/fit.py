@@ -65,7 +65,7 @@ def train(
         # the caller has saved the model, a kill may still come.
         backup = Backup(directory)
         watched += [HistoryRows(directory / "history.csv"), backup]
-        done = backup.restore(model)
+        done = backup.epochs_done(model)
         if done:
             for part in model.not_repeated():
                 tqdm.write(f"{model.stage}: after the interruption, {part}", file=sys.stderr)
