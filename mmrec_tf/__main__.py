@@ -29,7 +29,7 @@ def _train(arguments: argparse.Namespace) -> None:
     run = train_run(
         dataset, config, arguments.out, twin=arguments.twin, start=arguments.start or None
     )
-    metrics = json.loads((run.directory / "metrics.json").read_text(encoding="utf-8"))
+    metrics = run.metrics
     title = f"{run.directory}, valid split, history {metrics['history']}"
     tables.print_table(title, metrics["valid"])
 
@@ -145,8 +145,7 @@ def _export(arguments: argparse.Namespace) -> None:
         recommender = run.recommender(unavailable=unavailable, history=arguments.history)
     known = ", ".join(f"{count} {split}" for split, count in recommender.num_known.items())
     print(f"history {recommender.history}: {known} interactions", file=sys.stderr)
-    metrics = json.loads((run.directory / "metrics.json").read_text(encoding="utf-8"))
-    card["measured"] = {"split": "valid", "history": "train", **metrics["valid"]}
+    card["measured"] = {"split": "valid", "history": "train", **run.metrics["valid"]}
     for path in mmrec_tf.export(
         recommender,
         arguments.out,

@@ -15,6 +15,7 @@ unknown name.
 """
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -68,23 +69,62 @@ def run_command(function: Callable[[], int | None], *, name: str | None = None) 
         the message alone.
 
     Returns:
-      The status of `function`; 2 after a ConfigError, 1 after another MmrecError or an error of
-      the system, such as a missing file or a full disk; 130 when it was interrupted. All other
-      errors are bugs, and are raised.
+      The status of `function`; 2 after a ConfigError or a number that nothing here can hold, 1
+      after another MmrecError or an error of the system, such as a missing file, a full disk or
+      too little memory; 130 when it was interrupted. All other errors are bugs, and are raised.
     """
     try:
-        return function() or 0
+        status = function() or 0
+        sys.stdout.flush()  # a full disk behind it is to be told here, not as Python ends
+        return status
     except MmrecError as error:
         head = type(error).__name__ if name is None else name
-        lines = [line.strip() for line in str(error).splitlines()]
-        print(": ".join(filter(None, (head, " ".join(filter(None, lines))))), file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    except OSError as error:
-        parts = (name or "", str(error.filename or ""), error.strerror or str(error))
-        print(": ".join(filter(None, parts)), file=sys.stderr)
+        return _say(2 if isinstance(error, ConfigError) else 1, head, str(error))
+    except BrokenPipeError:
+        # Whoever read has read enough. What is left in the buffer goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        return _say(1, name, str(error.filename or ""), error.strerror or str(error))
+    except MemoryError as error:
+        return _say(1, name, f"out of memory; {str(error) or 'no more could be had'}.")
+    except OverflowError as error:
+        return _say(2, name, f"wanted numbers of up to 64 bits; {error}.")
+    except RecursionError:
+        return _say(1, name, "an input is nested too deeply, which nobody meant.")
     except KeyboardInterrupt:
-        return 130
+        return _say(130, name, "interrupted.")
+    except Exception as error:
+        reason = _of_the_system(error)
+        if reason is None:
+            raise
+        return _say(1, name, reason)
+
+
+def _say(status: int, *parts: str | None) -> int:
+    """Prints parts of a message on stderr, in one line."""
+    text = ": ".join(filter(None, parts))
+    print(" ".join(filter(None, map(str.strip, text.splitlines()))), file=sys.stderr)
+    return status
+
+
+# How TensorFlow, which has errors of its own, words what the system refused.
+_REFUSALS = (
+    "No space left on device",
+    "Read-only file system",
+    "Permission denied",
+    "Disk quota exceeded",
+    "File too large",
+    "OOM when allocating",
+)
+
+
+def _of_the_system(error: Exception) -> str | None:
+    """What the system refused to TensorFlow; None for any other error."""
+    if not type(error).__module__.startswith("tensorflow."):
+        return None
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if any(words in line for words in _REFUSALS)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = None) -> str:

@@ -1,3 +1,7 @@
+import pathlib
+import subprocess
+import sys
+
 import pytest
 
 from mmrec_tf.errors import ConfigError, DatasetError, did_you_mean, run_command
@@ -20,7 +24,12 @@ def failing(error):
         (DatasetError("two\n  lines,  'a  b'\n"), "", 1, "two lines,  'a  b'\n"),
         (FileNotFoundError(2, "No such file", "a.json"), None, 1, "a.json: No such file\n"),
         (OSError(28, "No space left"), "serving.check", 1, "serving.check: No space left\n"),
-        (KeyboardInterrupt(), None, 130, ""),
+        (KeyboardInterrupt(), None, 130, "interrupted.\n"),
+        (KeyboardInterrupt(), "serving.check", 130, "serving.check: interrupted.\n"),
+        (MemoryError(), None, 1, "out of memory; no more could be had.\n"),
+        (MemoryError("9 GB"), "data.prepare", 1, "data.prepare: out of memory; 9 GB.\n"),
+        (OverflowError("too large"), None, 2, "wanted numbers of up to 64 bits; too large.\n"),
+        (RecursionError(), None, 1, "an input is nested too deeply, which nobody meant.\n"),
     ],
 )
 def test_an_error_is_one_line_and_a_status(capsys, error, name, status, line):
@@ -37,6 +46,33 @@ def test_what_a_command_returns_is_its_status(capsys):
 def test_a_bug_is_raised():
     with pytest.raises(ZeroDivisionError):
         run_command(failing(ZeroDivisionError()))
+
+
+def test_a_full_disk_is_one_line_though_tensorflow_says_it_in_its_own_way(capsys, tmp_path):
+    import tensorflow as tf
+
+    (tmp_path / "file").touch()
+    full = "weights.data; No space left on device\n\t [[node SaveV2]]"
+    assert run_command(failing(tf.errors.ResourceExhaustedError(None, None, full))) == 1
+    assert capsys.readouterr().err == "weights.data; No space left on device\n"
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        run_command(failing(tf.errors.InvalidArgumentError(None, None, "shapes")))
+
+
+@pytest.mark.parametrize(
+    ("sink", "said"), [("/dev/full", "No space left on device\n"), ("| true", "")]
+)
+def test_what_cannot_be_printed_is_told_in_one_line(sink, said):
+    code = "import sys, time; from mmrec_tf.errors import run_command; "
+    code += "sys.exit(run_command(lambda: (time.sleep(0.3), print('x' * 9)) and None))"
+    to = sink if sink.startswith("|") else f"> {sink}"
+    done = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -c "{code}" {to}; exit ${{PIPESTATUS[0]}}'],
+        cwd=pathlib.Path(__file__).resolve().parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (1, said)
 
 
 def test_did_you_mean():

@@ -2,7 +2,8 @@
 
     python -m tuning.search --dataset work/toy --trials 20 --out work/search
 
-To resume an interrupted search, give the same command again.
+To resume an interrupted search, give the same command again. Only one process at a time may search
+in a folder.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import sys
 import time
 import warnings
@@ -25,7 +27,15 @@ from keras_tuner.engine import base_tuner
 
 import mmrec_tf as mm
 from mmrec_tf.errors import ConfigError, TuningError, run_command
-from mmrec_tf.records.files import replace_file, write_json
+from mmrec_tf.records.files import (
+    hold_folder,
+    read_json,
+    read_sealed,
+    replace_file,
+    write_json,
+    write_sealed,
+    write_text,
+)
 from tuning import space as spaces
 
 # Otherwise KerasTuner prints a traceback per failed trial; trials.csv has the reason, and
@@ -72,7 +82,8 @@ def search(
 
     Raises:
       ConfigError: for an unusable space or argument.
-      TuningError: when no trial completed, or `out` holds another search.
+      TuningError: when no trial completed, or `out` holds another search, or another process
+        searches there.
     """
     max_epochs = config.training.epochs if max_epochs is None else max_epochs
     config = config.override({"training.epochs": max_epochs})
@@ -82,29 +93,46 @@ def search(
         trials = DEFAULT_TRIALS
     oracle = _oracle(strategy, hyperparameters, config, trials=trials, seed=seed)
 
+    wanted = {
+        "dataset": str(pathlib.Path(dataset_path).resolve()),
+        "config": config.to_json(),
+        "space": space,
+        "strategy": strategy,
+        "seed": seed,
+    }
     if trial is None:
-        trial = functools.partial(valid_score, mm.open_dataset(str(dataset_path)))
-
+        dataset = mm.open_dataset(str(dataset_path))
+        trial = functools.partial(valid_score, dataset)
+        wanted["dataset_hash"] = dataset.hash
     out = pathlib.Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TuningError(f"{out}: wanted a folder to write to; {error.strerror}.") from error
-    _same_search(
-        out / "search.json",
-        {
-            "dataset": str(pathlib.Path(dataset_path).resolve()),
-            "config": config.to_json(),
-            "space": space,
-            "strategy": strategy,
-            "seed": seed,
-        },
-    )
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(hold_folder(out))
+        except BlockingIOError as error:
+            raise TuningError(
+                f"{out}: another process searches there now. Wait for it, or choose another --out."
+            ) from error
+        except OSError as error:
+            raise TuningError(f"{out}: wanted a folder to write to; {error.strerror}.") from error
+        _same_search(out / "search.json", wanted)
+        return _search_in(out, oracle, config, trial=trial, report=report)
+
+
+def _search_in(
+    out: pathlib.Path,
+    oracle: keras_tuner.Oracle,
+    config: mm.Config,
+    *,
+    trial: Trial,
+    report: Callable[[str], None],
+) -> mm.Config:
+    """`search`, in a folder that is this process's and of this search."""
+    _sweep(out / "trials")
     try:
         # KerasTuner prints to stdout when it resumes, and has no option to turn that off.
         with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
             tuner = _Tuner(oracle, config, out, trial=trial, report=report)
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise TuningError(
             f"{out / 'trials'}: the state of the search is damaged ({error}). "
             "Remove that folder to start again."
@@ -114,6 +142,52 @@ def search(
         warnings.filterwarnings("ignore", module="sklearn.gaussian_process")
         tuner.search(verbose=0)
     return tuner.finish()
+
+
+def _sweep(trials: pathlib.Path) -> None:
+    """Removes what a kill left: files that were being written, and a trial that was begun and that
+    the search does not know, which would be counted beside the one that takes its place."""
+    for left in trials.rglob(".*"):
+        left.unlink()
+    try:
+        known = read_json(trials / "oracle.json")["start_order"] if trials.exists() else []
+    except FileNotFoundError:
+        known = []
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # told when it is loaded
+    for folder in trials.glob("trial_*"):
+        if folder.name.removeprefix("trial_") not in known:
+            shutil.rmtree(folder)
+
+
+class _Kept:
+    """An oracle whose state is written aside and renamed, so that a kill leaves one that is whole,
+    and in which a trial ends once."""
+
+    def save(self) -> None:
+        """Writes the oracle's own state; an ended trial is no longer one to repeat."""
+        state = self.get_state()  # type: ignore[attr-defined]
+        ended = set(state["end_order"])
+        state["ongoing_trials"] = {
+            tuner: trial for tuner, trial in state["ongoing_trials"].items() if trial not in ended
+        }
+        write_text(pathlib.Path(self._get_oracle_fname()), json.dumps(state))  # type: ignore[attr-defined]
+
+    def _save_trial(self, trial: Any) -> None:
+        folder = pathlib.Path(self._get_trial_dir(trial.trial_id))  # type: ignore[attr-defined]
+        write_text(folder / "trial.json", json.dumps(trial.get_state()))
+
+
+class _Random(_Kept, keras_tuner.oracles.RandomSearchOracle):
+    pass
+
+
+class _Bayesian(_Kept, keras_tuner.oracles.BayesianOptimizationOracle):
+    pass
+
+
+class _Hyperband(_Kept, keras_tuner.oracles.HyperbandOracle):
+    pass
 
 
 def valid_score(dataset: mm.Dataset, config: mm.Config) -> float:
@@ -263,15 +337,13 @@ def _oracle(
         "max_consecutive_failed_trials": sys.maxsize,
     }
     if strategy == "random":
-        return keras_tuner.oracles.RandomSearchOracle(max_trials=trials, **arguments)
+        return _Random(max_trials=trials, **arguments)
     if strategy == "bayesian":
         # By default 3 random trials a setting come first: more than a short search has.
         first = min(3 * len(hyperparameters.space), max(3, (trials or DEFAULT_TRIALS) // 3))
-        return keras_tuner.oracles.BayesianOptimizationOracle(
-            max_trials=trials, num_initial_points=first, **arguments
-        )
+        return _Bayesian(max_trials=trials, num_initial_points=first, **arguments)
     if strategy == "hyperband":
-        oracle = keras_tuner.oracles.HyperbandOracle(max_epochs=config.training.epochs, **arguments)
+        oracle = _Hyperband(max_epochs=config.training.epochs, **arguments)
         oracle.max_trials = trials
         return oracle
     raise ConfigError(f"strategy: wanted one of {', '.join(STRATEGIES)}; got {strategy!r}.")
@@ -299,7 +371,13 @@ def _same_search(path: pathlib.Path, wanted: Mapping[str, Any]) -> None:
     """Records what is searched; refuses to go on with a search for something else."""
     wanted = json.loads(json.dumps(wanted))
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found = read_sealed(path)
+        except (OSError, ValueError) as error:
+            raise TuningError(
+                f"{path}: wanted what is searched here; {error}. Remove {path.parent} to start "
+                "again, or choose another --out."
+            ) from error
         different = [name for name in wanted if found.get(name) != wanted[name]]
         if different:
             raise TuningError(
@@ -307,7 +385,7 @@ def _same_search(path: pathlib.Path, wanted: Mapping[str, Any]) -> None:
                 "Choose another --out, or remove it to start again."
             )
     else:
-        write_json(path, wanted)
+        write_sealed(path, wanted)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -349,7 +427,7 @@ def _search(options: argparse.Namespace) -> None:
             seed=options.seed,
         )
     except KeyboardInterrupt:
-        print("interrupted; give the same command again to go on", file=sys.stderr)
+        print("give the same command again to go on", file=sys.stderr)
         raise
     best = pathlib.Path(options.out) / "best_config.json"
     print(f"mmrec-tf train --dataset {options.dataset} --config {best} --out RUN")

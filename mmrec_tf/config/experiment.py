@@ -223,6 +223,8 @@ def load_config(path: str | pathlib.Path) -> Config:
     """
     try:
         value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ConfigError(f"{path}: wanted JSON; nested too deeply.") from error
     except OSError as error:
         raise ConfigError(f"{path}: wanted a config file; {error.strerror}.") from error
     except ValueError as error:
@@ -272,12 +274,18 @@ def _arguments(cls: Any, value: Any, path: str) -> dict[str, Any]:
     return arguments
 
 
+def _finite(value: Any) -> bool:
+    return isinstance(value, float) and math.isfinite(value) and abs(value) < 2.0**128
+
+
 def _typed(kind: Any, value: Any, path: str) -> Any:
     """`value` as the type of a field; strings from a command line are read as JSON."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if isinstance(value, str) and kind is not str:
         try:
             value = json.loads(value)
+        except RecursionError as error:
+            raise ConfigError(f"{path}: wanted a value; it is nested too deeply.") from error
         except ValueError:
             value = (
                 value.split(",") if tuple in (origin, *map(typing.get_origin, arguments)) else value
@@ -291,7 +299,8 @@ def _typed(kind: Any, value: Any, path: str) -> Any:
             raise ConfigError(f"{path}: wanted a list; got {value!r}.")
         return tuple(_typed(arguments[0], part, path) for part in value)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    number = number and math.isfinite(value)
+    # No setting of more is a number to TensorFlow.
+    number = number and (isinstance(value, int) and abs(value) < 2**63 or _finite(value))
     if kind is float and number:
         return float(value)
     if kind is int and number and value == int(value):

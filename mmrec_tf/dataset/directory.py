@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 import pathlib
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from mmrec_tf.dataset.catalog import Catalog, empty_features, fill_features, rea
 from mmrec_tf.dataset.histories import Histories
 from mmrec_tf.errors import ConfigError, DatasetError, did_you_mean
 from mmrec_tf.records import Interactions, Triples
+from mmrec_tf.records.files import read_json
 from mmrec_tf.schema import HISTORIES, SPLITS
 
 # The most items that a user dislikes which a row of a batch carries.
@@ -135,7 +135,10 @@ class Dataset:
         path = self.directory / "ceiling.json"
         if not path.exists():
             return None
-        values = json.loads(path.read_text(encoding="utf-8"))[split]
+        try:
+            values = read_json(path)[split]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DatasetError(f"{path}: wanted the best figures of {split}; {error}.") from error
         return {name: value for name, value in values.items() if name != "users"}
 
     @functools.cached_property

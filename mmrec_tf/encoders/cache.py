@@ -23,6 +23,8 @@ from mmrec_tf.dataset.catalog import Content
 from mmrec_tf.encoders import MODALITIES
 from mmrec_tf.encoders.encoder import Face, ModalityEncoder
 from mmrec_tf.errors import ConfigError
+from mmrec_tf.records.files import write_text
+from mmrec_tf.records.manifest import sha256
 from mmrec_tf.schema import ModalitySpec
 
 # After so many batches, what is done is noted, so that a kill loses no more than these.
@@ -164,7 +166,8 @@ def encode(
     A frozen encoder's vectors are kept under `cache`, named by the hash of the content, of the
     encoder's weights and of its preprocessing, so that they are computed once; preprocessed
     content only where it is to be mapped. They are written as they are made: memory holds a few
-    batches, and after a kill the same call goes on where it was.
+    batches, and after a kill the same call goes on where it was. Beside the file stands its hash:
+    one that was cut or altered is made anew, and a line on stderr says so.
 
     Args:
       encoder: an `Encoder` of `mmrec_tf.encoders`.
@@ -187,7 +190,7 @@ def encode(
     if cache is not None and (encoder.frozen or mapped):
         path = _cached(cache, encoder, name, sha256 or hash_values(values))
         try:
-            if not path.exists():
+            if not _whole(path):
                 _write(path, encoder, values, shape=shape, dtype=dtype, batch_size=batch_size)
             return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
         except OSError as error:
@@ -274,6 +277,27 @@ def _cached(
     return pathlib.Path(cache) / f"{name}-{key[:32]}.npy"
 
 
+def _hash_file(path: pathlib.Path) -> pathlib.Path:
+    """Where the hash of a file of the cache stands."""
+    return path.with_suffix(".sha256")
+
+
+def _whole(path: pathlib.Path) -> bool:
+    """Whether a file of the cache stands there as it was written; another one is removed."""
+    if not path.exists():
+        return False
+    try:
+        wanted = _hash_file(path).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        wanted = ""
+    if sha256(path) == wanted:
+        return True
+    reason = "its content is not what was written" if wanted else "its hash is missing"
+    tqdm.write(f"{path}: {reason}; it is made anew.", file=sys.stderr)
+    path.unlink()
+    return False
+
+
 def _partial(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     """Where rows stand until all are done, and which of them are."""
     return path.with_name(f".{path.stem}.partial.npy"), path.with_name(f".{path.stem}.done.npy")
@@ -307,6 +331,8 @@ def _write(
                 result.flush()
                 done[rows] = True
                 done.flush()
+            # The hash first: without it the file would be made anew.
+            write_text(_hash_file(path), f"{sha256(aside)}\n")
             os.replace(aside, path)
         aside.unlink(missing_ok=True)
         state.unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from mmrec_tf.exporting.request_examples import Example, examples_path, write_ex
 from mmrec_tf.exporting.servables import RECOMMENDER_LIMITS, EncoderServable, RecommenderServable
 from mmrec_tf.exporting.verify import predict_request
 from mmrec_tf.recommender.recommender import Recommender
+from mmrec_tf.records.files import hold_folder
 from mmrec_tf.retrieval.index import ExactIndex, build_index
 from mmrec_tf.runs.run import versions
 
@@ -34,6 +35,8 @@ CARD_FILE = "assets.extra/model_card.json"
 TAKEN_FILE = ".versions"
 # So many users, or items, ask the index of an export what an exact one would have found.
 NUM_QUERIES = 1024
+# TensorFlow Serving reads versions as int64.
+MAX_VERSION = 2**63 - 1
 
 
 def export(
@@ -69,15 +72,40 @@ def export(
       The version folders.
 
     Raises:
-      ConfigError: for a version or a k below 1, or an unknown index.
+      ConfigError: for a version or a k below 1, a version above 2^63 - 1, or an unknown index.
       ExportError: when the version is not above those there, the index finds too little, or a
-        check fails; no version is left.
+        check fails; no version is left. Also when another process exports there.
     """
     if k < 1 or (version is not None and version < 1):
         raise ConfigError(f"export: wanted a version and a k of at least 1; got {version}, {k}.")
+    if version is not None and version > MAX_VERSION:
+        raise ConfigError(
+            f"export: wanted a version of at most {MAX_VERSION}, as TensorFlow Serving never sees "
+            f"a greater one; got {version}. Without one the next is taken."
+        )
     directory = pathlib.Path(directory)
     made = list(_servables(recommender, k=k, index=index, min_recall=min_recall, limits=limits))
+    try:
+        with hold_folder(directory):
+            return _publish(recommender, directory, made, version, card or {})
+    except BlockingIOError as error:
+        raise ExportError(
+            f"{directory}: another process exports there now. Wait for it, or name another folder."
+        ) from error
+
+
+def _publish(
+    recommender: Recommender,
+    directory: pathlib.Path,
+    made: Sequence[tuple[Any, list[Example], dict]],
+    version: int | None,
+    card: Mapping[str, Any],
+) -> list[pathlib.Path]:
+    """Writes the servables aside, checks them, and renames them; nobody else writes here now."""
     parents = [directory / servable.name_on_disk for servable, _, _ in made]
+    for parent in parents:
+        for left in parent.glob(".*.partial-*"):
+            shutil.rmtree(left)  # by a process that was killed
     number = _take_number(parents, version)
     asides = [parent / f".{number}.partial-{os.getpid()}" for parent in parents]
     finals = [parent / str(number) for parent in parents]
@@ -85,7 +113,7 @@ def export(
         for (servable, requests, facts), aside in zip(made, asides, strict=True):
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
-            about = {**_describe(recommender, servable), "index": facts, **(card or {})}
+            about = {**_describe(recommender, servable), "index": facts, **card}
             _write(servable, requests, aside, number, about)
         for aside, final in zip(asides, finals, strict=True):
             os.rename(aside, final)
@@ -165,6 +193,12 @@ def _take_number(parents: Sequence[pathlib.Path], version: int | None) -> int:
             taken += [int(name) for name in [*lines, *names] if name.isdigit()]
             files.append(file)
         number = max(taken) + 1 if version is None else version
+        if number > MAX_VERSION:
+            raise ExportError(
+                f"{parents[0].parent}: version {max(taken)} was taken, above which TensorFlow "
+                "Serving sees none. Export into another folder, or delete that line of "
+                f"{TAKEN_FILE} in it and the folder of that name."
+            )
         if number <= max(taken):
             raise ExportError(
                 f"{parents[0].parent}: wanted a version above {max(taken)}, the newest so far; got "

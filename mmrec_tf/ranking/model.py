@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.config import Config
+from mmrec_tf.dataset import draws
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import StoredHistories
 from mmrec_tf.errors import ConfigError
@@ -375,12 +376,12 @@ class RankingModel(Stage):
         num_random = settings.num_negatives - self._num_found
         batch = tf.shape(item)[0]
         known = tf.concat([item[:, None], self.state.seen.read(request.user).item], axis=1)
-        drawn = [tf.random.uniform([batch, num_random], maxval=num_items, dtype=tf.int32)]
+        drawn = [draws.uniform([batch, num_random], maxval=num_items, dtype=tf.int32)]
         if self._num_found:
             _, top = self.state.index.search(
                 request.queries, settings.num_candidates, exclude=known
             )
-            _, place = tf.math.top_k(tf.random.uniform(tf.shape(top)), k=self._num_found)
+            _, place = tf.math.top_k(draws.uniform(tf.shape(top)), k=self._num_found)
             drawn.append(tf.gather(top, place, batch_dims=1))
         negative = tf.concat(drawn, axis=1)
         hit = tf.reduce_any(tf.equal(negative[:, :, None], known[:, None, :]), axis=2)

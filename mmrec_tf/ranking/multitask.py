@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from mmrec_tf.dataset import draws
 from mmrec_tf.errors import ConfigError
 
 FLOAT32 = {"dtype": "float32"}
@@ -23,7 +24,7 @@ def _stack(hidden: Sequence[int], dropout: float, name: str) -> list[tf.keras.la
     layers = []
     for i, units in enumerate(hidden):
         dense = tf.keras.layers.Dense(units, activation="relu", name=f"{name}_{i}", **FLOAT32)
-        layers += [dense, tf.keras.layers.Dropout(dropout, **FLOAT32)]
+        layers += [dense, draws.Dropout(dropout, **FLOAT32)]
     return layers
 
 

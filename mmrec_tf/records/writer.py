@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmrec_tf.errors import DatasetError
-from mmrec_tf.records.files import write_json
+from mmrec_tf.records.files import sealed, write_json
 from mmrec_tf.records.items import Contents, PreparedItem, Quarantined, read_report
 from mmrec_tf.records.manifest import FORMAT, content_sha256, sha256
 from mmrec_tf.records.record_proto import (
@@ -318,6 +318,7 @@ class DatasetWriter:
             "versions": versions(),
         }
         shutil.rmtree(self.work)
+        manifest = sealed(manifest)
         write_json(self._partial.path / "manifest.json", manifest)
         self._partial.put_into_place()
         return manifest

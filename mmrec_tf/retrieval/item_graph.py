@@ -13,6 +13,7 @@ import scipy.sparse.linalg
 import tensorflow as tf
 
 from mmrec_tf.config import GraphConfig
+from mmrec_tf.dataset import draws
 from mmrec_tf.dataset.directory import Dataset
 
 # Similarities held at a time: 64 MiB for each of a few arrays.
@@ -235,6 +236,6 @@ class CatalogGraph:
         links = self.interactions
         if not training or not self.edge_dropout:
             return links
-        kept = tf.random.uniform(tf.shape(links.values)) >= self.edge_dropout
+        kept = draws.uniform(tf.shape(links.values)) >= self.edge_dropout
         scale = tf.cast(kept, tf.float32) / (1.0 - self.edge_dropout)
         return links.with_values(links.values * scale)

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from mmrec_tf.dataset import draws
 from mmrec_tf.schema import LOWEST_SCORE
 
 
@@ -197,7 +198,7 @@ def with_noise(vectors: tf.Tensor, deviation: float) -> tf.Tensor:
     """Vectors with Gaussian noise on each coordinate, of a standard deviation of `deviation` /
     sqrt(dim): relative to a coordinate of a unit vector."""
     scale = deviation * vectors.shape[-1] ** -0.5
-    return vectors + tf.random.normal(tf.shape(vectors), stddev=scale, dtype=vectors.dtype)
+    return vectors + draws.normal(tf.shape(vectors), stddev=scale, dtype=vectors.dtype)
 
 
 def perturb(vectors: tf.Tensor, gradient: tf.Tensor, radius: float) -> tf.Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.config import Config, require_effect
+from mmrec_tf.dataset import draws
 from mmrec_tf.dataset.catalog import Content, empty_features
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import Histories
@@ -251,6 +252,21 @@ class RetrievalModel(Stage):
             "Train on larger batches (training.batch_size, more interactions), or set "
             "retrieval.softmax to full."
         ]
+
+    def not_repeated(self) -> list[str]:
+        """As `Stage.not_repeated`; also of encoders that train, whose layers are not ours."""
+        found = super().not_repeated()
+        for name, encoder in self.trained_encoders.items():
+            drops = any(
+                isinstance(part, tf.keras.layers.Dropout) and part.rate
+                for part in encoder.submodules
+            )
+            if drops or any(getattr(encoder, name, 0) for name in ("mask_bins", "mask_frames")):
+                found.append(
+                    f"the {name} encoder draws other numbers for its own dropout or masks, so that "
+                    "the last digits may differ from a training without the interruption."
+                )
+        return found
 
     @property
     def encoders(self) -> dict:
@@ -583,9 +599,9 @@ class RetrievalModel(Stage):
         if self.translation is None:
             return None
         triples = self.tables["triples"]
-        row = tf.random.uniform([count], maxval=tf.shape(triples)[0], dtype=tf.int32)
+        row = draws.uniform([count], maxval=tf.shape(triples)[0], dtype=tf.int32)
         num_nodes = self.schema.num_items + self.schema.num_entities
-        wrong = tf.random.uniform([count, 1], maxval=num_nodes, dtype=tf.int32)
+        wrong = draws.uniform([count, 1], maxval=num_nodes, dtype=tf.int32)
         return tf.concat([tf.gather(triples, row), wrong], axis=1)
 
     def _graph_loss(

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from mmrec_tf.dataset import draws
+
 
 class FrequencyEstimator(tf.Module):
     """A streaming estimate of how probable each item is as an example's item (Yi et al. 2019,
@@ -93,7 +95,7 @@ def draw_columns(table: tf.Tensor, row: tf.Tensor, count: int) -> tf.Tensor:
       <int32>[batch, count], distinct places of the row; -1 for padding.
     """
     entries = tf.gather(table, tf.maximum(row, 0))
-    _, place = tf.math.top_k(tf.random.uniform(tf.shape(entries)), k=count)
+    _, place = tf.math.top_k(draws.uniform(tf.shape(entries)), k=count)
     drawn = tf.gather(entries, place, batch_dims=1)
     return tf.where(row[:, None] >= 0, drawn, -1)
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from mmrec_tf.config import RetrievalConfig
+from mmrec_tf.dataset import draws
 from mmrec_tf.errors import RunError
 from mmrec_tf.retrieval.losses import (
     batch_history_mask,
@@ -88,7 +89,7 @@ class Objective(tf.Module):
         settings = self.settings
         drawn = {}
         if settings.softmax == "batch" and settings.num_uniform_negatives:
-            drawn["uniform"] = tf.random.uniform(
+            drawn["uniform"] = draws.uniform(
                 [settings.num_uniform_negatives], maxval=self.num_items, dtype=tf.int32
             )
         if settings.softmax == "batch" and settings.num_mined_negatives:

@@ -1,7 +1,6 @@
 """What each modality is worth: taken away from a trained model, or left out of training."""
 
 import contextlib
-import json
 import pathlib
 import types
 from collections.abc import Iterator, Mapping
@@ -206,8 +205,7 @@ def trained_run(
     Raises:
       RunError: when another one, or something else, stands there.
     """
-    facts = directory / "run.json"
-    if not facts.exists() or not json.loads(facts.read_text(encoding="utf-8"))["finished"]:
+    if not (directory / "run.json").exists() or not Run(directory).finished:
         return train_run(dataset, config, directory, twin=twin)
     run = load_run(directory, dataset=dataset.directory)
     if run.config != config or run.facts["dataset_hash"] != dataset.hash:

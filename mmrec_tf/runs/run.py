@@ -1,8 +1,9 @@
 """The run directory: what was trained, on what, and how well, in a form that reads itself back.
 
 RUN/
-  run.json          format, dataset path and hash, versions, whether training has finished; where
-                    training went on from another run, its path and its dataset's hash
+  run.json          format, dataset path and hash, versions, whether training has finished; then
+                    also the hash of each file; where training went on from another run, its path
+                    and its dataset's hash
   config.json       the experiment
   schema.json       the dataset's
   assets/NAME/      vocabulary and architecture of each encoder
@@ -14,8 +15,8 @@ RUN/
 """
 
 import importlib.metadata
-import json
 import pathlib
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,8 @@ from mmrec_tf.errors import RunError
 from mmrec_tf.evaluation.calibration import Calibration
 from mmrec_tf.ranking.model import RankingModel
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.records.files import write_json, write_text
+from mmrec_tf.records.files import read_json, read_sealed, write_json, write_sealed, write_text
+from mmrec_tf.records.manifest import sha256
 from mmrec_tf.retrieval.model import RetrievalModel, make_encoders
 from mmrec_tf.schema import Schema
 from mmrec_tf.training.checkpoints import load_weights, save_weights
@@ -33,6 +35,9 @@ from mmrec_tf.training.checkpoints import load_weights, save_weights
 FORMAT = 1
 # What a run killed before its run.json may have left; everything else is somebody's.
 STARTED = ("config.json", "schema.json")
+# In a run directory, but not of what the run is: what training leaves behind when it is killed as
+# it ends, and another run.
+APART = ("progress", "twin")
 PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "transformers", "numpy")
 
 
@@ -59,17 +64,22 @@ class Run:
     ):
         self.directory = pathlib.Path(directory)
         try:
-            self.facts = json.loads((self.directory / "run.json").read_text(encoding="utf-8"))
-            self.schema = Schema.from_json(
-                json.loads((self.directory / "schema.json").read_text(encoding="utf-8"))
-            )
+            self.facts = read_sealed(self.directory / "run.json")
         except (OSError, ValueError) as error:
             raise RunError(
-                f'{directory}: wanted a run directory, as "mmrec-tf train" writes it; {error}.'
+                f'{directory}: wanted a run directory, as "mmrec-tf train" writes it; run.json: '
+                f"{error}."
             ) from error
-        found = self.facts.get("format") if isinstance(self.facts, dict) else None
+        found = self.facts.get("format")
         if found != FORMAT:
             raise RunError(f"{directory}: wanted run format {FORMAT}; got {found}. Train again.")
+        self._compare()
+        try:
+            self.schema = Schema.from_json(read_json(self.directory / "schema.json"))
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{self.directory / 'schema.json'}: wanted the dataset's schema; {error}."
+            ) from error
         self.config = load_config(self.directory / "config.json")
         self._dataset_path = pathlib.Path(dataset or self.facts["dataset"])
         self._verify = verify
@@ -107,6 +117,8 @@ class Run:
         if (directory / "run.json").exists():
             run = cls(directory, dataset=dataset.directory)
             if run.finished:
+                # What a kill left that came as training had ended.
+                shutil.rmtree(directory / "progress", ignore_errors=True)
                 raise RunError(
                     f"{directory}: a finished run stands there. Choose another --out, or delete it."
                 )
@@ -116,10 +128,6 @@ class Run:
                     f"{directory}: an unfinished run of another config or dataset, or one that "
                     "went on from another run, stands there. Choose another --out, or delete it."
                 )
-        elif directory.is_file():
-            raise RunError(
-                f"{directory}: wanted a folder; a file stands there. Choose another --out."
-            )
         elif directory.exists() and {path.name for path in directory.iterdir()} - set(STARTED):
             raise RunError(
                 f"{directory}: wanted a new or an empty folder; other files stand there. "
@@ -139,7 +147,7 @@ class Run:
             }
             if origin is not None:
                 facts["start"] = origin
-            write_json(directory / "run.json", facts)
+            write_sealed(directory / "run.json", facts)
             run = cls(directory)
         run._dataset = dataset
         return run
@@ -214,9 +222,22 @@ class Run:
         if not path.exists():
             return Calibration()
         try:
-            return Calibration.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
+            return Calibration.from_json(read_json(path))
+        except (OSError, ValueError) as error:
             raise RunError(f"{path}: wanted JSON; {error}. Train again.") from error
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What `evaluate` measured when training had finished: `metrics.json`.
+
+        Raises:
+          RunError: when the file is missing or damaged.
+        """
+        path = self.directory / "metrics.json"
+        try:
+            return dict(read_json(path))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{path}: wanted the figures of a run; {error}. Train again.") from error
 
     def recommender(self, *, unavailable: Sequence[str] = (), history: str = "all") -> Recommender:
         """Both stages together.
@@ -280,8 +301,36 @@ class Run:
                 **metrics,
             },
         )
-        self.facts = {**self.facts, "finished": True}
-        write_json(self.directory / "run.json", self.facts)
+        files = {
+            path.relative_to(self.directory).as_posix(): sha256(path)
+            for path in sorted(self.directory.rglob("*"))
+            if path.is_file() and self._is_ours(path)
+        }
+        self.facts = {**self.facts, "finished": True, "files": files}
+        write_sealed(self.directory / "run.json", self.facts)
+
+    def _is_ours(self, path: pathlib.Path) -> bool:
+        first = path.relative_to(self.directory).parts[0]
+        hidden = any(part.startswith(".") for part in path.relative_to(self.directory).parts)
+        return not hidden and first not in (*APART, "run.json")
+
+    def _compare(self) -> None:
+        """Refuses files that are not those that training wrote; a run of before they were hashed
+        has none to compare."""
+        for name, wanted in self.facts.get("files", {}).items():
+            path = self.directory / name
+            try:
+                found = sha256(path)
+            except OSError as error:
+                raise RunError(
+                    f"{path}: wanted the file of this run; {error.strerror}. Copy the run again, "
+                    "or train again."
+                ) from error
+            if found != wanted:
+                raise RunError(
+                    f"{path}: its content is not what training wrote (another sha256). Copy the "
+                    "run again, or train again."
+                )
 
 
 def _read_assets(folder: pathlib.Path) -> dict[str, dict[str, str]]:

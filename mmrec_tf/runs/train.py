@@ -1,6 +1,5 @@
 """Trains both stages into a run directory."""
 
-import json
 import pathlib
 import shutil
 import warnings
@@ -15,7 +14,7 @@ from mmrec_tf.evaluation.evaluate import evaluate
 from mmrec_tf.evaluation.modality_gap import collapsed, diagnose
 from mmrec_tf.ranking.model import RankingModel, require_labels
 from mmrec_tf.recommender.funnel import evaluate_ranking, fit_calibration
-from mmrec_tf.records.files import write_json
+from mmrec_tf.records.files import SEAL, hold_folder, read_sealed, write_sealed
 from mmrec_tf.retrieval.model import RetrievalModel, make_encoders
 from mmrec_tf.runs.run import Run, load_run
 from mmrec_tf.runs.warm_start import carry_weights, check_start
@@ -32,7 +31,8 @@ def train_run(
     twin: bool = False,
     start: Run | str | pathlib.Path | None = None,
 ) -> Run:
-    """Trains both stages into a run directory; the same call goes on after a kill.
+    """Trains both stages into a run directory; the same call goes on after a kill, and ends with
+    the same figures (`mmrec_tf.training.fit.train`). Only one process at a time may do so.
 
     Args:
       dataset: Dataset.
@@ -48,8 +48,8 @@ def train_run(
     Raises:
       ConfigError: for a modality that the dataset lacks, or a config that `start` cannot go on
         with.
-      RunError: when something else stands in the folder, or when `start` is not finished, has no
-        twin to go on from, or has lost its dataset.
+      RunError: when something else stands in the folder, or another process trains there; when
+        `start` is not finished, has no twin to go on from, or has lost its dataset.
     """
     raise_for_empty(dataset)
     # Refuses what cannot be before anything is written.
@@ -64,6 +64,22 @@ def train_run(
     dataset.require_rated(below, setting="retrieval.disliked_below")
     if config.ranking.epochs:
         require_labels(config, dataset)
+    directory = pathlib.Path(directory)
+    if directory.is_file():
+        raise RunError(f"{directory}: wanted a folder; a file stands there. Choose another --out.")
+    try:
+        with hold_folder(directory):
+            return _train(dataset, config, directory, twin=twin, start=start)
+    except BlockingIOError as error:
+        raise RunError(
+            f"{directory}: another process trains there now. Wait for it, or choose another --out."
+        ) from error
+
+
+def _train(
+    dataset: Dataset, config: Config, directory: pathlib.Path, *, twin: bool, start: Run | None
+) -> Run:
+    """`train_run`, once it is known that it may."""
     run = Run.create(directory, config, dataset, start=start)
     run_twin = None
     if twin:
@@ -100,7 +116,7 @@ def train_run(
                     "and at the encoder's weights.",
                     stacklevel=2,
                 )
-            write_json(before, figures)
+            write_sealed(before, figures)
         train(
             retrieval,
             dataset,
@@ -116,7 +132,7 @@ def train_run(
         "valid": {"retrieval": evaluate(run.retrieval, dataset, split="valid", ks=VALID_KS)},
         "parameters": run.retrieval.parameter_counts(),
         "modalities": {
-            "before": json.loads(untrained.read_text(encoding="utf-8")),
+            "before": _read_figures(untrained),
             "after": modality_diagnostics(run.retrieval),
         },
     }
@@ -143,6 +159,18 @@ def train_run(
     run.finish(metrics)
     shutil.rmtree(progress, ignore_errors=True)
     return run
+
+
+def _read_figures(path: pathlib.Path) -> dict[str, Any]:
+    """What `modality_diagnostics` had found before training."""
+    try:
+        figures = read_sealed(path)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path}: wanted the figures from before training; {error}. Delete the run to train "
+            "anew."
+        ) from error
+    return {name: figure for name, figure in figures.items() if name != SEAL}
 
 
 def modality_diagnostics(model: RetrievalModel) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from mmrec_tf.dataset import draws
 from mmrec_tf.schema import FeatureSpec
 
 # Gaps from a second to 68 years, each number twice as long as the one before.
@@ -28,7 +29,7 @@ def keep(shape: tf.Tensor, rate: float, training: bool) -> tf.Tensor:
     """<bool>[shape]: False for a random share `rate` while training, else True."""
     if not training or rate == 0.0:
         return tf.ones(shape, tf.bool)
-    return tf.random.uniform(shape) >= rate
+    return draws.uniform(shape) >= rate
 
 
 def gap_number(seconds: tf.Tensor) -> tf.Tensor:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from mmrec_tf.config import Config
+from mmrec_tf.dataset import draws
 from mmrec_tf.schema import Schema
 from mmrec_tf.towers.alignment import Alignment
 from mmrec_tf.towers.embeddings import IdEmbedding, SideFeatures, keep, unit
@@ -84,7 +85,7 @@ class ItemTower(tf.keras.layers.Layer):
         self.features = (
             SideFeatures(feature_sizes, dim, name="features", **policy) if feature_sizes else None
         )
-        self.drop = tf.keras.layers.Dropout(dropout, **policy)
+        self.drop = draws.Dropout(dropout, **policy)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.settings}

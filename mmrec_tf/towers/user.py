@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from mmrec_tf.config import Config
+from mmrec_tf.dataset import draws
 from mmrec_tf.schema import Schema
 from mmrec_tf.towers.embeddings import (
     NUM_GAPS,
@@ -93,7 +94,7 @@ class SelfAttention(tf.keras.layers.Layer):
             for i in range(self.num_layers)
         ]
         self.norm = tf.keras.layers.LayerNormalization(name="norm", **policy)
-        self.drop = tf.keras.layers.Dropout(self.dropout, **policy)
+        self.drop = draws.Dropout(self.dropout, **policy)
         super().build(input_shape)
 
     def call(self, history: tf.Tensor, known: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -212,7 +213,7 @@ class UserTower(tf.keras.layers.Layer):
         self.features = (
             SideFeatures(feature_sizes, dim, name="features", **policy) if feature_sizes else None
         )
-        self.drop = tf.keras.layers.Dropout(dropout, **policy)
+        self.drop = draws.Dropout(dropout, **policy)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.settings}

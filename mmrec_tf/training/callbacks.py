@@ -1,17 +1,17 @@
-"""Keras callbacks of this package: `Validation`, `Mining`, `HistoryRows` and `Progress`."""
+"""Keras callbacks of this package: `Validation`, `Backup`, `Mining`, `HistoryRows` and
+`Progress`."""
 
 import csv
-import json
 import pathlib
-import shutil
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from mmrec_tf.dataset.directory import Dataset
-from mmrec_tf.records.files import replace_file, write_json
-from mmrec_tf.training.checkpoints import load_weights, save_weights
+from mmrec_tf.records.files import replace_file
+from mmrec_tf.training.checkpoints import keep_state, kept_state, load_weights
 from mmrec_tf.training.stage import Stage
 
 # Of so many of the highest items of a user, mined negatives are drawn.
@@ -66,9 +66,8 @@ class Validation(tf.keras.callbacks.Callback):
         return self.model.measure(self.dataset, self.monitor)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        state = self.directory / "best.json" if self.directory else None
-        if state is not None and state.exists():
-            facts = json.loads(state.read_text(encoding="utf-8"))
+        facts = kept_state(self.directory, "best") if self.directory else None
+        if self.directory is not None and facts is not None:
             self.best, self.best_epoch = facts["best"], facts["epoch"]
             # The best weights are kept, not trained on: where to go on from is the backup's say.
             current = self.model.get_weights()
@@ -95,14 +94,48 @@ class Validation(tf.keras.callbacks.Callback):
         self.best, self.best_epoch = value, epoch
         self.weights = self.model.get_weights()
         if self.directory is not None:
-            # A folder of its own each time, so that a kill at any moment leaves one that is whole.
-            folder = f"best-{epoch}"
-            save_weights(self.directory / folder, model=self.model)
-            facts = {"best": value, "epoch": epoch, "folder": folder}
-            write_json(self.directory / "best.json", facts)
-            for old in self.directory.glob("best-*"):
-                if old.name != folder:
-                    shutil.rmtree(old)
+            keep_state(self.directory, "best", epoch, {"best": value}, model=self.model)
+
+
+class Backup(tf.keras.callbacks.Callback):
+    """Keeps after each epoch all that the next one depends on: weights, optimizer, what was mined,
+    and whether training is over; puts it back as training begins. It stands last, behind those
+    that may stop training or read other weights.
+
+    Args:
+      directory: where it is kept. Each epoch takes the place of the one before.
+    """
+
+    def __init__(self, directory: pathlib.Path):
+        super().__init__()
+        self.directory = directory
+        self.facts = kept_state(directory, "backup")
+
+    def epochs_done(self, model: Stage) -> int:
+        """How many epochs are done; all of them where training had stopped early."""
+        if self.facts is None:
+            return 0
+        return model.epochs if self.facts["stopped"] else self.facts["epoch"] + 1
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        if self.facts is None:
+            return
+        model = self.model
+        parts: dict[str, Any] = {"model": model}
+        if self.facts["mined"]:
+            start = tf.zeros(self.facts["mined"], tf.int32)
+            model.state.mined = tf.Variable(start, trainable=False)
+            parts["mined"] = model.state.mined
+        load_weights(self.directory / self.facts["folder"], **parts)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        mined = getattr(self.model.state, "mined", None)
+        facts = {
+            "stopped": bool(self.model.stop_training),
+            "mined": None if mined is None else mined.shape.as_list(),
+        }
+        parts = {} if mined is None else {"mined": mined}
+        keep_state(self.directory, "backup", epoch, facts, model=self.model, **parts)
 
 
 class Mining(tf.keras.callbacks.Callback):

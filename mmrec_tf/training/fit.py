@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import DatasetError
-from mmrec_tf.training.callbacks import HistoryRows, Progress, Validation
+from mmrec_tf.training.callbacks import Backup, HistoryRows, Progress, Validation
 from mmrec_tf.training.stage import Stage
 
 
@@ -33,7 +33,9 @@ def train(
       model: RetrievalModel or RankingModel, made from `dataset`.
       dataset: Dataset, whose valid split is measured.
       directory: where epoch, weights, optimizer and `history.csv` are kept after each epoch, so
-        that the same call goes on after a kill; None for nowhere.
+        that the same call goes on after a kill; None for nowhere. It ends with the figures that it
+        would have had without the kill: what is drawn at random follows from the seed and the
+        step. Where something does not, a line on stderr says so.
       callbacks: further Keras callbacks.
       measure_start: whether the weights before the first epoch count as the best until an epoch is
         better; None for what the model says.
@@ -55,14 +57,21 @@ def train(
         tqdm.write(f"{model.stage}: {estimate}", file=sys.stderr)
     validation = Validation(dataset, directory=directory, measure_start=measure_start)
     watched: list[tf.keras.callbacks.Callback] = [validation, Progress(model.stage), *callbacks]
+    model.compile()
+    batches, done = model.batches("train"), 0
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
-        watched.append(HistoryRows(directory / "history.csv"))
-        # Kept when training ends: until the caller has saved the model, a kill may still come.
-        backup = str(directory / "backup")
-        watched.append(tf.keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False))
-    model.compile()
-    return model.fit(epochs=model.epochs, callbacks=watched, verbose=0)
+        # Last, so that whatever stops training has said so. It is kept when training ends: until
+        # the caller has saved the model, a kill may still come.
+        backup = Backup(directory)
+        watched += [HistoryRows(directory / "history.csv"), backup]
+        done = backup.epochs_done(model)
+        if done:
+            for part in model.not_repeated():
+                tqdm.write(f"{model.stage}: after the interruption, {part}", file=sys.stderr)
+    for _ in range(done):
+        iter(batches)  # each pass has an order of its own, the next one that of the next epoch
+    return model.fit(batches, initial_epoch=done, epochs=model.epochs, callbacks=watched, verbose=0)
 
 
 def raise_for_empty(dataset: Dataset) -> None:

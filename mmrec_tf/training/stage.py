@@ -275,6 +275,12 @@ class Stage(tfrs.Model):
         """What whoever trains this should know first, a line each."""
         return []
 
+    def not_repeated(self) -> list[str]:
+        """What training that goes on after a kill does otherwise than without, a sentence each."""
+        if not self.config.training.data_service:
+            return []
+        return ["batches come in the order in which the workers of the data service finish them."]
+
     # Helpers
 
     def _split_batches(

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
+from mmrec_tf.dataset import draws
+
 
 def apply_step(model: tfrs.Model, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """One training step of a model with `compute_loss`; unlike `tfrs.Model.train_step` it scales
@@ -25,9 +27,13 @@ def apply_step(model: tfrs.Model, inputs: Mapping[str, tf.Tensor]) -> dict[str, 
     optimizer = model.optimizer
     scaled = isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer)
     total: list = []
-    for part, share in _parts(inputs, model.config.training.accumulation_steps):
+    training = model.config.training
+    for number, (part, share) in enumerate(_parts(inputs, training.accumulation_steps)):
         # One after the other: by itself the graph would go through all of them at once.
-        with tf.control_dependencies(tf.nest.flatten(total, expand_composites=True)):
+        with (
+            tf.control_dependencies(tf.nest.flatten(total, expand_composites=True)),
+            draws.of_step(training.seed, tf.convert_to_tensor(optimizer.iterations), number),
+        ):
             with tf.GradientTape() as tape:
                 loss = model.compute_loss(part, training=True)
                 loss += tf.add_n(model.losses) if model.losses else 0.0

@@ -145,7 +145,7 @@ def test_a_frozen_encoder_runs_once(tmp_path, calls):
     again = encode(encoder, values, name="v", cache=tmp_path)
     assert sum(calls) == 100
     np.testing.assert_array_equal(first, again)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.npy")
     assert path.name.startswith("v-") and path.suffix == ".npy"
 
 
@@ -184,7 +184,7 @@ def test_in_memory_or_on_disk_the_cache_is_the_same(dataset, streamed, encoders,
             cache=tmp_path,
             sha256=catalog.content_sha256["text"],
         )
-    assert len(list(tmp_path.iterdir())) == 1
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".npy", ".sha256"]
     assert sum(calls) == int(dataset.catalog.present[:, 0].sum()) + 1
 
 
@@ -195,10 +195,10 @@ def test_mapped_it_stays_on_disk(dataset, tmp_path, layers):
     encoder = build_encoders(config, {"image": ModalitySpec("image")}, {"image": values})["image"]
     held = encode(encoder, values, name="image", cache=tmp_path)
     # Preprocessed content is kept on disk only where it cannot be held.
-    assert len(list(tmp_path.iterdir())) == (layers == 0)
+    assert len(list(tmp_path.glob("*.npy"))) == (layers == 0)
     mapped = encode(encoder, values, name="image", cache=tmp_path, mapped=True)
     assert isinstance(mapped, np.memmap) and not mapped.flags.writeable
-    assert len(list(tmp_path.iterdir())) == 1
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".npy", ".sha256"]
     np.testing.assert_array_equal(held, mapped)
 
 
@@ -286,15 +286,41 @@ def test_after_a_kill_it_goes_on_and_ends_the_same(tmp_path, calls):
     values = table(6000)
     got = encode(small_encoder(values), values, name="v", cache=tmp_path)
     assert sum(calls) == left
-    assert len(list(tmp_path.iterdir())) == 1
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".npy", ".sha256"]
     np.testing.assert_array_equal(got, encode(small_encoder(values), values, name="v"))
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("kind", ["cut", "cut to its head", "empty", "altered", "unhashed"])
+def test_a_cache_that_is_not_what_was_written_is_made_anew_and_told(
+    tmp_path, calls, capsys, kind, mapped
+):
+    values = table()
+    encoder = small_encoder(values)
+    whole = encode(encoder, values, name="v", cache=tmp_path)
+    (path,) = tmp_path.glob("*.npy")
+    data = bytearray(path.read_bytes())
+    if kind == "unhashed":
+        path.with_suffix(".sha256").unlink()
+    elif kind == "altered":
+        data[-3] ^= 1
+        path.write_bytes(data)
+    else:
+        path.write_bytes(data[: {"cut": -7, "cut to its head": 90, "empty": 0}[kind]])
+    calls.clear()
+    for made in (100, 0):
+        got = encode(encoder, values, name="v", cache=tmp_path, mapped=mapped)
+        np.testing.assert_array_equal(got, whole)
+        assert sum(calls) == made
+        assert (f"{path}: its " in capsys.readouterr().err) == bool(made)
+        calls.clear()
 
 
 def test_what_a_kill_left_in_another_form_is_made_anew(tmp_path, calls):
     values = table()
     encoder = small_encoder(values)
     encode(encoder, values, name="v", cache=tmp_path)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.npy")
     path.unlink()
     for left in (b"", b"no array", b"\x93NUMPY\x01\x00"):
         before = sum(calls)
@@ -302,7 +328,7 @@ def test_what_a_kill_left_in_another_form_is_made_anew(tmp_path, calls):
             (tmp_path / f".{path.stem}.{ending}.npy").write_bytes(left)
         got = encode(encoder, values, name="v", cache=tmp_path)
         assert sum(calls) == before + 100
-        assert [file.name for file in tmp_path.iterdir()] == [path.name]
+        assert {file.stem for file in tmp_path.iterdir()} == {path.stem}
         np.testing.assert_array_equal(got, encode(encoder, values, name="v"))
         path.unlink()
         calls.clear()
@@ -313,7 +339,7 @@ def test_rows_that_are_done_belong_to_the_file_that_they_are_in(tmp_path, calls)
     values = table()
     encoder = small_encoder(values)
     encode(encoder, values, name="v", cache=tmp_path)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.npy")
     path.unlink()
     np.save(tmp_path / f".{path.stem}.done.npy", np.ones([100], bool))
     got = encode(encoder, values, name="v", cache=tmp_path)
@@ -342,7 +368,7 @@ def test_two_processes_do_it_once(tmp_path, calls, capsys):
     assert process.wait(timeout=60) == 0
     assert "encode v: another process is at it" in capsys.readouterr().err
     assert calls == []
-    assert len(list(tmp_path.iterdir())) == 1
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".npy", ".sha256"]
     np.testing.assert_array_equal(got, encode(small_encoder(values), values, name="v"))
 
 

@@ -18,6 +18,7 @@ from mmrec_tf.exporting import publish as publishing
 from mmrec_tf.exporting.publish import CARD_FILE, TAKEN_FILE
 from mmrec_tf.exporting.request_examples import Example
 from mmrec_tf.exporting.verify import predict_request
+from mmrec_tf.records.files import hold_folder
 from mmrec_tf.retrieval.index import build
 from mmrec_tf.runs.train import train_run
 from mmrec_tf.runs.warm_start import reembed
@@ -90,10 +91,29 @@ def test_a_damaged_list_of_numbers_is_refused(quick, tmp_path):
         export(quick, tmp_path)
 
 
-def test_leftovers_of_a_killed_export_do_no_harm(quick, tmp_path):
+def test_leftovers_of_a_killed_export_are_removed_by_the_next(quick, tmp_path):
     (tmp_path / "recommender/.1.partial-999").mkdir(parents=True)
+    (tmp_path / "encoder/.1.partial-999/variables").mkdir(parents=True)
     export(quick, tmp_path)
     assert numbers(tmp_path / "recommender") == [1]
+    for name in ("recommender", "encoder"):
+        assert not list((tmp_path / name).glob(".*.partial*"))
+
+
+def test_a_version_that_tensorflow_serving_cannot_read_is_refused(quick, tmp_path):
+    for version in (2**63, 20261130025545123456):
+        with pytest.raises(ConfigError, match=f"at most {2**63 - 1}, .* got {version}"):
+            export(quick, tmp_path, version=version)
+    assert not (tmp_path / "recommender").exists()
+    (tmp_path / "recommender").mkdir()
+    (tmp_path / "recommender" / TAKEN_FILE).write_text(f"{2**63 - 1}\n")
+    with pytest.raises(ExportError, match="was taken, above which TensorFlow Serving sees none"):
+        export(quick, tmp_path)
+
+
+def test_a_second_export_there_is_refused_while_the_first_lives(quick, tmp_path):
+    with hold_folder(tmp_path), pytest.raises(ExportError, match="another process exports there"):
+        export(quick, tmp_path)
 
 
 def test_an_unknown_index_is_refused(quick, tmp_path):

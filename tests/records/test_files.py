@@ -65,6 +65,57 @@ def test_what_a_killed_process_left_does_not_get_in(tmp_path):
     assert names(path) == ["a"] and names(tmp_path) == ["weights"]
 
 
+def test_what_killed_processes_left_is_swept_and_what_lives_is_not(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (tmp_path / f".a.json.{dead.pid}").touch()
+    (tmp_path / f".a.json.{os.getppid()}").touch()
+    (tmp_path / ".a.json.backup").touch()
+    (tmp_path / f".weights.{dead.pid}").mkdir()
+    files.write_text(tmp_path / "a.json", "{}")
+    with files.replace_folder(tmp_path / "weights"):
+        pass
+    assert names(tmp_path) == [
+        ".a.json." + str(os.getppid()),
+        ".a.json.backup",
+        "a.json",
+        "weights",
+    ]
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path):
+    path = tmp_path / "new" / "run"
+    with files.hold_folder(path):
+        code = "import pathlib, sys; from mmrec_tf.records import files\n"
+        code += "with files.hold_folder(pathlib.Path(sys.argv[1])): pass"
+        done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True)
+        assert b"BlockingIOError" in done.stderr
+    with files.hold_folder(path):
+        assert names(path) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError), files.hold_folder(tmp_path / "file"):
+        pass
+
+
+def test_a_changed_figure_is_told_from_a_written_one(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_sealed(path, {"b": 0.1, "a": {"10": [1], "2": "é"}, "n": (1, 2)})
+    value = files.read_sealed(path)
+    assert value["b"] == 0.1 and files.sealed(value) == value
+    text = path.read_text()
+    for old, new in (("0.1", "0.2"), ("é", "e"), ('"b"', '"c"'), ("[\n      1", "[\n      7")):
+        assert old in text
+        path.write_text(text.replace(old, new))
+        with pytest.raises(ValueError, match="not what was written"):
+            files.read_sealed(path)
+    files.write_json(path, {"b": 1})
+    assert files.read_sealed(path) == {"b": 1}
+    for other, said in (("[1]", "wanted a JSON object"), ("[" * 200_000, "nested too deeply")):
+        path.write_text(other)
+        with pytest.raises(ValueError, match=said):
+            files.read_sealed(path)
+
+
 def test_what_stood_there_comes_back_when_the_new_folder_cannot_be_moved(tmp_path):
     path = tmp_path / "weights"
     path.mkdir()

@@ -13,6 +13,7 @@ from support.small_world import NUM_USERS, user_id
 from mmrec_tf import load_run, open_dataset
 from mmrec_tf.errors import ConfigError, DatasetError, RunError
 from mmrec_tf.records import DatasetWriter
+from mmrec_tf.records.files import hold_folder, sealed
 from mmrec_tf.runs.evaluate import evaluate_run
 from mmrec_tf.runs.run import Run, load_weights, save_weights
 from mmrec_tf.runs.train import train_run
@@ -36,7 +37,7 @@ def copy(quick, tmp_path):
 
 def change(path, **values):
     facts = json.loads(path.read_text())
-    path.write_text(json.dumps({**facts, **values}))
+    path.write_text(json.dumps(sealed({**facts, **values})))
 
 
 def assert_same(one, other):
@@ -209,18 +210,53 @@ def test_a_missing_run_is_refused(tmp_path):
         load_run(tmp_path / "nowhere")
 
 
+def test_every_file_of_a_run_is_covered(copy):
+    """One byte changed, or the last one cut off, in each file there is."""
+    for path in sorted(p for p in copy.rglob("*") if p.is_file()):
+        data = path.read_bytes()
+        altered = bytearray(data or b" ")
+        altered[len(data) // 3] ^= 1
+        for bad in (bytes(altered), data[: len(data) // 2] if data else b" "):
+            path.write_bytes(bad)
+            with pytest.raises(
+                RunError, match="run.json" if path.name == "run.json" else path.name
+            ):
+                load_run(copy)
+        path.write_bytes(data)
+    load_run(copy)
+
+
+def test_a_second_training_there_is_refused_while_the_first_lives(dataset, tmp_path):
+    with hold_folder(tmp_path / "run"), pytest.raises(RunError, match="another process trains"):
+        train_run(dataset, small_world.config(**QUICK), tmp_path / "run")
+
+
+def test_what_a_kill_left_as_training_had_ended_goes(dataset, copy):
+    (copy / "progress/retrieval").mkdir(parents=True)
+    with pytest.raises(RunError, match="a finished run stands there"):
+        train_run(dataset, small_world.config(**QUICK), copy)
+    assert not (copy / "progress").exists()
+
+
 @pytest.mark.parametrize("part", ["encoders", "retrieval", "ranking"])
 def test_damaged_weights_are_refused(copy, part):
     (data,) = (copy / "weights" / part).glob("*.data-*")
     if part == "encoders" and not data.stat().st_size:
         pytest.skip("no weights to damage")
     data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    with pytest.raises(RunError, match=f"{part}/weights.data.*not what training wrote"):
+        load_run(copy)
+    # A run of before files were hashed says so as it reads them.
+    change(copy / "run.json", files={})
     with pytest.raises(RunError, match=f"{part}: wanted the weights of this run"):
         load_run(copy).recommender()
 
 
 def test_missing_weights_are_refused(copy):
     shutil.rmtree(copy / "weights/retrieval")
+    with pytest.raises(RunError, match="retrieval/.*: wanted the file of this run"):
+        load_run(copy)
+    change(copy / "run.json", files={})
     with pytest.raises(RunError, match="retrieval: wanted the weights of this run"):
         load_run(copy).recommender()
 

@@ -18,6 +18,7 @@ from mmrec_tf.__main__ import main
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import ConfigError, RunError
 from mmrec_tf.recommender.ranked import Request
+from mmrec_tf.records.files import sealed
 from mmrec_tf.runs import warm_start as continuation
 from mmrec_tf.runs.run import Run
 from mmrec_tf.runs.train import train_run
@@ -465,10 +466,10 @@ def test_a_start_that_is_not_there_or_not_finished(quick, grown, tmp_path):
     refused(grown, quick.config, out, tmp_path / "no", error=RunError, match="wanted a run")
     copy = shutil.copytree(quick.directory, tmp_path / "copy")
     facts = json.loads((copy / "run.json").read_text())
-    (copy / "run.json").write_text(json.dumps({**facts, "finished": False}))
+    (copy / "run.json").write_text(json.dumps(sealed({**facts, "finished": False})))
     refused(grown, quick.config, out, copy, error=RunError, match="not finished")
     refused(grown, quick.config, out, Run(copy), error=RunError, match="wanted a finished run")
-    (copy / "run.json").write_text(json.dumps({**facts, "dataset": str(tmp_path / "away")}))
+    (copy / "run.json").write_text(json.dumps(sealed({**facts, "dataset": str(tmp_path / "away")})))
     refused(grown, quick.config, out, copy, error=RunError, match="missing or another one by now")
     moved = load_run(copy, dataset=quick.dataset.directory)
     assert train_run(grown, quick.config, out, start=moved).finished

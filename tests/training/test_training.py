@@ -17,7 +17,7 @@ from support.training_runs import EPOCHS, EXACT, Scripted, in_order, values
 
 from mmrec_tf import RankingModel, Recommender, RetrievalModel, open_dataset
 from mmrec_tf.dataset.directory import Dataset
-from mmrec_tf.errors import DatasetError
+from mmrec_tf.errors import DatasetError, RunError
 from mmrec_tf.runs.train import train_run
 from mmrec_tf.training.callbacks import Progress
 from mmrec_tf.training.fit import train
@@ -162,7 +162,10 @@ def test_the_best_before_a_kill_stays_the_best(dataset, tmp_path, monkeypatch):
     assert history.epoch == [2, 3]
     assert_equal(values(later), answers.weights[1])
     facts = json.loads((tmp_path / "progress/best.json").read_text())
-    assert facts == {"best": 0.9, "epoch": 1, "folder": "best-1"}
+    assert {**facts, "self_sha256": ""} == {
+        **{"best": 0.9, "epoch": 1, "folder": "best-1"},
+        "self_sha256": "",
+    }
 
 
 def test_a_kill_before_the_first_backup_starts_from_untrained_weights(dataset, tmp_path):
@@ -170,7 +173,8 @@ def test_a_kill_before_the_first_backup_starts_from_untrained_weights(dataset, t
     progress = tmp_path / "progress"
     train(model_of(dataset, training__epochs=1), dataset, directory=progress)
     assert (progress / "best-0").is_dir()
-    shutil.rmtree(progress / "backup")
+    (progress / "backup.json").unlink()
+    shutil.rmtree(progress / "backup-0")
     starts = []
 
     class Start(tf.keras.callbacks.Callback):
@@ -183,6 +187,104 @@ def test_a_kill_before_the_first_backup_starts_from_untrained_weights(dataset, t
     (one, again), (other, fresh) = starts
     assert (one, other) == (0, 0)
     assert_equal(again, fresh)
+
+
+class Killed(BaseException):
+    pass
+
+
+class Die(tf.keras.callbacks.Callback):
+    """Ends the first call as an epoch begins, and leaves the second alone."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise Killed
+
+
+# Whatever draws at random in training, or keeps what earlier steps left behind.
+RANDOM = {
+    "dropout": {
+        "item__dropout": 0.2,
+        "user__dropout": 0.2,
+        "user__history": "attention",
+        "user__history_context": "others",
+        "user__history_length": 2,
+        "retrieval__item_balance": 0.5,
+    },
+    "in_batch": {
+        "retrieval__softmax": "batch",
+        "retrieval__num_uniform_negatives": 3,
+        "retrieval__num_mined_negatives": 2,
+        "retrieval__mining_epochs": 3,
+        "retrieval__memory_size": 8,
+        "retrieval__sampling_correction": "streaming",
+        "training__accumulation_steps": 2,
+        "training__warmup_steps": 3,
+        "training__decay": "cosine",
+    },
+    "ranking": {"ranking__epochs": 4, "ranking__dropout": 0.3},
+}
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_a_resumed_training_equals_the_whole_one_to_the_digit(dataset, tmp_path, kind, capsys):
+    settings = {**small_world.VECTORS, "training__epochs": 4, **RANDOM[kind]}
+
+    def make():
+        retrieval = model_of(dataset, **settings)
+        if kind != "ranking":
+            return retrieval
+        return RankingModel(retrieval.config, dataset, retrieval=retrieval)
+
+    model = make()
+    train(model, dataset, directory=tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(make(), dataset, directory=tmp_path / "killed", callbacks=[Die(2)])
+    resumed = make()
+    assert train(resumed, dataset, directory=tmp_path / "killed").epoch == [2, 3]
+    rows = [(tmp_path / name / "history.csv").read_text() for name in ("whole", "killed")]
+    assert rows[0] == rows[1]
+    assert_equal(model.get_weights(), resumed.get_weights())
+    assert "after the interruption" not in capsys.readouterr().err
+
+
+def test_training_that_had_stopped_early_is_over_after_a_kill(dataset, tmp_path, monkeypatch):
+    Scripted(monkeypatch, [0.5, 0.4, 0.3, 0.9])
+    settings = {"training__epochs": 9, "training__patience": 2}
+    for epochs in ([0, 1, 2], []):
+        history = train(model_of(dataset, **settings), dataset, directory=tmp_path / "progress")
+        assert history.epoch == epochs
+
+
+def test_what_an_interruption_changes_is_said(dataset, tmp_path, capsys):
+    """The layers of an encoder that trains are not ours: their draws are the process's."""
+    settings = {"modalities": ["audio"], "audio__trainable_layers": -1, "audio__mask_bins": 2}
+
+    def make():
+        config = small_world.config(
+            **{**small_world.VECTORS, **settings, "training__epochs": 2, "ranking__epochs": 0}
+        )
+        return RetrievalModel(config, dataset)
+
+    with pytest.raises(Killed):
+        train(make(), dataset, directory=tmp_path, callbacks=[Die(1)])
+    assert "after the interruption" not in capsys.readouterr().err
+    train(make(), dataset, directory=tmp_path)
+    said = capsys.readouterr().err
+    assert "retrieval: after the interruption, the audio encoder draws other numbers" in said
+
+
+def test_a_changed_state_of_training_is_named(dataset, tmp_path):
+    train(model_of(dataset, training__epochs=1), dataset, directory=tmp_path)
+    path = tmp_path / "backup.json"
+    for text in (path.read_text().replace('"epoch": 0', '"epoch": 1'), '{"epoch', "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(RunError, match="backup.json: wanted what training had come to"):
+            train(model_of(dataset, training__epochs=2), dataset, directory=tmp_path)
 
 
 # The best

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import shutil
 
 import pytest
 from support import small_world
@@ -8,6 +9,7 @@ from support import small_world
 import mmrec_tf as mm
 from mmrec_tf.config import ALIGNMENTS, FUSIONS, load_config
 from mmrec_tf.errors import ConfigError, TuningError
+from mmrec_tf.records.files import sealed
 from tuning import search as tuning_search
 from tuning import space as spaces
 from tuning.search import search
@@ -166,6 +168,62 @@ def test_an_interrupted_search_goes_on(tmp_path, strategy, capsys):
     more = []
     run(tmp_path, lambda c: more.append(c) or quick(c), strategy=strategy, trials=7)
     assert len(more) == 1
+
+
+@pytest.mark.parametrize("strategy", ["random", "bayesian", "hyperband"])
+def test_a_trial_is_counted_once_wherever_the_search_was_killed(tmp_path, strategy, monkeypatch):
+    """The state on disk is copied as each of its files has changed, as a kill would leave it."""
+    states = []
+    write_text = tuning_search.write_text
+
+    def copying(path, text):
+        # A kill as it is written leaves what has begun aside.
+        path.with_name(f".{path.name}.999999").write_text(text[: len(text) // 2])
+        states.append(shutil.copytree(tmp_path / "whole", tmp_path / f"killed-{len(states)}"))
+        path.with_name(f".{path.name}.999999").unlink()
+        write_text(path, text)
+        states.append(shutil.copytree(tmp_path / "whole", tmp_path / f"killed-{len(states)}"))
+
+    monkeypatch.setattr(tuning_search, "write_text", copying)
+    run(tmp_path / "whole", quick, strategy=strategy, trials=4)
+    monkeypatch.undo()
+    assert len(states) > 16
+    wanted = rows(tmp_path / "whole")
+    for state in states:
+        run(state, quick, strategy=strategy, trials=4)
+        assert rows(state) == wanted
+        assert len(list((state / "trials").glob("trial_*"))) == 4
+        assert not list(state.rglob(".*"))
+
+
+def test_a_search_is_of_one_dataset_and_one_process(tmp_path, dataset, monkeypatch):
+    there = shutil.copytree(dataset.directory, tmp_path / "d")
+    monkeypatch.setattr(tuning_search, "valid_score", lambda dataset, config: quick(config))
+    arguments = {"out": tmp_path / "s", "space": SPACE, "trials": 1, "report": lambda _: None}
+    search(there, mm.Config(), **arguments)
+    facts = json.loads((tmp_path / "s/search.json").read_text())
+    assert facts["dataset_hash"] == mm.open_dataset(there).hash
+    manifest = json.loads((there / "manifest.json").read_text())
+    manifest = sealed({**manifest, "split_rule": "another"})
+    (there / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(TuningError, match="another dataset_hash"):
+        search(there, mm.Config(), **arguments)
+
+    def second(config):
+        with pytest.raises(TuningError, match="another process searches there now"):
+            run(tmp_path / "two", quick, trials=1)
+        return quick(config)
+
+    run(tmp_path / "two", second, trials=1)
+
+
+@pytest.mark.parametrize("how", [lambda text: text[:50], lambda text: text.replace("0", "1")])
+def test_a_damaged_search_json_is_named(tmp_path, how):
+    run(tmp_path, quick, trials=1)
+    path = tmp_path / "search.json"
+    path.write_text(how(path.read_text()))
+    with pytest.raises(TuningError, match="search.json: wanted what is searched here"):
+        run(tmp_path, quick, trials=1)
 
 
 def test_another_search_in_the_same_folder_is_refused(tmp_path):

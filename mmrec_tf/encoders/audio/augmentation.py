@@ -4,6 +4,7 @@ import math
 
 import tensorflow as tf
 
+from mmrec_tf.dataset import draws
 from mmrec_tf.encoders.audio.spectrogram import TOP_DB
 
 
@@ -18,9 +19,7 @@ def shift(spectrogram: tf.Tensor, most_frames: int) -> tf.Tensor:
       The same shape.
     """
     frames = spectrogram.shape[1]
-    by = tf.random.uniform(
-        [tf.shape(spectrogram)[0], 1], -most_frames, most_frames + 1, dtype=tf.int32
-    )
+    by = draws.uniform([tf.shape(spectrogram)[0], 1], -most_frames, most_frames + 1, dtype=tf.int32)
     source = tf.range(frames) - by
     moved = tf.gather(spectrogram, tf.clip_by_value(source, 0, frames - 1), batch_dims=1)
     inside = (source >= 0) & (source < frames)
@@ -42,7 +41,7 @@ def add_noise(spectrogram: tf.Tensor, loudest_db: float, *, top_db: float = TOP_
     Returns:
       The same shape, relative to the peak of sound and noise together, in 0..1.
     """
-    level = tf.random.uniform([tf.shape(spectrogram)[0], 1, 1], -top_db, loudest_db)
+    level = draws.uniform([tf.shape(spectrogram)[0], 1, 1], -top_db, loudest_db)
     noise = 10 ** (level / 10)
     power = 10 ** ((spectrogram - 1) * top_db / 10)
     decibels = 10 / math.log(10) * tf.math.log((power + noise) / (1 + noise))

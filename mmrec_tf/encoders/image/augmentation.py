@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from mmrec_tf.dataset import draws
+
 
 def flip(pixels: tf.Tensor) -> tf.Tensor:
     """Mirrors each picture left to right with chance 1/2.
@@ -12,7 +14,7 @@ def flip(pixels: tf.Tensor) -> tf.Tensor:
     Returns:
       The same shape.
     """
-    mirrored = tf.random.uniform([tf.shape(pixels)[0], 1, 1, 1]) < 0.5
+    mirrored = draws.uniform([tf.shape(pixels)[0], 1, 1, 1]) < 0.5
     return tf.where(mirrored, tf.reverse(pixels, [2]), pixels)
 
 
@@ -33,8 +35,8 @@ def crop(pixels: tf.Tensor, least_share: float) -> tf.Tensor:
 
     def window() -> tf.Tensor:
         """The weight of each old pixel in each new one, <float32>[batch, new, old]."""
-        share = tf.random.uniform([batch, 1], least_share, 1.0)
-        start = tf.random.uniform([batch, 1]) * (1 - share) * size
+        share = draws.uniform([batch, 1], least_share, 1.0)
+        start = draws.uniform([batch, 1]) * (1 - share) * size
         source = tf.clip_by_value(start + share * (centers + 0.5) - 0.5, 0, size - 1)
         return tf.nn.relu(1 - tf.abs(source[:, :, tf.newaxis] - centers))
 
@@ -52,7 +54,7 @@ def blur(pixels: tf.Tensor, largest_sigma: float) -> tf.Tensor:
       The same shape.
     """
     centers = tf.range(pixels.shape[1], dtype=tf.float32)
-    sigma = tf.random.uniform([tf.shape(pixels)[0], 1, 1], 0.0, largest_sigma)
+    sigma = draws.uniform([tf.shape(pixels)[0], 1, 1], 0.0, largest_sigma)
     # At a thousandth of a pixel, a pixel keeps to itself.
     distance = (centers[:, tf.newaxis] - centers) / tf.maximum(sigma, 1e-3)
     weights = tf.nn.softmax(-0.5 * tf.square(distance))
@@ -73,9 +75,7 @@ def recolor(pixels: tf.Tensor, strength: float) -> tf.Tensor:
       The same shape in 0..255.
     """
     shape = [3, tf.shape(pixels)[0], 1, 1, 1]
-    brightness, contrast, saturation = tf.unstack(
-        tf.random.uniform(shape, 1 - strength, 1 + strength)
-    )
+    brightness, contrast, saturation = tf.unstack(draws.uniform(shape, 1 - strength, 1 + strength))
     pixels *= brightness
     gray = tf.reduce_sum(pixels * [0.299, 0.587, 0.114], axis=3, keepdims=True)
     pixels = gray + saturation * (pixels - gray)

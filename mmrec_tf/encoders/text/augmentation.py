@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from mmrec_tf.dataset import draws
+
 
 def hide_words(
     ids: tf.Tensor, share: float, *, begins: np.ndarray, continues: np.ndarray, stand_in: int
@@ -22,7 +24,7 @@ def hide_words(
     begins, continues = tf.gather(begins, ids), tf.gather(continues, ids)
     # Words count from 1; all tokens of a word share its draw.
     word = tf.cumsum(tf.cast(begins, tf.int32), axis=1)
-    drawn = tf.random.uniform(tf.shape(ids) + [0, 1]) < share
+    drawn = draws.uniform(tf.shape(ids) + [0, 1]) < share
     hidden = tf.gather(drawn, word, batch_dims=1) & (begins | continues)
     return tf.where(hidden, stand_in, ids)
 
@@ -51,7 +53,7 @@ def replace_words(
     first = tf.gather(splits, ids)
     count = tf.gather(splits, ids + 1) - first
     whole = ~tf.pad(tf.gather(continues, ids)[:, 1:], [[0, 0], [0, 1]])
-    replaced = (tf.random.uniform(tf.shape(ids)) < share) & (count > 0) & whole
-    drawn = tf.random.uniform(tf.shape(ids)) * tf.cast(count, tf.float32)
+    replaced = (draws.uniform(tf.shape(ids)) < share) & (count > 0) & whole
+    drawn = draws.uniform(tf.shape(ids)) * tf.cast(count, tf.float32)
     chosen = tf.where(replaced, first + tf.cast(drawn, tf.int32), 0)
     return tf.where(replaced, tf.gather(synonyms, chosen), ids)
