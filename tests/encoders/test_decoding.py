@@ -145,7 +145,7 @@ def bombs():
 def test_chunks_are_checked_before_they_are_decoded(name, data, encoders):
     """A decoder makes room for what a chunk claims to hold, and then finds that it is not there."""
     read = tf.function(encoders["image"][0].preprocess)
-    want = "at most 32 texts" if name == "texts" else "all its chunks"
+    want = "at most 8 texts" if name == "texts" else "all its chunks"
     with pytest.raises(tf.errors.InvalidArgumentError, match=want):
         read(tf.constant([data]))
 

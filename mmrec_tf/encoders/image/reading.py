@@ -10,7 +10,7 @@ MAX_BYTES = 16 * 2**20
 MAX_PIXELS = 2**24
 # A decoder makes room for what a chunk claims, and takes its time over compressed texts.
 _MAX_CHUNKS = 4096
-_MAX_TEXTS = 32
+_MAX_TEXTS = 8
 _MAX_SEGMENTS = 1024
 _PNG = b"\x89PNG\r\n\x1a\n"
 _EXIF_BYTES = 2**16
