@@ -2,10 +2,12 @@
 
 import pathlib
 import shutil
+import sys
 import warnings
 from typing import Any
 
 import tensorflow as tf
+from tqdm import tqdm
 
 from mmrec_tf.config import Config, require_effect
 from mmrec_tf.dataset.directory import Dataset
@@ -143,6 +145,14 @@ def _train(
                 carry_weights(ranking, start, dataset)
             train(ranking, dataset, directory=progress / "ranking")
             shutil.copy(progress / "ranking/history.csv", run.directory / "ranking_history.csv")
+            best = json.loads((progress / "ranking/best.json").read_text(encoding="utf-8"))
+            if best["epoch"] < 0 and (start is None or not start.ranks):
+                tqdm.write(
+                    "ranking: no epoch beats retrieval's own order on valid "
+                    f"({ranking.monitor} {best['best']:.4f}), so that order is kept. "
+                    "ranking.epochs 0 serves the same lists faster.",
+                    file=sys.stderr,
+                )
             run.save_ranking(ranking)
     recommender = run.recommender(history="train")
     # Of the logits as they are; a run that was killed here has an old one.

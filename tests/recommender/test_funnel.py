@@ -34,7 +34,7 @@ def build(data, **settings):
     for weight in model.trainable_variables:
         if weight.shape.rank == 2:
             weight.assign(0.3 * rng.normal(size=weight.shape))
-    return Recommender(retrieval, model, data)
+    return Recommender(retrieval, model, data, history="train")
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,8 @@ def test_calibration_is_fitted_on_valid_and_makes_probabilities_true(
     plain = calibrated(kind)
     calibration = fit_calibration(plain, labeled)
     assert calibration.kind == kind
-    fitted = Recommender(plain.retrieval, plain.ranking, labeled, calibration=calibration)
+    stages = plain.retrieval, plain.ranking, labeled
+    fitted = Recommender(*stages, calibration=calibration, history="train")
     got = evaluate_ranking(fitted, labeled, split="valid")["candidates"]["ranking"]
     assert got["log_loss"] < got["uncalibrated_log_loss"]
     # A temperature alone cannot move the level.

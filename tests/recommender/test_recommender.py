@@ -295,9 +295,8 @@ def test_filters_exclusions_and_what_is_withdrawn(dataset):
     assert ask(exclude=[shown[0], "unheard of", shown[3]]) == shown[1:3] + shown[4:]
     with pytest.raises(ConfigError, match="did you mean 'genre=night'"):
         ask(allow=["genre=nigth"])
-    withdrawn = Recommender(
-        recommender.retrieval, recommender.ranking, dataset, unavailable=shown[:2]
-    )
+    stages = recommender.retrieval, recommender.ranking, dataset
+    withdrawn = Recommender(*stages, unavailable=shown[:2], history="train")
     answer = withdrawn.recommend(["u3"], k=NUM_ITEMS).item_id[0]
     assert [item for item in answer if item] == shown[2:]
     assert not {*shown[:2]} & {*withdrawn.similar_items([shown[2]], k=NUM_ITEMS).item_id[0]}
@@ -536,6 +535,7 @@ def test_probability_is_the_calibrated_logit(dataset):
         plain.ranking,
         dataset,
         calibration=Calibration("platt", slope=0.5, intercept=-1.0),
+        history="train",
     )
     one, two = (r.recommend(["u1", "u2"], k=NUM_ITEMS) for r in (plain, calibrated))
     np.testing.assert_array_equal(one.item_id, two.item_id)

@@ -394,7 +394,7 @@ def test_the_loss_reads_smoothed_items_on_both_sides(dataset, mixed):
 
 def test_python_and_the_export_recommend_by_the_smoothed_catalog(dataset, tmp_path):
     model = build(dataset, **FULL, **GRAPH)
-    recommender = Recommender(model, None, dataset)
+    recommender = Recommender(model, None, dataset, history="train")
     # Smoothed with NumPy, and the users' histories with it.
     plain = model.embed_items(tf.range(NUM_ITEMS)).embedding.numpy()
     settings = {"layers": 2, "content_layers": 1}

@@ -108,6 +108,20 @@ def test_the_directory_explains_itself(run):
     assert set(json.loads((run.directory / "run.json").read_text())) >= {"dataset", "dataset_hash"}
 
 
+def test_a_ranking_that_learns_nothing_is_told(dataset, tmp_path, capsys):
+    config = small_world.config(**QUICK, ranking__learning_rate=1e-12)
+    run = train_run(dataset, config, tmp_path / "run")
+    retrieval = json.loads((tmp_path / "run/metrics.json").read_text())["valid"]["retrieval"]
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "no epoch" in line]
+    assert said == (
+        "ranking: no epoch beats retrieval's own order on valid "
+        f"(ndcg@10 {retrieval['ndcg@10']:.4f}), so that order is kept. "
+        "ranking.epochs 0 serves the same lists faster."
+    )
+    lists = [part.rank_items(dataset, np.arange(9), k=5) for part in (run.retrieval, run.ranking)]
+    np.testing.assert_array_equal(*lists)
+
+
 # Another dataset
 
 
