@@ -20,6 +20,7 @@ from mmrec_tf.records.files import SEAL, hold_folder, read_sealed, write_sealed
 from mmrec_tf.retrieval.model import RetrievalModel, make_encoders
 from mmrec_tf.runs.run import Run, load_run
 from mmrec_tf.runs.warm_start import carry_weights, check_start
+from mmrec_tf.training.checkpoints import kept_state
 from mmrec_tf.training.fit import raise_for_empty, train
 
 VALID_KS = (10, 20)
@@ -145,8 +146,8 @@ def _train(
                 carry_weights(ranking, start, dataset)
             train(ranking, dataset, directory=progress / "ranking")
             shutil.copy(progress / "ranking/history.csv", run.directory / "ranking_history.csv")
-            best = json.loads((progress / "ranking/best.json").read_text(encoding="utf-8"))
-            if best["epoch"] < 0 and (start is None or not start.ranks):
+            best = kept_state(progress / "ranking", "best")
+            if best is not None and best["epoch"] < 0 and (start is None or not start.ranks):
                 tqdm.write(
                     "ranking: no epoch beats retrieval's own order on valid "
                     f"({ranking.monitor} {best['best']:.4f}), so that order is kept. "

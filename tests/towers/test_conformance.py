@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 import mmrec_tf
+from mmrec_tf.dataset.draws import Dropout
 from mmrec_tf.ranking.feature_interaction import (
     BilinearProduct,
     Cross,
@@ -211,6 +212,12 @@ def user(*unreached, **settings):
 
 
 CASES = {
+    "dropout": Case(
+        Dropout,
+        {"rate": 0.5},
+        lambda rng: (rng.normal(size=(ROWS, DIM)).astype(np.float32),),
+        half="float16",
+    ),
     "mean": fusion(Mean),
     "weighted": fusion(Weighted),
     "gated": fusion(Gated),
