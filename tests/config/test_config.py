@@ -119,6 +119,8 @@ def test_configs_are_frozen_and_comparable():
         ({"audio": 3}, "audio: wanted a JSON object; got 3"),
         ({"dim": "wide"}, "dim: wanted int; got 'wide'"),
         ({"dim": 2.5}, "dim: wanted int; got 2.5"),
+        ({"training": {"seed": 2**63}}, f"training.seed: wanted int; got {2**63}"),
+        ({"training": {"learning_rate": 1e300}}, "learning_rate: wanted float; got 1e"),
         ({"dim": True}, "dim: wanted int; got True"),
         ({"dim": None}, "dim: wanted int; got None"),
         ({"item": {"id_embedding": 1}}, "item.id_embedding: wanted bool; got 1"),

@@ -1,9 +1,9 @@
 """The planted world as the dataset that the media folder makes of its real files."""
 
 import argparse
+import contextlib
 import ctypes
 import dataclasses
-import json
 import pathlib
 import shutil
 from typing import Any
@@ -15,8 +15,10 @@ from data.sources.synthetic.files import write_source
 from data.sources.synthetic.world import World, best
 from data.tables.side_features import FeatureColumns
 from mmrec_tf.errors import ConfigError, DatasetError
-from mmrec_tf.records.files import write_json
+from mmrec_tf.records.files import hold_folder, read_sealed, write_sealed
 from mmrec_tf.records.staging import check_place
+
+_STATE = "world.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,27 +108,45 @@ def prepare(
     rated = world.context_effect > 0
     if not rated:  # a world without it has the bytes that it had before there was such
         del settings["context_effect"]
-    check_place(out, overwrite=overwrite)  # before much is drawn in vain
-    ceiling = _source(world, folder, settings)
-    _trim()
-    manifest = media_folder.prepare(
-        media_folder.MediaFolder(
-            items=str(folder / "items.csv"),
-            interactions=str(folder / "interactions.csv"),
-            users=str(folder / "users.csv") if rated else None,
-            user_features=FeatureColumns(categorical=("shift",) if rated else ()),
-            triples=str(folder / "triples.csv"),
-            sample_rate_hz=synthetic_media.SAMPLE_RATE_HZ,
-        ),
-        out,
-        overwrite=overwrite,
-        run=run,
-        source={"name": "synthetic", "arguments": settings},
-        extra={"ceiling.json": ceiling},
-    )
-    if options.keep_source is None:
-        shutil.rmtree(folder)
-    return manifest
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(hold_folder(folder))
+        except BlockingIOError as error:
+            raise DatasetError(
+                f"{out}: another process writes there now, and draws its world in {folder}. Wait "
+                "for it, or name another directory."
+            ) from error
+        except OSError as error:
+            raise DatasetError(
+                f"{folder}: cannot be written; {error.strerror}. Name another directory."
+            ) from error
+        try:
+            check_place(out, overwrite=overwrite)  # before much is drawn in vain
+        except DatasetError:
+            ours = (folder / _STATE).exists() or not any(folder.iterdir())
+            if options.keep_source is None and ours:
+                shutil.rmtree(folder)  # left by a kill that came as the dataset stood
+            raise
+        ceiling = _source(world, folder, settings)
+        _trim()
+        manifest = media_folder.prepare(
+            media_folder.MediaFolder(
+                items=str(folder / "items.csv"),
+                interactions=str(folder / "interactions.csv"),
+                users=str(folder / "users.csv") if rated else None,
+                user_features=FeatureColumns(categorical=("shift",) if rated else ()),
+                triples=str(folder / "triples.csv"),
+                sample_rate_hz=synthetic_media.SAMPLE_RATE_HZ,
+            ),
+            out,
+            overwrite=overwrite,
+            run=run,
+            source={"name": "synthetic", "arguments": settings},
+            extra={"ceiling.json": ceiling},
+        )
+        if options.keep_source is None:
+            shutil.rmtree(folder)
+        return manifest
 
 
 def _trim() -> None:
@@ -142,16 +162,21 @@ def _source(world: World, folder: pathlib.Path, settings: dict[str, Any]) -> dic
     Returns:
       The best figures that its truth allows.
     """
-    state = folder / "world.json"
-    begun = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
+    state = folder / _STATE
+    try:
+        begun = read_sealed(state) if state.exists() else {}
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{state}: wanted which world is drawn here; {error}. Delete {folder}."
+        ) from error
     if begun.get("world") == settings and "ceiling" in begun:
         return dict(begun["ceiling"])
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not begun:
         raise DatasetError(f"{folder}: wanted a new or empty folder to draw the world in.")
-    write_json(state, {"world": settings})
+    write_sealed(state, {"world": settings})
     for name in ("images", "audio"):
         shutil.rmtree(folder / name, ignore_errors=True)
     ceiling = best(*write_source(world, folder))
-    write_json(state, {"world": settings, "ceiling": ceiling})
+    write_sealed(state, {"world": settings, "ceiling": ceiling})
     return ceiling
