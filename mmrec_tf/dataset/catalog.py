@@ -1,6 +1,5 @@
 """All items with their content: in memory where it fits, else read from the shards when asked."""
 
-import itertools
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,10 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmrec_tf import records
+from mmrec_tf.dataset.column_cache import Arrays, ColumnCache
 from mmrec_tf.schema import FeatureSpec, ModalitySpec, Schema
-
-# Shards that are read side by side.
-NUM_PARALLEL = 8
 
 
 class Content:
@@ -149,17 +146,6 @@ class ContentLists(Content):
         self.count = count
         self._start = np.cumsum(count) - count
 
-    @classmethod
-    def join(
-        cls, name: str, spec: ModalitySpec, lists: Sequence[Sequence[bytes | np.ndarray]]
-    ) -> "ContentLists":
-        """Joins the values of all items, listed by item."""
-        count = np.fromiter(map(len, lists), np.int64, len(lists))
-        values = empty_content(spec, int(count.sum()))
-        for place, value in enumerate(itertools.chain.from_iterable(lists)):
-            values[place] = value
-        return cls(name, spec, values=values, count=count)
-
     def items(self, wanted: np.ndarray) -> Iterator[tuple[int, Sequence[bytes | np.ndarray]]]:
         """The items by their numbers."""
         for number in np.flatnonzero(wanted).tolist():
@@ -201,6 +187,7 @@ def read_catalog(
     train_item: np.ndarray,
     content_sha256: Mapping[str, str],
     in_memory: bool,
+    cache: ColumnCache,
 ) -> Catalog:
     """Reads all items once.
 
@@ -210,57 +197,111 @@ def read_catalog(
       train_item: <int>[interaction], the items of the train split.
       content_sha256: by modality, as the manifest says.
       in_memory: whether to keep the content, or to leave it on disk.
+      cache: of the directory's columns.
 
     Raises:
       DatasetError: naming the shard and the record that cannot be read.
     """
-    item_id = np.empty(schema.num_items, object)
-    present = np.zeros([schema.num_items, len(schema.modalities)], bool)
-    features = empty_features(schema.item_features, schema.num_items)
-    shard = np.zeros([schema.num_items], np.int32)
-    kept: dict[str, Any] = {}
-    if in_memory:
-        kept = {
-            name: empty_content(spec, schema.num_items)
-            if spec.max_values == 1
-            else [()] * schema.num_items
-            for name, spec in schema.modalities.items()
-        }
-    # Each item has its place, so they may come in any order.
-    for item in records.read_items(
-        directory, schema, num_parallel=NUM_PARALLEL, deterministic=False
-    ):
-        item_id[item.number] = item.item_id
-        shard[item.number] = item.shard
-        fill_features(features, schema.item_features, item.number, values=item.features)
-        for column, name in enumerate(schema.modalities):
-            if name in item.content:
-                present[item.number, column] = True
-                if in_memory:
-                    values = _raw(item.content[name])
-                    single = schema.modalities[name].max_values == 1
-                    kept[name][item.number] = values[0] if single else values
+    arrays = cache.read(
+        "items" if in_memory else "items_without_content",
+        "items",
+        lambda: _read_items(directory, schema, in_memory=in_memory),
+    )
+    present = arrays["present"]
     content: dict[str, np.ndarray | Content] = {}
     for column, (name, spec) in enumerate(schema.modalities.items()):
         if not in_memory:
             content[name] = ContentOnDisk(
-                directory, schema, name, present=present[:, column], shard=shard
+                directory, schema, name, present=present[:, column], shard=arrays["shard"]
             )
         elif spec.max_values == 1:
-            content[name] = kept[name]
+            content[name] = arrays[f"content/{name}"]
         else:
-            content[name] = ContentLists.join(name, spec, kept.pop(name))
+            content[name] = ContentLists(
+                name, spec, values=arrays[f"content/{name}"], count=arrays[f"count/{name}"]
+            )
     count = np.bincount(train_item, minlength=schema.num_items)
     return Catalog(
-        item_id=item_id,
+        item_id=decode_ids(arrays["id"]),
         content=content,
         present=present,
-        features=features,
+        features={name: arrays[f"feature/{name}"] for name in schema.item_features},
         train_count=count,
         log_frequency=relative_log_frequency(count),
         probability=draw_probability(count),
         content_sha256=content_sha256,
     )
+
+
+def _read_items(directory: pathlib.Path, schema: Schema, *, in_memory: bool) -> Arrays:
+    """The records of all items as columns, one row an item."""
+    item_id = np.empty(schema.num_items, object)
+    present = np.zeros([schema.num_items, len(schema.modalities)], bool)
+    features = empty_features(schema.item_features, schema.num_items)
+    shard = np.zeros([schema.num_items], np.int32)
+    kept: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {
+        name: [] for name in schema.modalities if in_memory
+    }
+    # Each item has its place, so they may come in any order.
+    for part in records.read_item_columns(directory, schema):
+        item_id[part.number] = part.id
+        shard[part.number] = part.shard
+        fill_features(features, schema.item_features, part)
+        for column, (name, spec) in enumerate(schema.modalities.items()):
+            count, values = part.column[name]
+            if spec.kind == "vector":
+                count, values = count // spec.dim, values.reshape(-1, spec.dim)
+            present[part.number, column] = count > 0
+            if in_memory:
+                kept[name].append((part.number, count, values))
+    arrays = {"id": encode_ids(item_id), "present": present, "shard": shard}
+    arrays |= {f"feature/{name}": values for name, values in features.items()}
+    for name, parts in kept.items():
+        arrays |= _place(name, schema.modalities[name], parts, num_items=schema.num_items)
+        parts.clear()
+    return arrays
+
+
+def _place(
+    name: str,
+    spec: ModalitySpec,
+    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    *,
+    num_items: int,
+) -> Arrays:
+    """One modality in the order of the items.
+
+    Args:
+      parts: numbers of items <int64>[n], how many values each has <int64>[n], and the values.
+
+    Returns:
+      "content/NAME": one value an item, blank where absent; or, where items may have several, all
+      values one after the other, and "count/NAME" <int64>[item].
+    """
+    count = np.zeros([num_items], np.int64)
+    for numbers, some, _ in parts:
+        count[numbers] = some
+    single = spec.max_values == 1
+    start = np.arange(num_items) if single else np.cumsum(count) - count
+    placed = empty_content(spec, num_items if single else int(count.sum()))
+    for numbers, some, values in parts:
+        within = np.arange(len(values)) - np.repeat(np.cumsum(some) - some, some)
+        placed[np.repeat(start[numbers], some) + within] = values
+    return {f"content/{name}": placed} | ({} if single else {f"count/{name}": count})
+
+
+def encode_ids(ids: np.ndarray) -> np.ndarray:
+    """Ids object[n] of str -> object[n] of bytes, as columns hold them."""
+    encoded = np.empty(len(ids), object)
+    encoded[:] = [name.encode() for name in ids.tolist()]
+    return encoded
+
+
+def decode_ids(ids: np.ndarray) -> np.ndarray:
+    """The inverse of `encode_ids`."""
+    decoded = np.empty(len(ids), object)
+    decoded[:] = [name.decode() for name in ids.tolist()]
+    return decoded
 
 
 def relative_log_frequency(count: np.ndarray) -> np.ndarray:
@@ -302,21 +343,18 @@ def empty_features(specs: Mapping[str, FeatureSpec], rows: int) -> dict[str, np.
 
 
 def fill_features(
-    features: dict[str, np.ndarray],
-    specs: Mapping[str, FeatureSpec],
-    row: int,
-    *,
-    values: Mapping[str, Any],
+    features: dict[str, np.ndarray], specs: Mapping[str, FeatureSpec], part: records.Columns
 ) -> None:
-    """Writes what a record says into one row of `empty_features`."""
+    """Writes what some records say into their rows of `empty_features`."""
     for name, spec in specs.items():
-        value = values.get(name)
-        if value is None:
-            continue
+        count, values = part.column[f"feature/{name}"]
         if spec.kind == "categorical":
-            features[name][row, : len(value)] = value
+            within = np.arange(len(values)) - np.repeat(np.cumsum(count) - count, count)
+            features[name][np.repeat(part.number, count), within] = values
         else:
-            features[name][row] = (value, 1.0)
+            known = count > 0
+            features[name][part.number[known], 0] = values[(np.cumsum(count) - count)[known]]
+            features[name][part.number[known], 1] = 1.0
 
 
 def _raw(values: Iterable[Any]) -> list[bytes | np.ndarray]:

@@ -11,7 +11,15 @@ import tensorflow as tf
 from mmrec_tf import records
 from mmrec_tf.config import RetrievalConfig, UserConfig
 from mmrec_tf.dataset.batches import build_batches
-from mmrec_tf.dataset.catalog import Catalog, empty_features, fill_features, read_catalog
+from mmrec_tf.dataset.catalog import (
+    Catalog,
+    decode_ids,
+    empty_features,
+    encode_ids,
+    fill_features,
+    read_catalog,
+)
+from mmrec_tf.dataset.column_cache import Arrays, ColumnCache
 from mmrec_tf.dataset.histories import Histories
 from mmrec_tf.errors import ConfigError, DatasetError, did_you_mean
 from mmrec_tf.records import Interactions, Triples
@@ -61,6 +69,9 @@ class Dataset:
         self.hash = hashlib.sha256((self.directory / "manifest.json").read_bytes()).hexdigest()
         self.schema = records.read_schema(self.directory)
         self.content_in_memory = self.item_bytes <= content_memory_mb << 20
+        self._columns = ColumnCache(
+            self.directory, identity=self.hash, files=self.manifest["files"]
+        )
         self._interactions: dict[str, Interactions] = {}
         self.catalog: Catalog = read_catalog(
             self.directory,
@@ -68,6 +79,7 @@ class Dataset:
             train_item=self.interactions("train").item,
             content_sha256=self.manifest["content"],
             in_memory=self.content_in_memory,
+            cache=self._columns,
         )
         self.users = self._read_users()
 
@@ -79,7 +91,7 @@ class Dataset:
 
     @property
     def cache(self) -> pathlib.Path:
-        """The folder for the vectors of frozen encoders."""
+        """The folder for the vectors of frozen encoders, and for columns of large datasets."""
         return self.directory / "cache"
 
     def interactions(self, split: str) -> Interactions:
@@ -91,9 +103,12 @@ class Dataset:
         if split not in SPLITS:
             raise DatasetError(f"split: wanted one of {', '.join(SPLITS)}; got {split!r}.")
         if split not in self._interactions:
-            self._interactions[split] = records.read_interactions(
-                self.directory, self.schema, split
+            arrays = self._columns.read(
+                f"interactions_{split}",
+                f"interactions/{split}",
+                lambda: records.read_interactions(self.directory, self.schema, split)._asdict(),
             )
+            self._interactions[split] = Interactions(**arrays)
         return self._interactions[split]
 
     def known_interactions(self, history: str) -> Interactions:
@@ -312,16 +327,26 @@ class Dataset:
         return Histories(data.item, offset, data.timestamp if known else None)
 
     def _read_users(self) -> Users:
+        specs = self.schema.user_features
+        arrays = self._columns.read("users", "users", self._parse_users)
+        return Users(
+            decode_ids(arrays["id"]),
+            arrays["profile"],
+            {name: arrays[f"feature/{name}"] for name in specs},
+        )
+
+    def _parse_users(self) -> Arrays:
         schema = self.schema
         user_id = np.empty(schema.num_users, object)
         profile = np.full(schema.num_users, b"", object)
         features = empty_features(schema.user_features, schema.num_users)
-        for row, user in enumerate(records.read_users(self.directory, schema)):
-            user_id[row] = user.user_id
-            if user.profile is not None:
-                profile[row] = user.profile.encode()
-            fill_features(features, schema.user_features, row, values=user.features)
-        return Users(user_id, profile, features)
+        for part in records.read_user_columns(self.directory, schema):
+            user_id[part.number] = part.id
+            count, values = part.column["profile"]
+            profile[np.repeat(part.number, count)] = values
+            fill_features(features, schema.user_features, part)
+        arrays = {f"feature/{name}": values for name, values in features.items()}
+        return {"id": encode_ids(user_id), "profile": profile, **arrays}
 
 
 def _select(data: Interactions, where: np.ndarray) -> Interactions:
@@ -339,6 +364,9 @@ def open_dataset(
       verify: compares the hashes of all files, not just their sizes.
       content_memory_mb: the catalog's content is kept in memory when the item shards are not
         larger, in MiB; else it is left on disk and read when asked for.
+
+    The first opening of a large dataset keeps columns in its folder `cache`, with the content that
+    is kept in memory, which the next ones map from disk.
 
     Raises:
       DatasetError: when it is missing, truncated or altered.

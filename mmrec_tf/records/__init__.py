@@ -5,6 +5,7 @@ read one back and say which file and which record is at fault when they cannot. 
 described in `docs/dataset_format.md`.
 """
 
+from mmrec_tf.records.columns import Columns, read_item_columns, read_user_columns
 from mmrec_tf.records.interactions import Interactions, read_interactions
 from mmrec_tf.records.items import PreparedItem, Quarantined
 from mmrec_tf.records.manifest import FORMAT, read_manifest, read_schema, sha256, verify
@@ -14,6 +15,7 @@ from mmrec_tf.records.writer import DatasetWriter, versions
 
 __all__ = [
     "FORMAT",
+    "Columns",
     "DatasetWriter",
     "Interactions",
     "Item",
@@ -22,10 +24,12 @@ __all__ = [
     "Triples",
     "User",
     "read_interactions",
+    "read_item_columns",
     "read_items",
     "read_manifest",
     "read_schema",
     "read_triples",
+    "read_user_columns",
     "read_users",
     "sha256",
     "verify",

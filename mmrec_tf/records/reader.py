@@ -14,9 +14,10 @@ from mmrec_tf.schema import FeatureSpec, ModalitySpec, Schema
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Items carry pictures and sounds of up to a megabyte; users are small.
-_ITEM_BATCH = 32
-_SMALL_BATCH = 1024
+# Records that are held at a time, of each shard that is read: items carry pictures and sounds of up
+# to a megabyte, or next to nothing.
+_BATCH = 1024
+_BATCH_BYTES = 2 << 20
 
 
 class Item(NamedTuple):
@@ -69,30 +70,17 @@ def read_items(
       DatasetError: naming the shard and the record that cannot be read.
     """
     found = np.zeros([schema.num_items], bool)
-    examples = _examples(
+    for chunk in read_chunks(
         directory,
         "items",
         schema.num_items,
-        _ITEM_BATCH,
         only=only,
         num_parallel=num_parallel,
         deterministic=deterministic,
-    )
-    for where, shard, example in examples:
-        number = example.features.feature["item"].int64_list.value
-        if len(number) != 1 or not 0 <= number[0] < schema.num_items or found[number[0]]:
-            raise DatasetError(
-                f"{where} wanted a number of its own from 0 to {schema.num_items - 1}; got "
-                f"{list(number)}. {AGAIN}"
-            )
-        found[number[0]] = True
-        yield Item(
-            number=number[0],
-            item_id=_required(example, "item_id", where).decode("utf-8"),
-            content=_content(example, schema, where),
-            features=_features(example, schema.item_features, where),
-            shard=shard,
-        )
+    ):
+        for where, example in chunk.examples():
+            item = parse_item(example, where, schema=schema, found=found)
+            yield item._replace(shard=chunk.shard)
 
 
 def read_users(directory: str | pathlib.Path, schema: Schema) -> Iterator[User]:
@@ -101,29 +89,96 @@ def read_users(directory: str | pathlib.Path, schema: Schema) -> Iterator[User]:
     Raises:
       DatasetError: naming the shard and the record that cannot be read.
     """
-    for where, _, example in _examples(directory, "users", schema.num_users, _SMALL_BATCH):
-        profile = example.features.feature["profile"].bytes_list.value
-        yield User(
-            user_id=_required(example, "user_id", where).decode("utf-8"),
-            profile=profile[0].decode("utf-8") if profile else None,
-            features=_features(example, schema.user_features, where),
+    for chunk in read_chunks(directory, "users", schema.num_users):
+        for where, example in chunk.examples():
+            yield parse_user(example, where, schema=schema)
+
+
+def parse_item(
+    example: "tf.train.Example", where: str, *, schema: Schema, found: np.ndarray
+) -> Item:
+    """One record as an item of shard 0.
+
+    Args:
+      example: the record.
+      where: the words that say where it stands.
+      schema: of the dataset.
+      found: <bool>[item], the items that were read before; this one is added.
+
+    Raises:
+      DatasetError: when it does not fit the schema.
+    """
+    number = example.features.feature["item"].int64_list.value
+    if len(number) != 1 or not 0 <= number[0] < schema.num_items or found[number[0]]:
+        raise DatasetError(
+            f"{where} wanted a number of its own from 0 to {schema.num_items - 1}; got "
+            f"{list(number)}. {AGAIN}"
         )
+    found[number[0]] = True
+    return Item(
+        number=number[0],
+        item_id=_required(example, "item_id", where).decode("utf-8"),
+        content=_content(example, schema, where),
+        features=_features(example, schema.item_features, where),
+        shard=0,
+    )
 
 
-def _examples(
+def parse_user(example: "tf.train.Example", where: str, *, schema: Schema) -> User:
+    """One record as a user; raises DatasetError when it does not fit the schema."""
+    profile = example.features.feature["profile"].bytes_list.value
+    return User(
+        user_id=_required(example, "user_id", where).decode("utf-8"),
+        profile=profile[0].decode("utf-8") if profile else None,
+        features=_features(example, schema.user_features, where),
+    )
+
+
+class Chunk(NamedTuple):
+    """Records of one shard, one after the other.
+
+    Attributes:
+      path: of the shard.
+      shard: its number.
+      start: how many of its records stand before these.
+      total: how many it has.
+      records: serialized.
+    """
+
+    path: pathlib.Path
+    shard: int
+    start: int
+    total: int
+    records: list[bytes]
+
+    def examples(self) -> Iterator[tuple[str, "tf.train.Example"]]:
+        """The records parsed, each with the words that say where it stands."""
+        import tensorflow as tf
+        from google.protobuf.message import DecodeError
+
+        for number, record in enumerate(self.records, self.start + 1):
+            where = f"{self.path}: record {number} of {self.total}"
+            try:
+                yield where, tf.train.Example.FromString(record)
+            except DecodeError as error:
+                raise DatasetError(f"{where} is not a tf.train.Example. {AGAIN}") from error
+
+
+def read_chunks(
     directory: str | pathlib.Path,
     folder: str,
     number: int,
-    batch: int,
     *,
     only: Collection[int] | None = None,
     num_parallel: int = 1,
     deterministic: bool = True,
-) -> Iterator[tuple[str, int, "tf.train.Example"]]:
-    """Reads a folder's records, each with the words that say where it stands, and its shard."""
-    import tensorflow as tf
-    from google.protobuf.message import DecodeError
+) -> Iterator[Chunk]:
+    """Reads a folder's records, some at a time; the arguments as in `read_items`.
 
+    Raises:
+      DatasetError: naming the shard and the record that cannot be read, or when there are not
+        `number` of them.
+    """
     directory = pathlib.Path(directory)
     manifest = read_manifest(directory)
     names = shards(directory, manifest, folder)
@@ -133,20 +188,17 @@ def _examples(
         if only is None or shard in only
     }
     count = dict.fromkeys(files, 0)
+    size = sum(entry["bytes"] for _, entry in files.values())
+    mean = size // max(1, sum(entry["records"] for _, entry in files.values()))
+    batch = max(1, min(_BATCH, _BATCH_BYTES // max(1, mean)))
     if num_parallel > 1:
         chunks = _side_by_side(files, batch, num_parallel, deterministic)
     else:
         chunks = _one_by_one(files, batch)
     for shard, records in chunks:
         path, entry = files[shard]
-        for record in records:
-            count[shard] += 1
-            where = f"{path}: record {count[shard]} of {entry['records']}"
-            try:
-                example = tf.train.Example.FromString(record)
-            except DecodeError as error:
-                raise DatasetError(f"{where} is not a tf.train.Example. {AGAIN}") from error
-            yield where, shard, example
+        yield Chunk(path, shard, count[shard], entry["records"], records)
+        count[shard] += len(records)
     total = sum(count.values())
     if only is None and total != number:
         raise DatasetError(

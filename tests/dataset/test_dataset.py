@@ -210,7 +210,7 @@ def test_read_side_by_side_damage_is_named_all_the_same(shards, tmp_path, spoil,
 
 
 def test_side_by_side_in_the_same_order_each_time(shards, monkeypatch):
-    monkeypatch.setattr("mmrec_tf.records.reader._ITEM_BATCH", 1)
+    monkeypatch.setattr("mmrec_tf.records.reader._BATCH", 1)
     schema = records.read_schema(shards)
 
     def numbers(**options):
