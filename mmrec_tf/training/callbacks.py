@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.records.files import replace_file, write_json
-from mmrec_tf.training.checkpoints import load_weights, save_weights
+from mmrec_tf.training.checkpoints import is_chief, load_weights, save_weights
 from mmrec_tf.training.stage import Stage
 
 # Of so many of the highest items of a user, mined negatives are drawn.
@@ -98,6 +98,8 @@ class Validation(tf.keras.callbacks.Callback):
             # A folder of its own each time, so that a kill at any moment leaves one that is whole.
             folder = f"best-{epoch}"
             save_weights(self.directory / folder, model=self.model)
+            if not is_chief():
+                return
             facts = {"best": value, "epoch": epoch, "folder": folder}
             write_json(self.directory / "best.json", facts)
             for old in self.directory.glob("best-*"):
@@ -143,6 +145,8 @@ class HistoryRows(tf.keras.callbacks.Callback):
         self.path = path
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if not is_chief():
+            return
         rows = {}
         if self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:

@@ -1,6 +1,7 @@
 """Weights on disk: written aside and renamed, read back with an error that says what is wrong."""
 
 import pathlib
+import tempfile
 from typing import Any
 
 import tensorflow as tf
@@ -9,10 +10,30 @@ from mmrec_tf.errors import RunError
 from mmrec_tf.records.files import replace_folder
 
 
+def is_chief() -> bool:
+    """Whether this process is the one of its strategy's workers that writes files; True where
+    there are no workers."""
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    if resolver.task_type == "chief":
+        return True
+    alone = "chief" not in resolver.cluster_spec().jobs
+    return bool(alone and resolver.task_type == "worker" and resolver.task_id == 0)
+
+
 def save_weights(prefix: pathlib.Path, **parts: Any) -> None:
-    """Writes a checkpoint of the named parts to the folder `prefix`, aside and renamed."""
-    with replace_folder(prefix) as aside:
-        tf.train.Checkpoint(**parts).write(str(aside / "weights"))
+    """Writes a checkpoint of the named parts to the folder `prefix`, aside and renamed.
+
+    All workers of a strategy must call it, as they have parts of some weights each; what others
+    than the chief write is dropped.
+    """
+    if is_chief():
+        with replace_folder(prefix) as aside:
+            tf.train.Checkpoint(**parts).write(str(aside / "weights"))
+    else:
+        with tempfile.TemporaryDirectory() as aside:
+            tf.train.Checkpoint(**parts).write(str(pathlib.Path(aside) / "weights"))
 
 
 def load_weights(prefix: pathlib.Path, **parts: Any) -> None:
