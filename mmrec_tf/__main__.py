@@ -143,8 +143,6 @@ def _export(arguments: argparse.Namespace) -> None:
     else:
         run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
         recommender = run.recommender(unavailable=unavailable, history=arguments.history)
-    known = ", ".join(f"{count} {split}" for split, count in recommender.num_known.items())
-    print(f"history {recommender.history}: {known} interactions", file=sys.stderr)
     card["measured"] = {"split": "valid", "history": "train", **run.metrics["valid"]}
     for path in mmrec_tf.export(
         recommender,
@@ -156,6 +154,8 @@ def _export(arguments: argparse.Namespace) -> None:
         card=card,
     ):
         print(path)
+    known = ", ".join(f"{count} {split}" for split, count in recommender.num_known.items())
+    print(f"history {recommender.history}: {known} interactions", file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, Protocol
 from tqdm import tqdm
 
 from data.items import workers as processes
+from mmrec_tf.errors import DatasetError
 from mmrec_tf.records import DatasetWriter, PreparedItem
-from mmrec_tf.records.files import write_json
+from mmrec_tf.records.files import read_sealed, write_sealed
 from mmrec_tf.records.items import num_shards, report_path, shard_of, write_shard
 
 _BUFFER_CHARACTERS = 1 << 20
@@ -151,7 +152,13 @@ def spool(folder: pathlib.Path, rows: Iterable[ItemRow], *, num_items: int) -> l
     """
     done = folder / "counts.json"
     if done.exists():
-        known: list[int] = json.loads(done.read_text(encoding="utf-8"))["counts"]
+        try:
+            known: list[int] = read_sealed(done)["counts"]
+        except (OSError, ValueError, KeyError) as error:
+            raise DatasetError(
+                f"{done}: wanted how many rows each shard has; {error}. Delete the folder "
+                f"{folder.parent.parent} to prepare anew."
+            ) from error
         return known
     folder.mkdir(exist_ok=True)
     for path in folder.iterdir():
@@ -169,7 +176,7 @@ def spool(folder: pathlib.Path, rows: Iterable[ItemRow], *, num_items: int) -> l
             _append(folder, lines)
             size = 0
     _append(folder, lines)
-    write_json(done, {"counts": counts})
+    write_sealed(done, {"counts": counts})
     return counts
 
 

@@ -2,7 +2,6 @@
 
 import array
 import hashlib
-import json
 import pathlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmrec_tf.records.files import write_json
+from mmrec_tf.errors import DatasetError
+from mmrec_tf.records.files import read_sealed, write_sealed
 from mmrec_tf.records.record_proto import Content, Value, item_record, list_values
 from mmrec_tf.records.shards import RecordFile, shard_name
 
@@ -182,7 +182,7 @@ def write_shard(
         raise
     entry = file.close()
     report = {"name": path.name, "entry": entry, "contents": contents.to_json()}
-    write_json(report_path(reports, number), report)
+    write_sealed(report_path(reports, number), report)
 
 
 def report_path(reports: pathlib.Path, number: int) -> pathlib.Path:
@@ -191,8 +191,19 @@ def report_path(reports: pathlib.Path, number: int) -> pathlib.Path:
 
 
 def read_report(reports: pathlib.Path, number: int) -> dict[str, Any]:
-    """Reads the report of a finished shard: `name`, `entry` for the manifest, `contents`."""
-    return json.loads(report_path(reports, number).read_text(encoding="utf-8"))
+    """Reads the report of a finished shard: `name`, `entry` for the manifest, `contents`.
+
+    Raises:
+      DatasetError: when it is missing or damaged.
+    """
+    path = report_path(reports, number)
+    try:
+        return read_sealed(path)
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{path}: wanted the report of a finished shard; {error}. Delete "
+            f"{reports.parent.parent} to prepare anew."
+        ) from error
 
 
 def _digest(values: Sequence[Value]) -> bytes:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.records.files import replace_file
-from mmrec_tf.training.checkpoints import keep_state, kept_state, load_weights
+from mmrec_tf.training.checkpoints import is_chief, keep_state, kept_state, load_weights
 from mmrec_tf.training.stage import Stage
 
 # Of so many of the highest items of a user, mined negatives are drawn.
@@ -176,6 +176,8 @@ class HistoryRows(tf.keras.callbacks.Callback):
         self.path = path
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if not is_chief():
+            return
         rows = {}
         if self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:

@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +12,30 @@ from mmrec_tf.errors import RunError
 from mmrec_tf.records.files import read_sealed, replace_folder, write_sealed
 
 
+def is_chief() -> bool:
+    """Whether this process is the one of its strategy's workers that writes files; True where
+    there are no workers."""
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    if resolver.task_type == "chief":
+        return True
+    alone = "chief" not in resolver.cluster_spec().jobs
+    return bool(alone and resolver.task_type == "worker" and resolver.task_id == 0)
+
+
 def save_weights(prefix: pathlib.Path, **parts: Any) -> None:
-    """Writes a checkpoint of the named parts to the folder `prefix`, aside and renamed."""
-    with replace_folder(prefix) as aside:
-        tf.train.Checkpoint(**parts).write(str(aside / "weights"))
+    """Writes a checkpoint of the named parts to the folder `prefix`, aside and renamed.
+
+    All workers of a strategy must call it, as they have parts of some weights each; what others
+    than the chief write is dropped.
+    """
+    if is_chief():
+        with replace_folder(prefix) as aside:
+            tf.train.Checkpoint(**parts).write(str(aside / "weights"))
+    else:
+        with tempfile.TemporaryDirectory() as aside:
+            tf.train.Checkpoint(**parts).write(str(pathlib.Path(aside) / "weights"))
 
 
 def load_weights(prefix: pathlib.Path, **parts: Any) -> None:
@@ -39,10 +60,12 @@ def keep_state(
     """Writes what training had come to after an epoch: `NAME.json`, and a checkpoint of the parts.
 
     The checkpoint has a folder of its own each time, so that a kill at any moment leaves one that
-    is whole.
+    is whole. All workers of a strategy must call it; the chief alone writes.
     """
     folder = f"{name}-{epoch}"
     save_weights(directory / folder, **parts)
+    if not is_chief():
+        return
     write_sealed(directory / f"{name}.json", {**facts, "epoch": epoch, "folder": folder})
     for old in [*directory.glob(f"{name}-*"), *directory.glob(f".{name}-*")]:
         if old.name != folder:

@@ -25,9 +25,11 @@ def train(
     best on the valid split.
 
     On several devices, make the model and call this inside `with strategy.scope():` of one
-    `tf.distribute.MirroredStrategy`. A batch of `training.batch_size` is then that of all replicas
-    together, and they compare with each other's items, so that the retrieval loss is that of one
-    device; contrastive alignment compares within each replica.
+    `tf.distribute.MirroredStrategy`, or, in each of several processes, of one
+    `tf.distribute.MultiWorkerMirroredStrategy`. A batch of `training.batch_size` is then that of
+    all replicas together, and they compare with each other's items, so that the retrieval loss is
+    that of one device; contrastive alignment compares within each replica. Of several workers, only
+    the chief writes to `directory`, which all must see.
 
     Args:
       model: RetrievalModel or RankingModel, made from `dataset`.

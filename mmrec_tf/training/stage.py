@@ -58,6 +58,8 @@ class Stage(tfrs.Model):
     def __init__(self, config: Config, dataset: Dataset, **kwargs: Any):
         tf.keras.utils.set_random_seed(config.training.seed)
         super().__init__(**kwargs)
+        # Metrics are those of all replicas already; Keras would add up what its workers have.
+        self.distribute_reduction_method = "first"
         self.config = config
         self.schema = dataset.schema
         # Keras tracks layers in attributes and containers. A namespace hides what does not belong

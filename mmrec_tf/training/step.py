@@ -93,7 +93,11 @@ def gather_replicas(*values: tf.Tensor) -> tuple[tf.Tensor, ...]:
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return values
-    return tuple(context.all_gather(value, axis=0) for value in values)
+    # TensorFlow gathers to the device that what it is given is on, here and in the gradient. Where
+    # a worker has one replica, that runs outside any device's scope.
+    devices = tf.distribute.get_strategy().extended.worker_devices
+    with tf.device(devices[0] if len(devices) == 1 else None):
+        return tuple(context.all_gather(tf.identity(value), axis=0) for value in values)
 
 
 def mean_over_replicas(values: tf.Tensor) -> tf.Tensor:

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import pathlib
+import shutil
 import wave
 
 import cv2
@@ -21,6 +22,7 @@ from data.sources.synthetic import world as planted
 from data.sources.synthetic.world import Context, Met, Truth, World
 from mmrec_tf import records
 from mmrec_tf.evaluation import metrics
+from mmrec_tf.records.files import hold_folder
 
 SMALL = World(num_users=30, num_items=40, seed=3)
 
@@ -501,6 +503,23 @@ def test_a_source_is_not_kept_over_anything(tmp_path):
     with pytest.raises(mm.DatasetError, match="wanted a new or empty folder"):
         synthetic.prepare(Synthetic(SMALL, str(tmp_path / "keep")), tmp_path / "d", run=runner(0))
     assert not (tmp_path / "d").exists()
+
+
+def test_a_world_is_drawn_by_one_process_at_a_time(tmp_path):
+    with (
+        hold_folder(tmp_path / "d.source"),
+        pytest.raises(mm.DatasetError, match="draws its"),
+    ):
+        synthetic.prepare(Synthetic(SMALL), tmp_path / "d", run=runner(0))
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_source_that_a_kill_left_beside_a_finished_dataset_goes(toy, tmp_path):
+    shutil.copytree(toy / "d", tmp_path / "d")
+    shutil.copytree(toy / "source", tmp_path / "d.source")
+    with pytest.raises(mm.DatasetError, match="stands there already"):
+        synthetic.prepare(Synthetic(SMALL), tmp_path / "d", run=runner(0))
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
 
 
 def test_nothing_is_drawn_where_nothing_may_be_written(tmp_path):
