@@ -203,7 +203,7 @@ def two_at_once(name: str, command: Command, work: pathlib.Path) -> dict:
 def readers(work: pathlib.Path) -> dict[str, tuple[pathlib.Path, list[str]]]:
     """By what is mutated, its folder and a command that reads it."""
     base = work / "base"
-    recommend = python("mmrec_tf", "recommend", base / "train", "--user", "u00000", "--k", 3)
+    recommend = python("mmrec_tf", "recommend", base / "train", "--user", "u0", "--k", 3)
     return {
         "dataset": (base / "prepare", recommend),
         "cache": (base / "prepare" / "cache", recommend),

@@ -128,6 +128,10 @@ class Run:
                     f"{directory}: an unfinished run of another config or dataset, or one that "
                     "went on from another run, stands there. Choose another --out, or delete it."
                 )
+        elif directory.is_file():
+            raise RunError(
+                f"{directory}: wanted a folder; a file stands there. Choose another --out."
+            )
         elif directory.exists() and {path.name for path in directory.iterdir()} - set(STARTED):
             raise RunError(
                 f"{directory}: wanted a new or an empty folder; other files stand there. "
