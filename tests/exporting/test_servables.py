@@ -825,7 +825,8 @@ def test_what_a_request_leaves_out_is_mapped_as_in_the_catalog(dataset):
     want = model.embed_catalog(content_only=True)
     rows = np.flatnonzero(want.present.any(axis=1))
     got = servable.embed_item(
-        tf.constant(content["audio"][rows].tolist()), tf.constant(content["vector"][rows])
+        tf.constant(content["audio"][rows].tolist())[:, None],
+        tf.constant(content["vector"][rows])[:, None],
     )
     np.testing.assert_allclose(got["embedding"], want.embedding[rows], atol=1e-4)
     np.testing.assert_allclose(got["weights"], want.weights[rows], atol=1e-4)

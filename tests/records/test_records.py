@@ -14,6 +14,7 @@ import tensorflow as tf
 import mmrec_tf as mm
 from mmrec_tf import records
 from mmrec_tf.records import writer as writer_module
+from mmrec_tf.records.files import write_sealed
 from mmrec_tf.records.record_proto import bytes_feature, integers_feature, serialize
 from mmrec_tf.schema import SPLITS, FeatureSpec, ModalitySpec, Schema
 
@@ -526,7 +527,7 @@ def replace(directory: pathlib.Path, folder: str, parts: dict) -> None:
     manifest = records.read_manifest(directory)
     entry = manifest["files"][str(path.relative_to(directory))]
     entry.update(bytes=path.stat().st_size, records=1)
-    (directory / "manifest.json").write_text(json.dumps(manifest))
+    write_sealed(directory / "manifest.json", manifest)
 
 
 def test_an_unknown_split_is_refused(tmp_path):
@@ -614,7 +615,7 @@ def test_an_empty_directory_or_a_link_to_one_will_do(tmp_path):
 def test_a_dataset_of_another_format_may_be_replaced(tmp_path):
     write(tmp_path / "d")
     manifest = records.read_manifest(tmp_path / "d")
-    (tmp_path / "d" / "manifest.json").write_text(json.dumps(manifest | {"format": 0}))
+    write_sealed(tmp_path / "d" / "manifest.json", manifest | {"format": 0})
     write(tmp_path / "d", overwrite=True)
     records.verify(tmp_path / "d", full=True)
 
@@ -798,7 +799,7 @@ def test_more_values_than_the_schema_says_are_refused(tmp_path):
 def test_a_dataset_of_the_format_before_names_the_upgrade(tmp_path):
     write(tmp_path / "d")
     manifest = json.loads((tmp_path / "d" / "manifest.json").read_text())
-    (tmp_path / "d" / "manifest.json").write_text(json.dumps(manifest | {"format": 2}))
+    write_sealed(tmp_path / "d" / "manifest.json", manifest | {"format": 2})
     message = (
         r'wanted a dataset of format 3; got format 2\. Prepare it again .*"python -m data\.prepare"'
     )

@@ -264,7 +264,7 @@ def test_similar_items(client):
 def test_rank_scores_the_given_items(client):
     found = client.rank(["u1", "u2"], [["i3", "nope"], ["i5"]], history=[["i3"], []])
     assert found.item_id.tolist() == [["i3", "nope"], ["i5", ""]]
-    assert found.score[0].tolist() == [-10.0, -1.0]
+    assert found.score[0].tolist() == [-10.0, -1e9]
     assert found.probability[0, 0] == pytest.approx(1 / (1 + np.exp(10)))
     assert found.probability[0, 1] == 0
     for part in (found.score, found.probability):
