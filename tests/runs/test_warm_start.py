@@ -50,7 +50,8 @@ def grown(dataset, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def gone_on(start, grown, tmp_path_factory):
-    return train_run(grown, start.config, tmp_path_factory.mktemp("on") / "run", start=start)
+    config = start.config.override({"training.epochs": 20})
+    return train_run(grown, config, tmp_path_factory.mktemp("on") / "run", start=start)
 
 
 def carried(start: Run, dataset: Dataset, **settings) -> RetrievalModel:
@@ -479,8 +480,8 @@ def test_damaged_weights_are_refused(quick, grown, tmp_path):
     copy = shutil.copytree(quick.directory, tmp_path / "copy")
     (data,) = (copy / "weights/retrieval").glob("*.data-*")
     data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
-    with pytest.raises(RunError, match="wanted the weights of a run"):
+    with pytest.raises(RunError, match="weights/retrieval.* is not what training wrote"):
         train_run(grown, quick.config, tmp_path / "run", start=copy)
     shutil.rmtree(copy / "weights/retrieval")
-    with pytest.raises(RunError, match="wanted the weights of a run"):
+    with pytest.raises(RunError, match="weights/retrieval"):
         train_run(grown, quick.config, tmp_path / "run", start=copy)
