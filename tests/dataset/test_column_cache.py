@@ -9,6 +9,7 @@ from support import small_world
 
 from mmrec_tf import DatasetError, open_dataset, records
 from mmrec_tf.dataset import column_cache
+from mmrec_tf.records.files import write_sealed
 from mmrec_tf.schema import SPLITS, ModalitySpec, Schema
 
 PARTS = {"items", "users", *(f"interactions_{split}" for split in SPLITS)}
@@ -163,7 +164,7 @@ def test_columns_of_another_dataset_are_not_taken(folder, tmp_path, capsys):
     shutil.copytree(folder, other)
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["source"]["name"] = "another"
-    (other / "manifest.json").write_text(json.dumps(manifest))
+    write_sealed(other / "manifest.json", manifest)
     capsys.readouterr()
     check_same(contents(opened(other)), contents(opened(folder)))
     assert capsys.readouterr().err.count("it was made of other records") == len(PARTS)

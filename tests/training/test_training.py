@@ -308,10 +308,11 @@ def test_without_patience_it_never_stops(dataset, monkeypatch):
     assert_equal(values(model), answers.weights[0])
 
 
-def test_ranking_that_gets_worse_is_not_kept(dataset):
-    retrieval = model_of(dataset, ranking__learning_rate=30.0)
+def test_ranking_that_gets_worse_is_not_kept(dataset, monkeypatch):
+    retrieval = model_of(dataset)
     train(retrieval, dataset)
     ranking = RankingModel(retrieval.config, dataset, retrieval=retrieval)
+    Scripted(monkeypatch, [0.5, *[0.4] * retrieval.config.ranking.epochs])
     train(ranking, dataset)
     users = [small_world.user_id(user) for user in range(small_world.NUM_USERS)]
     one, both = (Recommender(retrieval, model, dataset) for model in (None, ranking))
