@@ -150,7 +150,7 @@ class ContentLists(Content):
         """The items by their numbers."""
         for number in np.flatnonzero(wanted).tolist():
             start = self._start[number]
-            yield number, list(self.values[start : start + self.count[number]])
+            yield number, _raw(self.values[start : start + self.count[number]])
 
 
 class Catalog(NamedTuple):
