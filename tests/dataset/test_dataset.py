@@ -225,6 +225,7 @@ def test_side_by_side_in_the_same_order_each_time(shards, monkeypatch):
     assert set(found.values()) == {2, 5} and 0 < len(found) < 30
 
 
+@pytest.mark.slow
 def test_a_model_is_the_same_wherever_content_is(shards, tmp_path):
     """Vocabulary, vectors, and what an export is checked with."""
     from mmrec_tf import RetrievalModel

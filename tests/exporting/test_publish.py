@@ -129,6 +129,7 @@ def test_an_index_that_finds_too_little_is_refused(quick, tmp_path, monkeypatch)
     assert not (tmp_path / "recommender").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [pytest.param("ivf", marks=SLOW), pytest.param("ivf_int8", marks=SLOW), "ivf_pq"]
 )

@@ -57,6 +57,7 @@ def test_rows_are_the_same_from_anywhere(tmp_path, dtype):
     assert gather(mapped, tf.zeros([0], tf.int32)).shape == (0, 2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [0, -1])
 def test_on_disk_or_in_memory_it_learns_the_same(dataset, tmp_path, monkeypatch, layers):
     """An encoder that trains reads its preprocessed content from there, a frozen one vectors."""

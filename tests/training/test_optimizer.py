@@ -258,6 +258,7 @@ class Rates(tf.keras.callbacks.Callback):
         self.updates.append(int(self.model.optimizer.iterations))
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_schedule_goes_on(dataset, tmp_path):
     """234 examples in batches of 32 twice make 4 updates an epoch."""
     examples = len(dataset.interactions("train").user)

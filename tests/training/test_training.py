@@ -168,6 +168,7 @@ def test_the_best_before_a_kill_stays_the_best(dataset, tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_first_backup_starts_from_untrained_weights(dataset, tmp_path):
     """The best weights are written before the backup; they are no place to go on from."""
     progress = tmp_path / "progress"
@@ -260,6 +261,7 @@ def test_training_that_had_stopped_early_is_over_after_a_kill(dataset, tmp_path,
         assert history.epoch == epochs
 
 
+@pytest.mark.slow
 def test_what_an_interruption_changes_is_said(dataset, tmp_path, capsys):
     """The layers of an encoder that trains are not ours: their draws are the process's."""
     settings = {"modalities": ["audio"], "audio__trainable_layers": -1, "audio__mask_bins": 2}
