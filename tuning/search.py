@@ -105,15 +105,7 @@ def search(
         trial = functools.partial(valid_score, dataset)
         wanted["dataset_hash"] = dataset.hash
     out = pathlib.Path(out)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(hold_folder(out))
-        except BlockingIOError as error:
-            raise TuningError(
-                f"{out}: another process searches there now. Wait for it, or choose another --out."
-            ) from error
-        except OSError as error:
-            raise TuningError(f"{out}: wanted a folder to write to; {error.strerror}.") from error
+    with hold_folder(out, TuningError, "searches"):
         _same_search(out / "search.json", wanted)
         return _search_in(out, oracle, config, trial=trial, report=report)
 

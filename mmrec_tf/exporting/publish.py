@@ -85,13 +85,8 @@ def export(
         )
     directory = pathlib.Path(directory)
     made = list(_servables(recommender, k=k, index=index, min_recall=min_recall, limits=limits))
-    try:
-        with hold_folder(directory):
-            return _publish(recommender, directory, made, version, card or {})
-    except BlockingIOError as error:
-        raise ExportError(
-            f"{directory}: another process exports there now. Wait for it, or name another folder."
-        ) from error
+    with hold_folder(directory, ExportError, "exports"):
+        return _publish(recommender, directory, made, version, card or {})
 
 
 def _publish(

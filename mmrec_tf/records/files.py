@@ -15,6 +15,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mmrec_tf.errors import MmrecError
+
 SEAL = "self_sha256"
 
 
@@ -81,19 +83,34 @@ def _runs(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def hold_folder(path: pathlib.Path) -> Iterator[None]:
+def hold_folder(path: pathlib.Path, error: type[MmrecError], does: str) -> Iterator[None]:
     """Keeps other processes out of a folder, which is made if need be, while the block lasts.
 
     The lock goes with the process, also by a kill, and leaves no file behind.
 
+    Args:
+      path: of the folder.
+      error: what is raised.
+      does: what whoever holds it does there, such as "trains".
+
     Raises:
-      BlockingIOError: when another process, or another block of this one, holds it.
-      OSError: when there can be no such folder.
+      MmrecError: `error`, when another process, or another block of this one, holds the folder, or
+        when there can be no such folder.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as reason:
+        raise error(
+            f"{path}: wanted a folder to write to; {reason.strerror}. Name another folder."
+        ) from reason
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as reason:
+            raise error(
+                f"{path}: another process {does} there now. Wait for it, or name another folder."
+            ) from reason
         yield
     finally:
         os.close(lock)

@@ -68,15 +68,8 @@ def train_run(
     if config.ranking.epochs:
         require_labels(config, dataset)
     directory = pathlib.Path(directory)
-    if directory.is_file():
-        raise RunError(f"{directory}: wanted a folder; a file stands there. Choose another --out.")
-    try:
-        with hold_folder(directory):
-            return _train(dataset, config, directory, twin=twin, start=start)
-    except BlockingIOError as error:
-        raise RunError(
-            f"{directory}: another process trains there now. Wait for it, or choose another --out."
-        ) from error
+    with hold_folder(directory, RunError, "trains"):
+        return _train(dataset, config, directory, twin=twin, start=start)
 
 
 def _train(

@@ -112,7 +112,10 @@ def test_a_version_that_tensorflow_serving_cannot_read_is_refused(quick, tmp_pat
 
 
 def test_a_second_export_there_is_refused_while_the_first_lives(quick, tmp_path):
-    with hold_folder(tmp_path), pytest.raises(ExportError, match="another process exports there"):
+    with (
+        hold_folder(tmp_path, ExportError, "exports"),
+        pytest.raises(ExportError, match="another process exports there"),
+    ):
         export(quick, tmp_path)
 
 

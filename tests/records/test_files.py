@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from mmrec_tf.errors import RunError
 from mmrec_tf.records import files
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -85,15 +86,18 @@ def test_what_killed_processes_left_is_swept_and_what_lives_is_not(tmp_path):
 
 def test_a_folder_is_held_by_one_at_a_time(tmp_path):
     path = tmp_path / "new" / "run"
-    with files.hold_folder(path):
-        code = "import pathlib, sys; from mmrec_tf.records import files\n"
-        code += "with files.hold_folder(pathlib.Path(sys.argv[1])): pass"
+    with files.hold_folder(path, RunError, "trains"):
+        code = (
+            "import pathlib, sys; from mmrec_tf import errors; from mmrec_tf.records import files\n"
+        )
+        code += "with files.hold_folder(pathlib.Path(sys.argv[1]), errors.RunError, 'trains'): pass"
         done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True)
-        assert b"BlockingIOError" in done.stderr
-    with files.hold_folder(path):
+        assert b"RunError" in done.stderr and b"another process trains there now" in done.stderr
+    with files.hold_folder(path, RunError, "trains"):
         assert names(path) == []
     (tmp_path / "file").touch()
-    with pytest.raises(OSError), files.hold_folder(tmp_path / "file"):
+    refused = pytest.raises(RunError, match="file: wanted a folder to write to; File exists")
+    with refused, files.hold_folder(tmp_path / "file", RunError, "trains"):
         pass
 
 

@@ -241,7 +241,10 @@ def test_every_file_of_a_run_is_covered(copy):
 
 
 def test_a_second_training_there_is_refused_while_the_first_lives(dataset, tmp_path):
-    with hold_folder(tmp_path / "run"), pytest.raises(RunError, match="another process trains"):
+    with (
+        hold_folder(tmp_path / "run", RunError, "trains"),
+        pytest.raises(RunError, match="another process trains"),
+    ):
         train_run(dataset, small_world.config(**QUICK), tmp_path / "run")
 
 

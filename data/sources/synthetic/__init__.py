@@ -1,7 +1,6 @@
 """The planted world as the dataset that the media folder makes of its real files."""
 
 import argparse
-import contextlib
 import ctypes
 import dataclasses
 import pathlib
@@ -108,18 +107,7 @@ def prepare(
     rated = world.context_effect > 0
     if not rated:  # a world without it has the bytes that it had before there was such
         del settings["context_effect"]
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(hold_folder(folder))
-        except BlockingIOError as error:
-            raise DatasetError(
-                f"{out}: another process writes there now, and draws its world in {folder}. Wait "
-                "for it, or name another directory."
-            ) from error
-        except OSError as error:
-            raise DatasetError(
-                f"{folder}: cannot be written; {error.strerror}. Name another directory."
-            ) from error
+    with hold_folder(folder, DatasetError, "draws its world"):
         try:
             check_place(out, overwrite=overwrite)  # before much is drawn in vain
         except DatasetError:

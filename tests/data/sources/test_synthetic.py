@@ -507,7 +507,7 @@ def test_a_source_is_not_kept_over_anything(tmp_path):
 
 def test_a_world_is_drawn_by_one_process_at_a_time(tmp_path):
     with (
-        hold_folder(tmp_path / "d.source"),
+        hold_folder(tmp_path / "d.source", mm.DatasetError, "draws"),
         pytest.raises(mm.DatasetError, match="draws its"),
     ):
         synthetic.prepare(Synthetic(SMALL), tmp_path / "d", run=runner(0))
