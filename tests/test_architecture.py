@@ -36,7 +36,7 @@ MOST_FOLDERS, MOST_AT_TOP = 16, 9
 # Pinned though nothing here imports them, as requirements.txt says.
 INDIRECT = {
     *("keras", "setuptools", "tensorboard", "tf-keras"),
-    *("hiredis", "httptools", "prometheus-client", "python-multipart", "starlette", "uvicorn"),
+    *("hiredis", "httptools", "python-multipart"),
 }
 
 # Imported where someone asks for it; extras in setup.cfg. implicit depends on threadpoolctl.

@@ -109,6 +109,8 @@ class ItemEmbeddings(NamedTuple):
         that does not say.
       unreadable: <bool>[batch, modality], which were sent but could not be read, so that they
         count as absent; None likewise.
+      modalities: <float32>[batch, modality, dim], the embedding by each modality alone, which
+        `rank_new` reads; None likewise.
       version: of the encoder; 0 where nothing was asked for.
     """
 
@@ -116,6 +118,7 @@ class ItemEmbeddings(NamedTuple):
     weights: NDArray[Any]
     present: NDArray[Any] | None
     unreadable: NDArray[Any] | None
+    modalities: NDArray[Any] | None = None
     version: int = 0
 
 

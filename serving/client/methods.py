@@ -149,6 +149,7 @@ class Questions:
             output(outputs, "weights", "embed_item"),
             outputs.get("present"),
             outputs.get("unreadable"),
+            outputs.get("modalities"),
             outputs.version,
         )
 

@@ -34,7 +34,8 @@ def lines_of(answer: Any) -> Iterator[str]:
             yield from _statuses(model, told) if isinstance(told, list) else _signatures(told)
     elif isinstance(answer, ItemEmbeddings | UserEmbeddings):
         for name, value in answer._asdict().items():
-            if isinstance(value, np.ndarray):
+            # What `rank_new` reads is of no use to people.
+            if isinstance(value, np.ndarray) and name != "modalities":
                 numbers = np.atleast_1d(value[0])
                 yield f"{name}\t" + " ".join(
                     f"{number:.4f}" if numbers.dtype.kind == "f" else str(number).lower()

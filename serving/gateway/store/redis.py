@@ -204,6 +204,10 @@ class RedisStore(RedisItems):
         return int(await self._redis.get(self.key("sequence")) or 0)
 
     @reaching
+    async def seeded(self, name: str) -> bool:
+        return bool(await self._redis.exists(self.key("seed", name)))
+
+    @reaching
     async def seed(
         self,
         name: str,

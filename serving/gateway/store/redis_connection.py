@@ -19,8 +19,7 @@ def reaching(
 ) -> Callable[Concatenate[Own, Arguments], Coroutine[Any, Any, Result]]:
     """Turns what goes wrong on the way to Redis into a StoreError."""
 
-    @functools.wraps(method)
-    async def reach(self: Own, *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+    async def reach(self: Own, /, *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
         import redis
 
         try:
@@ -28,6 +27,7 @@ def reaching(
         except (redis.RedisError, OSError, TimeoutError) as error:
             raise StoreError(f"Redis at {self.where} cannot be asked: {error}.") from error
 
+    functools.update_wrapper(reach, method)
     return reach
 
 

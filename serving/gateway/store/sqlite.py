@@ -258,6 +258,16 @@ class SqliteStore:
         names = Event.__struct_fields__
         return [Event(**dict(zip(names, row, strict=True))) for row in rows]
 
+    async def num_events(self) -> int:
+        """How many events are in the log."""
+        return int(self._read.execute("SELECT COUNT(*) FROM event").fetchone()[0])
+
+    async def drop_events(self, until: int) -> None:
+        """Forgets events with a sequence up to `until`, as a spool does with what it handed on."""
+        await self._writer.do(
+            lambda connection: connection.execute("DELETE FROM event WHERE sequence <= ?", (until,))
+        )
+
     async def user_counts(self, user: str) -> Mapping[str, int]:
         return {
             f"{table}s": self._read.execute(
@@ -268,6 +278,9 @@ class SqliteStore:
 
     async def last_sequence(self) -> int:
         return int(self._read.execute("SELECT MAX(sequence) FROM event").fetchone()[0] or 0)
+
+    async def seeded(self, name: str) -> bool:
+        return self._meta(f"seed {name}") is not None
 
     async def seed(
         self,

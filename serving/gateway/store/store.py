@@ -134,6 +134,9 @@ class Store(Protocol):
     async def last_sequence(self) -> int:
         """The sequence of the newest event; 0 for an empty log."""
 
+    async def seeded(self, name: str) -> bool:
+        """Whether `seed` took over what has this name."""
+
     async def seed(
         self,
         name: str,

@@ -279,7 +279,9 @@ def test_a_seed_is_taken_once_and_without_the_erased(on):
     async def act(store):
         await store.erase("gone", 1)
         seed = {"histories": [("u1", [("a", 5), ("b", 3)]), ("gone", [("a", 1)])]}
+        assert not await store.seeded("world")
         first = await store.seed("world", **seed, counts={"a": 2, "b": 1})
+        assert await store.seeded("world") and not await store.seeded("another")
         again = await store.seed("world", **seed, counts={"a": 2, "b": 1})
         await store.add_events([event(1, item="c", time=4)])
         histories = [await store.history(user) for user in ("u1", "gone")]
