@@ -97,8 +97,8 @@ async def _put(store: Store, schema: Any, found: Any, *, media: bool) -> None:
         id=found.item_id,
         title=title,
         text=rest,
-        categories=_categories(schema.item_features, found.features),
-        price=_price(schema.item_features, found.features),
+        categories=categories_of(schema.item_features, found.features),
+        price=price_of(schema.item_features, found.features),
         images=len(files["image"]),
         sounds=len(files["audio"]),
         updated=now_ms(),
@@ -114,18 +114,20 @@ def split_title(text: str) -> tuple[str, str]:
     return (text, "") if len(text) <= _LONGEST_TITLE else ("", text)
 
 
-def _categories(specs: Mapping[str, Any], features: Mapping[str, Any]) -> list[str]:
+def categories_of(specs: Mapping[str, Any], features: Mapping[str, Any]) -> list[str]:
+    """Numbers of categories as such as "genre=comedy"; those out of vocabulary have no name."""
     found = []
     for name, spec in specs.items():
         if spec.kind == "categorical":
             for number in features[name]:
                 place = int(number) - 1 - spec.oov_buckets
-                if place >= 0:  # Out of vocabulary, a category has no name.
+                if place >= 0:
                     found.append(f"{name}={spec.vocabulary[place]}")
     return sorted(found)
 
 
-def _price(specs: Mapping[str, Any], features: Mapping[str, Any]) -> float | None:
+def price_of(specs: Mapping[str, Any], features: Mapping[str, Any]) -> float | None:
+    """The side feature `price`, as it was before it was standardized; None for none."""
     spec = specs.get("price")
     if spec is None or spec.kind != "numeric" or "price" not in features:
         return None
