@@ -75,7 +75,7 @@ def _route(gateway: Gateway, keys: Keys, endpoint: Endpoint) -> Route:
                 raise Refusal(429, "too_many", "this key asks too often.", retry_seconds=1.0)
         return await endpoint.handler(gateway, request)
 
-    told = observed(gateway, endpoint.path, serve)
+    told = observed(gateway, endpoint.route, serve)
     return Route(endpoint.path, told, methods=[endpoint.method])
 
 

@@ -1,5 +1,6 @@
 """What an endpoint is, and how its request is read and its answer written."""
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -41,6 +42,11 @@ class Endpoint(NamedTuple):
     status: int = 200
     query: tuple[tuple[str, str], ...] = ()
     form: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def route(self) -> str:
+        """The path as people write it, without the kinds of its parts."""
+        return re.sub(r"{(\w+):\w+}", r"{\1}", self.path)
 
 
 async def read_json(request: Request, kind: type[Message]) -> Message:

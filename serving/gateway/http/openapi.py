@@ -22,8 +22,8 @@ def openapi(endpoints: Sequence[Endpoint], *, secured: bool) -> dict[str, Any]:
     schemas = dict(zip(kinds, found, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for end in endpoints:
-        path = re.sub(r"{(\w+):\w+}", r"{\1}", end.path)
-        paths.setdefault(path, {})[end.method.lower()] = _operation(end, path, schemas, secured)
+        operation = _operation(end, end.route, schemas, secured)
+        paths.setdefault(end.route, {})[end.method.lower()] = operation
     page: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "mmrec_tf gateway", "version": __version__},

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from starlette.requests import Request
@@ -171,6 +172,7 @@ def item_out(gateway: Gateway, item: Item, *, unused: list[str] | None = None) -
     names = gateway.modalities
     if len(names) != len(item.weights):
         names = [f"modality {place}" for place in range(len(item.weights))]
+    path = quote(item.id, safe="")
     return ItemOut(
         id=item.id,
         state="withdrawn" if item.withdrawn else item.state,
@@ -178,26 +180,45 @@ def item_out(gateway: Gateway, item: Item, *, unused: list[str] | None = None) -
         text=item.text,
         categories=item.categories,
         price=item.price,
-        images=[f"/v1/items/{item.id}/image/{place}" for place in range(item.images)],
-        sounds=[f"/v1/items/{item.id}/audio/{place}" for place in range(item.sounds)],
+        images=[f"/v1/items/{path}/image/{place}" for place in range(item.images)],
+        sounds=[f"/v1/items/{path}/audio/{place}" for place in range(item.sounds)],
         weights=dict(zip(names, item.weights, strict=True)),
         unreadable=item.unreadable,
         unused=unused or [],
     )
 
 
+# An id may hold a slash, so what is below an item comes before the item.
 ENDPOINTS = (
     Endpoint(
+        "GET",
+        "/v1/items/{id:path}/similar",
+        "Items near to an item.",
+        get_similar,
+        gives=FoundOut,
+        browser=True,
+        query=(("k", "at most 50"),),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/items/{id:path}/{kind}/{place:int}",
+        "A file of an item.",
+        get_media,
+        browser=None,
+    ),
+    Endpoint(
         "PUT",
-        "/v1/items/{id}",
+        "/v1/items/{id:path}",
         "Puts an item, which is shown from then on; 202 while the encoder is slow.",
         put_item,
         gives=ItemOut,
         status=201,
         form=ITEM_FIELDS,
     ),
-    Endpoint("GET", "/v1/items/{id}", "An item.", get_item, gives=ItemOut, browser=True),
-    Endpoint("DELETE", "/v1/items/{id}", "Withdraws an item at once.", delete_item, status=204),
+    Endpoint("GET", "/v1/items/{id:path}", "An item.", get_item, gives=ItemOut, browser=True),
+    Endpoint(
+        "DELETE", "/v1/items/{id:path}", "Withdraws an item at once.", delete_item, status=204
+    ),
     Endpoint(
         "GET",
         "/v1/items",
@@ -206,18 +227,6 @@ ENDPOINTS = (
         gives=ItemsOut,
         browser=True,
         query=(("cursor", "`next` of the page before"), ("limit", "at most 100")),
-    ),
-    Endpoint(
-        "GET",
-        "/v1/items/{id}/similar",
-        "Items near to an item.",
-        get_similar,
-        gives=FoundOut,
-        browser=True,
-        query=(("k", "at most 50"),),
-    ),
-    Endpoint(
-        "GET", "/v1/items/{id}/{kind}/{place:int}", "A file of an item.", get_media, browser=None
     ),
     Endpoint(
         "POST",

@@ -45,10 +45,10 @@ async def delete_user(gateway: Gateway, request: Request) -> Response:
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/v1/users/{id}", "What is kept of a user.", get_user, gives=UserOut),
+    Endpoint("GET", "/v1/users/{id:path}", "What is kept of a user.", get_user, gives=UserOut),
     Endpoint(
         "DELETE",
-        "/v1/users/{id}",
+        "/v1/users/{id:path}",
         "Erases a user here; the answer says what still holds the user.",
         delete_user,
         gives=ErasedOut,

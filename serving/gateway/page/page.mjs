@@ -16,6 +16,7 @@ async function show(response, address) {
   prepare();
   const heading = document.getElementById("list");
   if (heading) heading.focus({ preventScroll: true });
+  scrollTo({ top: 0 });
 }
 
 async function go(address, options, remember) {

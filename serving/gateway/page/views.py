@@ -137,7 +137,7 @@ def history(view: Home, names: Mapping[str, str]) -> str:
         hidden = ", ".join(names.get(one, one) for one in view.history.disliked[-5:])
         inner += tag("p", "Not for you: " + escape(hidden), class_="facts")
     inner += form("/page/forget", {"user": view.user}, tag("button", "Forget me", class_="quiet"))
-    return tag("section", tag("h2", "Your history") + inner, class_="panel")
+    return tag("section", tag("h2", "Your history, newest first") + inner, class_="panel")
 
 
 def search_form(user: str, words: str = "") -> str:

@@ -6,10 +6,8 @@ import io
 import json
 import time
 
-import cv2
-import numpy as np
 import pytest
-from support.gateway_models import NUM_ITEMS
+from support.gateway_models import NUM_ITEMS, picture
 
 from mmrec_tf.errors import ConfigError
 from serving.gateway.http.keys import Key, read_keys
@@ -26,11 +24,6 @@ def events(*given):
 def ids(reply):
     assert reply.status == 200, reply.body
     return [one["item"] for one in reply.json()["items"]]
-
-
-def picture(color=(0, 0, 200)) -> bytes:
-    pixels = np.full((24, 32, 3), color, np.uint8)
-    return cv2.imencode(".jpg", pixels)[1].tobytes()
 
 
 async def recommend(call, **asked):
