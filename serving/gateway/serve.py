@@ -51,7 +51,8 @@ def parser() -> argparse.ArgumentParser:
         "--state",
         default="gateway.db",
         metavar="FILE",
-        help="a SQLite file, or redis://HOST:PORT/0 for several gateways (%(default)s)",
+        help="a SQLite file, redis://HOST:PORT/0 for several gateways, or @FILE that holds either "
+        "(%(default)s)",
     )
     made.add_argument(
         "--synchronous",
