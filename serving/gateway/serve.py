@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -117,6 +118,8 @@ def run(options: argparse.Namespace) -> int:
     # Set before TensorFlow is imported, whose start-up notes are of no use here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # By default SIGTERM ends a process where it stands, and the local server would live on.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with _model_server(options) as address:
         return _serve(options, settings, address)
 

@@ -93,6 +93,7 @@ class Gateway:
         self.rates = Rates(settings.requests_per_second, 2 * settings.requests_per_second)
         self.events = Events(self.store, of_user, spool=self._spool, metrics=self.metrics)
         await self.intake.start()
+        await self.recommending.warm_up()
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(self._keep_house()))
         self.ready = True

@@ -75,6 +75,11 @@ def item_text(item: Item) -> str:
     return whole
 
 
+def entries_of(item: Item) -> list[str]:
+    """Side features as a model reads them: "genre=comedy", "price=9.5"."""
+    return [*item.categories, *([] if item.price is None else [f"price={item.price:.10g}"])]
+
+
 def encoder_inputs(
     item: Item, files: Mapping[str, Sequence[bytes]], takes: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
@@ -85,14 +90,12 @@ def encoder_inputs(
       files: its pictures and sounds, by "image" and "audio".
       takes: the inputs of the signature.
     """
-    entries = list(item.categories)
-    entries += [] if item.price is None else [f"price={item.price:g}"]
     words = item_text(item)
     has: dict[str, Any] = {
         "text": [words] if words else [],
         "image": list(files.get("image", ())),
         "audio": list(files.get("audio", ())),
-        "features": entries,
+        "features": entries_of(item),
     }
     given = {name: [values] for name, values in has.items() if values and name in takes}
     unused = [name for name, values in has.items() if values and name not in takes]

@@ -10,7 +10,7 @@ import msgspec
 
 from mmrec_tf.errors import ConfigError, MmrecError
 from mmrec_tf.schema import LOWEST_SCORE
-from serving.gateway.fresh.content import PutContent, encoder_inputs, prepare
+from serving.gateway.fresh.content import PutContent, encoder_inputs, entries_of, prepare
 from serving.gateway.fresh.pool import FreshPool
 from serving.gateway.lists.requests import now_ms
 from serving.gateway.models.servers import Servers, Unanswered
@@ -174,6 +174,7 @@ class Intake:
             modalities=_flat(answer.modalities),
             present=_row(answer.present),
             weights=[float(value) for value in answer.weights[0]],
+            features=entries_of(item),
         )
         await self._store.put_embeddings([embedding])
         return embedding

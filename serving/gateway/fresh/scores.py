@@ -112,7 +112,11 @@ def rank_new_inputs(user: str, history: Sequence[str], embeddings: Sequence[Any]
     modalities = np.zeros([1, MOST_SCORED, count, dim], np.float32)
     present = np.zeros([1, MOST_SCORED, count], bool)
     weights = np.zeros([1, MOST_SCORED, count], np.float32)
+    width = 1 + max(len(one.features) for one in embeddings)
+    # Each list begins with "", as a server that batches fills short ones up with the first element.
+    features = np.full([1, MOST_SCORED, width], b"", object)
     for place, one in enumerate(embeddings):
+        features[0, place, 1 : 1 + len(one.features)] = [entry.encode() for entry in one.features]
         vectors[0, place] = one.vector
         modalities[0, place] = np.reshape(one.modalities, [count, dim])
         present[0, place] = one.present
@@ -125,6 +129,7 @@ def rank_new_inputs(user: str, history: Sequence[str], embeddings: Sequence[Any]
         "modalities": modalities,
         "present": present,
         "weights": weights,
+        "features": features,
     }
 
 

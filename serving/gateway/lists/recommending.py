@@ -23,6 +23,8 @@ from serving.gateway.store.store import Store, StoreError
 # A request to the recommender holds at most 1,024 entries of a list.
 _MOST_EXCLUDED = 1000
 MOST_LISTED = 50
+# Fewer than open a breaker.
+_WARM_UPS = 3
 
 
 class _Asked(NamedTuple):
@@ -69,6 +71,21 @@ class Recommending:
         # The version that an arm answered with last; the next answer is most likely of it, too.
         self._versions: dict[str, int] = {}
         self.arms = Arms(settings.arms, salt=settings.arm_salt)
+
+    async def warm_up(self) -> None:
+        """Asks every arm for a stranger's list, which opens connections and tells the versions;
+        servers that do not answer are found out by the first list."""
+        for arm in self.arms.shares:
+            for _ in range(_WARM_UPS):
+                try:
+                    answer = await self._servers.recommend(
+                        arm, "", [], exclude=[], allow=[], deny=[]
+                    )
+                except Unanswered:
+                    continue
+                self._versions[arm] = answer.version
+                self._on_version(arm, answer.version)
+                break
 
     async def make(self, wish: Wish) -> ShownList:
         """Makes a list, and keeps it with its first page counted as shown."""

@@ -145,6 +145,7 @@ class Embedding(msgspec.Struct, frozen=True, kw_only=True):
       modalities: <float32>[modality, dim], flat; empty from an export that does not say.
       present: which modalities it has.
       weights: how much each counts.
+      features: its side features, such as "genre=comedy".
     """
 
     item: str
@@ -154,6 +155,7 @@ class Embedding(msgspec.Struct, frozen=True, kw_only=True):
     modalities: list[float] = []
     present: list[bool] = []
     weights: list[float] = []
+    features: list[str] = []
 
 
 class Tombstone(msgspec.Struct, frozen=True):

@@ -94,12 +94,9 @@ def test_the_log_becomes_tables_that_prepare_reads(state, dataset, tmp_path, cap
     arguments += ["--interactions", str(tmp_path / "one" / "interactions.csv")]
     arguments += ["--image", "image", "--audio", "audio", "--item-categorical", "genre"]
     arguments += ["--event-weights", "seed=1,view=1,click=1,play=1,like=1,buy=1,dislike=0,hide=0"]
-    hashes = []
-    for name in ("prepared1", "prepared2"):
-        assert prepare.main([*arguments, "--out", str(tmp_path / name)]) == 0
-        opened = mmrec_tf.open_dataset(tmp_path / name)
-        hashes.append(opened.hash)
-    assert hashes[0] == hashes[1]
+    # The same tables give the same dataset, which `data` has tests of its own for.
+    assert prepare.main([*arguments, "--out", str(tmp_path / "prepared")]) == 0
+    opened = mmrec_tf.open_dataset(tmp_path / "prepared")
     assert "new, 1" in opened.catalog.item_id.tolist()
     assert opened.schema.modalities.keys() >= {"text", "image", "audio"}
 

@@ -139,7 +139,7 @@ def test_a_cursor_gives_the_rest_of_the_list_without_repeats(shop):
             if reply.json()["next"] is None:
                 break
             asked = {"k": 6, "cursor": reply.json()["next"]}
-        models = [one for one in shop.world.asked if one[0] == "recommend"]
+        models = [one for one in shop.world.asked if one[2].get("user") == "u1"]
         other = await recommend(call, user="u2", cursor=asked["cursor"])
         return pages, len(models), other
 
