@@ -82,7 +82,9 @@ def test_lists_new_items_and_search(server, tmp_path):
         near = await call("GET", "/v1/items/i3/similar")
         return [reply.json() for reply in (first, put, again, found, near)], put.status
 
-    (first, put, again, found, near), status = run(tmp_path, server.address, act, deadline_seconds=5.0)
+    (first, put, again, found, near), status = run(
+        tmp_path, server.address, act, deadline_seconds=5.0
+    )
     assert first["version"] == 1 and first["degraded"] == []
     assert {int(one["item"][1:]) % 2 for one in first["items"]} == {0}
     assert first["items"][0]["why"]["item"] in ("", "i1")
