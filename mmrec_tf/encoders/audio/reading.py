@@ -4,14 +4,8 @@ channels are mixed alike, and of a longer sound the loudest part is heard."""
 import tensorflow as tf
 
 from mmrec_tf.encoders.audio.spectrogram import resample
-from mmrec_tf.media.audio import (
-    BLOCKS_PER_SECOND,
-    MAX_RATE_HZ,
-    MAX_SECONDS,
-    MIN_SECONDS,
-    OPPOSITE,
-    QUIET,
-)
+from mmrec_tf.media.audio import MAX_SECONDS, MIN_SECONDS, OPPOSITE, QUIET
+from mmrec_tf.media.audio_files import BLOCKS_PER_SECOND, MAX_RATE_HZ
 
 # In a graph, where a server's memory is at stake; `mmrec_tf.media.audio.prepare` takes more.
 MAX_BYTES = 16 * 2**20
