@@ -16,9 +16,10 @@ PAGE = 32
 SPREAD = 2.0
 # Of what codes find, this many times k get an exact score.
 RESCORED = {"ivf": 1, "ivf_int8": 2, "ivf_pq": 4}
-# So many more where items have the same vector: those behind the last place come in whole, to be
-# put in the order of their numbers.
+# So many more where items have the same vector, which codes may tell apart.
 SPARE = 16
+# What rounding may do to a product, as a share of the highest ones.
+NEAR = 1e-5
 
 
 class IvfIndex(ExactIndex):
@@ -137,7 +138,7 @@ class IvfIndex(ExactIndex):
         self, query: tf.Tensor, exclude: tf.Tensor, *, allowed: tf.Tensor | None, k: int
     ) -> tuple[tf.Tensor, tf.Tensor]:
         near = tf.linalg.matvec(self.means, query)
-        _, lists = tf.math.top_k(near + tf.norm(query) * self.spread, self.num_probes)
+        lists = self._best(near + tf.norm(query) * self.spread, self.num_probes)
         bounds = tf.gather(self.bounds, lists)
         pages = tf.ragged.range(bounds[:, 0], bounds[:, 1]).flat_values
         items = tf.reshape(tf.gather(self.items, pages), [-1])
@@ -150,9 +151,35 @@ class IvfIndex(ExactIndex):
         exclude = tf.boolean_mask(exclude, exclude >= 0)
         spare = 0 if self.first is None else SPARE
         many = tf.minimum(RESCORED[self.kind] * k + tf.size(exclude) + spare, tf.size(scores))
-        scores, place = tf.math.top_k(scores, many)
-        found = tf.where(scores > LOWEST_SCORE, tf.gather(items, place), -1)
+        place = self._best(scores, many, number=items)
+        found = tf.where(tf.gather(scores, place) > LOWEST_SCORE, tf.gather(items, place), -1)
         return best_of(self.vectors, query, found, exclude, k=k, first=self.first)
+
+    def _best(
+        self, scores: tf.Tensor, count: tf.Tensor, *, number: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """The places of the highest scores, <int32>[count].
+
+        Where items have the same vector, their scores differ by where they stand in a product, in
+        another way on each machine. So of all that tie with the last one, up to rounding, those
+        with the lowest number are taken; without one, the first.
+
+        Args:
+          scores: <float32>[any].
+          count: <int32>[], at most as many.
+          number: <int32>[any], of the items.
+        """
+        best, place = tf.math.top_k(scores, count)
+        if self.first is None:
+            return place
+        number = tf.range(tf.size(scores)) if number is None else number
+        # Nothing is asked for where a model has no items to show.
+        last = best[-1:]
+        near = NEAR * (tf.abs(best[:1]) + tf.abs(last))
+        sure = tf.boolean_mask(place, best > last + near)
+        tied = tf.where(tf.abs(scores - last) <= near, -number, tf.int32.min)
+        _, tied = tf.math.top_k(tied, count)
+        return tf.concat([sure, tied[: count - tf.size(sure)]], axis=0)
 
 
 def _pages(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
