@@ -1,5 +1,5 @@
-"""Keras callbacks of this package: `Validation`, `Backup`, `Mining`, `HistoryRows` and
-`Progress`."""
+"""Keras callbacks of this package: `Validation`, `Backup`, `Mining`, `HistoryRefresh`,
+`HistoryRows` and `Progress`."""
 
 import csv
 import pathlib
@@ -162,6 +162,22 @@ class Mining(tf.keras.callbacks.Callback):
             model.state.mined = tf.Variable(mined, trainable=False)
         else:
             model.state.mined.assign(mined)
+
+
+class HistoryRefresh(tf.keras.callbacks.Callback):
+    """Embeds the catalog anew for `user.history_embedding` cached: as an epoch begins, whatever a
+    kill had left, and within it every `user.refresh_steps` steps."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.model.refresh_histories()
+        self.steps = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        every = self.model.config.user.refresh_steps
+        # Keras may take several steps before it says so.
+        if every and (batch + 1) // every > self.steps:
+            self.steps = (batch + 1) // every
+            self.model.refresh_histories()
 
 
 class HistoryRows(tf.keras.callbacks.Callback):
