@@ -144,7 +144,7 @@ class UserConfig:
     embeds a history's items: "trained" runs each of them through the item tower, which learns from
     histories, too; "cached" reads a table of the whole catalog that is embedded anew as each epoch
     begins and every `refresh_steps` steps in between (0: never), so that a step embeds the items
-    to be told apart alone."""
+    to be told apart, and of each history a few at most."""
 
     id_embedding: bool = shapes_weights(False)
     id_dropout: float = 0.1

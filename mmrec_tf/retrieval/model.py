@@ -36,6 +36,9 @@ from mmrec_tf.training.step import mean_over_replicas
 # Items that are embedded at a time: of the raw content that encoders which train read, few fit into
 # memory.
 FEW, MANY = 64, 8192
+# So many items of each history are embedded in the step, with gradients, where it is else read from
+# a table; none by encoders that train, where each costs more than all the rest.
+NUM_READ = 3
 
 
 def reads_profile(config: Config, dataset: Dataset) -> bool:
@@ -565,12 +568,15 @@ class RetrievalModel(Stage):
         item = inputs["item"]
         triples = self._draw_triples(tf.shape(item)[0])
         cached = training and self.caches_histories
+        embedded = inputs["history"]
+        if self.config.user.history == "none":
+            # A tower without histories reads no embedding of them.
+            embedded = embedded[:, :0]
+        elif cached:
+            embedded = _draw_known(embedded, 0 if self.trained_encoders else NUM_READ)
         numbers = {
             "item": item,
-            # A tower without histories reads no embedding of them.
-            "history": item[:, None][:, :0]
-            if self.config.user.history == "none" or cached
-            else inputs["history"],
+            "history": embedded,
             **self.objective.draw(inputs, self.state.mined),
         }
         if triples is not None:
@@ -793,3 +799,13 @@ class RetrievalModel(Stage):
         if PROFILE in encoded:
             user["profile"] = encoded[PROFILE]
         self.user_tower(user)
+
+
+def _draw_known(history: tf.Tensor, count: int) -> tf.Tensor:
+    """Some items of each history, any of them repeatedly: <int32>[batch, step], padded on the right
+    -> <int32>[batch, count]; of no meaning for a history without any."""
+    if not count:
+        return history[:, :0]
+    known = tf.reduce_sum(tf.cast(history >= 0, tf.float32), axis=1, keepdims=True)
+    place = tf.floor(draws.uniform([tf.shape(history)[0], count]) * known)
+    return tf.gather(history, tf.cast(place, tf.int32), batch_dims=1)

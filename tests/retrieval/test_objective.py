@@ -11,6 +11,7 @@ from support.small_world import build_retrieval
 from mmrec_tf import open_dataset
 from mmrec_tf.errors import ConfigError, RunError
 from mmrec_tf.records import DatasetWriter
+from mmrec_tf.retrieval import model as retrieval_model
 from mmrec_tf.schema import Schema
 
 NUM_ITEMS = small_world.NUM_ITEMS
@@ -433,7 +434,7 @@ def test_compiled_by_xla_everything_is_the_same_loss(dataset, monkeypatch):
     assert len(set(found[0][:3])) == 3
 
 
-def test_cached_histories_give_the_same_loss_and_embed_the_items_of_the_batch_alone(dataset):
+def test_cached_histories_give_the_same_loss_and_embed_few_of_their_items(dataset, monkeypatch):
     def learned(model):
         with tf.GradientTape() as tape:
             loss = model.compute_loss(REPEATED, training=True)
@@ -445,6 +446,7 @@ def test_cached_histories_give_the_same_loss_and_embed_the_items_of_the_batch_al
     with pytest.raises(RunError, match="not embedded yet"):
         cached.compute_loss(REPEATED, training=True)
     cached.refresh_histories()
+    monkeypatch.setattr(retrieval_model, "NUM_READ", 0)
     (loss, all_of_it), (same, own) = learned(whole), learned(cached)
     assert same == pytest.approx(loss, rel=1e-5)
     chosen = np.unique(ITEM)
@@ -452,6 +454,12 @@ def test_cached_histories_give_the_same_loss_and_embed_the_items_of_the_batch_al
     assert set(np.flatnonzero(np.abs(all_of_it).sum(axis=1))) > set(chosen)
     # Wherever they stand, in others' histories, too.
     np.testing.assert_allclose(own[chosen], all_of_it[chosen], atol=1e-6)
+    monkeypatch.setattr(retrieval_model, "NUM_READ", 2)
+    (same, more) = learned(cached)
+    assert same == pytest.approx(loss, rel=1e-5)
+    read = np.flatnonzero(np.abs(more).sum(axis=1))
+    assert set(chosen) < set(read) <= {*chosen, *HISTORY[HISTORY >= 0]}
+    np.testing.assert_allclose(more[read], all_of_it[read], atol=1e-6)
     # Without training they are as they are now, not as they were.
     cached.state.history_items.assign(tf.zeros_like(cached.state.history_items))
     assert float(cached.compute_loss(REPEATED)) == pytest.approx(loss, rel=1e-5)
