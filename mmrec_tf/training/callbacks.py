@@ -217,10 +217,13 @@ class Progress(tf.keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         desc = f"{self.name} epoch {epoch + 1}/{self.params['epochs']}"
+        self.done = 0
         self.bar = tqdm(total=self.params["steps"], desc=desc, unit="batch", disable=None)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self.bar.update()
+        # Keras may take several steps before it says so.
+        self.bar.update(batch + 1 - self.done)
+        self.done = batch + 1
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.bar.set_postfix({name: f"{value:.4f}" for name, value in (logs or {}).items()})

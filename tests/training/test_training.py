@@ -414,6 +414,23 @@ def test_histories_are_embedded_anew_as_an_epoch_begins_and_every_so_many_steps(
     assert stale == 2 * [(0, False), (1, True), (2, False), (3, True), (4, False)]
 
 
+def test_several_steps_an_execution_train_the_same(dataset):
+    settings = {"item__id_dropout": 0.3, "training__epochs": 2, "training__batch_size": 48}
+    settings |= {"user__history_context": "past"}
+    trained = []
+    for steps in (1, 3):
+        model = model_of(dataset, **settings, training__steps_per_execution=steps)
+        heard = []
+        told = tf.keras.callbacks.LambdaCallback(
+            on_batch_end=lambda batch, logs, heard=heard: heard.append(batch)
+        )
+        train(model, dataset, callbacks=[told])
+        trained.append(values(model))
+        # Five batches an epoch.
+        assert heard == 2 * {1: [0, 1, 2, 3, 4], 3: [2, 4]}[steps]
+    assert_equal(*trained, tolerance=1e-6)
+
+
 def test_mined_negatives_are_refreshed_every_so_many_epochs(dataset):
     settings = {"retrieval__num_mined_negatives": 4, "retrieval__mining_epochs": 2}
     config = small_world.config(
