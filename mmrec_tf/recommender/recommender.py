@@ -206,7 +206,9 @@ class Recommender(tf.Module):
           inputs: their specs.
         """
         if key not in self.graphs:
-            self.graphs[key] = tf.function(function, input_signature=inputs)
+            # Nothing of it branches on tensors in Python: AutoGraph, which would rewrite the source
+            # of all that is called, takes most of the time until the first answer.
+            self.graphs[key] = tf.function(function, input_signature=inputs, autograph=False)
         return self.graphs[key]
 
     def read_history(
