@@ -222,6 +222,24 @@ RULES = (
         lambda c: c.user.history != "none",
     ),
     Rule(
+        ("user.history_embedding",),
+        "user.history",
+        "another kind than none",
+        lambda c: c.user.history != "none",
+    ),
+    Rule(
+        ("user.history_embedding",),
+        "retrieval.softmax",
+        '"batch", as the full softmax embeds the whole catalog in each step',
+        lambda c: c.retrieval.softmax == "batch",
+    ),
+    Rule(
+        ("user.refresh_steps",),
+        "user.history_embedding",
+        '"cached"',
+        lambda c: c.user.history_embedding == "cached",
+    ),
+    Rule(
         _under("user", "history_length", "history_context"),
         "user.history",
         "another kind than none",

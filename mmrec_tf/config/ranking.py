@@ -37,7 +37,8 @@ class RankingConfig:
     fading with `focal_gamma` (Lin et al. 2017).
 
     `num_negatives` items are drawn for each positive, the share `candidate_share` of them from
-    what the retrieval model itself ranks highest, the rest at random. `num_disliked` of the user's
+    what the retrieval model itself ranks highest (in a part of a large catalog, see
+    `mmrec_tf.ranking.mining`), the rest at random. `num_disliked` of the user's
     own items that were rated below `click_rating` are added to them (with "binary" every one is an
     example of its own). `num_candidates` is how many items retrieval hands to ranking when
     recommending. `calibration` maps the click logit to a

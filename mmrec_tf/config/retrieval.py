@@ -21,6 +21,7 @@ MISSING = ("skip", "token", "mean", "nearest", "mapped")
 ID_INITS = ("random", "spectral")
 HISTORIES = ("none", "mean", "gru", "attention", "self_attention")
 HISTORY_CONTEXTS = ("auto", "past", "others")
+HISTORY_EMBEDDINGS = ("trained", "cached")
 LOSSES = ("softmax", "bpr")
 SOFTMAXES = ("batch", "full")
 CORRECTIONS = ("none", "counts", "streaming")
@@ -139,13 +140,19 @@ class UserConfig:
     `hidden` is the width of a hidden layer over the pooled history, in addition to the
     linear one; 0 for none. `history_context` says which of a user's train interactions surround a
     training example: those before it ("past"), all others ("others"), or "auto": past where the
-    dataset's split follows time, others where it does not."""
+    dataset's split follows time, others where it does not. `history_embedding` says how training
+    embeds a history's items: "trained" runs each of them through the item tower, which learns from
+    histories, too; "cached" reads a table of the whole catalog that is embedded anew as each epoch
+    begins and every `refresh_steps` steps in between (0: never), so that a step embeds the items
+    to be told apart, and of each history a few at most."""
 
     id_embedding: bool = shapes_weights(False)
     id_dropout: float = 0.1
     history: str = shapes_weights("mean")
     history_length: int = 50
     history_context: str = "auto"
+    history_embedding: str = "trained"
+    refresh_steps: int = 0
     num_layers: int = shapes_weights(1)
     num_heads: int = shapes_weights(1)
     time_gaps: bool = shapes_weights(False)
@@ -157,7 +164,8 @@ class UserConfig:
     def __post_init__(self) -> None:
         one_of("user.history", self.history, HISTORIES)
         one_of("user.history_context", self.history_context, HISTORY_CONTEXTS)
-        at_least(self, "user.", {"history_length": 1, "hidden": 0})
+        one_of("user.history_embedding", self.history_embedding, HISTORY_EMBEDDINGS)
+        at_least(self, "user.", {"history_length": 1, "hidden": 0, "refresh_steps": 0})
         at_least(self, "user.", {"num_layers": 1, "num_heads": 1})
         for name in ("id_dropout", "dropout"):
             value = getattr(self, name)

@@ -80,7 +80,7 @@ class RecommenderServable(tf.Module):
         self.k = min(k, recommender.index.vectors.shape[0])
         self.limits = limits
 
-    @tf.function(input_signature=RECOMMEND_INPUTS)
+    @tf.function(input_signature=RECOMMEND_INPUTS, autograph=False)
     def recommend(
         self,
         user_id: tf.Tensor,
@@ -106,7 +106,8 @@ class RecommenderServable(tf.Module):
             tf.TensorSpec([None], tf.int64, name="time"),
             tf.TensorSpec([None], tf.string, name="profile"),
             tf.TensorSpec([None, None], tf.string, name="features"),
-        ]
+        ],
+        autograph=False,
     )
     def rank(
         self,
@@ -123,7 +124,9 @@ class RecommenderServable(tf.Module):
         inputs |= {"profile": profile, "features": features}
         return self.state.recommender.rank_ids(*check_limits(self.limits, inputs))
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="item_id")])
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, name="item_id")], autograph=False
+    )
     def similar_items(self, item_id: tf.Tensor) -> dict[str, tf.Tensor]:
         """item_id <string>[batch, k], "" for none, and score <float32>[batch, k]."""
         return self.state.recommender.similar_ids(
@@ -136,7 +139,8 @@ class RecommenderServable(tf.Module):
             tf.TensorSpec([None, None], tf.string, name="history"),
             tf.TensorSpec([None], tf.string, name="profile"),
             tf.TensorSpec([None, None], tf.string, name="features"),
-        ]
+        ],
+        autograph=False,
     )
     def embed_user(
         self, user_id: tf.Tensor, history: tf.Tensor, profile: tf.Tensor, features: tf.Tensor

@@ -15,6 +15,7 @@ from mmrec_tf.evaluation.calibration import downsampling_shift, level
 from mmrec_tf.evaluation.evaluate import evaluate
 from mmrec_tf.ranking.feature_interaction import INTERACTIONS
 from mmrec_tf.ranking.losses import LOSSES, squared_loss
+from mmrec_tf.ranking.mining import part_stride, search_part
 from mmrec_tf.ranking.multitask import SHARINGS, UncertaintyWeights
 from mmrec_tf.ranking.pair_features import PairFeatures
 from mmrec_tf.recommender.funnel import ranking_metric
@@ -361,7 +362,8 @@ class RankingModel(Stage):
         return Ranked(total, logits, attention)
 
     def draw_negatives(self, request: Request, item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Items to tell the positive from: some that retrieval ranks highest, some at random.
+        """Items to tell the positive from: some that retrieval ranks highest, in a large catalog
+        of a part that is drawn for the step (`mmrec_tf.ranking.mining`), and some at random.
 
         Args:
           request: Request.
@@ -378,14 +380,23 @@ class RankingModel(Stage):
         known = tf.concat([item[:, None], self.state.seen.read(request.user).item], axis=1)
         drawn = [draws.uniform([batch, num_random], maxval=num_items, dtype=tf.int32)]
         if self._num_found:
-            _, top = self.state.index.search(
-                request.queries, settings.num_candidates, exclude=known
-            )
+            top = self._find(request.queries, known)
             _, place = tf.math.top_k(draws.uniform(tf.shape(top)), k=self._num_found)
             drawn.append(tf.gather(top, place, batch_dims=1))
         negative = tf.concat(drawn, axis=1)
         hit = tf.reduce_any(tf.equal(negative[:, :, None], known[:, None, :]), axis=2)
         return negative, tf.cast(~hit, tf.float32)
+
+    def _find(self, queries: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
+        """Some of what retrieval ranks highest and users do not know, <int32>[batch, any]."""
+        settings, index = self.config.ranking, self.state.index
+        num_items = index.vectors.shape[0]
+        stride = part_stride(num_items, settings.num_candidates, self._num_found)
+        if stride == 1:
+            return index.search(queries, settings.num_candidates, exclude=known)[1]
+        k = max(self._num_found, round(settings.num_candidates / stride))
+        vectors = tf.convert_to_tensor(index.vectors)
+        return search_part(vectors, queries, known, stride=stride, k=k)
 
     def _lists(self, inputs: Mapping[str, tf.Tensor]) -> Lists:
         """The candidates of each example with their labels."""

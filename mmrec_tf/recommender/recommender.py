@@ -120,7 +120,6 @@ class Recommender(tf.Module):
                 n: tf.Variable(v, **fixed) for n, v in retrieval.tables["item_features"].items()
             }
         self.modality_name = tf.Variable([*retrieval.modalities, ""], **fixed)
-        self.item_id = tf.Variable(dataset.catalog.item_id.tolist(), name="item_id", **fixed)
         self.graphs: dict[Hashable, Callable] = {}
 
     @property
@@ -142,6 +141,11 @@ class Recommender(tf.Module):
     def index(self) -> ExactIndex:
         """What finds candidates."""
         return self.retriever.index
+
+    @property
+    def item_id(self) -> tf.Variable:
+        """<string>[item + 1], ids by number, and one that is "" at the end."""
+        return self.retriever.item_table.ids
 
     @property
     def available(self) -> tf.Variable:
@@ -202,7 +206,9 @@ class Recommender(tf.Module):
           inputs: their specs.
         """
         if key not in self.graphs:
-            self.graphs[key] = tf.function(function, input_signature=inputs)
+            # Nothing of it branches on tensors in Python: AutoGraph, which would rewrite the source
+            # of all that is called, takes most of the time until the first answer.
+            self.graphs[key] = tf.function(function, input_signature=inputs, autograph=False)
         return self.graphs[key]
 
     def read_history(

@@ -12,9 +12,10 @@ from mmrec_tf.dataset.catalog import relative_log_frequency
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import StoredHistories
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.recommender.category_filter import CategoryFilter, number_of
+from mmrec_tf.recommender.category_filter import CategoryFilter
 from mmrec_tf.recommender.feature_entries import FeatureEntries, replace_features
 from mmrec_tf.recommender.inputs import drop_repeats
+from mmrec_tf.recommender.numbering import Numbering
 from mmrec_tf.recommender.ranked import Request
 from mmrec_tf.retrieval.catalog_tables import PROFILE
 from mmrec_tf.retrieval.index import ExactIndex
@@ -60,8 +61,8 @@ class Retriever(tf.Module):
             tf.constant(catalog.embedding), retrieval.tables["log_frequency"]
         )
         self._know(dataset, history, vectors)
-        self.item_table = number_of(dataset.catalog.item_id)
-        self.user_table = number_of(dataset.users.user_id)
+        self.item_table = Numbering(dataset.catalog.item_id)
+        self.user_table = Numbering(dataset.users.user_id)
         self.available = tf.Variable(
             find_available(dataset, unavailable), name="available", trainable=False
         )

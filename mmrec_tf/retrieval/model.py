@@ -16,6 +16,7 @@ from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import Histories
 from mmrec_tf.encoders.cache import build_encoders
 from mmrec_tf.encoders.encoder import count_weights
+from mmrec_tf.errors import RunError
 from mmrec_tf.evaluation.baselines import BLOCK
 from mmrec_tf.evaluation.evaluate import blocks
 from mmrec_tf.evaluation.metrics import top_k
@@ -27,7 +28,7 @@ from mmrec_tf.retrieval.objective import Objective
 from mmrec_tf.schema import ModalitySpec
 from mmrec_tf.towers import ItemTower, TowerOutput, UserTower, unit
 from mmrec_tf.towers.alignment import TranslationLoss
-from mmrec_tf.training.callbacks import Mining
+from mmrec_tf.training.callbacks import HistoryRefresh, Mining
 from mmrec_tf.training.optimizer import build_optimizer
 from mmrec_tf.training.stage import Stage
 from mmrec_tf.training.step import mean_over_replicas
@@ -35,6 +36,9 @@ from mmrec_tf.training.step import mean_over_replicas
 # Items that are embedded at a time: of the raw content that encoders which train read, few fit into
 # memory.
 FEW, MANY = 64, 8192
+# So many items of each history are embedded in the step, with gradients, where it is else read from
+# a table; none by encoders that train, where each costs more than all the rest.
+NUM_READ = 3
 
 
 def reads_profile(config: Config, dataset: Dataset) -> bool:
@@ -167,6 +171,7 @@ class RetrievalModel(Stage):
             # Anew, as encoders that are made here have drawn numbers, and loaded ones did not.
             tf.keras.utils.set_random_seed(config.training.seed)
         self.state.encoders, self.state.mined = dict(encoders), None
+        self.state.history_items = None
         self.state.fits = {}
         self.trained_encoders = {n: e for n, e in encoders.items() if not e.frozen}
         self._make_weights()
@@ -229,8 +234,24 @@ class RetrievalModel(Stage):
         return self._split_batches(split, batch_size, seed)
 
     def callbacks(self) -> list[tf.keras.callbacks.Callback]:
-        """Mining, where the config draws mined negatives."""
-        return [Mining(self.dataset)] if self.config.retrieval.num_mined_negatives else []
+        """Mining, where the config draws mined negatives, and what keeps the embeddings of
+        histories' items up to date, where it reads them from a table."""
+        mining = [Mining(self.dataset)] if self.config.retrieval.num_mined_negatives else []
+        return [*mining, HistoryRefresh()] if self.caches_histories else mining
+
+    @property
+    def caches_histories(self) -> bool:
+        """Whether training reads the embeddings of histories' items from a table."""
+        return self.config.user.history_embedding == "cached"
+
+    def refresh_histories(self) -> None:
+        """Embeds the catalog for the histories of the steps that follow."""
+        embedding = self.embed_all()
+        if self.state.history_items is None:
+            # A variable, as the step is traced once.
+            self.state.history_items = tf.Variable(embedding, trainable=False)
+        else:
+            self.state.history_items.assign(embedding)
 
     def frozen_layers(self) -> dict[str, tf.keras.layers.Layer]:
         """The encoders that do not train."""
@@ -241,17 +262,30 @@ class RetrievalModel(Stage):
         return str(estimate(self, self.dataset))
 
     def remarks(self) -> list[str]:
-        """As `Stage.remarks`: of a batch of one, which has nothing to compare with."""
-        settings = self.config.retrieval
+        """As `Stage.remarks`: of a batch of one, which has nothing to compare with, and of
+        histories whose items go through encoders that train."""
+        settings, found = self.config.retrieval, []
+        user, size = self.config.user, self.config.training.batch_size
+        if (
+            self.trained_encoders
+            and settings.softmax == "batch"
+            and user.history != "none"
+            and not self.caches_histories
+        ):
+            found.append(
+                f"each step runs up to {size * (1 + user.history_length)} items through encoders "
+                "that train, most of them histories'. user.history_embedding cached leaves "
+                f"{size} of them."
+            )
         drawn = settings.num_uniform_negatives + settings.num_mined_negatives + settings.memory_size
-        size = min(self.config.training.batch_size, len(self.dataset.interactions("train").user))
-        if settings.softmax != "batch" or size != 1 or drawn:
-            return []
-        return [
-            "a batch of one has no negatives under retrieval.softmax batch: nothing is learned. "
-            "Train on larger batches (training.batch_size, more interactions), or set "
-            "retrieval.softmax to full."
-        ]
+        size = min(size, len(self.dataset.interactions("train").user))
+        if settings.softmax == "batch" and size == 1 and not drawn:
+            found.append(
+                "a batch of one has no negatives under retrieval.softmax batch: nothing is "
+                "learned. Train on larger batches (training.batch_size, more interactions), or set "
+                "retrieval.softmax to full."
+            )
+        return found
 
     def not_repeated(self) -> list[str]:
         """As `Stage.not_repeated`; also of encoders that train, whose layers are not ours."""
@@ -475,6 +509,16 @@ class RetrievalModel(Stage):
             return whole
         return whole._replace(embedding=np.asarray(self.smooth(whole.embedding)))
 
+    def embed_all(self) -> np.ndarray:
+        """The embeddings of `embed_catalog` alone, <float32>[item, dim], which take less memory."""
+        block = FEW if self.trained_encoders else MANY
+        num_items = self.schema.num_items
+        embedding = np.empty([num_items, self.config.dim], np.float32)
+        for start in range(0, num_items, block):
+            rows = tf.range(start, min(start + block, num_items))
+            embedding[start : start + block] = self.embed_items(rows).embedding
+        return np.asarray(self.smooth(tf.constant(embedding)))
+
     def embed_named(
         self, numbers: Mapping[str, tf.Tensor], *, training: bool = False
     ) -> tuple[tf.Tensor, TowerOutput, dict[str, tf.Tensor]]:
@@ -523,12 +567,16 @@ class RetrievalModel(Stage):
         settings, alignment = self.config.retrieval, self.config.alignment
         item = inputs["item"]
         triples = self._draw_triples(tf.shape(item)[0])
+        cached = training and self.caches_histories
+        embedded = inputs["history"]
+        if self.config.user.history == "none":
+            # A tower without histories reads no embedding of them.
+            embedded = embedded[:, :0]
+        elif cached:
+            embedded = _draw_known(embedded, 0 if self.trained_encoders else NUM_READ)
         numbers = {
             "item": item,
-            # A tower without histories reads no embedding of them.
-            "history": item[:, None][:, :0]
-            if self.config.user.history == "none"
-            else inputs["history"],
+            "history": embedded,
             **self.objective.draw(inputs, self.state.mined),
         }
         if triples is not None:
@@ -538,7 +586,9 @@ class RetrievalModel(Stage):
         log_frequency = tf.gather(self.tables["log_frequency"], ids)
         user = self.embed_users(
             inputs["user"],
-            tf.gather(output.embedding, rows["history"]),
+            self._read_cached(inputs["history"], ids, output.embedding)
+            if cached
+            else tf.gather(output.embedding, rows["history"]),
             inputs["history"] >= 0,
             gap=inputs.get("gap"),
             training=training,
@@ -592,6 +642,33 @@ class RetrievalModel(Stage):
             self.graph_tracker.update_state(of_graph)
             loss += alignment.graph_weight * of_graph
         return loss
+
+    def _read_cached(self, history: tf.Tensor, ids: tf.Tensor, embedding: tf.Tensor) -> tf.Tensor:
+        """Embeddings of histories' items: of those that the step embeds anyway as they are now,
+        with gradients, of all others as they were at the last refresh.
+
+        Args:
+          history: <int32>[batch, step], below 0 for none.
+          ids: <int32>[row], the items that the step embeds.
+          embedding: <float32>[row, dim], theirs.
+
+        Returns:
+          <float32>[batch, step, dim].
+        """
+        if self.state.history_items is None:
+            raise RunError(
+                "user.history_embedding cached: the catalog was not embedded yet. Train with "
+                "mmrec_tf.train or the model's `fit`, or call `refresh_histories` first."
+            )
+        item = tf.maximum(history, 0)
+        order = tf.argsort(ids)
+        # A row one too far stands for no item; which one it is does not tell.
+        place = tf.searchsorted(tf.gather(ids, order), tf.reshape(item, [-1]))
+        row = tf.gather(order, tf.minimum(place, tf.size(ids) - 1))
+        now = tf.equal(tf.gather(ids, row), tf.reshape(item, [-1]))
+        row, now = (tf.reshape(part, tf.shape(item)) for part in (row, now))
+        then = tf.gather(self.state.history_items, item)
+        return tf.where(now[..., None], tf.gather(embedding, row), tf.cast(then, embedding.dtype))
 
     def _draw_triples(self, count: tf.Tensor) -> tf.Tensor | None:
         """Some triples of the knowledge graph, each with another node in place of its tail:
@@ -658,7 +735,7 @@ class RetrievalModel(Stage):
     def embed(self, users: np.ndarray) -> np.ndarray:
         """The embeddings of users with their train histories, <int>[n] -> <float32>[n, dim]."""
         liked = self._liked(self.dataset)
-        embedding = tf.constant(self.embed_catalog().embedding)
+        embedding = tf.constant(self.embed_all())
         parts = [
             self._embed_known(liked, embedding, users[start : start + BLOCK]).numpy()
             for start in range(0, len(users), BLOCK)
@@ -685,7 +762,7 @@ class RetrievalModel(Stage):
     ) -> np.ndarray:
         """As `mmrec_tf.evaluation.evaluate.Ranker` has it."""
         histories, liked = dataset.histories(history=history), self._liked(dataset, history)
-        embedding = tf.constant(self.embed_catalog().embedding)
+        embedding = tf.constant(self.embed_all())
         vectors = self.candidates(embedding, self.tables["log_frequency"])
         tops: list[concurrent.futures.Future] = []
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -722,3 +799,13 @@ class RetrievalModel(Stage):
         if PROFILE in encoded:
             user["profile"] = encoded[PROFILE]
         self.user_tower(user)
+
+
+def _draw_known(history: tf.Tensor, count: int) -> tf.Tensor:
+    """Some items of each history, any of them repeatedly: <int32>[batch, step], padded on the right
+    -> <int32>[batch, count]; of no meaning for a history without any."""
+    if not count:
+        return history[:, :0]
+    known = tf.reduce_sum(tf.cast(history >= 0, tf.float32), axis=1, keepdims=True)
+    place = tf.floor(draws.uniform([tf.shape(history)[0], count]) * known)
+    return tf.gather(history, tf.cast(place, tf.int32), batch_dims=1)

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.retrieval.index.alike import first_alike
+from mmrec_tf.retrieval.index.best import best_k
 from mmrec_tf.schema import LOWEST_SCORE
 
 # Scores held at a time: 128 MiB for each of a few arrays.
@@ -119,8 +120,7 @@ class ExactIndex(tf.Module):
             scores = tf.where(excluded > 0, LOWEST_SCORE, scores)
         if allowed is not None:
             scores = tf.where(allowed, scores, LOWEST_SCORE)
-        found = tf.math.top_k(scores, k=min(k, num_items))
-        return found.values, found.indices
+        return best_k(scores, min(k, num_items))
 
 
 def gather_rows(table: tf.Tensor | tf.Variable, row: tf.Tensor) -> tf.Tensor:

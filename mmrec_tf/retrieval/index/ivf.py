@@ -12,6 +12,8 @@ from mmrec_tf.schema import LOWEST_SCORE
 KINDS = ("ivf", "ivf_int8", "ivf_pq")
 # Items a page. A list ends in a page that is half empty, so small ones waste less.
 PAGE = 32
+# Items that are looked at together when lists are made.
+ROWS = 1 << 14
 # How far above its mean the best of a list may be, in standard deviations of its products.
 SPREAD = 2.0
 # Of what codes find, this many times k get an exact score.
@@ -34,8 +36,9 @@ class IvfIndex(ExactIndex):
     Args:
       vectors: <float32>[item, dim]. They stay at hand, for exact scores.
       queries: <float32>[any, dim], a sample of what will be asked.
-      kind: what the lists hold: "ivf" the vectors again, "ivf_int8" one byte a number, "ivf_pq"
-        one byte for four numbers. What the latter two find is scored again by the vectors.
+      kind: what the lists hold: "ivf" which items are theirs, whose vectors are read, "ivf_int8"
+        one byte a number, "ivf_pq" one byte for four numbers. What the latter two find is scored
+        again by the vectors.
       num_lists: int; None for four times the square root of the number of items.
       num_probes: int, how many lists a query reads; it may be assigned to later.
       seed: int.
@@ -77,7 +80,11 @@ class IvfIndex(ExactIndex):
         means = tf.math.unsorted_segment_mean(vectors, label, len(bounds))
         self.num_lists, self.widest = len(bounds), int(np.bincount(label).max())
         # The root of the mean square over a list's items and all queries, a unit of their length.
-        apart = tf.reduce_sum(((vectors - tf.gather(means, label)) @ metric) ** 2, axis=1)
+        apart = np.empty([len(vectors)], np.float32)
+        for start in range(0, len(vectors), ROWS):
+            rows = slice(start, start + ROWS)
+            beyond = (vectors[rows] - tf.gather(means, label[rows])) @ metric
+            apart[rows] = tf.reduce_sum(beyond**2, axis=1)
         length = np.sqrt(np.square(queries).sum(axis=1).mean()) or 1.0
         spread = tf.sqrt(tf.math.unsorted_segment_mean(apart, label, len(bounds))) / length
         self.means = tf.Variable(means, trainable=False, name="means")
@@ -87,14 +94,16 @@ class IvfIndex(ExactIndex):
         self.num_probes = tf.Variable(
             min(num_probes, len(bounds)), trainable=False, name="num_probes", dtype=tf.int32
         )
-        real = items >= 0
-        paged = np.where(real[:, :, None], vectors[items], np.float32(0))
         if kind == "ivf_pq":
+            real = items >= 0
+            paged = np.where(real[:, :, None], vectors[items], np.float32(0))
             list_of = np.repeat(np.arange(len(bounds), dtype=np.int32), np.diff(bounds)[:, 0])
             residuals = paged - means.numpy()[list_of][:, None, :]
             self.codes: tf.Module = Product(residuals, real, list_of, metric, seed=seed)
+        elif kind == "ivf_int8":
+            self.codes = Int8(vectors, items)
         else:
-            self.codes = {"ivf": Flat, "ivf_int8": Int8}[kind](paged)
+            self.codes = Flat(self.vectors, self.items)
 
     @property
     def exact(self) -> bool:
