@@ -20,7 +20,7 @@ from mmrec_tf.ranking.pair_features import PairFeatures
 from mmrec_tf.recommender.funnel import ranking_metric
 from mmrec_tf.recommender.ranked import Lists, Ranked, Request
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.retrieval.index import ExactIndex, gather_rows
+from mmrec_tf.retrieval.index import Added, ExactIndex, gather_rows
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import LOWEST_SCORE
 from mmrec_tf.towers import IdEmbedding, UserTower, unit
@@ -378,8 +378,12 @@ class RankingModel(Stage):
         known = tf.concat([item[:, None], self.state.seen.read(request.user).item], axis=1)
         drawn = [draws.uniform([batch, num_random], maxval=num_items, dtype=tf.int32)]
         if self._num_found:
-            _, top = self.state.index.search(
-                request.queries, settings.num_candidates, exclude=known
+            head = self.retrieval.item_head
+            _, top = self.state.index.exact_search(
+                request.queries,
+                settings.num_candidates,
+                exclude=known,
+                added=None if head is None else Added(head, request.whole),
             )
             _, place = tf.math.top_k(draws.uniform(tf.shape(top)), k=self._num_found)
             drawn.append(tf.gather(top, place, batch_dims=1))
@@ -389,9 +393,8 @@ class RankingModel(Stage):
 
     def _lists(self, inputs: Mapping[str, tf.Tensor]) -> Lists:
         """The candidates of each example with their labels."""
-        items, item, settings = self.items, inputs["item"], self.config.ranking
+        item, settings = inputs["item"], self.config.ranking
         request = self._request(inputs)
-        queries = request.queries
         click = tf.ones_like(inputs["rating"])
         if settings.click_rating is not None:
             click = tf.cast(inputs["rating"] >= settings.click_rating, tf.float32)
@@ -415,7 +418,7 @@ class RankingModel(Stage):
             )
             if name in self.tasks
         }
-        retrieved = tf.einsum("bd,bcd->bc", queries, gather_rows(items["vector"], candidates))
+        retrieved = self._retrieved(request, candidates)
         weight = tf.concat([tf.ones_like(click)[:, None], weight], axis=1)
         return Lists(request, candidates, retrieved, weight, labels)
 
@@ -475,9 +478,15 @@ class RankingModel(Stage):
         """
         request = self._request(inputs)
         item = inputs["item"][:, None]
-        vector = gather_rows(self.items["vector"], item)
-        retrieved = tf.einsum("bd,bcd->bc", request.queries, vector)
+        retrieved = self._retrieved(request, item)
         return self.rank(request, item, self.items, retrieved, training=training).score[:, 0]
+
+    def _retrieved(self, request: Request, item: tf.Tensor) -> tf.Tensor:
+        """The retrieval model's scores of items, <int32>[batch, any] -> <float32>[batch, any]."""
+        vectors = gather_rows(self.items["vector"], item)
+        score = tf.einsum("bd,bcd->bc", request.queries, vectors)
+        head = self.retrieval.item_head
+        return score if head is None else score + head.score_items(request.whole, item)
 
     def _request(self, inputs: Mapping[str, tf.Tensor]) -> Request:
         """Whom a batch's examples are of."""

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import tensorflow as tf
 
+from mmrec_tf.dataset.histories import drop_repeats
 from mmrec_tf.errors import ConfigError, did_you_mean
 from mmrec_tf.recommender.category_filter import number_of
-from mmrec_tf.recommender.inputs import drop_repeats
 from mmrec_tf.schema import FeatureSpec
 
 # Bounded, so that no number of a request is more than a float64 holds.

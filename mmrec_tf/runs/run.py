@@ -7,7 +7,8 @@ RUN/
   config.json       the experiment
   schema.json       the dataset's
   assets/NAME/      vocabulary and architecture of each encoder
-  weights/          checkpoints: encoders, retrieval, ranking
+  weights/          checkpoints: encoders, retrieval, item_head, ranking
+  item_head.json    of a head of items against items: its weights, fitted on the valid split
   calibration.json  what makes a probability of a logit, fitted on the valid split
   history.csv       one row an epoch of the retrieval model; ranking_history.csv likewise
   metrics.json      what `evaluate` measured on the valid split when training had finished
@@ -28,6 +29,7 @@ from mmrec_tf.ranking.model import RankingModel
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.records.files import read_json, read_sealed, write_json, write_sealed, write_text
 from mmrec_tf.records.manifest import sha256
+from mmrec_tf.retrieval.item_head import ItemHead, ItemHeadFit
 from mmrec_tf.retrieval.model import RetrievalModel, make_encoders
 from mmrec_tf.schema import Schema
 from mmrec_tf.training.checkpoints import load_weights, save_weights
@@ -186,8 +188,30 @@ class Run:
             encoders = self.load_encoders()
             model = RetrievalModel(self.config, self.dataset, encoders=encoders, initialize=False)
             load_weights(self.directory / "weights/retrieval", model=model)
+            fit = self.item_head_fit
+            if fit is not None:
+                head = ItemHead.of(self.config, self.schema.num_items)
+                if fit.used:
+                    load_weights(self.directory / "weights/item_head", head=head)
+                model.set_item_head(head, fit)
             self._retrieval = model
         return self._retrieval
+
+    @property
+    def item_head_fit(self) -> ItemHeadFit | None:
+        """What was found when the head of items against items was fitted; None without one, and
+        before.
+
+        Raises:
+          RunError: when the file is damaged.
+        """
+        path = self.directory / "item_head.json"
+        if not path.exists():
+            return None
+        try:
+            return ItemHeadFit.from_json(read_json(path))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: wanted JSON; {error}. Train again.") from error
 
     @property
     def ranks(self) -> bool:
@@ -288,6 +312,14 @@ class Run:
         self.save_encoders(model.encoders)
         save_weights(self.directory / "weights/retrieval", model=model)
         self._retrieval = model
+
+    def save_item_head(self, model: RetrievalModel) -> None:
+        """Writes what the model's head was fitted to, its matrix only where that is of use."""
+        if model.item_head is not None:
+            save_weights(self.directory / "weights/item_head", head=model.item_head)
+        if model.item_head_fit is not None:
+            # Last, as it says that the head is whole.
+            write_json(self.directory / "item_head.json", model.item_head_fit.to_json())
 
     def save_ranking(self, model: RankingModel) -> None:
         """Writes the trained ranking model."""

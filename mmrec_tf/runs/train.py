@@ -17,6 +17,7 @@ from mmrec_tf.evaluation.modality_gap import collapsed, diagnose
 from mmrec_tf.ranking.model import RankingModel, require_labels
 from mmrec_tf.recommender.funnel import evaluate_ranking, fit_calibration
 from mmrec_tf.records.files import SEAL, hold_folder, read_sealed, write_sealed
+from mmrec_tf.retrieval.item_similarity import require_item_head
 from mmrec_tf.retrieval.model import RetrievalModel, make_encoders
 from mmrec_tf.runs.run import Run, load_run
 from mmrec_tf.runs.warm_start import carry_weights, check_start
@@ -63,6 +64,7 @@ def train_run(
         if twin and start.twin is None:
             raise RunError(f"{start.directory}: has no twin to go on from. Train without the twin.")
     require_effect(config, dataset.schema)
+    require_item_head(config, dataset)
     below = config.retrieval.disliked_below
     dataset.require_rated(below, setting="retrieval.disliked_below")
     if config.ranking.epochs:
@@ -122,6 +124,10 @@ def _train(
         )
         shutil.copy(progress / "retrieval/history.csv", run.directory / "history.csv")
         run.save_retrieval(retrieval)
+    if config.item_head.kind != "none" and run.item_head_fit is None:
+        fit = run.retrieval.fit_item_head()
+        tqdm.write(str(fit), file=sys.stderr)
+        run.save_item_head(run.retrieval)
     untrained = progress / "retrieval/diagnostics.json"
     metrics: dict[str, Any] = {
         "history": "train",
@@ -132,6 +138,8 @@ def _train(
             "after": modality_diagnostics(run.retrieval),
         },
     }
+    if run.item_head_fit is not None:
+        metrics["item_head"] = run.item_head_fit.to_json()
     if config.ranking.epochs:
         if run.ranking is None:
             ranking = RankingModel(config, dataset, retrieval=run.retrieval)

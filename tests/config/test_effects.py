@@ -23,7 +23,8 @@ from mmrec_tf.encoders.text import bert
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.recommender import funnel
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.retrieval import catalog_tables, item_graph, model
+from mmrec_tf.retrieval import catalog_tables, item_graph, item_similarity, model
+from mmrec_tf.retrieval.item_head import ItemHead
 from mmrec_tf.retrieval.objective import Objective
 from mmrec_tf.schema import Schema
 from mmrec_tf.towers import ItemTower, UserTower
@@ -75,6 +76,8 @@ MODES = [
     {"retrieval.num_mined_negatives": 2},
     {"retrieval.disliked_below": 3},
     {"retrieval.disliked_below": 3, "retrieval.softmax": "full"},
+    *({"item_head.kind": k} for k in ("ease", "slist", "content")),
+    {"item_head.kind": "slist", "item_head.whole_share": 1.0},
     {"ranking.epochs": 0},
     *({"ranking.architecture": k} for k in ("dlrm", "deepfm", "mlp", "bilinear")),
     {"ranking.num_cross_layers": 0},
@@ -186,6 +189,16 @@ CHANGED = {
     "retrieval.popularity_bias": False,
     "retrieval.cold_negatives": False,
     "retrieval.item_balance": 0.5,
+    "item_head.kind": "ease",
+    "item_head.num_neighbors": 5,
+    "item_head.history_length": 3,
+    "item_head.l2": 9.0,
+    "item_head.min_count": 2,
+    "item_head.neighborhood": 4,
+    "item_head.memory_mb": 9,
+    "item_head.whole_share": 0.25,
+    "item_head.history_decay": 2.0,
+    "item_head.target_decay": 2.0,
     "ranking.epochs": 2,
     "ranking.architecture": "mlp",
     "ranking.num_cross_layers": 3,
@@ -259,6 +272,14 @@ READERS = {
     "retrieval.disliked_below": Dataset.batches,
     "retrieval.cold_negatives": catalog_tables._counted,
     "retrieval.item_balance": catalog_tables._counted,
+    "item_head": item_similarity.fit_neighbors,
+    "item_head.history_length": ItemHead.of,
+    "item_head.l2": item_similarity._fit_whole,
+    "item_head.min_count": item_similarity._fitted_items,
+    "item_head.memory_mb": item_similarity._fitted_items,
+    "item_head.whole_share": item_similarity._fit_whole,
+    "item_head.history_decay": item_similarity._split_histories,
+    "item_head.target_decay": item_similarity._split_histories,
     "ranking.epochs": RankingModel.epochs.fget,
     "ranking.click_rating": RankingModel.batches,
     "ranking.num_candidates": Recommender.__init__,
