@@ -309,6 +309,7 @@ RULES = (
             *("position_bias", "tasks", "score_weights", "task_weights", "uncertainty"),
             *("sharing", "num_experts", "loss", "positive_weight", "focal_gamma"),
             *("num_negatives", "num_disliked", "candidate_share", "learning_rate", "monitor"),
+            "serve",
         ),
         "ranking.epochs",
         "1 or more",

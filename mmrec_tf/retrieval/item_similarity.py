@@ -119,7 +119,7 @@ def strongest(matrix: np.ndarray | scipy.sparse.csr_matrix, count: int) -> Neigh
     size = max(1, CELLS // max(columns, 1))
     for start in range(0, rows, size):
         part = matrix[start : start + size]
-        dense = part.toarray() if scipy.sparse.issparse(part) else part
+        dense = part if isinstance(part, np.ndarray) else part.toarray()
         dense = dense.astype(np.float32, copy=False)
         order = np.argsort(-np.abs(dense), axis=1, kind="stable")[:, :count]
         value = np.take_along_axis(dense, order, axis=1)

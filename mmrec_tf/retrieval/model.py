@@ -2,12 +2,14 @@
 
 import concurrent.futures
 import pathlib
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from mmrec_tf.config import Config, require_effect
 from mmrec_tf.dataset import draws
@@ -53,6 +55,11 @@ class Scored(NamedTuple):
     towers: np.ndarray
     head: np.ndarray | None
     met: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def of_head(self) -> np.ndarray:
+        """<float32>[user, item], zeros without a head."""
+        return np.zeros_like(self.towers) if self.head is None else self.head
 
     def total(self) -> np.ndarray:
         """The sum, in place of `towers`."""
@@ -767,13 +774,13 @@ class RetrievalModel(Stage):
                 some = (within, relevant[first:last])
                 for values, weight in zip(found, weights, strict=True):
                     # As `ItemHead` itself rounds.
-                    total = part.towers + np.float32(weight) * part.head
+                    total = part.towers + np.float32(weight) * part.of_head
                     top = top_k(total, k, exclude=part.met)
                     values.append(retrieval_metrics(top, some, ks=[k])[monitor])
             return np.stack([np.concatenate(values) for values in found])
 
         parts = self._scored(self.dataset, users, "train", embedding)
-        ratio = spread_ratio((part.towers, part.head) for part in parts)
+        ratio = spread_ratio((part.towers, part.of_head) for part in parts)
         liked = self._liked(self.dataset)
         num_past = np.array([len(np.unique(liked.of(user))) for user in users])
         buckets = choose_weights(measure, num_past, ratio)
@@ -795,6 +802,18 @@ class RetrievalModel(Stage):
         )
         self.set_item_head(head, fit)
         return fit
+
+    def fit(self, *args: Any, **kwargs: Any) -> tf.keras.callbacks.History:
+        """As `Stage.fit`. A head from before is dropped, as it was fitted to other towers;
+        `fit_item_head` makes another."""
+        self.set_item_head(None, None)
+        return super().fit(*args, **kwargs)
+
+    def finish(self) -> None:
+        """As `Stage.finish`: the head of items against items, with a line on stderr."""
+        fit = self.fit_item_head()
+        if fit is not None:
+            tqdm.write(str(fit), file=sys.stderr)
 
     def set_item_head(self, head: ItemHead | None, fit: ItemHeadFit | None) -> None:
         """Takes a head into use, with the weights that were fitted; None for none. One that is of

@@ -10,6 +10,7 @@ RUN/
   weights/          checkpoints: encoders, retrieval, item_head, ranking
   item_head.json    of a head of items against items: its weights, fitted on the valid split
   calibration.json  what makes a probability of a logit, fitted on the valid split
+  ranking.json      whether ranking is served, or retrieval's own order, which it did not beat
   history.csv       one row an epoch of the retrieval model; ranking_history.csv likewise
   metrics.json      what `evaluate` measured on the valid split when training had finished
   twin/             the id-only twin, a run directory like this one
@@ -219,6 +220,25 @@ class Run:
         return (self.directory / "weights/ranking").exists()
 
     @property
+    def serves_ranking(self) -> bool:
+        """Whether its recommender ranks; False where ranking was of no use, and was told to stay
+        out then.
+
+        Raises:
+          RunError: when the file that says so is damaged.
+        """
+        path = self.directory / "ranking.json"
+        if not self.ranks or not path.exists():
+            return self.ranks
+        try:
+            served = read_json(path)["served"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}: wanted JSON with served; {error!r}. Train again.") from error
+        if not isinstance(served, bool):
+            raise RunError(f"{path}: wanted served true or false; got {served!r}. Train again.")
+        return served
+
+    @property
     def ranking(self) -> RankingModel | None:
         """The ranking model; None for a run without one."""
         if self._ranking is None and self.ranks:
@@ -268,7 +288,7 @@ class Run:
             raise RunError(f"{path}: wanted the figures of a run; {error}. Train again.") from error
 
     def recommender(self, *, unavailable: Sequence[str] = (), history: str = "all") -> Recommender:
-        """Both stages together.
+        """Both stages together; retrieval alone where ranking is not served.
 
         Args:
           unavailable: ids of items that are never recommended.
@@ -276,7 +296,7 @@ class Run:
         """
         return Recommender(
             self.retrieval,
-            self.ranking,
+            self.ranking if self.serves_ranking else None,
             self.dataset,
             calibration=self.calibration,
             unavailable=unavailable,
@@ -321,8 +341,9 @@ class Run:
             # Last, as it says that the head is whole.
             write_json(self.directory / "item_head.json", model.item_head_fit.to_json())
 
-    def save_ranking(self, model: RankingModel) -> None:
-        """Writes the trained ranking model."""
+    def save_ranking(self, model: RankingModel, *, served: bool = True) -> None:
+        """Writes the trained ranking model, and whether recommenders of this run rank with it."""
+        write_json(self.directory / "ranking.json", {"served": served})
         save_weights(self.directory / "weights/ranking", model=model)
         self._ranking = model
 

@@ -123,11 +123,9 @@ def _train(
             measure_start=start is not None,
         )
         shutil.copy(progress / "retrieval/history.csv", run.directory / "history.csv")
+        # First, as the weights say that retrieval is done.
+        run.save_item_head(retrieval)
         run.save_retrieval(retrieval)
-    if config.item_head.kind != "none" and run.item_head_fit is None:
-        fit = run.retrieval.fit_item_head()
-        tqdm.write(str(fit), file=sys.stderr)
-        run.save_item_head(run.retrieval)
     untrained = progress / "retrieval/diagnostics.json"
     metrics: dict[str, Any] = {
         "history": "train",
@@ -147,15 +145,9 @@ def _train(
                 carry_weights(ranking, start, dataset)
             train(ranking, dataset, directory=progress / "ranking")
             shutil.copy(progress / "ranking/history.csv", run.directory / "ranking_history.csv")
-            best = kept_state(progress / "ranking", "best")
-            if best is not None and best["epoch"] < 0 and (start is None or not start.ranks):
-                tqdm.write(
-                    "ranking: no epoch beats retrieval's own order on valid "
-                    f"({ranking.monitor} {best['best']:.4f}), so that order is kept. "
-                    "ranking.epochs 0 serves the same lists faster.",
-                    file=sys.stderr,
-                )
-            run.save_ranking(ranking)
+            served = not _learned_nothing(ranking, progress / "ranking", start)
+            run.save_ranking(ranking, served=served)
+        metrics["ranking_served"] = run.serves_ranking
     recommender = run.recommender(history="train")
     # Of the logits as they are; a run that was killed here has an old one.
     recommender.calibrate(fit_calibration(recommender, dataset))
@@ -171,6 +163,30 @@ def _train(
     run.finish(metrics)
     shutil.rmtree(progress, ignore_errors=True)
     return run
+
+
+def _learned_nothing(ranking: RankingModel, progress: pathlib.Path, start: Run | None) -> bool:
+    """Whether training kept retrieval's own order, so that lists are the same without ranking, and
+    faster; then a line says so."""
+    best = kept_state(progress, "best")
+    if best is None or best["epoch"] >= 0 or (start is not None and start.ranks):
+        return False
+    settings = ranking.config.ranking
+    # What an untrained model of single probabilities says beside the order is their level, which
+    # calibration makes up for.
+    leveled = settings.loss != "binary" or settings.calibration != "none"
+    without = settings.serve == "auto" and leveled
+    served = (
+        "It is served without ranking; ranking.serve always would serve it with."
+        if without
+        else "ranking.epochs 0 serves the same lists faster."
+    )
+    tqdm.write(
+        "ranking: no epoch beats retrieval's own order on valid "
+        f"({ranking.monitor} {best['best']:.4f}), so that order is kept. {served}",
+        file=sys.stderr,
+    )
+    return without
 
 
 def _read_figures(path: pathlib.Path) -> dict[str, Any]:

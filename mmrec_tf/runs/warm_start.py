@@ -163,7 +163,7 @@ def reembed(
     carry_weights(retrieval, start, dataset)
     carry_item_head(retrieval, start)
     ranking = None
-    if start.ranks:
+    if start.serves_ranking:
         ranking = RankingModel(start.config, dataset, retrieval=retrieval, initialize=False)
         carry_weights(ranking, start, dataset)
     recommender = Recommender(

@@ -26,6 +26,7 @@ from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.retrieval import catalog_tables, item_graph, item_similarity, model
 from mmrec_tf.retrieval.item_head import ItemHead
 from mmrec_tf.retrieval.objective import Objective
+from mmrec_tf.runs import train
 from mmrec_tf.schema import Schema
 from mmrec_tf.towers import ItemTower, UserTower
 from mmrec_tf.towers.alignment import Alignment, TranslationLoss
@@ -228,6 +229,7 @@ CHANGED = {
     "ranking.learning_rate": 0.1,
     "ranking.monitor": "auc",
     "ranking.calibration": "isotonic",
+    "ranking.serve": "always",
     "recommender.diversity": 0.5,
     "recommender.popularity_dampening": 0.5,
     "recommender.popular_diversity": 0.5,
@@ -286,6 +288,7 @@ READERS = {
     "ranking.learning_rate": RankingModel.default_optimizer,
     "ranking.monitor": RankingModel.monitor.fget,
     "ranking.calibration": funnel.fit_calibration,
+    "ranking.serve": train._learned_nothing,
     "recommender": Recommender.order,
     "recommender.popularity_dampening": Recommender.rank,
     "training": optimizer.build_optimizer,
