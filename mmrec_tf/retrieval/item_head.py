@@ -136,23 +136,25 @@ class ItemHead(tf.keras.layers.Layer):
         bucket = tf.reduce_sum(tf.cast(num[:, None] >= LENGTHS, tf.int32), axis=1) - 1
         return past, counts, tf.gather(self.scale, tf.maximum(bucket, 0))
 
-    def entries(self, past: tf.Tensor, counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def entries(self, past: tf.Tensor, counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """What one history reaches.
 
         Args:
-          past, counts: <int32>[step] and <float32>[step].
+          past, counts: <int32>[step] and <float32>[step], a row of `read`.
 
         Returns:
-          Items <int32>[step, neighbor], -1 for none, and what is added to each <float32>[step,
-          neighbor], before the sum's own weight.
+          The items that count, <int32>[some]; their neighbors <int32>[some, neighbor], -1 for none;
+          and what is added to each <float32>[some, neighbor], before the sum's own weight.
         """
-        row = tf.maximum(past, 0)
-        items = tf.where((counts > 0)[:, None], tf.gather(self.neighbors, row), -1)
-        return items, tf.gather(self.values, row) * counts[:, None]
+        # A row is as wide as the longest history of its batch, and most are far shorter.
+        some = counts > 0
+        past, counts = tf.boolean_mask(past, some), tf.boolean_mask(counts, some)
+        added = tf.gather(self.values, past) * counts[:, None]
+        return past, tf.gather(self.neighbors, past), added
 
     def score(self, past: tf.Tensor, counts: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
         """<float32>[item], of one row of `read`."""
-        items, added = self.entries(past, counts)
+        _, items, added = self.entries(past, counts)
         # What has a number below 0 is left out.
         return scale * tf.math.unsorted_segment_sum(added, items, self.num_items)
 
@@ -169,7 +171,7 @@ class ItemHead(tf.keras.layers.Layer):
         Returns:
           <int32>[at most count], each once.
         """
-        items = tf.reshape(self.entries(past, counts)[0], [-1])
+        items = tf.reshape(self.entries(past, counts)[1], [-1])
         items = tf.unique(tf.boolean_mask(items, items >= 0)).y
         items = tf.boolean_mask(items, tf.gather(score, items) > 0)
         _, place = tf.math.top_k(tf.gather(score, items), tf.minimum(count, tf.size(items)))
@@ -178,14 +180,21 @@ class ItemHead(tf.keras.layers.Layer):
     def _reason(
         self, past: tf.Tensor, counts: tf.Tensor, scale: tf.Tensor, item: tf.Tensor
     ) -> tf.Tensor:
-        items, added = self.entries(past, counts)
-        best = tf.math.unsorted_segment_max(added, items, self.num_items)
-        is_best = (items >= 0) & (added == tf.gather(best, tf.maximum(items, 0)))
-        step = tf.broadcast_to(tf.range(tf.size(past))[:, None], tf.shape(items))
-        step = tf.where(is_best, step, -1)
-        step = tf.gather(tf.math.unsorted_segment_max(step, items, self.num_items), item)
-        adds = (scale > 0) & (tf.gather(best, item) > 0) & (step >= 0)
-        return tf.where(adds, tf.gather(past, tf.maximum(step, 0)), -1)
+        past, items, added = self.entries(past, counts)
+        # Where each asked-for item stands, of the same ones the same place for all.
+        num = tf.size(item)
+        place = tf.tensor_scatter_nd_update(
+            tf.fill([self.num_items], -1), item[:, None], tf.range(num)
+        )
+        here = tf.where(items >= 0, tf.gather(place, tf.maximum(items, 0)), -1)
+        cell = tf.where(here >= 0, tf.range(tf.size(past))[:, None] * num + here, -1)
+        adds = tf.math.unsorted_segment_sum(added, cell, tf.size(past) * num)
+        adds = tf.gather(tf.reshape(adds, [-1, num]), tf.gather(place, item), axis=1)
+        # None at all stands first, so that it is only beaten by what adds something; behind it the
+        # latest, as of equal ones the first is taken.
+        adds = tf.concat([tf.zeros_like(item[None], tf.float32), adds[::-1]], axis=0)
+        best = tf.gather(tf.concat([[-1], past[::-1]], axis=0), tf.argmax(adds, axis=0))
+        return tf.where(scale > 0, best, -1)
 
     @classmethod
     def of(cls, config: Config, num_items: int, neighbors: Neighbors | None = None) -> "ItemHead":

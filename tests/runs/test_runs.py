@@ -233,7 +233,8 @@ def test_a_modality_that_is_the_same_for_all_is_told(tmp_path):
     assert manifest["warnings"] == [
         "vector: all 12 items that have it have the same, which tells none from another."
     ]
-    config = small_world.config(schema=schema, **QUICK, ranking__epochs=0)
+    settings = {**QUICK, "ranking__serve": "auto", "ranking__epochs": 0}
+    config = small_world.config(schema=schema, **settings)
     # An error ends the run before anything is trained.
     with warnings.catch_warnings(), pytest.raises(UserWarning, match="vector: the encoder gives"):
         warnings.filterwarnings("error", "vector: the encoder gives all items the same vector")
