@@ -19,6 +19,7 @@ from mmrec_tf.config.retrieval import (
     AlignmentConfig,
     GraphConfig,
     ItemConfig,
+    ItemHeadConfig,
     RetrievalConfig,
     UserConfig,
 )
@@ -107,6 +108,7 @@ class Config:
     graph: GraphConfig = field(default_factory=GraphConfig)
     user: UserConfig = field(default_factory=UserConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    item_head: ItemHeadConfig = field(default_factory=ItemHeadConfig)
     ranking: RankingConfig = field(default_factory=RankingConfig)
     recommender: RecommenderConfig = field(default_factory=RecommenderConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -165,9 +167,12 @@ class Config:
         return self._changed(settings, keep=frozenset(settings), schema=schema)
 
     def id_only(self) -> "Config":
-        """The twin of this experiment that knows ids and nothing else."""
+        """The twin of this experiment that knows ids and nothing else. A head of items against
+        items stays, unless it is one of content: both are to know the same interactions."""
+        head = self.item_head.kind
         return self._changed(
             {
+                "item_head.kind": "none" if head == "content" else head,
                 "modalities": (),
                 "alignment.kinds": (),
                 "item.id_embedding": True,

@@ -25,6 +25,7 @@ HISTORY_EMBEDDINGS = ("trained", "cached")
 LOSSES = ("softmax", "bpr")
 SOFTMAXES = ("batch", "full")
 CORRECTIONS = ("none", "counts", "streaming")
+ITEM_HEADS = ("none", "ease", "slist", "content")
 
 
 @dataclass(frozen=True)
@@ -239,4 +240,49 @@ class RetrievalConfig:
         require(
             0 <= self.item_balance <= 1,
             f"retrieval.item_balance: wanted 0 to 1; got {self.item_balance}.",
+        )
+
+
+@dataclass(frozen=True)
+class ItemHeadConfig:
+    """A sparse matrix of items against items beside the towers, fitted in closed form to train. Its
+    score, summed over a user's history, is added to the towers', with a weight that is fitted on
+    valid.
+
+    `kind`: "none"; "ease" (Steck 2019); "slist" (Choi et al. 2021), which reads the order of
+    histories; or "content", each item's most alike ones by the content of frozen encoders (Zhou and
+    Shen 2023). Each item keeps its `num_neighbors` strongest weights. `history_length` is how many
+    of a user's latest items are summed over, null for all.
+
+    Of "ease" and "slist", `l2` is the ridge penalty; items with fewer than `min_count` train
+    interactions are left out; `neighborhood` above 0 fits each item to that many others, those it
+    was met with most often, where a whole matrix would not fit into `memory_mb`. Of "slist",
+    `whole_share` (alpha of the paper) is what whole histories count beside those that are cut into
+    past and future; a past item counts exp(-age / `history_decay`), a future one
+    exp(-age / `target_decay`), ages in items.
+    """
+
+    kind: str = "none"
+    num_neighbors: int = 100
+    history_length: int | None = None
+    l2: float = 100.0
+    min_count: int = 1
+    neighborhood: int = 0
+    memory_mb: int = 4096
+    whole_share: float = 0.5
+    history_decay: float = 8.0
+    target_decay: float = 8.0
+
+    def __post_init__(self) -> None:
+        one_of("item_head.kind", self.kind, ITEM_HEADS)
+        counts = {"num_neighbors": 1, "min_count": 1, "neighborhood": 0, "memory_mb": 1}
+        at_least(self, "item_head.", counts)
+        if self.history_length is not None:
+            at_least(self, "item_head.", {"history_length": 1})
+        for name in ("l2", "history_decay", "target_decay"):
+            value = getattr(self, name)
+            require(value > 0, f"item_head.{name}: wanted above 0; got {value:g}.")
+        require(
+            0 <= self.whole_share <= 1,
+            f"item_head.whole_share: wanted 0 to 1; got {self.whole_share:g}.",
         )

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 
 import tensorflow as tf
 
+from mmrec_tf.dataset.histories import drop_repeats
 from mmrec_tf.errors import ConfigError, did_you_mean
-from mmrec_tf.recommender.inputs import drop_repeats
 from mmrec_tf.recommender.numbering import Numbering
 from mmrec_tf.schema import FeatureSpec
 

@@ -2,12 +2,14 @@
 
 import concurrent.futures
 import pathlib
+import sys
 import warnings
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from mmrec_tf.config import Config, require_effect
 from mmrec_tf.dataset import draws
@@ -18,10 +20,12 @@ from mmrec_tf.encoders.cache import build_encoders
 from mmrec_tf.encoders.encoder import count_weights
 from mmrec_tf.errors import RunError
 from mmrec_tf.evaluation.baselines import BLOCK
-from mmrec_tf.evaluation.evaluate import blocks
-from mmrec_tf.evaluation.metrics import top_k
+from mmrec_tf.evaluation.evaluate import blocks, relevant_items
+from mmrec_tf.evaluation.metrics import retrieval_metrics, top_k
 from mmrec_tf.retrieval.catalog_tables import PROFILE, build_tables, gather
 from mmrec_tf.retrieval.item_graph import spectral_embedding, train_graph
+from mmrec_tf.retrieval.item_head import ItemHead, ItemHeadFit, choose_weights, spread_ratio
+from mmrec_tf.retrieval.item_similarity import fit_neighbors, frozen_modalities, require_item_head
 from mmrec_tf.retrieval.losses import perturb, with_noise
 from mmrec_tf.retrieval.memory_estimate import estimate
 from mmrec_tf.retrieval.objective import Objective
@@ -39,6 +43,31 @@ FEW, MANY = 64, 8192
 # So many items of each history are embedded in the step, with gradients, where it is else read from
 # a table; none by encoders that train, where each costs more than all the rest.
 NUM_READ = 3
+
+
+class Scored(NamedTuple):
+    """Scores of all items for some users.
+
+    Attributes:
+      block: slice, which users.
+      towers: <float32>[user, item].
+      head: likewise, of the head; None without one.
+      met: pairs that are known, as (row, item), each <int>[pair].
+    """
+
+    block: slice
+    towers: np.ndarray
+    head: np.ndarray | None
+    met: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def of_head(self) -> np.ndarray:
+        """<float32>[user, item], zeros without a head."""
+        return np.zeros_like(self.towers) if self.head is None else self.head
+
+    def total(self) -> np.ndarray:
+        """The sum, in place of `towers`."""
+        return self.towers if self.head is None else np.add(self.towers, self.head, self.towers)
 
 
 def reads_profile(config: Config, dataset: Dataset) -> bool:
@@ -94,7 +123,8 @@ class RetrievalModel(Stage):
 
     with unit vectors, and temperature and w learned (w only with `retrieval.popularity_bias`).
     `queries` and `candidates` fold all of it into vectors of `dim + 1` entries, so that serving
-    is one dot product.
+    is one dot product. A head of items against items (`item_head`), which `fit_item_head` makes
+    when the towers are trained, adds its own score.
 
     The model holds the catalog's content as tables, and batches name items by number:
     content is gathered where it is needed, once for each distinct item of a batch. Tables above
@@ -132,6 +162,7 @@ class RetrievalModel(Stage):
         **kwargs: Any,
     ):
         require_effect(config, dataset.schema)
+        require_item_head(config, dataset)
         super().__init__(config, dataset, **kwargs)
         schema = self.schema
         self.modalities = schema.select(config.modalities)
@@ -173,6 +204,8 @@ class RetrievalModel(Stage):
         self.state.encoders, self.state.mined = dict(encoders), None
         self.state.history_items = None
         self.state.fits = {}
+        # In the namespace, as it is fitted when all else is trained: no epoch's checkpoint has it.
+        self.state.item_head = self.state.item_head_fit = self.state.item_head_graph = None
         self.trained_encoders = {n: e for n, e in encoders.items() if not e.frozen}
         self._make_weights()
         self.state.tables, self.state.graph = build_tables(
@@ -757,21 +790,152 @@ class RetrievalModel(Stage):
             gap=gap,
         )
 
+    # The head beside the towers
+
+    @property
+    def item_head(self) -> ItemHead | None:
+        """What adds to the towers' scores; None without a head, and before it is fitted."""
+        return self.state.item_head
+
+    @property
+    def item_head_fit(self) -> ItemHeadFit | None:
+        """What was found when the head was fitted, also where it is of no use."""
+        return self.state.item_head_fit
+
+    def make_item_head(self, dataset: Dataset | None = None) -> ItemHead:
+        """The head that the config asks for, its matrix fitted to train, of weight 1.
+
+        Args:
+          dataset: Dataset with the model's items; None for the model's own.
+        """
+        dataset = dataset or self.dataset
+        encoded, present = [], None
+        if self.config.item_head.kind == "content":
+            names = frozen_modalities(self.config, self.schema)
+            encoded = [self.encode_catalog(name) for name in names]
+            # Not the model's own table, in which absent content may have been filled in.
+            columns = [list(self.schema.modalities).index(name) for name in names]
+            present = dataset.catalog.present[:, columns]
+        neighbors = fit_neighbors(self.config, dataset, encoded=encoded, present=present)
+        return ItemHead.of(self.config, self.schema.num_items, neighbors)
+
+    def fit_item_head(self, *, monitor: str | None = None) -> ItemHeadFit | None:
+        """Fits the head to train, and its weights to valid; done once the towers are trained, whose
+        scores it adds to from then on. Where no weight beats the towers alone it is left out.
+
+        Args:
+          monitor: the metric; None for `training.monitor`.
+
+        Returns:
+          ItemHeadFit; None where the config asks for none.
+
+        Raises:
+          ConfigError: as `require_item_head`.
+          DatasetError: where valid is empty.
+        """
+        self.set_item_head(None, None)
+        if self.config.item_head.kind == "none":
+            return None
+        monitor = monitor or self.config.training.monitor
+        k = int(monitor.partition("@")[2])
+        users, (offset, relevant) = relevant_items(self.dataset, "valid")
+        head = self.make_item_head()
+        self.set_item_head(head, None)
+        sizes, embedding = np.diff(offset), self.embed_catalog().embedding
+
+        def measure(weights: Sequence[float]) -> np.ndarray:
+            found: list[list[np.ndarray]] = [[] for _ in weights]
+            for part in self._scored(self.dataset, users, "train", embedding):
+                first, last = offset[part.block.start], offset[part.block.stop]
+                within = np.concatenate([[0], np.cumsum(sizes[part.block])])
+                some = (within, relevant[first:last])
+                for values, weight in zip(found, weights, strict=True):
+                    # As `ItemHead` itself rounds.
+                    total = part.towers + np.float32(weight) * part.of_head
+                    top = top_k(total, k, exclude=part.met)
+                    values.append(retrieval_metrics(top, some, ks=[k])[monitor])
+            return np.stack([np.concatenate(values) for values in found])
+
+        parts = self._scored(self.dataset, users, "train", embedding)
+        ratio = spread_ratio((part.towers, part.of_head) for part in parts)
+        liked = self._liked(self.dataset)
+        num_past = np.array([len(np.unique(liked.of(user))) for user in users])
+        buckets = choose_weights(measure, num_past, ratio)
+        share = np.array([bucket.users for bucket in buckets]) / len(users)
+        linked = int((head.neighbors.numpy() >= 0).any(axis=1).sum())
+        settings, left_out = self.config.item_head, 0
+        if settings.kind != "content":
+            count = np.bincount(liked.item, minlength=self.schema.num_items)
+            left_out = int((count < settings.min_count).sum())
+        fit = ItemHeadFit(
+            kind=settings.kind,
+            monitor=monitor,
+            buckets=tuple(buckets),
+            without=float(share @ [bucket.without for bucket in buckets]),
+            with_head=float(share @ [bucket.with_head for bucket in buckets]),
+            num_linked=linked,
+            neighborhood=settings.neighborhood,
+            left_out=left_out,
+        )
+        self.set_item_head(head, fit)
+        return fit
+
+    def fit(self, *args: Any, **kwargs: Any) -> tf.keras.callbacks.History:
+        """As `Stage.fit`. A head from before is dropped, as it was fitted to other towers;
+        `fit_item_head` makes another."""
+        self.set_item_head(None, None)
+        return super().fit(*args, **kwargs)
+
+    def finish(self) -> None:
+        """As `Stage.finish`: the head of items against items, with a line on stderr."""
+        fit = self.fit_item_head()
+        if fit is not None:
+            tqdm.write(str(fit), file=sys.stderr)
+
+    def set_item_head(self, head: ItemHead | None, fit: ItemHeadFit | None) -> None:
+        """Takes a head into use, with the weights that were fitted; None for none. One that is of
+        no use is remembered and not asked."""
+        if fit is not None and head is not None:
+            head.scale.assign(fit.scale())
+        if fit is not None and not fit.used:
+            head = None
+        known = head is not None and head is self.state.item_head
+        self.state.item_head, self.state.item_head_fit = head, fit
+        if not known:
+            self.state.item_head_graph = None
+        if head is not None and not known:
+            spec = tf.TensorSpec([None, None], tf.int32)
+            self.state.item_head_graph = tf.function(head.__call__, input_signature=[spec])
+
+    def _scored(
+        self, dataset: Dataset, users: np.ndarray, history: str, embedded: np.ndarray | None = None
+    ) -> Iterator[Scored]:
+        """The scores of all items for users <int>[n], in blocks; of a catalog that was embedded
+        before, <float32>[item, dim], or is embedded now."""
+        histories, liked = dataset.histories(history=history), self._liked(dataset, history)
+        embedding = tf.constant(self.embed_all() if embedded is None else embedded)
+        vectors = self.candidates(embedding, self.tables["log_frequency"])
+        for block in blocks(len(users), dataset.schema.num_items):
+            some = users[block]
+            queries = self.queries(self._embed_known(liked, embedding, some))
+            # A copy, so it may be written to.
+            towers = tf.matmul(queries, vectors, transpose_b=True).numpy()
+            head = None
+            if self.state.item_head_graph is not None:
+                longest = int((liked.offset[some + 1] - liked.offset[some]).max(initial=0))
+                past = tf.constant(liked.last(some, longest))
+                head = self.state.item_head_graph(past).numpy()
+            yield Scored(block, towers, head, histories.pairs(some))
+
     def rank_items(
         self, dataset: Dataset, users: np.ndarray, *, k: int, history: str = "train"
     ) -> np.ndarray:
         """As `mmrec_tf.evaluation.evaluate.Ranker` has it."""
-        histories, liked = dataset.histories(history=history), self._liked(dataset, history)
-        embedding = tf.constant(self.embed_all())
-        vectors = self.candidates(embedding, self.tables["log_frequency"])
         tops: list[concurrent.futures.Future] = []
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            for block in blocks(len(users), dataset.schema.num_items):
-                some = users[block]
-                queries = self.queries(self._embed_known(liked, embedding, some))
-                # A copy, so it may be written to.
-                scores = tf.matmul(queries, vectors, transpose_b=True).numpy()
-                scores[histories.pairs(some)] = -np.inf
+            for part in self._scored(dataset, users, history):
+                scores = part.total()
+                scores[part.met] = -np.inf
                 # One block is sorted while the next one is scored; no more of them stay in memory.
                 concurrent.futures.wait(tops[-1:])
                 tops.append(pool.submit(top_k, scores, k))

@@ -263,6 +263,9 @@ class Stage(tfrs.Model):
         _, _, k = monitor.partition("@")
         return evaluate(self, dataset, split="valid", ks=[int(k)])[monitor]
 
+    def finish(self) -> None:
+        """Fits what is fitted when the epochs are done; most models have nothing such."""
+
     def callbacks(self) -> list[tf.keras.callbacks.Callback]:
         """What `fit` must call for the config to hold."""
         return []

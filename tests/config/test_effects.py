@@ -23,8 +23,10 @@ from mmrec_tf.encoders.text import bert
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.recommender import funnel
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.retrieval import catalog_tables, item_graph, model
+from mmrec_tf.retrieval import catalog_tables, item_graph, item_similarity, model
+from mmrec_tf.retrieval.item_head import ItemHead
 from mmrec_tf.retrieval.objective import Objective
+from mmrec_tf.runs import train
 from mmrec_tf.schema import Schema
 from mmrec_tf.towers import ItemTower, UserTower
 from mmrec_tf.towers.alignment import Alignment, TranslationLoss
@@ -76,6 +78,8 @@ MODES = [
     {"retrieval.num_mined_negatives": 2},
     {"retrieval.disliked_below": 3},
     {"retrieval.disliked_below": 3, "retrieval.softmax": "full"},
+    *({"item_head.kind": k} for k in ("ease", "slist", "content")),
+    {"item_head.kind": "slist", "item_head.whole_share": 1.0},
     {"ranking.epochs": 0},
     *({"ranking.architecture": k} for k in ("dlrm", "deepfm", "mlp", "bilinear")),
     {"ranking.num_cross_layers": 0},
@@ -189,6 +193,16 @@ CHANGED = {
     "retrieval.popularity_bias": False,
     "retrieval.cold_negatives": False,
     "retrieval.item_balance": 0.5,
+    "item_head.kind": "ease",
+    "item_head.num_neighbors": 5,
+    "item_head.history_length": 3,
+    "item_head.l2": 9.0,
+    "item_head.min_count": 2,
+    "item_head.neighborhood": 4,
+    "item_head.memory_mb": 9,
+    "item_head.whole_share": 0.25,
+    "item_head.history_decay": 2.0,
+    "item_head.target_decay": 2.0,
     "ranking.epochs": 2,
     "ranking.architecture": "mlp",
     "ranking.num_cross_layers": 3,
@@ -218,6 +232,7 @@ CHANGED = {
     "ranking.learning_rate": 0.1,
     "ranking.monitor": "auc",
     "ranking.calibration": "isotonic",
+    "ranking.serve": "always",
     "recommender.diversity": 0.5,
     "recommender.popularity_dampening": 0.5,
     "recommender.popular_diversity": 0.5,
@@ -265,12 +280,21 @@ READERS = {
     "retrieval.disliked_below": Dataset.batches,
     "retrieval.cold_negatives": catalog_tables._counted,
     "retrieval.item_balance": catalog_tables._counted,
+    "item_head": item_similarity.fit_neighbors,
+    "item_head.history_length": ItemHead.of,
+    "item_head.l2": item_similarity._fit_whole,
+    "item_head.min_count": item_similarity._fitted_items,
+    "item_head.memory_mb": item_similarity._fitted_items,
+    "item_head.whole_share": item_similarity._fit_whole,
+    "item_head.history_decay": item_similarity._split_histories,
+    "item_head.target_decay": item_similarity._split_histories,
     "ranking.epochs": RankingModel.epochs.fget,
     "ranking.click_rating": RankingModel.batches,
     "ranking.num_candidates": Recommender.__init__,
     "ranking.learning_rate": RankingModel.default_optimizer,
     "ranking.monitor": RankingModel.monitor.fget,
     "ranking.calibration": funnel.fit_calibration,
+    "ranking.serve": train._learned_nothing,
     "recommender": Recommender.order,
     "recommender.popularity_dampening": Recommender.rank,
     "training": optimizer.build_optimizer,
