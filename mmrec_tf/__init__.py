@@ -16,6 +16,10 @@ import os
 import sys
 import typing
 
+from mmrec_tf import errors
+
+errors.answer_interrupts("mmrec_tf", script="mmrec-tf")
+
 _NAMES = {
     "Catalog": "dataset.catalog",
     "Config": "config",

@@ -10,7 +10,8 @@
     +-- ServingError      a server that is missing, or that refused a request
 
 Every message says what was wanted, what came, and what to do. `run_command` turns an error into
-what a command prints and the status with which it exits; `did_you_mean` ends a message about an
+what a command prints and the status with which it exits, `answer_interrupts` a Ctrl-C that comes
+before it is called, as a command is imported; `did_you_mean` ends a message about an
 unknown name.
 """
 
@@ -18,6 +19,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable
+from types import TracebackType
 
 
 class MmrecError(Exception):
@@ -95,10 +97,51 @@ def run_command(function: Callable[[], int | None], *, name: str | None = None) 
     except KeyboardInterrupt:
         return _say(130, name, "interrupted.")
     except Exception as error:
+        if _interrupted(error):
+            return _say(130, name, "interrupted.")
         reason = _of_the_system(error)
         if reason is None:
             raise
         return _say(1, name, reason)
+
+
+def answer_interrupts(program: str, *, script: str | None = None) -> None:
+    """Ends a program in one line and with the status 130 when Ctrl-C comes as it is imported.
+
+    Nothing happens in any other process that imports the package: notebooks, tests and programs of
+    others answer themselves.
+
+    Args:
+      program: the package that `python -m` was given, or the parent of the module that it was.
+      script: the name of its script, where it has one.
+    """
+    given = sys.orig_argv[1:]
+    # So it stands there as long as Python looks for the module that it was given.
+    module = given[given.index("-m") + 1] if sys.argv[:1] == ["-m"] and "-m" in given[:-1] else ""
+    ours = module == program or module.startswith(f"{program}.")
+    if not ours and (script is None or script not in map(os.path.basename, given[:1])):
+        return
+    usual = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not _interrupted(error):
+            usual(kind, error, trace)
+            return
+        _say(130, "interrupted.")
+        sys.stdout.flush()
+        # As an exception ends a process with a status of Python's own.
+        os._exit(130)
+
+    sys.excepthook = hook
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C stands behind an error: modules that are being imported make others of it."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _say(status: int, *parts: str | None) -> int:

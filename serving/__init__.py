@@ -8,3 +8,7 @@ local_server  TensorFlow Serving's answers from Python, for demos and tests
 deploy        files for stock TensorFlow Serving: docker compose, Kubernetes, monitoring
 tensors       TensorProto <-> NumPy
 """
+
+from mmrec_tf.errors import answer_interrupts
+
+answer_interrupts("serving")

@@ -1,4 +1,6 @@
+import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -73,6 +75,50 @@ def test_what_cannot_be_printed_is_told_in_one_line(sink, said):
         text=True,
     )
     assert (done.returncode, done.stderr) == (1, said)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "raise KeyboardInterrupt",
+        "try: raise KeyboardInterrupt\nexcept BaseException: raise ImportError('no C')",
+    ],
+)
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        ("mmrec_tf train --dataset d --out r", "tensorflow"),
+        ("data.prepare synthetic --out d", "numpy"),
+        ("tuning.search --dataset d --out s", "keras_tuner"),
+        ("serving.client status", "grpc"),
+        ("serving.check export", "numpy"),
+        ("serving.load_test --export e", "numpy"),
+        ("serving.local_server export", "grpc"),
+    ],
+)
+def test_a_command_is_interrupted_as_it_is_imported(tmp_path, command, module, how):
+    """By a module that ends as Ctrl-C would end it, some of which make another error of it."""
+    (tmp_path / module).mkdir()
+    (tmp_path / module / "__init__.py").write_text(how, encoding="utf-8")
+    root = pathlib.Path(__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, root)))},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 130 and done.stdout == ""
+    assert re.fullmatch(r"(serving\.\w+: )?interrupted\.\n", done.stderr)
+
+
+def test_other_programs_answer_themselves(tmp_path):
+    (tmp_path / "program.py").write_text(
+        "import data, serving, mmrec_tf, sys; assert sys.excepthook is sys.__excepthook__"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{pathlib.Path(__file__).parents[1]}"}
+    command = [sys.executable, "-m", "program", "-m", "data"]
+    subprocess.run(command, env=environment, check=True)
 
 
 def test_did_you_mean():

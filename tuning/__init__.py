@@ -6,4 +6,6 @@ import os
 # mmrec_tf chooses Keras 2.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import mmrec_tf  # noqa: F401
+from mmrec_tf.errors import answer_interrupts
+
+answer_interrupts("tuning")

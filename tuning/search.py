@@ -183,7 +183,8 @@ class _Hyperband(_Kept, keras_tuner.oracles.HyperbandOracle):
 
 
 def valid_score(dataset: mm.Dataset, config: mm.Config) -> float:
-    """Trains a retrieval model and returns its best `training.monitor` on the valid split.
+    """Trains a retrieval model and returns its best `training.monitor` on the valid split, with the
+    head of items against items that its config asks for.
 
     Raises:
       MmrecError: whatever the model or its training refuses.
@@ -195,6 +196,8 @@ def valid_score(dataset: mm.Dataset, config: mm.Config) -> float:
     gc.collect()
     model = mm.RetrievalModel(config, dataset)
     history = mm.train(model, dataset)
+    if model.item_head_fit is not None:
+        return float(model.item_head_fit.with_head)
     return float(max(history.history[_objective(config)]))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmrec_tf.errors import ConfigError
 
-LIST_METRICS = ("recall", "precision", "ndcg", "mrr", "hit_rate")
+LIST_METRICS = ("recall", "precision", "ndcg", "map", "mrr", "hit_rate")
 
 
 def shapes_weights(default: Any) -> Any:

@@ -222,6 +222,24 @@ RULES = (
         lambda c: c.user.history != "none",
     ),
     Rule(
+        ("user.history_embedding",),
+        "user.history",
+        "another kind than none",
+        lambda c: c.user.history != "none",
+    ),
+    Rule(
+        ("user.history_embedding",),
+        "retrieval.softmax",
+        '"batch", as the full softmax embeds the whole catalog in each step',
+        lambda c: c.retrieval.softmax == "batch",
+    ),
+    Rule(
+        ("user.refresh_steps",),
+        "user.history_embedding",
+        '"cached"',
+        lambda c: c.user.history_embedding == "cached",
+    ),
+    Rule(
         _under("user", "history_length", "history_context"),
         "user.history",
         "another kind than none",
@@ -265,6 +283,41 @@ RULES = (
         '"softmax", as bpr has no target to spread',
         lambda c: c.retrieval.loss == "softmax",
     ),
+    # Head of items against items
+    Rule(
+        _under(
+            "item_head",
+            *("num_neighbors", "history_length", "l2", "min_count", "neighborhood", "memory_mb"),
+            *("whole_share", "history_decay", "target_decay"),
+        ),
+        "item_head.kind",
+        "another kind than none",
+        lambda c: c.item_head.kind != "none",
+    ),
+    Rule(
+        _under("item_head", "l2", "min_count", "neighborhood", "memory_mb"),
+        "item_head.kind",
+        '"ease" or "slist"',
+        lambda c: c.item_head.kind in ("ease", "slist"),
+    ),
+    Rule(
+        _under("item_head", "whole_share", "history_decay", "target_decay"),
+        "item_head.kind",
+        '"slist"',
+        lambda c: c.item_head.kind == "slist",
+    ),
+    Rule(
+        ("item_head.target_decay",),
+        "item_head.whole_share",
+        "below 1, as whole histories have no future",
+        lambda c: c.item_head.whole_share < 1,
+    ),
+    Rule(
+        ("item_head.kind",),
+        "modalities",
+        "one or more, as the head compares content",
+        lambda c: c.modalities != () or c.item_head.kind != "content",
+    ),
     # Ranking
     Rule(
         _under(
@@ -274,6 +327,7 @@ RULES = (
             *("position_bias", "tasks", "score_weights", "task_weights", "uncertainty"),
             *("sharing", "num_experts", "loss", "positive_weight", "focal_gamma"),
             *("num_negatives", "num_disliked", "candidate_share", "learning_rate", "monitor"),
+            "serve",
         ),
         "ranking.epochs",
         "1 or more",

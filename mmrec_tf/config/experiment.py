@@ -19,6 +19,7 @@ from mmrec_tf.config.retrieval import (
     AlignmentConfig,
     GraphConfig,
     ItemConfig,
+    ItemHeadConfig,
     RetrievalConfig,
     UserConfig,
 )
@@ -42,7 +43,8 @@ class TrainingConfig:
 
     The learning rate rises over `warmup_steps`, then falls to 0 at the last step (`decay` "linear"
     or "cosine") or stays; encoders that train take `encoder_learning_rate_factor` of it.
-    `accumulation_steps` batches make one update.
+    `accumulation_steps` batches make one update, `steps_per_execution` updates one call of the
+    compiled step.
 
     `catalog_memory_mb` is room for the items' vectors or preprocessed content, in MiB; a modality
     that does not fit into what is left stays on disk, and a batch's items are read from there.
@@ -59,6 +61,7 @@ class TrainingConfig:
     decay: str = "none"
     encoder_learning_rate_factor: float = 1.0
     accumulation_steps: int = 1
+    steps_per_execution: int = 1
     monitor: str = "ndcg@10"
     patience: int = 5
     mixed_precision: bool = False
@@ -71,6 +74,7 @@ class TrainingConfig:
         at_least(self, "training.", {"epochs": 1, "batch_size": 1, "patience": 0, "seed": 0})
         at_least(self, "training.", {"weight_decay": 0, "clip_norm": 0, "catalog_memory_mb": 0})
         at_least(self, "training.", {"warmup_steps": 0, "accumulation_steps": 1})
+        at_least(self, "training.", {"steps_per_execution": 1})
         require(
             self.encoder_learning_rate_factor > 0,
             "training.encoder_learning_rate_factor: wanted above 0; got "
@@ -104,6 +108,7 @@ class Config:
     graph: GraphConfig = field(default_factory=GraphConfig)
     user: UserConfig = field(default_factory=UserConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    item_head: ItemHeadConfig = field(default_factory=ItemHeadConfig)
     ranking: RankingConfig = field(default_factory=RankingConfig)
     recommender: RecommenderConfig = field(default_factory=RecommenderConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -162,9 +167,12 @@ class Config:
         return self._changed(settings, keep=frozenset(settings), schema=schema)
 
     def id_only(self) -> "Config":
-        """The twin of this experiment that knows ids and nothing else."""
+        """The twin of this experiment that knows ids and nothing else. A head of items against
+        items stays, unless it is one of content: both are to know the same interactions."""
+        head = self.item_head.kind
         return self._changed(
             {
+                "item_head.kind": "none" if head == "content" else head,
                 "modalities": (),
                 "alignment.kinds": (),
                 "item.id_embedding": True,

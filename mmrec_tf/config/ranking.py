@@ -10,6 +10,7 @@ SHARINGS = ("shared_bottom", "mmoe", "ple")
 RANKING_LOSSES = ("listwise", "pairwise", "binary")
 CONTEXTS = ("hour", "weekday")
 RANKING_METRICS = ("auc", "gauc", "rmse")
+SERVES = ("auto", "always")
 CALIBRATIONS = ("none", "temperature", "platt", "isotonic")
 
 
@@ -37,13 +38,15 @@ class RankingConfig:
     fading with `focal_gamma` (Lin et al. 2017).
 
     `num_negatives` items are drawn for each positive, the share `candidate_share` of them from
-    what the retrieval model itself ranks highest, the rest at random. `num_disliked` of the user's
+    what the retrieval model itself ranks highest (in a part of a large catalog, see
+    `mmrec_tf.ranking.mining`), the rest at random. `num_disliked` of the user's
     own items that were rated below `click_rating` are added to them (with "binary" every one is an
     example of its own). `num_candidates` is how many items retrieval hands to ranking when
     recommending. `calibration` maps the click logit to a
     probability, fitted on the valid split. `monitor` says which epoch is kept: "auc" or "gauc" (of
     the split's interactions under `click_rating`, else of the candidates), "rmse" of ratings, a
-    metric of lists such as "ndcg@10", or "" for `training.monitor`.
+    metric of lists such as "ndcg@10", or "" for `training.monitor`. `serve`: "auto" serves without
+    ranking where no epoch was better than retrieval's own order, "always" with it all the same.
     """
 
     epochs: int = 3
@@ -75,6 +78,7 @@ class RankingConfig:
     learning_rate: float = 1e-3
     monitor: str = ""
     calibration: str = "platt"
+    serve: str = "auto"
 
     def __post_init__(self) -> None:
         require(self.epochs >= 0, "ranking.epochs: wanted 0 (no ranking model) or more.")
@@ -82,6 +86,7 @@ class RankingConfig:
         one_of("ranking.sharing", self.sharing, SHARINGS)
         one_of("ranking.loss", self.loss, RANKING_LOSSES)
         one_of("ranking.calibration", self.calibration, CALIBRATIONS)
+        one_of("ranking.serve", self.serve, SERVES)
         require(
             self.monitor in ("", *RANKING_METRICS) or list_metric(self.monitor),
             f"ranking.monitor: wanted {', '.join(RANKING_METRICS)}, a metric such as ndcg@10, or "

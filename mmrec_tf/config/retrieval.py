@@ -21,9 +21,11 @@ MISSING = ("skip", "token", "mean", "nearest", "mapped")
 ID_INITS = ("random", "spectral")
 HISTORIES = ("none", "mean", "gru", "attention", "self_attention")
 HISTORY_CONTEXTS = ("auto", "past", "others")
+HISTORY_EMBEDDINGS = ("trained", "cached")
 LOSSES = ("softmax", "bpr")
 SOFTMAXES = ("batch", "full")
 CORRECTIONS = ("none", "counts", "streaming")
+ITEM_HEADS = ("none", "ease", "slist", "content")
 
 
 @dataclass(frozen=True)
@@ -139,13 +141,19 @@ class UserConfig:
     `hidden` is the width of a hidden layer over the pooled history, in addition to the
     linear one; 0 for none. `history_context` says which of a user's train interactions surround a
     training example: those before it ("past"), all others ("others"), or "auto": past where the
-    dataset's split follows time, others where it does not."""
+    dataset's split follows time, others where it does not. `history_embedding` says how training
+    embeds a history's items: "trained" runs each of them through the item tower, which learns from
+    histories, too; "cached" reads a table of the whole catalog that is embedded anew as each epoch
+    begins and every `refresh_steps` steps in between (0: never), so that a step embeds the items
+    to be told apart, and of each history a few at most."""
 
     id_embedding: bool = shapes_weights(False)
     id_dropout: float = 0.1
     history: str = shapes_weights("mean")
     history_length: int = 50
     history_context: str = "auto"
+    history_embedding: str = "trained"
+    refresh_steps: int = 0
     num_layers: int = shapes_weights(1)
     num_heads: int = shapes_weights(1)
     time_gaps: bool = shapes_weights(False)
@@ -157,7 +165,8 @@ class UserConfig:
     def __post_init__(self) -> None:
         one_of("user.history", self.history, HISTORIES)
         one_of("user.history_context", self.history_context, HISTORY_CONTEXTS)
-        at_least(self, "user.", {"history_length": 1, "hidden": 0})
+        one_of("user.history_embedding", self.history_embedding, HISTORY_EMBEDDINGS)
+        at_least(self, "user.", {"history_length": 1, "hidden": 0, "refresh_steps": 0})
         at_least(self, "user.", {"num_layers": 1, "num_heads": 1})
         for name in ("id_dropout", "dropout"):
             value = getattr(self, name)
@@ -231,4 +240,49 @@ class RetrievalConfig:
         require(
             0 <= self.item_balance <= 1,
             f"retrieval.item_balance: wanted 0 to 1; got {self.item_balance}.",
+        )
+
+
+@dataclass(frozen=True)
+class ItemHeadConfig:
+    """A sparse matrix of items against items beside the towers, fitted in closed form to train. Its
+    score, summed over a user's history, is added to the towers', with a weight that is fitted on
+    valid.
+
+    `kind`: "none"; "ease" (Steck 2019); "slist" (Choi et al. 2021), which reads the order of
+    histories; or "content", each item's most alike ones by the content of frozen encoders (Zhou and
+    Shen 2023). Each item keeps its `num_neighbors` strongest weights. `history_length` is how many
+    of a user's latest items are summed over, null for all.
+
+    Of "ease" and "slist", `l2` is the ridge penalty; items with fewer than `min_count` train
+    interactions are left out; `neighborhood` above 0 fits each item to that many others, those it
+    was met with most often, where a whole matrix would not fit into `memory_mb`. Of "slist",
+    `whole_share` (alpha of the paper) is what whole histories count beside those that are cut into
+    past and future; a past item counts exp(-age / `history_decay`), a future one
+    exp(-age / `target_decay`), ages in items.
+    """
+
+    kind: str = "none"
+    num_neighbors: int = 100
+    history_length: int | None = None
+    l2: float = 100.0
+    min_count: int = 1
+    neighborhood: int = 0
+    memory_mb: int = 4096
+    whole_share: float = 0.5
+    history_decay: float = 8.0
+    target_decay: float = 8.0
+
+    def __post_init__(self) -> None:
+        one_of("item_head.kind", self.kind, ITEM_HEADS)
+        counts = {"num_neighbors": 1, "min_count": 1, "neighborhood": 0, "memory_mb": 1}
+        at_least(self, "item_head.", counts)
+        if self.history_length is not None:
+            at_least(self, "item_head.", {"history_length": 1})
+        for name in ("l2", "history_decay", "target_decay"):
+            value = getattr(self, name)
+            require(value > 0, f"item_head.{name}: wanted above 0; got {value:g}.")
+        require(
+            0 <= self.whole_share <= 1,
+            f"item_head.whole_share: wanted 0 to 1; got {self.whole_share:g}.",
         )

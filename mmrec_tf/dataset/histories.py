@@ -106,6 +106,10 @@ class Histories(NamedTuple):
         """The gaps of `read` alone, <float32>[n, length]."""
         return self.read(users, length).gap
 
+    def of(self, user: int) -> np.ndarray:
+        """All items of one user, <int32>[pair]."""
+        return self.item[self.offset[user] : self.offset[user + 1]]
+
     def pairs(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """All items of some users as (row in `users`, item), each <int>[pair]."""
         count = self.offset[users + 1] - self.offset[users]
@@ -149,3 +153,21 @@ class StoredHistories(tf.Module):
         if length is None:
             length = tf.reduce_max(tf.concat([end - start, [0]], axis=0))
         return table.last(start, end, length)
+
+
+def drop_repeats(numbers: tf.Tensor, *, blank: int) -> tf.Tensor:
+    """Leaves each number of a row once, where it first stands.
+
+    A server that batches requests of different lengths fills the short ones up with their first
+    element.
+
+    Args:
+      numbers: <int32>[batch, any].
+      blank: what takes the place of the others.
+    """
+    width = tf.shape(numbers)[1]
+    order = tf.argsort(numbers, axis=1, stable=True)
+    ordered = tf.gather(numbers, order, batch_dims=1)
+    repeated = tf.pad(ordered[:, 1:] == ordered[:, :-1], [[0, 0], [1, 0]])[:, :width]
+    repeated = tf.gather(repeated, tf.argsort(order, axis=1), batch_dims=1)
+    return tf.where(repeated, blank, numbers)

@@ -124,11 +124,38 @@ def ease(dataset: Dataset, vectors: ItemVectors | None, *, history: str = "train
     _require_few(dataset, "ease")
     train = history_matrix(dataset, "train")
     gram = (train.T @ train).toarray().astype(np.float64)
-    np.fill_diagonal(gram, gram.diagonal() + EASE_L2)
+    return _linear(history_matrix(dataset, history), fit_autoencoder(gram, l2=EASE_L2))
+
+
+def fit_autoencoder(gram: np.ndarray, *, l2: float, target: np.ndarray | None = None) -> np.ndarray:
+    """The matrix B that foretells items from items with the least squared error, plus `l2` times
+    its own square, no item from itself:
+
+        B = P (T - diag(g)),  P = (G + l2 I)^-1,  g such that B has a diagonal of zeros
+
+    With T = G, one history on both sides, that is B_ij = -P_ij / P_jj (Steck 2019, eq. 8).
+
+    Args:
+      gram: <float>[item, item], G, what the inputs have in common; overwritten.
+      l2: the penalty, above 0.
+      target: <float>[item, item], T, what inputs (rows) and outputs (columns) have in common; None
+        where the outputs are the inputs.
+
+    Returns:
+      <float>[item, item]; an item's weights for all others lie in its row.
+    """
+    np.fill_diagonal(gram, gram.diagonal() + l2)
     # In place, which LAPACK does for columns that lie together only; the matrix is symmetric.
     inverse = scipy.linalg.inv(gram.T, overwrite_a=True)
-    inverse /= -inverse.diagonal()
-    return _linear(history_matrix(dataset, history), inverse)
+    if target is None:
+        inverse /= -inverse.diagonal()
+        np.fill_diagonal(inverse, 0)
+        return inverse
+    weights = inverse @ target
+    inverse *= weights.diagonal() / inverse.diagonal()
+    weights -= inverse
+    np.fill_diagonal(weights, 0)
+    return weights
 
 
 def ials(dataset: Dataset, vectors: ItemVectors | None, *, history: str = "train") -> Score:

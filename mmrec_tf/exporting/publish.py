@@ -232,6 +232,8 @@ def _describe(
             "name": recommender.history,
             "interactions": recommender.num_known,
         }
+        fit = recommender.retrieval.item_head_fit
+        about["item_head"] = None if fit is None else fit.to_json()
         about["profile"] = recommender.retriever.reads_profile
         about["features"] = list(recommender.retriever.feature_entries.specs)
     else:

@@ -73,6 +73,7 @@ class RecommenderServable(tf.Module):
             *recommender.retrieval.user_tables,
             recommender.retrieval.log_temperature,
             *(recommender.ranking.variables if recommender.ranking else []),
+            *(recommender.item_head.variables if recommender.item_head else []),
             recommender.retriever.item_table,
             recommender.retriever.user_table,
             recommender.retriever.filter.table,
@@ -90,7 +91,7 @@ class RecommenderServable(tf.Module):
                 self._rank_new, input_signature=new_items.specs(recommender)
             )
 
-    @tf.function(input_signature=RECOMMEND_INPUTS)
+    @tf.function(input_signature=RECOMMEND_INPUTS, autograph=False)
     def recommend(
         self,
         user_id: tf.Tensor,
@@ -116,7 +117,8 @@ class RecommenderServable(tf.Module):
             tf.TensorSpec([None], tf.int64, name="time"),
             tf.TensorSpec([None], tf.string, name="profile"),
             tf.TensorSpec([None, None], tf.string, name="features"),
-        ]
+        ],
+        autograph=False,
     )
     def rank(
         self,
@@ -133,7 +135,9 @@ class RecommenderServable(tf.Module):
         inputs |= {"profile": profile, "features": features}
         return self.state.recommender.rank_ids(*check_limits(self.limits, inputs))
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="item_id")])
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, name="item_id")], autograph=False
+    )
     def similar_items(self, item_id: tf.Tensor) -> dict[str, tf.Tensor]:
         """item_id <string>[batch, k], "" for none, and score <float32>[batch, k]."""
         return self.state.recommender.similar_ids(
@@ -146,7 +150,8 @@ class RecommenderServable(tf.Module):
             tf.TensorSpec([None, None], tf.string, name="history"),
             tf.TensorSpec([None], tf.string, name="profile"),
             tf.TensorSpec([None, None], tf.string, name="features"),
-        ]
+        ],
+        autograph=False,
     )
     def embed_user(
         self, user_id: tf.Tensor, history: tf.Tensor, profile: tf.Tensor, features: tf.Tensor

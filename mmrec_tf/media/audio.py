@@ -3,34 +3,29 @@
 import contextlib
 import importlib
 import io
-import re
 import wave
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
-import soundfile
 
 from mmrec_tf.errors import ConfigError, MediaError
+from mmrec_tf.media.audio_files import (
+    BLOCKS_PER_SECOND,
+    EARLY,
+    Blocks,
+    Reader,
+    read_with_ffmpeg,
+    read_with_soundfile,
+)
 
 MAX_BYTES = 512 * 2**20
 MIN_SECONDS = 0.01
 MAX_SECONDS = 10.0
-BLOCKS_PER_SECOND = 10
 SEARCH_SECONDS = 15 * 60
-MAX_RATE_HZ = 768_000
 WINDOWS = ("start", "center", "loudest")
-_MAX_CHANNELS = 64
 _PCM_SCALE = 32768
-_SHORTENED = re.compile(r"^ *(?:data|SSND|Data Size) *: *\d+ \(should be", re.M)
-_EARLY = "the file ends early"
 _HELD_FRAMES = 2**22  # 95 s at 44.1 kHz, 16 MB; what comes later is read again if it is wanted
-# What FFmpeg may open: sounds, and films for their sound; no lists that name other files.
-_FFMPEG_FORMATS = (
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,matroska,mov,mp3,mpc,mpc8,mpeg,mpegts,"
-    "ogg,rm,tak,tta,voc,w64,wav,wv,xwma"
-)
 
 # A sound whose samples lie no farther apart, a step of 16 bits to either side, is silence.
 QUIET = 2 / _PCM_SCALE
@@ -39,15 +34,6 @@ OPPOSITE = 1e-3
 # A peak so many times as high as all but a thousandth of the samples is a glitch.
 _GLITCH = 32
 _LOUD_SHARE = 0.999
-# Containers whose header says how long their sound is; others guess it from their size.
-_TIMED_FORMATS = ("mov", "asf", "avi", "flac", "aiff", "au", "caf", "w64")
-# A sound may end so much before its header says, for what encoders put around it.
-_SPARE_SECONDS = 0.25
-
-# Blocks <float32>[frame, channel] of a tenth of a second from a frame on, the last one shorter,
-# and the rate in Hz.
-_Blocks = Iterator[tuple[np.ndarray, int]]
-_Reader = Callable[[bytes, int], _Blocks]
 
 
 def prepare(
@@ -182,9 +168,9 @@ def _decode(data: bytes, max_seconds: float, window: str) -> tuple[np.ndarray, i
 
 def _most_read(
     data: bytes, *, kept_seconds: float, searched_seconds: float
-) -> tuple[_Survey, _Reader, str]:
+) -> tuple[_Survey, Reader, str]:
     """The reader that reads all, or the one that reads more than the other."""
-    readers: dict[str, _Reader] = {"soundfile": _read_with_soundfile, "av": _read_with_ffmpeg}
+    readers: dict[str, Reader] = {"soundfile": read_with_soundfile, "av": read_with_ffmpeg}
     found = []
     for library, read in readers.items():
         decoder = f"{library} {importlib.import_module(library).__version__}"
@@ -203,13 +189,13 @@ def _most_read(
         tried = ", ".join(decoder for _, _, decoder in found)
         raise MediaError(f"not decodable ({found[0][0].damage})", decoder=tried)
     # One that reads a little more may not notice that the end is missing.
-    if any(other.damage == _EARLY for other, _, _ in found):
-        survey = survey._replace(damage=survey.damage or _EARLY)
+    if any(other.damage == EARLY for other, _, _ in found):
+        survey = survey._replace(damage=survey.damage or EARLY)
     return survey, read, decoder
 
 
 def _survey(
-    blocks: _Blocks, *, kept_seconds: float, searched_seconds: float, channel: int | None = None
+    blocks: Blocks, *, kept_seconds: float, searched_seconds: float, channel: int | None = None
 ) -> _Survey:
     """Reads blocks, whose channels are averaged or of which one is taken."""
     kept: list[np.ndarray] = [np.zeros(0, np.float32)]
@@ -265,7 +251,7 @@ def _loudest(survey: _Survey, wanted: int) -> int:
     return min(first * block, survey.num_frames - wanted)
 
 
-def _part(blocks: _Blocks, wanted: int, channel: int | None) -> np.ndarray:
+def _part(blocks: Blocks, wanted: int, channel: int | None) -> np.ndarray:
     """The first `wanted` frames, or fewer."""
     part, num_frames = [np.zeros(0, np.float32)], 0
     # The survey has met all damage, and the part was chosen from what it could read before.
@@ -276,110 +262,3 @@ def _part(blocks: _Blocks, wanted: int, channel: int | None) -> np.ndarray:
             if num_frames >= wanted:
                 break
     return np.concatenate(part)[:wanted]
-
-
-class _SoundFile(soundfile.SoundFile):
-    """Reads on and on. The plain one seeks to where it is after every read, and MP3, whose frames
-    lean on earlier ones, is spoiled by that."""
-
-    def seekable(self) -> bool:
-        return False
-
-    def skip(self, num_frames: int, *, at_most: int) -> None:
-        if super().seekable() and self.format != "MP3":
-            self.seek(num_frames)
-            return
-        for skipped in range(0, num_frames, at_most):
-            self.read(min(at_most, num_frames - skipped))
-
-
-def _read_with_soundfile(data: bytes, first: int) -> _Blocks:
-    with _SoundFile(io.BytesIO(data)) as file:
-        rate = _plausible(file.samplerate, file.channels)
-        size, num_frames = rate // BLOCKS_PER_SECOND, first
-        file.skip(first, at_most=size)
-        while True:
-            block = file.read(size, dtype="float32", always_2d=True)
-            num_frames += len(block)
-            yield block, rate
-            if len(block) < size:
-                break
-        # libsndfile takes a chunk that is longer than its file for what is left of it, and says so.
-        if num_frames < file.frames or _SHORTENED.search(file.extra_info):
-            raise EOFError(_EARLY)
-
-
-def _read_with_ffmpeg(data: bytes, first: int) -> _Blocks:
-    """Reads all that can be read: damage ends nothing but the packet that it is in."""
-    rest, rate, faults = np.zeros([0, 0], np.float32), 0, _Faults()
-    for samples, rate in _ffmpeg_frames(data, faults):
-        size = rate // BLOCKS_PER_SECOND
-        part = samples[first:]
-        rest = np.concatenate([rest, part]) if len(rest) else part
-        first = max(0, first - len(samples))
-        while len(rest) >= size:
-            yield rest[:size], rate
-            rest = rest[size:]
-    if rate:
-        yield rest, rate
-    if faults.packets:
-        raise EOFError(f"{faults.packets} damaged packets")
-    if faults.missing_seconds > _SPARE_SECONDS:
-        raise EOFError(_EARLY)
-
-
-@dataclass
-class _Faults:
-    """What FFmpeg passed over.
-
-    Attributes:
-      packets: how many could not be decoded.
-      missing_seconds: how much less there is than the header says.
-    """
-
-    packets: int = 0
-    missing_seconds: float = 0.0
-
-
-def _ffmpeg_frames(data: bytes, faults: _Faults) -> _Blocks:
-    import av
-
-    options = {"format_whitelist": _FFMPEG_FORMATS, "protocol_whitelist": "none"}
-    with av.open(io.BytesIO(data), "r", options=options, metadata_errors="ignore") as container:
-        stream, form, num_frames = container.streams.audio[0], (0, 0), 0
-        try:
-            for packet in container.demux(stream):
-                try:
-                    for frame in packet.decode():
-                        found = (frame.sample_rate, frame.layout.nb_channels)
-                        if form[0] and found != form:  # another sound follows
-                            return
-                        form = (_plausible(*found), found[1])
-                        num_frames += frame.samples
-                        yield _channels(frame), form[0]
-                except av.error.FFmpegError:
-                    faults.packets += 1
-        except av.error.FFmpegError:
-            faults.packets += 1
-        if form[0] and stream.duration and container.format.name.startswith(_TIMED_FORMATS):
-            promised = float(stream.duration * (stream.time_base or 0))
-            faults.missing_seconds = promised - num_frames / form[0]
-
-
-def _channels(frame: Any) -> np.ndarray:
-    """<float32>[frame, channel] in -1..1."""
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    if samples.dtype.kind == "u":
-        samples = samples.astype(np.float32) / 128 - 1  # 8 bits
-    elif samples.dtype.kind == "i":
-        samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
-    return samples.T.astype(np.float32, copy=False)
-
-
-def _plausible(rate: int, channels: int) -> int:
-    """The rate, refused where a damaged header would ask for absurd amounts of memory."""
-    if not 1000 <= rate <= MAX_RATE_HZ or not 1 <= channels <= _MAX_CHANNELS:
-        raise MediaError(f"{channels} channels at {rate} Hz")
-    return rate

@@ -15,12 +15,13 @@ from mmrec_tf.evaluation.calibration import downsampling_shift, level
 from mmrec_tf.evaluation.evaluate import evaluate
 from mmrec_tf.ranking.feature_interaction import INTERACTIONS
 from mmrec_tf.ranking.losses import LOSSES, squared_loss
+from mmrec_tf.ranking.mining import part_stride, search_part
 from mmrec_tf.ranking.multitask import SHARINGS, UncertaintyWeights
 from mmrec_tf.ranking.pair_features import PairFeatures
 from mmrec_tf.recommender.funnel import ranking_metric
 from mmrec_tf.recommender.ranked import Lists, Ranked, Request, Rows
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.retrieval.index import ExactIndex, gather_rows
+from mmrec_tf.retrieval.index import Added, ExactIndex, gather_rows
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import LOWEST_SCORE
 from mmrec_tf.towers import IdEmbedding, UserTower, unit
@@ -377,7 +378,8 @@ class RankingModel(Stage):
         return Ranked(total, logits, attention)
 
     def draw_negatives(self, request: Request, item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Items to tell the positive from: some that retrieval ranks highest, some at random.
+        """Items to tell the positive from: some that retrieval ranks highest, in a large catalog
+        of a part that is drawn for the step (`mmrec_tf.ranking.mining`), and some at random.
 
         Args:
           request: Request.
@@ -394,20 +396,34 @@ class RankingModel(Stage):
         known = tf.concat([item[:, None], self.state.seen.read(request.user).item], axis=1)
         drawn = [draws.uniform([batch, num_random], maxval=num_items, dtype=tf.int32)]
         if self._num_found:
-            _, top = self.state.index.search(
-                request.queries, settings.num_candidates, exclude=known
-            )
+            top = self._find(request, known)
             _, place = tf.math.top_k(draws.uniform(tf.shape(top)), k=self._num_found)
             drawn.append(tf.gather(top, place, batch_dims=1))
         negative = tf.concat(drawn, axis=1)
         hit = tf.reduce_any(tf.equal(negative[:, :, None], known[:, None, :]), axis=2)
         return negative, tf.cast(~hit, tf.float32)
 
+    def _find(self, request: Request, known: tf.Tensor) -> tf.Tensor:
+        """Some of what retrieval ranks highest and users do not know, <int32>[batch, any].
+
+        In a part of a large catalog by the towers alone: a head scores all items of it at once.
+        """
+        settings, index = self.config.ranking, self.state.index
+        num_items = index.vectors.shape[0]
+        stride = part_stride(num_items, settings.num_candidates, self._num_found)
+        if stride == 1:
+            head = self.retrieval.item_head
+            added = None if head is None else Added(head, request.whole)
+            k = settings.num_candidates
+            return index.exact_search(request.queries, k, exclude=known, added=added)[1]
+        k = max(self._num_found, round(settings.num_candidates / stride))
+        vectors = tf.convert_to_tensor(index.vectors)
+        return search_part(vectors, request.queries, known, stride=stride, k=k)
+
     def _lists(self, inputs: Mapping[str, tf.Tensor]) -> Lists:
         """The candidates of each example with their labels."""
-        items, item, settings = self.items, inputs["item"], self.config.ranking
+        item, settings = inputs["item"], self.config.ranking
         request = self._request(inputs)
-        queries = request.queries
         click = tf.ones_like(inputs["rating"])
         if settings.click_rating is not None:
             click = tf.cast(inputs["rating"] >= settings.click_rating, tf.float32)
@@ -431,7 +447,7 @@ class RankingModel(Stage):
             )
             if name in self.tasks
         }
-        retrieved = tf.einsum("bd,bcd->bc", queries, gather_rows(items["vector"], candidates))
+        retrieved = self._retrieved(request, candidates)
         weight = tf.concat([tf.ones_like(click)[:, None], weight], axis=1)
         return Lists(request, candidates, retrieved, weight, labels)
 
@@ -491,9 +507,15 @@ class RankingModel(Stage):
         """
         request = self._request(inputs)
         item = inputs["item"][:, None]
-        vector = gather_rows(self.items["vector"], item)
-        retrieved = tf.einsum("bd,bcd->bc", request.queries, vector)
+        retrieved = self._retrieved(request, item)
         return self.rank(request, item, self.items, retrieved, training=training).score[:, 0]
+
+    def _retrieved(self, request: Request, item: tf.Tensor) -> tf.Tensor:
+        """The retrieval model's scores of items, <int32>[batch, any] -> <float32>[batch, any]."""
+        vectors = gather_rows(self.items["vector"], item)
+        score = tf.einsum("bd,bcd->bc", request.queries, vectors)
+        head = self.retrieval.item_head
+        return score if head is None else score + head.score_items(request.whole, item)
 
     def _request(self, inputs: Mapping[str, tf.Tensor]) -> Request:
         """Whom a batch's examples are of."""

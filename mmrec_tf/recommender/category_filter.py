@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.errors import ConfigError, did_you_mean
+from mmrec_tf.recommender.numbering import Numbering
 from mmrec_tf.schema import FeatureSpec
 
 
@@ -33,7 +34,7 @@ class CategoryFilter(tf.Module):
         self.num_items = len(next(iter(features.values()))) if features else 0
         fixed = {"trainable": False}
         self.pairs = tf.Variable(np.unique(np.concatenate(pairs), axis=0), name="pairs", **fixed)
-        self.table = number_of(np.array(self.names, object))
+        self.table = Numbering(self.names)
 
     def require(self, categories: Iterable[str]) -> None:
         """Refuses names that no category has.
@@ -93,12 +94,3 @@ class CategoryFilter(tf.Module):
             pairs, tf.ones(tf.shape(pairs)[:1]), [self.num_items, len(self.names)]
         )
         return tf.transpose(tf.sparse.sparse_dense_matmul(items, asked, adjoint_b=True)) > 0
-
-
-def number_of(ids: np.ndarray) -> tf.lookup.StaticHashTable:
-    """A table from an id to its number; -1 for an unknown one and for ""."""
-    # A table cannot be empty.
-    keys = tf.constant([*ids.tolist(), ""], tf.string)
-    values = tf.constant([*range(len(ids)), -1], tf.int32)
-    initializer = tf.lookup.KeyValueTensorInitializer(keys, values)
-    return tf.lookup.StaticHashTable(initializer, default_value=-1)

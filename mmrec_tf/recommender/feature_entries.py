@@ -3,12 +3,11 @@
 import re
 from collections.abc import Iterable, Mapping
 
-import numpy as np
 import tensorflow as tf
 
+from mmrec_tf.dataset.histories import drop_repeats
 from mmrec_tf.errors import ConfigError, did_you_mean
-from mmrec_tf.recommender.category_filter import number_of
-from mmrec_tf.recommender.inputs import drop_repeats
+from mmrec_tf.recommender.numbering import Numbering
 from mmrec_tf.schema import FeatureSpec
 
 # Bounded, so that no number of a request is more than a float64 holds.
@@ -31,7 +30,7 @@ class FeatureEntries(tf.Module):
         super().__init__(name="feature_entries")
         self.specs = dict(specs)
         self.tables = {
-            name: number_of(np.array(spec.vocabulary, object))
+            name: Numbering(spec.vocabulary)
             for name, spec in specs.items()
             if spec.kind == "categorical"
         }

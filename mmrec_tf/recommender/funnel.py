@@ -94,7 +94,8 @@ def collect(
 
     def find(user: tf.Tensor) -> tuple[tf.Tensor, ...]:
         read, gap, met = recommender.read_history(user)
-        request = recommender.request(user, read, gap, tf.zeros_like(user, tf.int64))
+        past = recommender.read_past(user)
+        request = recommender.request(user, read, gap, tf.zeros_like(user, tf.int64), past=past)
         found = recommender.candidates(request, met, num=num)
         place = recommender.order(found, min(k, num))
         shown = tf.gather(found.item, place, batch_dims=1)
@@ -159,9 +160,11 @@ def rank_shown(
         user: tf.Tensor, item: tf.Tensor, time: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         read, gap, _ = recommender.read_history(user)
-        request = recommender.request(user, read, gap, time)
+        past = recommender.read_past(user)
+        request = recommender.request(user, read, gap, time, past=past)
         vector = recommender.index.gather(item)[:, :-1]
         retrieved = tf.reduce_sum(request.queries * vector, axis=1, keepdims=True)
+        retrieved = recommender.retriever.score_items(request, item[:, None], retrieved)
         ranked = ranking.rank(request, item[:, None], recommender.items, retrieved)
         logits = {name: value[:, 0] for name, value in ranked.logits.items()}
         return retrieved[:, 0], logits

@@ -29,24 +29,6 @@ def split_ids(listed: str) -> list[str]:
     return [part.strip() for part in listed.split(",") if part.strip()]
 
 
-def drop_repeats(numbers: tf.Tensor, *, blank: int) -> tf.Tensor:
-    """Leaves each number of a row once, where it first stands.
-
-    A server that batches requests of different lengths fills the short ones up with their first
-    element.
-
-    Args:
-      numbers: <int32>[batch, any].
-      blank: what takes the place of the others.
-    """
-    width = tf.shape(numbers)[1]
-    order = tf.argsort(numbers, axis=1, stable=True)
-    ordered = tf.gather(numbers, order, batch_dims=1)
-    repeated = tf.pad(ordered[:, 1:] == ordered[:, :-1], [[0, 0], [1, 0]])[:, :width]
-    repeated = tf.gather(repeated, tf.argsort(order, axis=1), batch_dims=1)
-    return tf.where(repeated, blank, numbers)
-
-
 def pad_lists(name: str, rows: Sequence[Sequence[str]] | None, num_users: int) -> tf.Tensor:
     """<string>[user, any]."""
     if rows is not None and len(rows) != num_users:

@@ -19,6 +19,8 @@ class Request(NamedTuple):
         a model that reads none.
       features: side features of the users by name, as in `SideFeatures.call`; None for the stored
         ones.
+      past: <int32>[batch, any], what a head of items against items reads, -1 for padding; None for
+        `history`.
     """
 
     queries: tf.Tensor
@@ -28,6 +30,12 @@ class Request(NamedTuple):
     time: tf.Tensor
     profile: tf.Tensor | None = None
     features: Mapping[str, tf.Tensor] | None = None
+    past: tf.Tensor | None = None
+
+    @property
+    def whole(self) -> tf.Tensor:
+        """<int32>[batch, any], all that is known of the histories."""
+        return self.history if self.past is None else self.past
 
 
 class Rows(NamedTuple):

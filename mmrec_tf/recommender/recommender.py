@@ -23,6 +23,7 @@ from mmrec_tf.recommender.ranked import Ranked, Request, Rows
 from mmrec_tf.recommender.retriever import Retriever
 from mmrec_tf.recommender.ties import even_out
 from mmrec_tf.retrieval.index import ExactIndex
+from mmrec_tf.retrieval.item_head import ItemHead
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import HISTORIES, LOWEST_SCORE
 
@@ -128,7 +129,6 @@ class Recommender(tf.Module):
                 n: tf.Variable(v, **fixed) for n, v in retrieval.tables["item_features"].items()
             }
         self.modality_name = tf.Variable([*retrieval.modalities, ""], **fixed)
-        self.item_id = tf.Variable(dataset.catalog.item_id.tolist(), name="item_id", **fixed)
         self.graphs: dict[Hashable, Callable] = {}
 
     @property
@@ -147,9 +147,19 @@ class Recommender(tf.Module):
         return self.state.calibration
 
     @property
+    def item_head(self) -> ItemHead | None:
+        """What adds to the towers' scores; None for nothing."""
+        return self.retrieval.item_head
+
+    @property
     def index(self) -> ExactIndex:
         """What finds candidates."""
         return self.retriever.index
+
+    @property
+    def item_id(self) -> tf.Variable:
+        """<string>[item + 1], ids by number, and one that is "" at the end."""
+        return self.retriever.item_table.ids
 
     @property
     def available(self) -> tf.Variable:
@@ -210,7 +220,9 @@ class Recommender(tf.Module):
           inputs: their specs.
         """
         if key not in self.graphs:
-            self.graphs[key] = tf.function(function, input_signature=inputs)
+            # Nothing of it branches on tensors in Python: AutoGraph, which would rewrite the source
+            # of all that is called, takes most of the time until the first answer.
+            self.graphs[key] = tf.function(function, input_signature=inputs, autograph=False)
         return self.graphs[key]
 
     def read_history(
@@ -218,6 +230,10 @@ class Recommender(tf.Module):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """As `Retriever.read_history`."""
         return self.retriever.read_history(user, history)
+
+    def read_past(self, user: tf.Tensor, history: tf.Tensor | None = None) -> tf.Tensor | None:
+        """As `Retriever.read_past`."""
+        return self.retriever.read_past(user, history)
 
     def request(
         self,
@@ -228,9 +244,12 @@ class Recommender(tf.Module):
         *,
         profile: tf.Tensor | None = None,
         features: tf.Tensor | None = None,
+        past: tf.Tensor | None = None,
     ) -> Request:
         """As `Retriever.request`."""
-        return self.retriever.request(user, history, gap, time, profile=profile, features=features)
+        return self.retriever.request(
+            user, history, gap, time, profile=profile, features=features, past=past
+        )
 
     def rank(
         self, request: Request, nobody: tf.Tensor, item: tf.Tensor, retrieved: tf.Tensor
@@ -340,6 +359,7 @@ class Recommender(tf.Module):
         time: tf.Tensor | None = None,
         profile: tf.Tensor | None = None,
         features: tf.Tensor | None = None,
+        past: tf.Tensor | None = None,
         wish: tuple[tf.Tensor, tf.Tensor] | None = None,
     ) -> Candidates:
         """Items for users, by number.
@@ -351,14 +371,16 @@ class Recommender(tf.Module):
           exclude: <int32>[batch, any].
           k: int. Cut to the number of items.
           time: <int64>[batch], as in `Request`; None where it is not known.
-          profile, features: as in `Retriever.request`.
+          profile, features, past: as in `Retriever.request`.
           wish: as in `candidates`.
 
         Returns:
           Candidates, cut to the k that are shown, in their order.
         """
         time = tf.zeros_like(user, tf.int64) if time is None else time
-        request = self.request(user, history, gap, time, profile=profile, features=features)
+        request = self.request(
+            user, history, gap, time, profile=profile, features=features, past=past
+        )
         found = self.candidates(request, exclude, num=max(self.num_candidates, k), wish=wish)
         place = self.order(found, min(k, found.item.shape[1]))
         parts = {
@@ -377,7 +399,8 @@ class Recommender(tf.Module):
 
         def recommend(user: tf.Tensor) -> tf.Tensor:
             read, gap, met = judged.read_history(user)
-            shown = judged.recommend_items(user, read, gap, met, k=k)
+            past = judged.read_past(user)
+            shown = judged.recommend_items(user, read, gap, met, k=k, past=past)
             return tf.where(shown.score > LOWEST_SCORE, shown.item, -1)
 
         graph = judged.graph(("items", k), recommend, [tf.TensorSpec([None], tf.int32)])
@@ -420,6 +443,7 @@ class Recommender(tf.Module):
         user = self.retriever.user_table.lookup(user_id)
         read, gap, met = self.retriever.read_history(user, history)
         met = tf.concat([met, self.retriever.item_table.lookup(exclude)], axis=1)
+        past = self.read_past(user, history)
         shown = self.recommend_items(
             user,
             read,
@@ -429,9 +453,13 @@ class Recommender(tf.Module):
             time=time,
             profile=profile,
             features=features,
+            past=past,
             wish=(allow, deny),
         )
         modality, because = explain(shown, read, self.items)
+        if self.item_head is not None:
+            adds = self.item_head.reasons(past, shown.item)
+            because = tf.where(adds >= 0, adds, because)
         real = shown.score > LOWEST_SCORE
         blank = tf.fill(tf.shape(real), "")
         names = tf.gather(self.item_id, tf.maximum(because, 0))
@@ -468,12 +496,14 @@ class Recommender(tf.Module):
         """
         user = self.retriever.user_table.lookup(user_id)
         read, gap, _ = self.retriever.read_history(user, history)
-        request = self.request(user, read, gap, time, profile=profile, features=features)
+        past = self.read_past(user, history)
+        request = self.request(user, read, gap, time, profile=profile, features=features, past=past)
         item = self.retriever.item_table.lookup(item_id)
         row, nobody = tf.maximum(item, 0), self.retriever.nobody(request)
         queries = self.retriever.queries(request, nobody)
-        vectors = self.index.gather(row)
-        ranked = self.rank(request, nobody, row, tf.einsum("bd,bcd->bc", queries, vectors))
+        retrieved = tf.einsum("bd,bcd->bc", queries, self.index.gather(row))
+        retrieved = self.retriever.score_items(request, row, retrieved)
+        ranked = self.rank(request, nobody, row, retrieved)
         probability = self.calibration(ranked.logit)
         return {
             "score": tf.where(item >= 0, ranked.score, LOWEST_SCORE),

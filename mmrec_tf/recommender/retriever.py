@@ -10,15 +10,17 @@ import tensorflow as tf
 from mmrec_tf.config import Config
 from mmrec_tf.dataset.catalog import relative_log_frequency
 from mmrec_tf.dataset.directory import Dataset
-from mmrec_tf.dataset.histories import StoredHistories
+from mmrec_tf.dataset.histories import StoredHistories, drop_repeats
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.recommender.category_filter import CategoryFilter, number_of
+from mmrec_tf.recommender.category_filter import CategoryFilter
 from mmrec_tf.recommender.feature_entries import FeatureEntries, replace_features
-from mmrec_tf.recommender.inputs import drop_repeats
+from mmrec_tf.recommender.numbering import Numbering
 from mmrec_tf.recommender.ranked import Request
 from mmrec_tf.retrieval.catalog_tables import PROFILE
-from mmrec_tf.retrieval.index import ExactIndex
+from mmrec_tf.retrieval.index import Added, ExactIndex, best_of
+from mmrec_tf.retrieval.item_head import ItemHead
 from mmrec_tf.retrieval.model import RetrievalModel
+from mmrec_tf.schema import LOWEST_SCORE
 from mmrec_tf.towers import TowerOutput
 
 
@@ -60,8 +62,8 @@ class Retriever(tf.Module):
             tf.constant(catalog.embedding), retrieval.tables["log_frequency"]
         )
         self._know(dataset, history, vectors)
-        self.item_table = number_of(dataset.catalog.item_id)
-        self.user_table = number_of(dataset.users.user_id)
+        self.item_table = Numbering(dataset.catalog.item_id)
+        self.user_table = Numbering(dataset.users.user_id)
         self.available = tf.Variable(
             find_available(dataset, unavailable), name="available", trainable=False
         )
@@ -100,6 +102,11 @@ class Retriever(tf.Module):
         """The model whose towers it searches with."""
         return self.state.retrieval
 
+    @property
+    def item_head(self) -> ItemHead | None:
+        """What adds to the dot product; None for nothing."""
+        return self.retrieval.item_head
+
     def with_index(self, index: ExactIndex) -> "Retriever":
         """The same with another index of the same vectors."""
         other = copy.copy(self)
@@ -137,6 +144,35 @@ class Retriever(tf.Module):
         read, gap = tf.where(some, last, stored.item), tf.where(some, -1.0, stored.gap)
         return read, gap, tf.concat([given, self.seen_items.read(user).item], axis=1)
 
+    def read_past(self, user: tf.Tensor, history: tf.Tensor | None = None) -> tf.Tensor | None:
+        """What a head of items against items reads: as `read_history`, but all that the history
+        holds and the user likes. <int32>[batch, any], oldest first, -1 for padding; None without a
+        head."""
+        if self.item_head is None:
+            return None
+        stored = self.liked_items.read(user).item
+        if history is None:
+            return stored
+        given = drop_repeats(self.item_table.lookup(history), blank=-1)
+        some = tf.reduce_any(given >= 0, axis=1, keepdims=True)
+        width = tf.maximum(tf.shape(stored)[1], tf.shape(given)[1])
+        stored, given = (
+            tf.pad(part, [[0, 0], [0, width - tf.shape(part)[1]]], constant_values=-1)
+            for part in (stored, given)
+        )
+        return tf.where(some, given, stored)
+
+    def added(self, request: Request) -> Added | None:
+        """What a head of items against items adds to the scores of all items."""
+        return None if self.item_head is None else Added(self.item_head, request.whole)
+
+    def score_items(self, request: Request, item: tf.Tensor, score: tf.Tensor) -> tf.Tensor:
+        """Scores of some items by the towers, <int32>[batch, any] and <float32>[batch, any] -> the
+        same with what the head adds."""
+        if self.item_head is None:
+            return score
+        return score + self.item_head.score_items(request.whole, item)
+
     @property
     def reads_profile(self) -> bool:
         """Whether profile texts have an effect."""
@@ -151,6 +187,7 @@ class Retriever(tf.Module):
         *,
         profile: tf.Tensor | None = None,
         features: tf.Tensor | None = None,
+        past: tf.Tensor | None = None,
     ) -> Request:
         """Whom candidates are for.
 
@@ -160,6 +197,7 @@ class Retriever(tf.Module):
             does for all.
           features: <string>[batch, any], side features, see `FeatureEntries`; each replaces what is
             stored under its name.
+          past: see `read_past`; None for `history`.
         """
         vectors = self._encode_profiles(user, profile) if self.reads_profile else None
         replaced = None
@@ -176,7 +214,7 @@ class Retriever(tf.Module):
             features=replaced,
         )
         queries = self.retrieval.queries(embedded)
-        return Request(queries, user, history, gap, time, vectors, replaced)
+        return Request(queries, user, history, gap, time, vectors, replaced, past)
 
     def _encode_profiles(self, user: tf.Tensor, profile: tf.Tensor | None) -> tf.Tensor:
         """<float32>[batch, features]; the text encoder runs for brought texts only."""
@@ -251,10 +289,14 @@ class Retriever(tf.Module):
         Returns:
           Scores <float32>[batch, num] and items <int32>[batch, num], see `ExactIndex.search`.
         """
-        queries = self.queries(request, nobody)
+        queries, added = self.queries(request, nobody), self.added(request)
         if self.index.exact:
-            return self.index.search(queries, num, exclude=exclude, allowed=self._allowed(wish))
+            return self.index.exact_search(
+                queries, num, exclude=exclude, allowed=self._allowed(wish), added=added
+            )
         found = self.index.search(queries, num, exclude=exclude, allowed=self._allowed(None))
+        if self.item_head is not None:
+            found = self._unite(queries, request.whole, exclude, *found)
         whole = nobody if wish is None else nobody | self.filter.asks(*wish)
 
         def compare() -> list[tf.Tensor]:
@@ -266,11 +308,61 @@ class Retriever(tf.Module):
                 num,
                 exclude=tf.gather(exclude, row),
                 allowed=self._allowed(asked),
+                added=added and added._replace(past=tf.gather(added.past, row)),
             )
             pairs = zip(found, exact, strict=True)
             return [tf.tensor_scatter_nd_update(old, row[:, None], new) for old, new in pairs]
 
         return tf.cond(tf.reduce_any(whole), compare, lambda: list(found))
+
+    def _unite(
+        self,
+        queries: tf.Tensor,
+        past: tf.Tensor,
+        exclude: tf.Tensor,
+        score: tf.Tensor,
+        item: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """What an index found by the dot product, and as many items that the head puts first, in
+        the order of their sums.
+
+        Args:
+          queries: <float32>[batch, dim + 2].
+          past: <int32>[batch, any], see `read_past`.
+          exclude: <int32>[batch, any], items that must not be found; -1 for none.
+          score, item: [batch, num], as the index found them.
+
+        Returns:
+          Scores <float32>[batch, num] and items <int32>[batch, num].
+        """
+        head, num = self.item_head, item.shape[1]
+        assert head is not None
+        may = tf.where(self.available, 1.0, 0.0)
+
+        def unite(row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+            query, read, counts, scale, hidden, score, item = row
+            added = head.score(read, counts, scale)
+            # What must not be found would take the place of what may.
+            hide = tf.boolean_mask(hidden, hidden >= 0)[:, None]
+            free = tf.tensor_scatter_nd_update(added * may, hide, tf.zeros([tf.shape(hide)[0]]))
+            more = head.strongest(read, free, count=num, counts=counts)
+            items = tf.concat([tf.boolean_mask(item, score > LOWEST_SCORE), more], axis=0)
+            return best_of(
+                self.index.vectors,
+                query,
+                tf.unique(items).y,
+                hidden,
+                k=num,
+                first=self.index.first,
+                added=added,
+            )
+
+        specs = (tf.TensorSpec([num], tf.float32), tf.TensorSpec([num], tf.int32))
+        return tf.map_fn(
+            unite,
+            (queries, *head.read(past), exclude, score, item),
+            fn_output_signature=specs,
+        )
 
     def _allowed(self, wish: tuple[tf.Tensor, tf.Tensor] | None) -> tf.Tensor:
         """<bool>[batch or 1, item]."""

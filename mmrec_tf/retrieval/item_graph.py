@@ -46,7 +46,11 @@ def interaction_graph(
 
 
 def content_graph(
-    encoded: Sequence[np.ndarray], present: np.ndarray, *, num_neighbors: int
+    encoded: Sequence[np.ndarray],
+    present: np.ndarray,
+    *,
+    num_neighbors: int,
+    cosines: bool = False,
 ) -> scipy.sparse.csr_matrix:
     """The items whose content is most alike, as in LATTICE (Zhang et al. 2021) and, kept as it is
     while a model trains, FREEDOM (Zhou and Shen 2023).
@@ -61,9 +65,10 @@ def content_graph(
       encoded: one <float32>[item, f] per modality.
       present: <bool>[item, modality].
       num_neighbors: at most so many an item.
+      cosines: whether a link's weight is how alike the two are, in place of 1 / (links of its row).
 
     Returns:
-      <float32>[item, item]; each row sums to 1, or is empty.
+      <float32>[item, item]; each row sums to 1, but with `cosines`, or is empty.
     """
     num_items = len(present)
     units = []
@@ -77,7 +82,7 @@ def content_graph(
     has = present.astype(np.float32)
     count = min(num_neighbors, max(num_items - 1, 0))
     size = max(1, MAX_CELLS // max(num_items, 1))
-    links: list[tuple[np.ndarray, np.ndarray]] = []
+    links: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for start in range(0, num_items if count else 0, size):
         rows = np.arange(start, min(start + size, num_items))
         shared = has[rows] @ has.T
@@ -85,14 +90,14 @@ def content_graph(
         alike = np.divide(total, shared, out=np.zeros_like(shared), where=shared > 0)
         alike[np.arange(len(rows)), rows] = 0.0
         nearest = np.argsort(-alike, axis=1, kind="stable")[:, :count]
-        linked = np.take_along_axis(alike, nearest, axis=1) > 0
-        links.append((np.repeat(rows, linked.sum(axis=1)), nearest[linked]))
-    row = np.concatenate([link[0] for link in links]) if links else np.zeros([0], np.int64)
-    column = np.concatenate([link[1] for link in links]) if links else np.zeros([0], np.int64)
-    degree = np.bincount(row, minlength=num_items)
-    return scipy.sparse.csr_matrix(
-        ((1.0 / degree[row]).astype(np.float32), (row, column)), (num_items, num_items)
-    )
+        found = np.take_along_axis(alike, nearest, axis=1)
+        linked = found > 0
+        links.append((np.repeat(rows, linked.sum(axis=1)), nearest[linked], found[linked]))
+    none = (np.zeros([0], np.int64), np.zeros([0], np.int64), np.zeros([0], np.float32))
+    row, column, weight = (np.concatenate(part) for part in zip(*(links or [none]), strict=True))
+    if not cosines:
+        weight = (1.0 / np.bincount(row, minlength=num_items)[row]).astype(np.float32)
+    return scipy.sparse.csr_matrix((weight, (row, column)), (num_items, num_items))
 
 
 def spectral_embedding(graph: scipy.sparse.csr_matrix, dim: int) -> np.ndarray:

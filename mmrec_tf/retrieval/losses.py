@@ -17,16 +17,21 @@ def history_mask(history: tf.Tensor, item: tf.Tensor, *, num_items: int) -> tf.T
     Returns:
       <bool>[batch, num_items].
     """
-    batch, steps = tf.shape(history)[0], tf.shape(history)[1]
-    # Padding is scattered to one more column, which is cut off again.
-    column = tf.where(history >= 0, history, num_items)
-    row = tf.broadcast_to(tf.range(batch)[:, None], [batch, steps])
-    allowed = tf.tensor_scatter_nd_update(
-        tf.ones([batch, num_items + 1], tf.bool),
-        tf.stack([row, column], axis=-1),
-        tf.zeros([batch, steps], tf.bool),
-    )[:, :num_items]
-    return allowed | tf.equal(tf.range(num_items)[None, :], item[:, None])
+    # Padding goes to one more column, which is cut off again.
+    known = _marked(tf.where(history >= 0, history, num_items), num_items + 1)[:, :num_items]
+    return ~known | tf.equal(tf.range(num_items)[None, :], item[:, None])
+
+
+def _marked(columns: tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
+    """Which columns each row names, <int32>[batch, any] -> <bool>[batch, width]."""
+    shape = tf.shape(columns)
+    row = tf.broadcast_to(tf.range(shape[0])[:, None], shape)
+    # Counted, as TensorFlow scatters no bools on a GPU; in numbers of two bytes, which hold more
+    # than any history does.
+    count = tf.scatter_nd(
+        tf.stack([row, columns], axis=-1), tf.ones(shape, tf.int16), [shape[0], width]
+    )
+    return tf.cast(count, tf.bool)
 
 
 def named_in(history: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
@@ -112,7 +117,7 @@ def batch_softmax_loss(
       <float32>[batch].
     """
     distinct, column, copies = tf.unique_with_counts(item)
-    size, width, row = tf.size(item), tf.size(distinct), tf.range(tf.size(item))
+    width, row = tf.size(distinct), tf.range(tf.size(item))
     first = tf.math.unsorted_segment_min(row, column, width)
     log_copies = tf.math.log(tf.cast(copies, queries.dtype))
     bias = log_copies
@@ -122,10 +127,8 @@ def batch_softmax_loss(
     if history is not None:
         hidden = _columns_of(history, distinct)
         hidden = tf.where(hidden == column[:, None], width, hidden)
-        place = tf.stack([tf.broadcast_to(row[:, None], tf.shape(hidden)), hidden], axis=-1)
-        known = tf.zeros([size, width + 1], tf.bool)
-        known = tf.tensor_scatter_nd_update(known, place, tf.ones_like(hidden, tf.bool))
-        logits = tf.where(known[:, :width], LOWEST_SCORE, logits)
+        known = _marked(hidden, width + 1)[:, :width]
+        logits = tf.where(known, LOWEST_SCORE, logits)
     others = tf.gather(log_copies, column)
     if remove_hits:
         logits = tf.tensor_scatter_nd_sub(logits, tf.stack([row, column], axis=1), others)

@@ -32,7 +32,8 @@ def estimate(model: tf.keras.Model, dataset: Dataset) -> Estimate:
     Returns:
       Estimate. In memory: "interactions" of the train and the valid split, as read and as batches
       are made of them; "raw content"; each modality's table, by its name; "items" and "users", all
-      else that is known of them; "encoders" that are frozen; "weights"; "optimizer", two moments a
+      else that is known of them; "histories", the table of `user.history_embedding` cached;
+      "encoders" that are frozen; "weights"; "optimizer", two moments a
       trained weight. On disk: tables above `training.catalog_memory_mb`.
     """
     schema, encoders = model.schema, model.encoders
@@ -56,6 +57,7 @@ def estimate(model: tf.keras.Model, dataset: Dataset) -> Estimate:
         **{name: tables[name] for name in tables if name in held},
         "items": schema.num_items * item,
         "users": users,
+        "histories": 4 * schema.num_items * model.config.dim if model.caches_histories else 0,
         "encoders": _weight_bytes(frozen),
         "weights": _weight_bytes(model.weights),
         "optimizer": 2 * _weight_bytes(model.trainable_weights),

@@ -2,12 +2,14 @@
 
 import concurrent.futures
 import pathlib
+import sys
 import warnings
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from mmrec_tf.config import Config, require_effect
 from mmrec_tf.dataset import draws
@@ -16,18 +18,21 @@ from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import Histories
 from mmrec_tf.encoders.cache import build_encoders
 from mmrec_tf.encoders.encoder import count_weights
+from mmrec_tf.errors import RunError
 from mmrec_tf.evaluation.baselines import BLOCK
-from mmrec_tf.evaluation.evaluate import blocks
-from mmrec_tf.evaluation.metrics import top_k
+from mmrec_tf.evaluation.evaluate import blocks, relevant_items
+from mmrec_tf.evaluation.metrics import retrieval_metrics, top_k
 from mmrec_tf.retrieval.catalog_tables import PROFILE, build_tables, gather
 from mmrec_tf.retrieval.item_graph import spectral_embedding, train_graph
+from mmrec_tf.retrieval.item_head import ItemHead, ItemHeadFit, choose_weights, spread_ratio
+from mmrec_tf.retrieval.item_similarity import fit_neighbors, frozen_modalities, require_item_head
 from mmrec_tf.retrieval.losses import perturb, with_noise
 from mmrec_tf.retrieval.memory_estimate import estimate
 from mmrec_tf.retrieval.objective import Objective
 from mmrec_tf.schema import ModalitySpec
 from mmrec_tf.towers import ItemTower, TowerOutput, UserTower, unit
 from mmrec_tf.towers.alignment import TranslationLoss
-from mmrec_tf.training.callbacks import Mining
+from mmrec_tf.training.callbacks import HistoryRefresh, Mining
 from mmrec_tf.training.optimizer import build_optimizer
 from mmrec_tf.training.stage import Stage
 from mmrec_tf.training.step import mean_over_replicas
@@ -35,6 +40,34 @@ from mmrec_tf.training.step import mean_over_replicas
 # Items that are embedded at a time: of the raw content that encoders which train read, few fit into
 # memory.
 FEW, MANY = 64, 8192
+# So many items of each history are embedded in the step, with gradients, where it is else read from
+# a table; none by encoders that train, where each costs more than all the rest.
+NUM_READ = 3
+
+
+class Scored(NamedTuple):
+    """Scores of all items for some users.
+
+    Attributes:
+      block: slice, which users.
+      towers: <float32>[user, item].
+      head: likewise, of the head; None without one.
+      met: pairs that are known, as (row, item), each <int>[pair].
+    """
+
+    block: slice
+    towers: np.ndarray
+    head: np.ndarray | None
+    met: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def of_head(self) -> np.ndarray:
+        """<float32>[user, item], zeros without a head."""
+        return np.zeros_like(self.towers) if self.head is None else self.head
+
+    def total(self) -> np.ndarray:
+        """The sum, in place of `towers`."""
+        return self.towers if self.head is None else np.add(self.towers, self.head, self.towers)
 
 
 def reads_profile(config: Config, dataset: Dataset) -> bool:
@@ -90,7 +123,8 @@ class RetrievalModel(Stage):
 
     with unit vectors, and temperature and w learned (w only with `retrieval.popularity_bias`).
     `queries` and `candidates` fold all of it into vectors of `dim + 1` entries, so that serving
-    is one dot product.
+    is one dot product. A head of items against items (`item_head`), which `fit_item_head` makes
+    when the towers are trained, adds its own score.
 
     The model holds the catalog's content as tables, and batches name items by number:
     content is gathered where it is needed, once for each distinct item of a batch. Tables above
@@ -128,6 +162,7 @@ class RetrievalModel(Stage):
         **kwargs: Any,
     ):
         require_effect(config, dataset.schema)
+        require_item_head(config, dataset)
         super().__init__(config, dataset, **kwargs)
         schema = self.schema
         self.modalities = schema.select(config.modalities)
@@ -167,7 +202,10 @@ class RetrievalModel(Stage):
             # Anew, as encoders that are made here have drawn numbers, and loaded ones did not.
             tf.keras.utils.set_random_seed(config.training.seed)
         self.state.encoders, self.state.mined = dict(encoders), None
+        self.state.history_items = None
         self.state.fits = {}
+        # In the namespace, as it is fitted when all else is trained: no epoch's checkpoint has it.
+        self.state.item_head = self.state.item_head_fit = self.state.item_head_graph = None
         self.trained_encoders = {n: e for n, e in encoders.items() if not e.frozen}
         self._make_weights()
         self.state.tables, self.state.graph = build_tables(
@@ -229,8 +267,24 @@ class RetrievalModel(Stage):
         return self._split_batches(split, batch_size, seed)
 
     def callbacks(self) -> list[tf.keras.callbacks.Callback]:
-        """Mining, where the config draws mined negatives."""
-        return [Mining(self.dataset)] if self.config.retrieval.num_mined_negatives else []
+        """Mining, where the config draws mined negatives, and what keeps the embeddings of
+        histories' items up to date, where it reads them from a table."""
+        mining = [Mining(self.dataset)] if self.config.retrieval.num_mined_negatives else []
+        return [*mining, HistoryRefresh()] if self.caches_histories else mining
+
+    @property
+    def caches_histories(self) -> bool:
+        """Whether training reads the embeddings of histories' items from a table."""
+        return self.config.user.history_embedding == "cached"
+
+    def refresh_histories(self) -> None:
+        """Embeds the catalog for the histories of the steps that follow."""
+        embedding = self.embed_all()
+        if self.state.history_items is None:
+            # A variable, as the step is traced once.
+            self.state.history_items = tf.Variable(embedding, trainable=False)
+        else:
+            self.state.history_items.assign(embedding)
 
     def frozen_layers(self) -> dict[str, tf.keras.layers.Layer]:
         """The encoders that do not train."""
@@ -241,17 +295,30 @@ class RetrievalModel(Stage):
         return str(estimate(self, self.dataset))
 
     def remarks(self) -> list[str]:
-        """As `Stage.remarks`: of a batch of one, which has nothing to compare with."""
-        settings = self.config.retrieval
+        """As `Stage.remarks`: of a batch of one, which has nothing to compare with, and of
+        histories whose items go through encoders that train."""
+        settings, found = self.config.retrieval, []
+        user, size = self.config.user, self.config.training.batch_size
+        if (
+            self.trained_encoders
+            and settings.softmax == "batch"
+            and user.history != "none"
+            and not self.caches_histories
+        ):
+            found.append(
+                f"each step runs up to {size * (1 + user.history_length)} items through encoders "
+                "that train, most of them histories'. user.history_embedding cached leaves "
+                f"{size} of them."
+            )
         drawn = settings.num_uniform_negatives + settings.num_mined_negatives + settings.memory_size
-        size = min(self.config.training.batch_size, len(self.dataset.interactions("train").user))
-        if settings.softmax != "batch" or size != 1 or drawn:
-            return []
-        return [
-            "a batch of one has no negatives under retrieval.softmax batch: nothing is learned. "
-            "Train on larger batches (training.batch_size, more interactions), or set "
-            "retrieval.softmax to full."
-        ]
+        size = min(size, len(self.dataset.interactions("train").user))
+        if settings.softmax == "batch" and size == 1 and not drawn:
+            found.append(
+                "a batch of one has no negatives under retrieval.softmax batch: nothing is "
+                "learned. Train on larger batches (training.batch_size, more interactions), or set "
+                "retrieval.softmax to full."
+            )
+        return found
 
     def not_repeated(self) -> list[str]:
         """As `Stage.not_repeated`; also of encoders that train, whose layers are not ours."""
@@ -475,6 +542,16 @@ class RetrievalModel(Stage):
             return whole
         return whole._replace(embedding=np.asarray(self.smooth(whole.embedding)))
 
+    def embed_all(self) -> np.ndarray:
+        """The embeddings of `embed_catalog` alone, <float32>[item, dim], which take less memory."""
+        block = FEW if self.trained_encoders else MANY
+        num_items = self.schema.num_items
+        embedding = np.empty([num_items, self.config.dim], np.float32)
+        for start in range(0, num_items, block):
+            rows = tf.range(start, min(start + block, num_items))
+            embedding[start : start + block] = self.embed_items(rows).embedding
+        return np.asarray(self.smooth(tf.constant(embedding)))
+
     def embed_named(
         self, numbers: Mapping[str, tf.Tensor], *, training: bool = False
     ) -> tuple[tf.Tensor, TowerOutput, dict[str, tf.Tensor]]:
@@ -523,12 +600,16 @@ class RetrievalModel(Stage):
         settings, alignment = self.config.retrieval, self.config.alignment
         item = inputs["item"]
         triples = self._draw_triples(tf.shape(item)[0])
+        cached = training and self.caches_histories
+        embedded = inputs["history"]
+        if self.config.user.history == "none":
+            # A tower without histories reads no embedding of them.
+            embedded = embedded[:, :0]
+        elif cached:
+            embedded = _draw_known(embedded, 0 if self.trained_encoders else NUM_READ)
         numbers = {
             "item": item,
-            # A tower without histories reads no embedding of them.
-            "history": item[:, None][:, :0]
-            if self.config.user.history == "none"
-            else inputs["history"],
+            "history": embedded,
             **self.objective.draw(inputs, self.state.mined),
         }
         if triples is not None:
@@ -538,7 +619,9 @@ class RetrievalModel(Stage):
         log_frequency = tf.gather(self.tables["log_frequency"], ids)
         user = self.embed_users(
             inputs["user"],
-            tf.gather(output.embedding, rows["history"]),
+            self._read_cached(inputs["history"], ids, output.embedding)
+            if cached
+            else tf.gather(output.embedding, rows["history"]),
             inputs["history"] >= 0,
             gap=inputs.get("gap"),
             training=training,
@@ -592,6 +675,33 @@ class RetrievalModel(Stage):
             self.graph_tracker.update_state(of_graph)
             loss += alignment.graph_weight * of_graph
         return loss
+
+    def _read_cached(self, history: tf.Tensor, ids: tf.Tensor, embedding: tf.Tensor) -> tf.Tensor:
+        """Embeddings of histories' items: of those that the step embeds anyway as they are now,
+        with gradients, of all others as they were at the last refresh.
+
+        Args:
+          history: <int32>[batch, step], below 0 for none.
+          ids: <int32>[row], the items that the step embeds.
+          embedding: <float32>[row, dim], theirs.
+
+        Returns:
+          <float32>[batch, step, dim].
+        """
+        if self.state.history_items is None:
+            raise RunError(
+                "user.history_embedding cached: the catalog was not embedded yet. Train with "
+                "mmrec_tf.train or the model's `fit`, or call `refresh_histories` first."
+            )
+        item = tf.maximum(history, 0)
+        order = tf.argsort(ids)
+        # A row one too far stands for no item; which one it is does not tell.
+        place = tf.searchsorted(tf.gather(ids, order), tf.reshape(item, [-1]))
+        row = tf.gather(order, tf.minimum(place, tf.size(ids) - 1))
+        now = tf.equal(tf.gather(ids, row), tf.reshape(item, [-1]))
+        row, now = (tf.reshape(part, tf.shape(item)) for part in (row, now))
+        then = tf.gather(self.state.history_items, item)
+        return tf.where(now[..., None], tf.gather(embedding, row), tf.cast(then, embedding.dtype))
 
     def _draw_triples(self, count: tf.Tensor) -> tf.Tensor | None:
         """Some triples of the knowledge graph, each with another node in place of its tail:
@@ -658,7 +768,7 @@ class RetrievalModel(Stage):
     def embed(self, users: np.ndarray) -> np.ndarray:
         """The embeddings of users with their train histories, <int>[n] -> <float32>[n, dim]."""
         liked = self._liked(self.dataset)
-        embedding = tf.constant(self.embed_catalog().embedding)
+        embedding = tf.constant(self.embed_all())
         parts = [
             self._embed_known(liked, embedding, users[start : start + BLOCK]).numpy()
             for start in range(0, len(users), BLOCK)
@@ -680,21 +790,152 @@ class RetrievalModel(Stage):
             gap=gap,
         )
 
+    # The head beside the towers
+
+    @property
+    def item_head(self) -> ItemHead | None:
+        """What adds to the towers' scores; None without a head, and before it is fitted."""
+        return self.state.item_head
+
+    @property
+    def item_head_fit(self) -> ItemHeadFit | None:
+        """What was found when the head was fitted, also where it is of no use."""
+        return self.state.item_head_fit
+
+    def make_item_head(self, dataset: Dataset | None = None) -> ItemHead:
+        """The head that the config asks for, its matrix fitted to train, of weight 1.
+
+        Args:
+          dataset: Dataset with the model's items; None for the model's own.
+        """
+        dataset = dataset or self.dataset
+        encoded, present = [], None
+        if self.config.item_head.kind == "content":
+            names = frozen_modalities(self.config, self.schema)
+            encoded = [self.encode_catalog(name) for name in names]
+            # Not the model's own table, in which absent content may have been filled in.
+            columns = [list(self.schema.modalities).index(name) for name in names]
+            present = dataset.catalog.present[:, columns]
+        neighbors = fit_neighbors(self.config, dataset, encoded=encoded, present=present)
+        return ItemHead.of(self.config, self.schema.num_items, neighbors)
+
+    def fit_item_head(self, *, monitor: str | None = None) -> ItemHeadFit | None:
+        """Fits the head to train, and its weights to valid; done once the towers are trained, whose
+        scores it adds to from then on. Where no weight beats the towers alone it is left out.
+
+        Args:
+          monitor: the metric; None for `training.monitor`.
+
+        Returns:
+          ItemHeadFit; None where the config asks for none.
+
+        Raises:
+          ConfigError: as `require_item_head`.
+          DatasetError: where valid is empty.
+        """
+        self.set_item_head(None, None)
+        if self.config.item_head.kind == "none":
+            return None
+        monitor = monitor or self.config.training.monitor
+        k = int(monitor.partition("@")[2])
+        users, (offset, relevant) = relevant_items(self.dataset, "valid")
+        head = self.make_item_head()
+        self.set_item_head(head, None)
+        sizes, embedding = np.diff(offset), self.embed_catalog().embedding
+
+        def measure(weights: Sequence[float]) -> np.ndarray:
+            found: list[list[np.ndarray]] = [[] for _ in weights]
+            for part in self._scored(self.dataset, users, "train", embedding):
+                first, last = offset[part.block.start], offset[part.block.stop]
+                within = np.concatenate([[0], np.cumsum(sizes[part.block])])
+                some = (within, relevant[first:last])
+                for values, weight in zip(found, weights, strict=True):
+                    # As `ItemHead` itself rounds.
+                    total = part.towers + np.float32(weight) * part.of_head
+                    top = top_k(total, k, exclude=part.met)
+                    values.append(retrieval_metrics(top, some, ks=[k])[monitor])
+            return np.stack([np.concatenate(values) for values in found])
+
+        parts = self._scored(self.dataset, users, "train", embedding)
+        ratio = spread_ratio((part.towers, part.of_head) for part in parts)
+        liked = self._liked(self.dataset)
+        num_past = np.array([len(np.unique(liked.of(user))) for user in users])
+        buckets = choose_weights(measure, num_past, ratio)
+        share = np.array([bucket.users for bucket in buckets]) / len(users)
+        linked = int((head.neighbors.numpy() >= 0).any(axis=1).sum())
+        settings, left_out = self.config.item_head, 0
+        if settings.kind != "content":
+            count = np.bincount(liked.item, minlength=self.schema.num_items)
+            left_out = int((count < settings.min_count).sum())
+        fit = ItemHeadFit(
+            kind=settings.kind,
+            monitor=monitor,
+            buckets=tuple(buckets),
+            without=float(share @ [bucket.without for bucket in buckets]),
+            with_head=float(share @ [bucket.with_head for bucket in buckets]),
+            num_linked=linked,
+            neighborhood=settings.neighborhood,
+            left_out=left_out,
+        )
+        self.set_item_head(head, fit)
+        return fit
+
+    def fit(self, *args: Any, **kwargs: Any) -> tf.keras.callbacks.History:
+        """As `Stage.fit`. A head from before is dropped, as it was fitted to other towers;
+        `fit_item_head` makes another."""
+        self.set_item_head(None, None)
+        return super().fit(*args, **kwargs)
+
+    def finish(self) -> None:
+        """As `Stage.finish`: the head of items against items, with a line on stderr."""
+        fit = self.fit_item_head()
+        if fit is not None:
+            tqdm.write(str(fit), file=sys.stderr)
+
+    def set_item_head(self, head: ItemHead | None, fit: ItemHeadFit | None) -> None:
+        """Takes a head into use, with the weights that were fitted; None for none. One that is of
+        no use is remembered and not asked."""
+        if fit is not None and head is not None:
+            head.scale.assign(fit.scale())
+        if fit is not None and not fit.used:
+            head = None
+        known = head is not None and head is self.state.item_head
+        self.state.item_head, self.state.item_head_fit = head, fit
+        if not known:
+            self.state.item_head_graph = None
+        if head is not None and not known:
+            spec = tf.TensorSpec([None, None], tf.int32)
+            self.state.item_head_graph = tf.function(head.__call__, input_signature=[spec])
+
+    def _scored(
+        self, dataset: Dataset, users: np.ndarray, history: str, embedded: np.ndarray | None = None
+    ) -> Iterator[Scored]:
+        """The scores of all items for users <int>[n], in blocks; of a catalog that was embedded
+        before, <float32>[item, dim], or is embedded now."""
+        histories, liked = dataset.histories(history=history), self._liked(dataset, history)
+        embedding = tf.constant(self.embed_all() if embedded is None else embedded)
+        vectors = self.candidates(embedding, self.tables["log_frequency"])
+        for block in blocks(len(users), dataset.schema.num_items):
+            some = users[block]
+            queries = self.queries(self._embed_known(liked, embedding, some))
+            # A copy, so it may be written to.
+            towers = tf.matmul(queries, vectors, transpose_b=True).numpy()
+            head = None
+            if self.state.item_head_graph is not None:
+                longest = int((liked.offset[some + 1] - liked.offset[some]).max(initial=0))
+                past = tf.constant(liked.last(some, longest))
+                head = self.state.item_head_graph(past).numpy()
+            yield Scored(block, towers, head, histories.pairs(some))
+
     def rank_items(
         self, dataset: Dataset, users: np.ndarray, *, k: int, history: str = "train"
     ) -> np.ndarray:
         """As `mmrec_tf.evaluation.evaluate.Ranker` has it."""
-        histories, liked = dataset.histories(history=history), self._liked(dataset, history)
-        embedding = tf.constant(self.embed_catalog().embedding)
-        vectors = self.candidates(embedding, self.tables["log_frequency"])
         tops: list[concurrent.futures.Future] = []
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            for block in blocks(len(users), dataset.schema.num_items):
-                some = users[block]
-                queries = self.queries(self._embed_known(liked, embedding, some))
-                # A copy, so it may be written to.
-                scores = tf.matmul(queries, vectors, transpose_b=True).numpy()
-                scores[histories.pairs(some)] = -np.inf
+            for part in self._scored(dataset, users, history):
+                scores = part.total()
+                scores[part.met] = -np.inf
                 # One block is sorted while the next one is scored; no more of them stay in memory.
                 concurrent.futures.wait(tops[-1:])
                 tops.append(pool.submit(top_k, scores, k))
@@ -722,3 +963,13 @@ class RetrievalModel(Stage):
         if PROFILE in encoded:
             user["profile"] = encoded[PROFILE]
         self.user_tower(user)
+
+
+def _draw_known(history: tf.Tensor, count: int) -> tf.Tensor:
+    """Some items of each history, any of them repeatedly: <int32>[batch, step], padded on the right
+    -> <int32>[batch, count]; of no meaning for a history without any."""
+    if not count:
+        return history[:, :0]
+    known = tf.reduce_sum(tf.cast(history >= 0, tf.float32), axis=1, keepdims=True)
+    place = tf.floor(draws.uniform([tf.shape(history)[0], count]) * known)
+    return tf.gather(history, tf.cast(place, tf.int32), batch_dims=1)

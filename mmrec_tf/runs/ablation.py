@@ -2,11 +2,13 @@
 
 import contextlib
 import pathlib
+import sys
 import types
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from mmrec_tf.config import Config
 from mmrec_tf.dataset.directory import Dataset
@@ -71,6 +73,12 @@ def ablate_run(
             "alone. Name another run."
         )
     metric = run.config.training.monitor
+    if model.item_head is not None and run.config.item_head.kind == "content":
+        tqdm.write(
+            "ablate: what is taken from the towers stays in the item head, which compares content; "
+            "--retrain measures both without.",
+            file=sys.stderr,
+        )
 
     def measure(judged: RetrievalModel) -> np.ndarray:
         k = int(metric.partition("@")[2])

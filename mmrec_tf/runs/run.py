@@ -7,8 +7,10 @@ RUN/
   config.json       the experiment
   schema.json       the dataset's
   assets/NAME/      vocabulary and architecture of each encoder
-  weights/          checkpoints: encoders, retrieval, ranking
+  weights/          checkpoints: encoders, retrieval, item_head, ranking
+  item_head.json    of a head of items against items: its weights, fitted on the valid split
   calibration.json  what makes a probability of a logit, fitted on the valid split
+  ranking.json      whether ranking is served, or retrieval's own order, which it did not beat
   history.csv       one row an epoch of the retrieval model; ranking_history.csv likewise
   metrics.json      what `evaluate` measured on the valid split when training had finished
   twin/             the id-only twin, a run directory like this one
@@ -28,6 +30,7 @@ from mmrec_tf.ranking.model import RankingModel
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.records.files import read_json, read_sealed, write_json, write_sealed, write_text
 from mmrec_tf.records.manifest import sha256
+from mmrec_tf.retrieval.item_head import ItemHead, ItemHeadFit
 from mmrec_tf.retrieval.model import RetrievalModel, make_encoders
 from mmrec_tf.schema import Schema
 from mmrec_tf.training.checkpoints import load_weights, save_weights
@@ -186,13 +189,54 @@ class Run:
             encoders = self.load_encoders()
             model = RetrievalModel(self.config, self.dataset, encoders=encoders, initialize=False)
             load_weights(self.directory / "weights/retrieval", model=model)
+            fit = self.item_head_fit
+            if fit is not None:
+                head = ItemHead.of(self.config, self.schema.num_items)
+                if fit.used:
+                    load_weights(self.directory / "weights/item_head", head=head)
+                model.set_item_head(head, fit)
             self._retrieval = model
         return self._retrieval
+
+    @property
+    def item_head_fit(self) -> ItemHeadFit | None:
+        """What was found when the head of items against items was fitted; None without one, and
+        before.
+
+        Raises:
+          RunError: when the file is damaged.
+        """
+        path = self.directory / "item_head.json"
+        if not path.exists():
+            return None
+        try:
+            return ItemHeadFit.from_json(read_json(path))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: wanted JSON; {error}. Train again.") from error
 
     @property
     def ranks(self) -> bool:
         """Whether it has a ranking model."""
         return (self.directory / "weights/ranking").exists()
+
+    @property
+    def serves_ranking(self) -> bool:
+        """Whether its recommender ranks; False where ranking was of no use, and was told to stay
+        out then.
+
+        Raises:
+          RunError: when the file that says so is damaged.
+        """
+        path = self.directory / "ranking.json"
+        if not self.ranks or not path.exists():
+            return self.ranks
+        try:
+            served = read_json(path)["served"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}: wanted JSON with served; {error!r}. Train again.") from error
+        if not isinstance(served, bool):
+            raise RunError(f"{path}: wanted served true or false; got {served!r}. Train again.")
+        return served
 
     @property
     def ranking(self) -> RankingModel | None:
@@ -244,7 +288,7 @@ class Run:
             raise RunError(f"{path}: wanted the figures of a run; {error}. Train again.") from error
 
     def recommender(self, *, unavailable: Sequence[str] = (), history: str = "all") -> Recommender:
-        """Both stages together.
+        """Both stages together; retrieval alone where ranking is not served.
 
         Args:
           unavailable: ids of items that are never recommended.
@@ -252,7 +296,7 @@ class Run:
         """
         return Recommender(
             self.retrieval,
-            self.ranking,
+            self.ranking if self.serves_ranking else None,
             self.dataset,
             calibration=self.calibration,
             unavailable=unavailable,
@@ -289,8 +333,17 @@ class Run:
         save_weights(self.directory / "weights/retrieval", model=model)
         self._retrieval = model
 
-    def save_ranking(self, model: RankingModel) -> None:
-        """Writes the trained ranking model."""
+    def save_item_head(self, model: RetrievalModel) -> None:
+        """Writes what the model's head was fitted to, its matrix only where that is of use."""
+        if model.item_head is not None:
+            save_weights(self.directory / "weights/item_head", head=model.item_head)
+        if model.item_head_fit is not None:
+            # Last, as it says that the head is whole.
+            write_json(self.directory / "item_head.json", model.item_head_fit.to_json())
+
+    def save_ranking(self, model: RankingModel, *, served: bool = True) -> None:
+        """Writes the trained ranking model, and whether recommenders of this run rank with it."""
+        write_json(self.directory / "ranking.json", {"served": served})
         save_weights(self.directory / "weights/ranking", model=model)
         self._ranking = model
 

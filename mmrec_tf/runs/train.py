@@ -17,6 +17,7 @@ from mmrec_tf.evaluation.modality_gap import collapsed, diagnose
 from mmrec_tf.ranking.model import RankingModel, require_labels
 from mmrec_tf.recommender.funnel import evaluate_ranking, fit_calibration
 from mmrec_tf.records.files import SEAL, hold_folder, read_sealed, write_sealed
+from mmrec_tf.retrieval.item_similarity import require_item_head
 from mmrec_tf.retrieval.model import RetrievalModel, make_encoders
 from mmrec_tf.runs.run import Run, load_run
 from mmrec_tf.runs.warm_start import carry_weights, check_start
@@ -63,6 +64,7 @@ def train_run(
         if twin and start.twin is None:
             raise RunError(f"{start.directory}: has no twin to go on from. Train without the twin.")
     require_effect(config, dataset.schema)
+    require_item_head(config, dataset)
     below = config.retrieval.disliked_below
     dataset.require_rated(below, setting="retrieval.disliked_below")
     if config.ranking.epochs:
@@ -121,6 +123,8 @@ def _train(
             measure_start=start is not None,
         )
         shutil.copy(progress / "retrieval/history.csv", run.directory / "history.csv")
+        # First, as the weights say that retrieval is done.
+        run.save_item_head(retrieval)
         run.save_retrieval(retrieval)
     untrained = progress / "retrieval/diagnostics.json"
     metrics: dict[str, Any] = {
@@ -132,6 +136,8 @@ def _train(
             "after": modality_diagnostics(run.retrieval),
         },
     }
+    if run.item_head_fit is not None:
+        metrics["item_head"] = run.item_head_fit.to_json()
     if config.ranking.epochs:
         if run.ranking is None:
             ranking = RankingModel(config, dataset, retrieval=run.retrieval)
@@ -139,15 +145,9 @@ def _train(
                 carry_weights(ranking, start, dataset)
             train(ranking, dataset, directory=progress / "ranking")
             shutil.copy(progress / "ranking/history.csv", run.directory / "ranking_history.csv")
-            best = kept_state(progress / "ranking", "best")
-            if best is not None and best["epoch"] < 0 and (start is None or not start.ranks):
-                tqdm.write(
-                    "ranking: no epoch beats retrieval's own order on valid "
-                    f"({ranking.monitor} {best['best']:.4f}), so that order is kept. "
-                    "ranking.epochs 0 serves the same lists faster.",
-                    file=sys.stderr,
-                )
-            run.save_ranking(ranking)
+            served = not _learned_nothing(ranking, progress / "ranking", start)
+            run.save_ranking(ranking, served=served)
+        metrics["ranking_served"] = run.serves_ranking
     recommender = run.recommender(history="train")
     # Of the logits as they are; a run that was killed here has an old one.
     recommender.calibrate(fit_calibration(recommender, dataset))
@@ -163,6 +163,30 @@ def _train(
     run.finish(metrics)
     shutil.rmtree(progress, ignore_errors=True)
     return run
+
+
+def _learned_nothing(ranking: RankingModel, progress: pathlib.Path, start: Run | None) -> bool:
+    """Whether training kept retrieval's own order, so that lists are the same without ranking, and
+    faster; then a line says so."""
+    best = kept_state(progress, "best")
+    if best is None or best["epoch"] >= 0 or (start is not None and start.ranks):
+        return False
+    settings = ranking.config.ranking
+    # What an untrained model of single probabilities says beside the order is their level, which
+    # calibration makes up for.
+    leveled = settings.loss != "binary" or settings.calibration != "none"
+    without = settings.serve == "auto" and leveled
+    served = (
+        "It is served without ranking; ranking.serve always would serve it with."
+        if without
+        else "ranking.epochs 0 serves the same lists faster."
+    )
+    tqdm.write(
+        "ranking: no epoch beats retrieval's own order on valid "
+        f"({ranking.monitor} {best['best']:.4f}), so that order is kept. {served}",
+        file=sys.stderr,
+    )
+    return without
 
 
 def _read_figures(path: pathlib.Path) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from mmrec_tf.encoders.cache import carry_encoded
 from mmrec_tf.errors import ConfigError, MmrecError, RunError
 from mmrec_tf.ranking.model import RankingModel
 from mmrec_tf.recommender.recommender import Recommender
+from mmrec_tf.retrieval.item_head import ItemHead
+from mmrec_tf.retrieval.item_similarity import Neighbors
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.runs.run import Run
 from mmrec_tf.schema import FeatureSpec, Schema
@@ -159,8 +161,9 @@ def reembed(
     counts["unchanged"] = len(row) - counts["new"] - counts["changed"]
     retrieval = RetrievalModel(start.config, dataset, encoders=encoders, initialize=False)
     carry_weights(retrieval, start, dataset)
+    carry_item_head(retrieval, start)
     ranking = None
-    if start.ranks:
+    if start.serves_ranking:
         ranking = RankingModel(start.config, dataset, retrieval=retrieval, initialize=False)
         carry_weights(ranking, start, dataset)
     recommender = Recommender(
@@ -262,6 +265,30 @@ def rows_of(path: str, dataset: Dataset, *, disliked_below: float | None = None)
     # A number cannot be mistaken for a word: 0 for none, then the buckets.
     value = [*range(1 + spec.oov_buckets), *spec.vocabulary]
     return Rows(value, np.isin(np.arange(len(value)), column[column > 0]))
+
+
+def carry_item_head(model: RetrievalModel, start: Run) -> None:
+    """Gives a model the head of items against items of a finished run. What was fitted to train
+    stays as it was, and follows the ids; an item that is new has no neighbors, and is none. Of
+    content, which is known of new items too, the neighbors are found anew; the weights stay."""
+    fit, old = start.item_head_fit, start.retrieval.item_head
+    if fit is None or old is None:
+        model.set_item_head(None, fit)
+        return
+    if model.config.item_head.kind == "content":
+        model.set_item_head(model.make_item_head(), fit)
+        return
+    there, here = start.dataset.catalog.item_id, model.dataset.catalog.item_id
+    number = {name: row for row, name in enumerate(here)}
+    row = np.array([number.get(name, -1) for name in there], np.int32)
+    kept = row >= 0
+    neighbors, values = old.neighbors.numpy()[kept], old.values.numpy()[kept]
+    neighbors = np.where(neighbors >= 0, row[neighbors], -1)
+    item = np.full([len(here), neighbors.shape[1]], -1, np.int32)
+    weight = np.zeros(item.shape, np.float32)
+    item[row[kept]], weight[row[kept]] = neighbors, np.where(neighbors >= 0, values, 0)
+    head = ItemHead.of(model.config, len(here), Neighbors(item, weight))
+    model.set_item_head(head, fit)
 
 
 def _value(

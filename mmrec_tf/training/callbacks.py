@@ -1,5 +1,5 @@
-"""Keras callbacks of this package: `Validation`, `Backup`, `Mining`, `HistoryRows` and
-`Progress`."""
+"""Keras callbacks of this package: `Validation`, `Backup`, `Mining`, `HistoryRefresh`,
+`HistoryRows` and `Progress`."""
 
 import csv
 import pathlib
@@ -164,6 +164,22 @@ class Mining(tf.keras.callbacks.Callback):
             model.state.mined.assign(mined)
 
 
+class HistoryRefresh(tf.keras.callbacks.Callback):
+    """Embeds the catalog anew for `user.history_embedding` cached: as an epoch begins, whatever a
+    kill had left, and within it every `user.refresh_steps` steps."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.model.refresh_histories()
+        self.steps = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        every = self.model.config.user.refresh_steps
+        # Keras may take several steps before it says so.
+        if every and (batch + 1) // every > self.steps:
+            self.steps = (batch + 1) // every
+            self.model.refresh_histories()
+
+
 class HistoryRows(tf.keras.callbacks.Callback):
     """Writes each epoch to a CSV file when it ends, so that a kill loses none.
 
@@ -201,10 +217,13 @@ class Progress(tf.keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         desc = f"{self.name} epoch {epoch + 1}/{self.params['epochs']}"
+        self.done = 0
         self.bar = tqdm(total=self.params["steps"], desc=desc, unit="batch", disable=None)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self.bar.update()
+        # Keras may take several steps before it says so.
+        self.bar.update(batch + 1 - self.done)
+        self.done = batch + 1
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.bar.set_postfix({name: f"{value:.4f}" for name, value in (logs or {}).items()})

@@ -44,7 +44,8 @@ def train(
 
     Returns:
       Keras' History: by name one value an epoch; "valid_ndcg@10" or whatever
-      `training.monitor` asks for among them.
+      `training.monitor` asks for among them. Of a retrieval model these are of the towers; the
+      head that `item_head` asks for is fitted when they are trained.
 
     Raises:
       ConfigError: when no data service answers, or the warm-up is longer than the training.
@@ -73,7 +74,11 @@ def train(
                 tqdm.write(f"{model.stage}: after the interruption, {part}", file=sys.stderr)
     for _ in range(done):
         iter(batches)  # each pass has an order of its own, the next one that of the next epoch
-    return model.fit(batches, initial_epoch=done, epochs=model.epochs, callbacks=watched, verbose=0)
+    history = model.fit(
+        batches, initial_epoch=done, epochs=model.epochs, callbacks=watched, verbose=0
+    )
+    model.finish()
+    return history
 
 
 def raise_for_empty(dataset: Dataset) -> None:

@@ -99,7 +99,8 @@ class Stage(tfrs.Model):
             `mmrec_tf.training.optimizer.build_optimizer`. A schedule of the config counts the
             updates of `epochs` epochs of `batches("train")`.
           jit_compile: None for `training.jit_compile`.
-          **kwargs: as of `tf.keras.Model.compile`.
+          **kwargs: as of `tf.keras.Model.compile`; `steps_per_execution` is the config's unless it
+            is given.
 
         Raises:
           ConfigError: for a loss or metrics, which a subclass brings along, not `compile`.
@@ -121,6 +122,7 @@ class Stage(tfrs.Model):
                 optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
         if jit_compile is None:
             jit_compile = training.jit_compile
+        kwargs.setdefault("steps_per_execution", training.steps_per_execution)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
     def default_optimizer(self) -> tf.keras.optimizers.Optimizer:
@@ -260,6 +262,9 @@ class Stage(tfrs.Model):
         """One metric of the model on the valid split; higher is better."""
         _, _, k = monitor.partition("@")
         return evaluate(self, dataset, split="valid", ks=[int(k)])[monitor]
+
+    def finish(self) -> None:
+        """Fits what is fitted when the epochs are done; most models have nothing such."""
 
     def callbacks(self) -> list[tf.keras.callbacks.Callback]:
         """What `fit` must call for the config to hold."""

@@ -5,6 +5,7 @@ its memory. What comes is counted before it is unpacked, decoded or run, and ref
 """
 
 import contextlib
+import ctypes
 import threading
 from collections.abc import Iterator
 
@@ -19,6 +20,11 @@ MOST_BODY_BYTES = 24 * 2**20
 MOST_MESSAGE_BYTES = 64 * 2**20
 # Values and lists of a JSON document: a full list for each row of a full request.
 MOST_JSON_ELEMENTS = 2**20
+# Rows of a JSON document that has one object, or value, a row: each is a tensor for a while.
+MOST_JSON_ROWS = 2**16
+# Of a text in a JSON document, as UTF-8: Python holds up to four times as much, several times over.
+# Pictures and sounds come as base64, of which a character takes one byte.
+MOST_TEXT_BYTES = 2 * 2**20
 # Dimensions of a tensor, and levels of a JSON document beside them: what NumPy can hold.
 MOST_DIMENSIONS = 32
 # HTTP connections at once; one more takes the place of the one that has been silent longest.
@@ -33,6 +39,8 @@ WAIT_SECONDS = 5.0
 # Requests of up to so many bytes are never held back, and larger ones by their sum.
 _SMALL_BYTES = 64 * 2**10
 _BUDGET_BYTES = 8 * 2**20
+# After a request of so many bytes, what it took is given back to the system.
+_LARGE_BYTES = 2**20
 
 
 class Budget:
@@ -79,3 +87,12 @@ class Budget:
             with self._changed:
                 self._free += size
                 self._changed.notify_all()
+            if size >= _LARGE_BYTES:
+                _give_back()
+
+
+def _give_back() -> None:
+    """Returns freed memory, which the C library would keep for each thread, to the system."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+    if trim is not None:
+        trim(0)

@@ -37,9 +37,37 @@ def test_hand_worked_case():
     assert means["hit_rate@1"] == pytest.approx(1 / 3)
     assert set(means) == {
         f"{name}@{k}"
-        for name in ("recall", "precision", "ndcg", "mrr", "hit_rate")
+        for name in ("recall", "precision", "ndcg", "map", "mrr", "hit_rate")
         for k in (1, 3, 5)
     }
+
+
+def average_precision(top, relevant, k):
+    """The plain loop."""
+    hits, total = 0, 0.0
+    for rank, item in enumerate(top[:k], start=1):
+        if item in relevant:
+            hits += 1
+            total += hits / rank
+    return total / min(len(relevant), k)
+
+
+def test_average_precision_by_hand_and_by_a_loop():
+    # User 0 hits at 1 and 3 of two: (1/1 + 2/3) / 2. User 1 hits at 3 alone.
+    per_user = metrics.retrieval_metrics(TOP, RELEVANT, ks=(1, 3))
+    np.testing.assert_allclose(per_user["map@3"], [(1 + 2 / 3) / 2, 1 / 3, 0])
+    # One place, so that one of two relevant items is all that can be had.
+    np.testing.assert_allclose(per_user["map@1"], [1, 0, 0])
+    random = np.random.default_rng(0)
+    top = np.argsort(random.random((30, 40)), axis=1)[:, :20]
+    top[3, 5:] = -1
+    relevant = [random.choice(40, size=random.integers(1, 25), replace=False) for _ in range(30)]
+    for k in (1, 5, 20):
+        want = [
+            average_precision(row, set(items), k) for row, items in zip(top, relevant, strict=True)
+        ]
+        found = metrics.retrieval_metrics(top, relevant, ks=(k,))
+        np.testing.assert_allclose(found[f"map@{k}"], want)
 
 
 def test_offsets_and_lists_agree():

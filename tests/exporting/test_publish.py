@@ -181,7 +181,7 @@ def start(dataset, tmp_path_factory):
         "modalities": ["text", "vector"],
         "alignment__contrastive_weight": 0.1,
     }
-    config = small_world.config(**settings, training__epochs=2)
+    config = small_world.config(**settings, training__epochs=2, ranking__serve="always")
     return train_run(dataset, config, tmp_path_factory.mktemp("start") / "run")
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from benchmarks import odd_media
 from mmrec_tf.errors import ConfigError, MediaError
-from mmrec_tf.media import audio
+from mmrec_tf.media import audio, audio_files
 
 SOUNDFILE = f"soundfile {soundfile.__version__}"
 FFMPEG = f"av {av.__version__}"
@@ -158,7 +158,7 @@ def test_both_readers_hear_the_same():
             for first in (0, 1, 800, 3333, 4999):
                 one, other = (
                     np.concatenate([block.mean(axis=1) for block, rate in reader(data, first)])
-                    for reader in (audio._read_with_soundfile, audio._read_with_ffmpeg)
+                    for reader in (audio_files.read_with_soundfile, audio_files.read_with_ffmpeg)
                 )
                 assert one.size == 5000 - first
                 np.testing.assert_allclose(one, other, atol=1e-6)
@@ -173,7 +173,9 @@ def test_reading_in_blocks_is_reading_at_once(kind, subtype):
     with soundfile.SoundFile(io.BytesIO(data)) as file:
         want = file.read(10**6, dtype="float32")
     for first in (0, 800, 20_000):
-        got = np.concatenate([block for block, _ in audio._read_with_soundfile(data, first)])[:, 0]
+        got = np.concatenate([block for block, _ in audio_files.read_with_soundfile(data, first)])[
+            :, 0
+        ]
         np.testing.assert_array_equal(got, want[first:])
 
 

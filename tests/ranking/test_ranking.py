@@ -9,6 +9,7 @@ from support.small_world import build_retrieval
 from mmrec_tf import RankingModel, open_dataset
 from mmrec_tf.config import ARCHITECTURES
 from mmrec_tf.errors import ConfigError
+from mmrec_tf.ranking import mining
 from mmrec_tf.recommender.ranked import Request
 from mmrec_tf.training.optimizer import build_optimizer
 
@@ -165,6 +166,22 @@ def test_the_share_of_negatives_that_retrieval_finds(dataset, retrieval, share, 
     rest = [place for place in range(4) if place not in places]
     assert not rest or 0.1 < found[:, :, rest].mean() < 0.35
     assert len(np.unique(np.stack(drawn))) > 20
+
+
+def test_of_a_large_catalog_a_part_is_searched(dataset, retrieval, monkeypatch):
+    monkeypatch.setattr(mining, "SMALLEST_PART", 15)
+    model = build(retrieval, dataset, ranking__candidate_share=1.0, ranking__num_candidates=8)
+    request, item = request_of(retrieval, 40), tf.range(40) % small_world.NUM_ITEMS
+    score = tf.matmul(request.queries, model.items["vector"], transpose_b=True).numpy()
+    score[np.arange(40), item] = -np.inf
+    met = dataset.histories().pairs(np.arange(40))
+    score[met] = -np.inf
+    rank = np.argsort(np.argsort(-score, axis=1), axis=1)
+    drawn = [model.draw_negatives(request, item) for _ in range(20)]
+    assert all(weight.numpy().all() for _, weight in drawn)
+    ranks = np.concatenate([np.take_along_axis(rank, n.numpy(), axis=1) for n, _ in drawn])
+    # Half of 23 that are left, and of each half the best four.
+    assert (ranks < 8).mean() > 0.7 and (ranks >= 8).any()
 
 
 def test_no_negative_with_weight_is_the_positive_or_met_in_train(dataset, retrieval):

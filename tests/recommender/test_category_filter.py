@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.recommender.category_filter import CategoryFilter, number_of
+from mmrec_tf.recommender.category_filter import CategoryFilter
 from mmrec_tf.schema import FeatureSpec
 
 SPECS = {
@@ -176,10 +176,3 @@ def test_names_that_no_category_has_are_refused(categories):
         categories.require(["genre=drama", "genre=comdy"])
     with pytest.raises(ConfigError, match="'zzz': wanted NAME=VALUE of a side feature of items"):
         categories.require(["zzz"])
-
-
-def test_ids_have_numbers():
-    table = number_of(np.array(["i0", "ü", "b"], object))
-    asked = tf.constant([["ü", "", "b"], ["u", "i0", "I0"]])
-    assert table.lookup(asked).numpy().tolist() == [[1, -1, 2], [-1, 0, -1]]
-    assert number_of(np.array([], object)).lookup(tf.constant(["x"])).numpy().tolist() == [-1]

@@ -144,6 +144,16 @@ def test_blocks_of_any_size_find_the_same(monkeypatch, cells):
     np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
+def test_links_may_weigh_what_the_cosine_is():
+    values = np.random.default_rng(0).normal(size=[8, 3]).astype(np.float32)
+    everywhere = np.ones([8, 1], bool)
+    plain = content_graph([values], everywhere, num_neighbors=2).toarray()
+    alike = content_graph([values], everywhere, num_neighbors=2, cosines=True).toarray()
+    centered = values - values.mean(axis=0)
+    units = centered / np.linalg.norm(centered, axis=1, keepdims=True)
+    np.testing.assert_allclose(alike, np.where(plain > 0, units @ units.T, 0), atol=1e-6)
+
+
 def test_of_equal_ones_the_lower_number_comes_first():
     values = np.array([[1, 0]] * 3 + [[-1, 0]] * 3, np.float32)
     got = content_graph([values], np.ones([6, 1], bool), num_neighbors=1).toarray()

@@ -364,3 +364,20 @@ def test_no_gradient_flows_through_the_direction():
     through, beside = tape.gradient(total, [vectors, gradient])
     np.testing.assert_array_equal(through, np.ones([3, 4]))
     assert beside is None
+
+
+def test_masks_scatter_nothing_that_a_gpu_cannot():
+    history, item = tf.constant([[1, 2, -1], [0, 0, 0]]), tf.constant([0, 1])
+    vectors = tf.ones([2, 3])
+
+    @tf.function
+    def masks():
+        loss = batch_softmax_loss(
+            vectors, vectors, item, probability=None, history=history, remove_hits=True
+        )
+        return loss, history_mask(history, item, num_items=4)
+
+    graph = masks.get_concrete_function().graph
+    kinds = {op.type: op.get_attr("T") for op in graph.get_operations() if "Scatter" in op.type}
+    # TensorFlow has these for bools and for int32 on a CPU alone.
+    assert "ScatterNd" in kinds and not {tf.bool, tf.int32} & set(kinds.values())

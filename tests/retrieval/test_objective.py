@@ -11,6 +11,7 @@ from support.small_world import build_retrieval
 from mmrec_tf import open_dataset
 from mmrec_tf.errors import ConfigError, RunError
 from mmrec_tf.records import DatasetWriter
+from mmrec_tf.retrieval import model as retrieval_model
 from mmrec_tf.schema import Schema
 
 NUM_ITEMS = small_world.NUM_ITEMS
@@ -431,3 +432,46 @@ def test_compiled_by_xla_everything_is_the_same_loss(dataset, monkeypatch):
     np.testing.assert_allclose(found[1][:3], found[0][:3], rtol=1e-4)
     np.testing.assert_allclose(found[1][3], found[0][3], atol=1e-5)
     assert len(set(found[0][:3])) == 3
+
+
+def test_cached_histories_give_the_same_loss_and_embed_few_of_their_items(dataset, monkeypatch):
+    def learned(model):
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(REPEATED, training=True)
+        table = model.item_tower.id_embedding.table
+        gradient = tf.convert_to_tensor(tape.gradient(loss, table)).numpy()
+        return float(loss), gradient
+
+    whole, cached = (build(dataset, user__history_embedding=k) for k in ("trained", "cached"))
+    with pytest.raises(RunError, match="not embedded yet"):
+        cached.compute_loss(REPEATED, training=True)
+    cached.refresh_histories()
+    monkeypatch.setattr(retrieval_model, "NUM_READ", 0)
+    (loss, all_of_it), (same, own) = learned(whole), learned(cached)
+    assert same == pytest.approx(loss, rel=1e-5)
+    chosen = np.unique(ITEM)
+    assert set(np.flatnonzero(np.abs(own).sum(axis=1))) == set(chosen)
+    assert set(np.flatnonzero(np.abs(all_of_it).sum(axis=1))) > set(chosen)
+    # Wherever they stand, in others' histories, too.
+    np.testing.assert_allclose(own[chosen], all_of_it[chosen], atol=1e-6)
+    monkeypatch.setattr(retrieval_model, "NUM_READ", 2)
+    (same, more) = learned(cached)
+    assert same == pytest.approx(loss, rel=1e-5)
+    read = np.flatnonzero(np.abs(more).sum(axis=1))
+    assert set(chosen) < set(read) <= {*chosen, *HISTORY[HISTORY >= 0]}
+    np.testing.assert_allclose(more[read], all_of_it[read], atol=1e-6)
+    # Without training they are as they are now, not as they were.
+    cached.state.history_items.assign(tf.zeros_like(cached.state.history_items))
+    assert float(cached.compute_loss(REPEATED)) == pytest.approx(loss, rel=1e-5)
+
+
+def test_histories_through_an_encoder_that_trains_are_told(dataset):
+    settings = {"modalities": ["vector"], "user__profile": False, "training__batch_size": 64}
+    model = build(dataset, **settings)
+    assert not model.remarks()
+    model.trained_encoders = {"vector": None}
+    (remark,) = model.remarks()
+    assert "320 items" in remark and "cached leaves 64" in remark
+    model = build(dataset, **settings, user__history_embedding="cached")
+    model.trained_encoders = {"vector": None}
+    assert not model.remarks()

@@ -58,7 +58,7 @@ def test_evaluate_json_is_one_object_and_nothing_else(run, capfd):
     found = json.loads(out)
     assert list(found)[:5] == ["split", "history", "users", "model", "popularity"]
     assert (found["split"], found["users"]) == ("test", small_world.NUM_USERS)
-    metrics = ("recall", "precision", "ndcg", "mrr", "hit_rate")
+    metrics = ("recall", "precision", "ndcg", "map", "mrr", "hit_rate")
     for part in ("model", "popularity", "id_only"):
         assert set(found[part]) == {f"{metric}@{k}" for metric in metrics for k in (5, 10)}
         assert all(0 <= value <= 1 for value in found[part].values())

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import types
 import warnings
 
 import numpy as np
@@ -14,13 +15,15 @@ from mmrec_tf import load_run, open_dataset
 from mmrec_tf.errors import ConfigError, DatasetError, RunError
 from mmrec_tf.records import DatasetWriter
 from mmrec_tf.records.files import hold_folder, sealed
+from mmrec_tf.runs import train as runs_train
 from mmrec_tf.runs.evaluate import evaluate_run
 from mmrec_tf.runs.run import Run, load_weights, save_weights
 from mmrec_tf.runs.train import train_run
 from mmrec_tf.schema import ModalitySpec, Schema
 
 USERS = [user_id(user) for user in range(NUM_USERS)]
-QUICK = {**small_world.VECTORS, "training__epochs": 1}
+# After one epoch ranking may well be of no use, and is to be served all the same.
+QUICK = {**small_world.VECTORS, "training__epochs": 1, "ranking__serve": "always"}
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +91,7 @@ def test_the_directory_explains_itself(run):
         "config.json",
         "schema.json",
         "calibration.json",
+        "ranking.json",
         "assets",
         "weights",
         "history.csv",
@@ -109,17 +113,51 @@ def test_the_directory_explains_itself(run):
 
 
 def test_a_ranking_that_learns_nothing_is_told(dataset, tmp_path, capsys):
-    config = small_world.config(**QUICK, ranking__learning_rate=1e-12)
+    settings = {**QUICK, "ranking__serve": "auto", "ranking__learning_rate": 1e-12}
+    config = small_world.config(**settings)
     run = train_run(dataset, config, tmp_path / "run")
     retrieval = json.loads((tmp_path / "run/metrics.json").read_text())["valid"]["retrieval"]
     (said,) = [line for line in capsys.readouterr().err.splitlines() if "no epoch" in line]
     assert said == (
         "ranking: no epoch beats retrieval's own order on valid "
         f"(ndcg@10 {retrieval['ndcg@10']:.4f}), so that order is kept. "
-        "ranking.epochs 0 serves the same lists faster."
+        "It is served without ranking; ranking.serve always would serve it with."
     )
+    loaded = load_run(tmp_path / "run")
+    assert loaded.ranks and not loaded.serves_ranking and loaded.recommender().ranking is None
+    assert loaded.metrics["ranking_served"] is False
     lists = [part.rank_items(dataset, np.arange(9), k=5) for part in (run.retrieval, run.ranking)]
     np.testing.assert_array_equal(*lists)
+
+
+def test_a_ranking_of_no_use_is_served_where_it_is_told_to(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(runs_train, "kept_state", lambda *_: {"epoch": -1, "best": 0.25})
+
+    def learned_nothing(**settings):
+        config = small_world.config(**settings)
+        ranking = types.SimpleNamespace(config=config, monitor="ndcg@10")
+        return runs_train._learned_nothing(ranking, tmp_path, None)
+
+    assert learned_nothing()
+    assert "served without ranking" in capsys.readouterr().err
+    assert not learned_nothing(ranking__serve="always")
+    assert "(ndcg@10 0.2500), so that order is kept. ranking.epochs 0" in capsys.readouterr().err
+    # A level that nothing else gives to probabilities is kept.
+    assert learned_nothing(ranking__loss="binary")
+    assert not learned_nothing(ranking__loss="binary", ranking__calibration="none")
+    monkeypatch.setattr(runs_train, "kept_state", lambda *_: {"epoch": 0, "best": 0.25})
+    assert not learned_nothing()
+
+
+@pytest.mark.parametrize("text", ["{}", '{"served": 1}', "[]", "{"])
+def test_what_is_served_is_read_strictly(copy, text):
+    change(copy / "run.json", files={})
+    (copy / "ranking.json").write_text(text)
+    with pytest.raises(RunError, match="ranking.json: wanted .*served"):
+        load_run(copy).recommender()
+    (copy / "ranking.json").unlink()
+    # A run of before it was written.
+    assert load_run(copy).serves_ranking
 
 
 # Another dataset
@@ -195,7 +233,8 @@ def test_a_modality_that_is_the_same_for_all_is_told(tmp_path):
     assert manifest["warnings"] == [
         "vector: all 12 items that have it have the same, which tells none from another."
     ]
-    config = small_world.config(schema=schema, **QUICK, ranking__epochs=0)
+    settings = {**QUICK, "ranking__serve": "auto", "ranking__epochs": 0}
+    config = small_world.config(schema=schema, **settings)
     # An error ends the run before anything is trained.
     with warnings.catch_warnings(), pytest.raises(UserWarning, match="vector: the encoder gives"):
         warnings.filterwarnings("error", "vector: the encoder gives all items the same vector")

@@ -31,7 +31,8 @@ SETTINGS = {**small_world.VECTORS, "training__epochs": 6, "training__patience": 
 
 @pytest.fixture(scope="module")
 def start(dataset, tmp_path_factory):
-    config = small_world.config(**SETTINGS)
+    # Few epochs in, ranking may be of no use, and is to be carried all the same.
+    config = small_world.config(**SETTINGS, ranking__serve="always")
     return train_run(dataset, config, tmp_path_factory.mktemp("start") / "run")
 
 

@@ -25,6 +25,7 @@ from mmrec_tf.ranking.feature_interaction import (
 )
 from mmrec_tf.ranking.multitask import PLE, MMoE, SharedBottom, UncertaintyWeights
 from mmrec_tf.ranking.pair_features import PairFeatures
+from mmrec_tf.retrieval.item_head import ItemHead
 from mmrec_tf.towers import IdEmbedding, ItemTower, SelfAttention, SideFeatures, UserTower
 from mmrec_tf.towers.alignment import Alignment, TranslationLoss
 from mmrec_tf.towers.fusion import (
@@ -118,6 +119,11 @@ def history_inputs(rng):
     # The last step of a row without one is known here, as such a row is of no meaning.
     known[3, 2] = True
     return normal(rng, ROWS, STEPS, DIM), known
+
+
+def past_inputs(rng):
+    """Items of histories: a gap, one that comes twice, none at all."""
+    return (np.array([[0, 5, 2], [3, -1, 1], [4, 4, 2], [-1, -1, -1], [1, 0, -1]], np.int32),)
 
 
 def pair_inputs(rng):
@@ -319,6 +325,13 @@ CASES = {
     "shared_bottom_none": experts(SharedBottom, hidden=()),
     "mmoe": experts(MMoE, hidden=(5, 3), num_experts=3),
     "ple": experts(PLE, hidden=(5, 3), num_experts=2, num_shared=1),
+    "item_head": Case(ItemHead, {"num_items": 6, "num_neighbors": 2}, past_inputs, exact=True),
+    "item_head_decay": Case(
+        ItemHead,
+        {"num_items": 6, "num_neighbors": 3, "decay": 2.0, "history_length": 2},
+        past_inputs,
+        exact=True,
+    ),
     "uncertainty": Case(
         UncertaintyWeights,
         {"kinds": ("binary", "regression")},
@@ -333,7 +346,14 @@ def build(case, **changes):
     layer = case.layer(**{**case.settings, **changes})
     layer(*tensors(case.inputs(np.random.default_rng(0))))
     rng = np.random.default_rng(1)
-    layer.set_weights([0.5 * normal(rng, *value.shape) for value in layer.get_weights()])
+    drawn = [0.5 * normal(rng, *value.shape) for value in layer.get_weights()]
+    # Of whole numbers, which name rows, any that are not all the same.
+    layer.set_weights(
+        [
+            value if old.dtype == np.float32 else np.round(4 * value).astype(old.dtype)
+            for value, old in zip(drawn, layer.get_weights(), strict=True)
+        ]
+    )
     return layer
 
 
@@ -450,7 +470,8 @@ def test_any_batch_size_and_rows_stand_alone(layer, inputs, graph):
 def test_half_precision_is_finite_and_close(case, layer, inputs):
     half = build(case, dtype="mixed_float16")
     got, want = outputs_of(half, inputs), outputs_of(layer, inputs)
-    assert all(weight.dtype == tf.float32 for weight in half.weights)
+    floats = [weight for weight in half.weights if weight.dtype.is_floating]
+    assert all(weight.dtype == tf.float32 for weight in floats)
     assert got[0].dtype == case.half
     assert all(part.dtype in (np.float32, bool) for part in got[1:])
     assert_equal(got, want, tolerance=0.02)

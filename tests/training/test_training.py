@@ -222,6 +222,8 @@ RANDOM = {
         "retrieval__num_mined_negatives": 2,
         "retrieval__mining_epochs": 3,
         "retrieval__memory_size": 8,
+        "user__history_embedding": "cached",
+        "user__refresh_steps": 2,
         "retrieval__sampling_correction": "streaming",
         "training__accumulation_steps": 2,
         "training__warmup_steps": 3,
@@ -388,6 +390,45 @@ def test_the_optimizer_is_what_the_config_says():
     wrapped = build_optimizer(half, learning_rate=0.125)
     assert isinstance(wrapped, tf.keras.mixed_precision.LossScaleOptimizer)
     assert float(wrapped.learning_rate) == 0.125
+
+
+def test_histories_are_embedded_anew_as_an_epoch_begins_and_every_so_many_steps(dataset):
+    settings = {
+        **small_world.VECTORS,
+        "user__history_embedding": "cached",
+        "user__refresh_steps": 2,
+        "retrieval__softmax": "batch",
+        "training__epochs": 2,
+        "training__batch_size": 48,
+    }
+    model = model_of(dataset, **settings)
+    stale = []
+
+    class Watch(tf.keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            table = model.state.history_items.numpy()
+            stale.append((batch, bool((table != model.embed_all()).any())))
+
+    train(model, dataset, callbacks=[Watch()])
+    # 234 examples make five batches.
+    assert stale == 2 * [(0, False), (1, True), (2, False), (3, True), (4, False)]
+
+
+def test_several_steps_an_execution_train_the_same(dataset):
+    settings = {"item__id_dropout": 0.3, "training__epochs": 2, "training__batch_size": 48}
+    settings |= {"user__history_context": "past"}
+    trained = []
+    for steps in (1, 3):
+        model = model_of(dataset, **settings, training__steps_per_execution=steps)
+        heard = []
+        told = tf.keras.callbacks.LambdaCallback(
+            on_batch_end=lambda batch, logs, heard=heard: heard.append(batch)
+        )
+        train(model, dataset, callbacks=[told])
+        trained.append(values(model))
+        # Five batches an epoch.
+        assert heard == 2 * {1: [0, 1, 2, 3, 4], 3: [2, 4]}[steps]
+    assert_equal(*trained, tolerance=1e-6)
 
 
 def test_mined_negatives_are_refreshed_every_so_many_epochs(dataset):

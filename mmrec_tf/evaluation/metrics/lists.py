@@ -78,7 +78,7 @@ def top_k(
 def retrieval_metrics(
     top: np.ndarray, relevant: Relevant, *, ks: Iterable[int]
 ) -> dict[str, np.ndarray]:
-    """Recall, precision, NDCG, MRR and hit rate of each user at each cut-off.
+    """Recall, precision, NDCG, MAP, MRR and hit rate of each user at each cut-off.
 
     With `hits` the relevant items among a user's first k, and `rank` counted from 1:
 
@@ -87,6 +87,9 @@ def retrieval_metrics(
     - `ndcg@k` = DCG / ideal DCG with gains of 0 and 1: the sum of 1 / log2(rank + 1) over the
       hits, divided by the same sum over ranks 1 to min(number of relevant items, k)
       (Järvelin and Kekäläinen 2002, with the discount of Burges et al. 2005);
+    - `map@k` = the sum of precision@rank over the ranks of the hits, divided by
+      min(number of relevant items, k), so that a perfect list has 1 (average precision, Manning et
+      al. 2008, section 8.4, cut off at k; its mean over users is MAP);
     - `mrr@k` = 1 / rank of the first hit, 0 without one (Voorhees 1999);
     - `hit_rate@k` = 1 where there is a hit, else 0.
 
@@ -112,6 +115,8 @@ def retrieval_metrics(
     num_relevant = np.bincount(users, minlength=num_users)
     discounts = 1.0 / np.log2(np.arange(2, k_max + 2))
     ideal = np.cumsum(discounts)
+    # The precision at each hit's rank; 0 elsewhere.
+    precision = hits * np.cumsum(hits, axis=1) / np.arange(1, k_max + 1)
 
     metrics: dict[str, np.ndarray] = {}
     for k in ks:
@@ -123,6 +128,7 @@ def retrieval_metrics(
         metrics[f"recall@{k}"] = num_hits / num_relevant
         metrics[f"precision@{k}"] = num_hits / k
         metrics[f"ndcg@{k}"] = first @ discounts[:k] / ideal[np.minimum(num_relevant, k) - 1]
+        metrics[f"map@{k}"] = precision[:, :k].sum(axis=1) / np.minimum(num_relevant, k)
         metrics[f"mrr@{k}"] = np.where(hit, 1.0 / (1 + first.argmax(axis=1)), 0.0)
         metrics[f"hit_rate@{k}"] = hit.astype(np.float64)
     return metrics

@@ -9,8 +9,17 @@ scores, items = index.search(queries, 100)
 """
 
 from mmrec_tf.retrieval.index.build import build_index, recall
-from mmrec_tf.retrieval.index.exact import ExactIndex, gather_rows
+from mmrec_tf.retrieval.index.exact import Added, ExactIndex, best_of, gather_rows
 from mmrec_tf.retrieval.index.ivf import IvfIndex
 from mmrec_tf.retrieval.index.scann import ScannIndex
 
-__all__ = ["ExactIndex", "IvfIndex", "ScannIndex", "build_index", "gather_rows", "recall"]
+__all__ = [
+    "Added",
+    "ExactIndex",
+    "IvfIndex",
+    "ScannIndex",
+    "best_of",
+    "build_index",
+    "gather_rows",
+    "recall",
+]

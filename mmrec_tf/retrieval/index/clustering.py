@@ -7,12 +7,12 @@ import tensorflow as tf
 from tqdm import tqdm
 
 ITERATIONS = 8
-# Items of the sample from which each list's center is learned.
-SAMPLE = 64
+# Items of the sample from which each list's center is learned, and of the whole sample at least.
+SAMPLE, LEAST_SAMPLE = 32, 1 << 16
 # A list this many times as long as the mean is cut up.
 WIDEST = 4
-# Distances held at a time: 128 MiB.
-MAX_DISTANCES = 1 << 25
+# Distances held at a time: 16 MiB, which caches of a processor hold for the most part.
+MAX_DISTANCES = 1 << 22
 
 
 def query_metric(queries: np.ndarray) -> np.ndarray:
@@ -63,13 +63,13 @@ def assign(vectors: np.ndarray, centers: np.ndarray, *, progress: tqdm) -> np.nd
     """The nearest center of each vector, <int32>[n]; of equally near ones the first."""
     size = max(1, MAX_DISTANCES // len(centers))
     half = tf.reduce_sum(centers**2, axis=1) / 2
-    parts = []
+    nearest = np.empty([len(vectors)], np.int32)
     for start in range(0, len(vectors), size):
         some = vectors[start : start + size]
         near = tf.matmul(some, centers, transpose_b=True) - half
-        parts.append(tf.argmax(near, axis=1, output_type=tf.int32).numpy())
+        nearest[start : start + size] = tf.argmax(near, axis=1, output_type=tf.int32)
         progress.update(len(some))
-    return np.concatenate(parts)
+    return nearest
 
 
 def cluster(vectors: np.ndarray, num_lists: int, *, seed: int) -> np.ndarray:
@@ -88,7 +88,8 @@ def cluster(vectors: np.ndarray, num_lists: int, *, seed: int) -> np.ndarray:
       <int32>[item], the number of each item's list; none is empty.
     """
     rng = np.random.default_rng(seed)
-    sample = vectors[np.sort(rng.permutation(len(vectors))[: SAMPLE * num_lists])]
+    size = max(SAMPLE * num_lists, LEAST_SAMPLE)
+    sample = vectors[np.sort(rng.permutation(len(vectors))[:size])]
     total = ITERATIONS * len(sample) + len(vectors)
     with tqdm(
         total=total, desc="cluster items", unit="item", file=sys.stderr, disable=None

@@ -11,21 +11,25 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from mmrec_tf.retrieval.index.clustering import ITERATIONS, assign, train_centers
+from mmrec_tf.retrieval.index.exact import gather_rows
 
 # Columns that product quantization reads together, and the items that its centers come from.
 COLUMNS, SAMPLE = 4, 1 << 16
+# Pages that are filled at a time.
+PAGES = 1024
 
 
 class Flat(tf.Module):
-    """The vectors themselves.
+    """The vectors themselves, where the index has them: lists hold numbers of items alone.
 
     Args:
-      vectors: <float32>[page, slot, dim].
+      vectors: tf.Variable <float32>[item, dim].
+      items: tf.Variable <int32>[page, slot], numbers of items, -1 for none.
     """
 
-    def __init__(self, vectors: np.ndarray):
+    def __init__(self, vectors: tf.Variable, items: tf.Variable):
         super().__init__()
-        self.codes = tf.Variable(vectors, trainable=False, name="codes")
+        self.vectors, self.items = vectors, items
 
     def score(self, query: tf.Tensor, pages: tf.Tensor, near: tf.Tensor) -> tf.Tensor:
         """One query's scores of some pages.
@@ -38,21 +42,27 @@ class Flat(tf.Module):
         Returns:
           <float32>[any, slot].
         """
-        return tf.linalg.matvec(tf.gather(self.codes, pages), query)
+        items = tf.maximum(tf.gather(self.items, pages), 0)
+        return tf.linalg.matvec(gather_rows(self.vectors, items), query)
 
 
 class Int8(tf.Module):
     """Each column in 255 steps.
 
     Args:
-      vectors: as in `Flat`.
+      vectors: <float32>[item, dim].
+      items: <int32>[page, slot], numbers of items, -1 for none.
     """
 
-    def __init__(self, vectors: np.ndarray):
+    def __init__(self, vectors: np.ndarray, items: np.ndarray):
         super().__init__()
-        scale = np.abs(vectors).max(axis=(0, 1)) / 127
+        scale = np.maximum(vectors.max(axis=0), -vectors.min(axis=0)) / 127
         scale[scale == 0] = 1
-        codes = np.rint(vectors / scale).astype(np.int8)
+        codes = np.zeros([*items.shape, vectors.shape[1]], np.int8)
+        for start in range(0, len(items), PAGES):
+            some = items[start : start + PAGES]
+            codes[start : start + PAGES] = np.rint(vectors[np.maximum(some, 0)] / scale)
+        codes[items < 0] = 0
         self.codes = tf.Variable(codes, trainable=False, name="codes")
         self.scale = tf.Variable(scale, trainable=False, name="scale")
 

@@ -1,15 +1,29 @@
 """Every item compared with every query."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.retrieval.index.alike import first_alike
+from mmrec_tf.retrieval.index.best import best_k
 from mmrec_tf.schema import LOWEST_SCORE
 
 # Scores held at a time: 128 MiB for each of a few arrays.
 MAX_SCORES = 1 << 25
+
+
+class Added(NamedTuple):
+    """What a query's score has beside the dot product.
+
+    Attributes:
+      score: from rows of `past` to <float32>[batch, item].
+      past: [batch, ...], a row a query.
+    """
+
+    score: Callable[[tf.Tensor], tf.Tensor]
+    past: tf.Tensor
 
 
 class ExactIndex(tf.Module):
@@ -42,7 +56,7 @@ class ExactIndex(tf.Module):
         exclude: tf.Tensor | None = None,
         allowed: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `exact_search`."""
+        """As `exact_search`, by the dot product alone."""
         return self.exact_search(queries, k, exclude=exclude, allowed=allowed)
 
     def exact_search(
@@ -52,14 +66,16 @@ class ExactIndex(tf.Module):
         *,
         exclude: tf.Tensor | None = None,
         allowed: tf.Tensor | None = None,
+        added: Added | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The items with the highest dot product.
+        """The items with the highest score.
 
         Args:
           queries: <float32>[batch, dim].
           k: int. Cut to the number of items.
           exclude: <int32>[batch, any], items that must not be found; -1 for none.
           allowed: <bool>[batch or 1, item], items that may be found; None for all.
+          added: what a score has beside the dot product; None for nothing.
 
         Returns:
           Scores <float32>[batch, k] from high to low and items <int32>[batch, k]; of equal scores,
@@ -68,17 +84,18 @@ class ExactIndex(tf.Module):
           `LOWEST_SCORE`.
         """
         rows = max(1, MAX_SCORES // self.vectors.shape[0])
-        inputs = [queries, exclude, allowed]
+        inputs = [queries, exclude, allowed, None if added is None else added.past]
+        more = None if added is None else added.score
         if queries.shape[0] is not None and queries.shape[0] <= rows:
-            return self._compare(*inputs, k=k)
+            return self._compare(*inputs, k=k, more=more)
         return tf.cond(
             tf.shape(queries)[0] <= rows,
-            lambda: self._compare(*inputs, k=k),
-            lambda: self._compare_blocks(inputs, k, rows),
+            lambda: self._compare(*inputs, k=k, more=more),
+            lambda: self._compare_blocks(inputs, k, rows, more),
         )
 
     def _compare_blocks(
-        self, inputs: Sequence[tf.Tensor | None], k: int, rows: int
+        self, inputs: Sequence[tf.Tensor | None], k: int, rows: int, more: Callable | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """`_compare` of so many rows at a time: a large batch would fill memory."""
         batch, k = tf.shape(inputs[0])[0], min(k, self.vectors.shape[0])
@@ -92,7 +109,7 @@ class ExactIndex(tf.Module):
                 else tf.gather(values, tf.minimum(row, tf.shape(values)[0] - 1))
                 for values in inputs
             ]
-            return tuple(self._compare(*part, k=k))
+            return tuple(self._compare(*part, k=k, more=more))
 
         specs = (tf.TensorSpec([rows, k], tf.float32), tf.TensorSpec([rows, k], tf.int32))
         found = tf.map_fn(
@@ -102,12 +119,21 @@ class ExactIndex(tf.Module):
         return scores, items
 
     def _compare(
-        self, queries: tf.Tensor, exclude: tf.Tensor | None, allowed: tf.Tensor | None, *, k: int
+        self,
+        queries: tf.Tensor,
+        exclude: tf.Tensor | None,
+        allowed: tf.Tensor | None,
+        past: tf.Tensor | None,
+        *,
+        k: int,
+        more: Callable[[tf.Tensor], tf.Tensor] | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         num_items = self.vectors.shape[0]
         scores = tf.matmul(queries, self.vectors, transpose_b=True)
         if self.first is not None:
             scores = tf.gather(scores, tf.convert_to_tensor(self.first), axis=1)
+        if more is not None:
+            scores += more(past)
         if exclude is not None:
             shape = tf.shape(exclude)
             row = tf.broadcast_to(tf.range(shape[0])[:, None], shape)
@@ -119,8 +145,7 @@ class ExactIndex(tf.Module):
             scores = tf.where(excluded > 0, LOWEST_SCORE, scores)
         if allowed is not None:
             scores = tf.where(allowed, scores, LOWEST_SCORE)
-        found = tf.math.top_k(scores, k=min(k, num_items))
-        return found.values, found.indices
+        return best_k(scores, min(k, num_items))
 
 
 def gather_rows(table: tf.Tensor | tf.Variable, row: tf.Tensor) -> tf.Tensor:
@@ -144,6 +169,7 @@ def best_of(
     *,
     k: int,
     first: tf.Tensor | None = None,
+    added: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The best k of some items for one query, by exact scores.
 
@@ -154,6 +180,7 @@ def best_of(
       exclude: <int32>[any], items that must not be found; -1 for none.
       k: int.
       first: <int32>[item], see `first_alike`; None where all vectors differ.
+      added: <float32>[item], what a score has beside the dot product; None for nothing.
 
     Returns:
       Scores <float32>[k] and items <int32>[k], as `ExactIndex.search` orders them; behind the last
@@ -165,6 +192,8 @@ def best_of(
     rows = tf.maximum(items, 0)
     rows = rows if first is None else gather_rows(first, rows)
     scores = tf.reduce_sum(gather_rows(vectors, rows) * query, axis=1)
+    if added is not None:
+        scores += tf.gather(added, tf.maximum(items, 0))
     hidden = (items < 0) | tf.reduce_any(items[:, None] == exclude[None, :], axis=1)
     missing = [[0, tf.maximum(k - tf.size(items), 0)]]
     scores = tf.pad(tf.where(hidden, LOWEST_SCORE, scores), missing, constant_values=LOWEST_SCORE)

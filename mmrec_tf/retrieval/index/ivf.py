@@ -12,13 +12,16 @@ from mmrec_tf.schema import LOWEST_SCORE
 KINDS = ("ivf", "ivf_int8", "ivf_pq")
 # Items a page. A list ends in a page that is half empty, so small ones waste less.
 PAGE = 32
+# Items that are looked at together when lists are made.
+ROWS = 1 << 14
 # How far above its mean the best of a list may be, in standard deviations of its products.
 SPREAD = 2.0
 # Of what codes find, this many times k get an exact score.
 RESCORED = {"ivf": 1, "ivf_int8": 2, "ivf_pq": 4}
-# So many more where items have the same vector: those behind the last place come in whole, to be
-# put in the order of their numbers.
+# So many more where items have the same vector, which codes may tell apart.
 SPARE = 16
+# What rounding may do to a product, as a share of the highest ones.
+NEAR = 1e-5
 
 
 class IvfIndex(ExactIndex):
@@ -33,8 +36,9 @@ class IvfIndex(ExactIndex):
     Args:
       vectors: <float32>[item, dim]. They stay at hand, for exact scores.
       queries: <float32>[any, dim], a sample of what will be asked.
-      kind: what the lists hold: "ivf" the vectors again, "ivf_int8" one byte a number, "ivf_pq"
-        one byte for four numbers. What the latter two find is scored again by the vectors.
+      kind: what the lists hold: "ivf" which items are theirs, whose vectors are read, "ivf_int8"
+        one byte a number, "ivf_pq" one byte for four numbers. What the latter two find is scored
+        again by the vectors.
       num_lists: int; None for four times the square root of the number of items.
       num_probes: int, how many lists a query reads; it may be assigned to later.
       seed: int.
@@ -76,7 +80,11 @@ class IvfIndex(ExactIndex):
         means = tf.math.unsorted_segment_mean(vectors, label, len(bounds))
         self.num_lists, self.widest = len(bounds), int(np.bincount(label).max())
         # The root of the mean square over a list's items and all queries, a unit of their length.
-        apart = tf.reduce_sum(((vectors - tf.gather(means, label)) @ metric) ** 2, axis=1)
+        apart = np.empty([len(vectors)], np.float32)
+        for start in range(0, len(vectors), ROWS):
+            rows = slice(start, start + ROWS)
+            beyond = (vectors[rows] - tf.gather(means, label[rows])) @ metric
+            apart[rows] = tf.reduce_sum(beyond**2, axis=1)
         length = np.sqrt(np.square(queries).sum(axis=1).mean()) or 1.0
         spread = tf.sqrt(tf.math.unsorted_segment_mean(apart, label, len(bounds))) / length
         self.means = tf.Variable(means, trainable=False, name="means")
@@ -86,14 +94,16 @@ class IvfIndex(ExactIndex):
         self.num_probes = tf.Variable(
             min(num_probes, len(bounds)), trainable=False, name="num_probes", dtype=tf.int32
         )
-        real = items >= 0
-        paged = np.where(real[:, :, None], vectors[items], np.float32(0))
         if kind == "ivf_pq":
+            real = items >= 0
+            paged = np.where(real[:, :, None], vectors[items], np.float32(0))
             list_of = np.repeat(np.arange(len(bounds), dtype=np.int32), np.diff(bounds)[:, 0])
             residuals = paged - means.numpy()[list_of][:, None, :]
             self.codes: tf.Module = Product(residuals, real, list_of, metric, seed=seed)
+        elif kind == "ivf_int8":
+            self.codes = Int8(vectors, items)
         else:
-            self.codes = {"ivf": Flat, "ivf_int8": Int8}[kind](paged)
+            self.codes = Flat(self.vectors, self.items)
 
     @property
     def exact(self) -> bool:
@@ -137,7 +147,7 @@ class IvfIndex(ExactIndex):
         self, query: tf.Tensor, exclude: tf.Tensor, *, allowed: tf.Tensor | None, k: int
     ) -> tuple[tf.Tensor, tf.Tensor]:
         near = tf.linalg.matvec(self.means, query)
-        _, lists = tf.math.top_k(near + tf.norm(query) * self.spread, self.num_probes)
+        lists = self._best(near + tf.norm(query) * self.spread, self.num_probes)
         bounds = tf.gather(self.bounds, lists)
         pages = tf.ragged.range(bounds[:, 0], bounds[:, 1]).flat_values
         items = tf.reshape(tf.gather(self.items, pages), [-1])
@@ -150,9 +160,35 @@ class IvfIndex(ExactIndex):
         exclude = tf.boolean_mask(exclude, exclude >= 0)
         spare = 0 if self.first is None else SPARE
         many = tf.minimum(RESCORED[self.kind] * k + tf.size(exclude) + spare, tf.size(scores))
-        scores, place = tf.math.top_k(scores, many)
-        found = tf.where(scores > LOWEST_SCORE, tf.gather(items, place), -1)
+        place = self._best(scores, many, number=items)
+        found = tf.where(tf.gather(scores, place) > LOWEST_SCORE, tf.gather(items, place), -1)
         return best_of(self.vectors, query, found, exclude, k=k, first=self.first)
+
+    def _best(
+        self, scores: tf.Tensor, count: tf.Tensor, *, number: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """The places of the highest scores, <int32>[count].
+
+        Where items have the same vector, their scores differ by where they stand in a product, in
+        another way on each machine. So of all that tie with the last one, up to rounding, those
+        with the lowest number are taken; without one, the first.
+
+        Args:
+          scores: <float32>[any].
+          count: <int32>[], at most as many.
+          number: <int32>[any], of the items.
+        """
+        best, place = tf.math.top_k(scores, count)
+        if self.first is None:
+            return place
+        number = tf.range(tf.size(scores)) if number is None else number
+        # Nothing is asked for where a model has no items to show.
+        last = best[-1:]
+        near = NEAR * (tf.abs(best[:1]) + tf.abs(last))
+        sure = tf.boolean_mask(place, best > last + near)
+        tied = tf.where(tf.abs(scores - last) <= near, -number, tf.int32.min)
+        _, tied = tf.math.top_k(tied, count)
+        return tf.concat([sure, tied[: count - tf.size(sure)]], axis=0)
 
 
 def _pages(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

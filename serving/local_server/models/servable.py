@@ -22,6 +22,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from mmrec_tf.errors import ExportError
 from mmrec_tf.exporting.allowed_ops import require_allowed_ops
+from mmrec_tf.exporting.checksums import CHECKSUMS_FILE, compare_checksums
 from serving import tensors
 from serving.local_server.batching.batcher import Batcher
 from serving.local_server.metrics import Metrics
@@ -60,14 +61,15 @@ class Servable:
             write files.
 
         Raises:
-          Refusal: when the folder is no SavedModel, holds an op that is not allowed or not
-            registered here, or one of its warm-up records fails.
+          Refusal: when the folder is no SavedModel, is not as its SHA256SUMS says, holds an op that
+            is not allowed or not registered here, or one of its warm-up records fails.
         """
         self.name = name
         self.version = version
         self._metrics = metrics or Metrics()
         self._batcher = batcher
         try:
+            _require_published(path)
             self.signatures = _read_signatures(path)
             if not allow_other_ops:
                 _require_allowed_ops(path)
@@ -219,6 +221,19 @@ def _read_signatures(path: pathlib.Path) -> dict[str, meta_graph_pb2.SignatureDe
     raise Refusal(
         StatusCode.NOT_FOUND, f"Could not find meta graph def matching supplied tags: {{ {_TAG} }}"
     )
+
+
+def _require_published(path: pathlib.Path) -> None:
+    """Refuses files that are not those that were published; an export of before they were hashed
+    has none to compare."""
+    if not (path / CHECKSUMS_FILE).exists():
+        return
+    try:
+        problems = compare_checksums(path)
+    except (ExportError, OSError) as error:
+        raise Refusal(StatusCode.DATA_LOSS, str(error)) from error
+    if problems:
+        raise Refusal(StatusCode.DATA_LOSS, f"{path}: {'; '.join(problems)}, by {CHECKSUMS_FILE}")
 
 
 def _require_allowed_ops(path: pathlib.Path) -> None:

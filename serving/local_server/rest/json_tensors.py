@@ -19,11 +19,18 @@ from numpy.typing import NDArray
 from tensorflow.core.framework import types_pb2
 
 from serving import tensors
-from serving.local_server.limits import MOST_DIMENSIONS, MOST_JSON_ELEMENTS
+from serving.local_server.limits import (
+    MOST_DIMENSIONS,
+    MOST_JSON_ELEMENTS,
+    MOST_JSON_ROWS,
+    MOST_TEXT_BYTES,
+)
 from serving.local_server.refusals import Refusal
 
 _BINARY_SUFFIX = "_bytes"
 _MOST_SHOWN_BYTES = 256
+# Rows of an answer that are written at a time.
+_ROWS = 1024
 _NAMES = {dict: "Object", list: "Array", str: "String", type(None): "Null"}
 # What Python's parser complains of, as the real server's parser says it.
 _REASONS = {
@@ -51,14 +58,14 @@ def parse(body: bytes) -> Request:
     Raises:
       Refusal: when it is no JSON object, or `signature_name` is no string.
     """
-    # Bytes that are no UTF-8 pass through as they are, as in the real server.
-    text = body.decode("utf-8", "surrogateescape")
-    if not text.strip():
+    # As bytes for as long as can be: a text with one rare character takes four times as much.
+    if not body.strip():
         raise _invalid("JSON Parse error: The document is empty")
-    _check_elements(text)
-    if re.search(r"\bInf\b", text):
-        text = _spell_infinity(text)
-    text = text.lstrip()
+    _check_elements(body)
+    if re.search(rb"\bInf\b", body):
+        body = _spell_infinity(body)
+    # Bytes that are no UTF-8 pass through as they are, as in the real server.
+    text = body.lstrip().decode("utf-8", "surrogateescape")
     try:
         document, _ = json.JSONDecoder().raw_decode(text)
     except json.JSONDecodeError as error:
@@ -109,6 +116,8 @@ def read_inputs(
         raise _invalid(f"{_shown(document)} Expecting 'instances' to be an list/array")
     if not instances:
         raise _invalid(f"{_shown(document)} No values in 'instances' array")
+    if len(instances) > MOST_JSON_ROWS:
+        raise _invalid(f"More than {MOST_JSON_ROWS} values in 'instances' array")
     return _read_rows(instances, dtypes), True
 
 
@@ -125,29 +134,35 @@ def write_outputs(outputs: Mapping[str, NDArray[Any]], *, row: bool) -> bytes:
         if enum not in tensors.JSON_TYPES:
             raise _invalid(f"Failed to write JSON value for tensor type: {tensors.type_name(enum)}")
     names = sorted(outputs)
-    values = {name: _to_json(name, outputs[name]) for name in names}
     if not row:
+        values = {name: _to_json(name, outputs[name]) for name in names}
         return to_bytes({"outputs": values[names[0]] if len(names) == 1 else values})
     _check_rows(outputs)
-    num_rows = len(outputs[names[0]])
-    if len(names) == 1:
-        return _written_rows([_on_a_line(value, 2) for value in values[names[0]]], bare=True)
-    return _written_rows(
-        [
-            ",".join(
-                f"\n{' ' * 12}{json.dumps(name)}: {_on_a_line(values[name][i], 3)}"
-                for name in names
+    bare = len(names) == 1
+    rows = []
+    for start in range(0, len(outputs[names[0]]), _ROWS):
+        # Some at a time, as numbers and texts of Python take many times what is written of them.
+        some = {name: _to_json(name, outputs[name][start : start + _ROWS]) for name in names}
+        if bare:
+            rows += [_on_a_line(value, 2) for value in some[names[0]]]
+            continue
+        rows += [
+            b",".join(
+                b"\n%s%s: %s" % (b" " * 12, _written(name), _on_a_line(value, 3))
+                for name, value in zip(names, values_of_row, strict=True)
             )
-            for i in range(num_rows)
-        ],
-        bare=False,
-    )
+            for values_of_row in zip(*some.values(), strict=True)
+        ]
+    return _written_rows(rows, bare=bare)
 
 
 def to_bytes(document: Any, *, indent: int = 4) -> bytes:
     """Returns JSON as the server writes it, with bare NaN and infinities."""
-    text = json.dumps(document, ensure_ascii=False, indent=indent)
-    return text.encode("utf-8", "surrogateescape")
+    # Part by part: as one text, or as a list of all parts, it could take many times the memory.
+    written = bytearray()
+    for part in json.JSONEncoder(ensure_ascii=False, indent=indent).iterencode(document):
+        written += part.encode("utf-8", "surrogateescape")
+    return bytes(written)
 
 
 def _read_columns(value: Any, dtypes: Mapping[str, int]) -> dict[str, NDArray[Any]]:
@@ -285,16 +300,26 @@ def _leaf(value: Any, enum: int) -> Any:
             f"{tensors.type_name(enum)}"
         )
     if enum == types_pb2.DT_STRING:
-        try:
-            return value.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError as error:
-            raise _invalid(
-                "JSON Parse error: The surrogate pair in string is invalid. at offset: 0"
-            ) from error
+        return _from_text(value)
     # An integer beyond a double's range is infinite in JSON's own number type.
     if isinstance(value, int) and abs(value) > 2**1023 and not isinstance(value, bool):
         return math.copysign(math.inf, value)
     return value
+
+
+def _from_text(value: str) -> bytes:
+    if len(value) <= MOST_TEXT_BYTES:  # Before it is copied.
+        try:
+            encoded = value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise _invalid(
+                "JSON Parse error: The surrogate pair in string is invalid. at offset: 0"
+            ) from error
+        if len(encoded) <= MOST_TEXT_BYTES:
+            return encoded
+    raise _invalid(
+        f"A string has more than {MOST_TEXT_BYTES} bytes; larger content is sent as base64"
+    )
 
 
 def _from_base64(value: dict[str, Any]) -> bytes:
@@ -315,26 +340,29 @@ def _is_named(value: Any) -> bool:
     return isinstance(value, dict) and not _is_base64(value)
 
 
-def _written_rows(rows: list[str], *, bare: bool) -> bytes:
+def _written_rows(rows: list[bytes], *, bare: bool) -> bytes:
     """Rows as the real server lays them out: the lists of each on one line."""
     if bare:
-        text = ", ".join(rows)
+        text = b", ".join(rows)
     else:
-        text = ",".join(f"\n{' ' * 8}{{{row}\n{' ' * 8}}}" for row in rows)
-    end = f"\n{' ' * 4}" if rows else ""
-    text = f'{{\n{" " * 4}"predictions": [{text}{end}]\n}}'
-    return text.encode("utf-8", "surrogateescape")
+        text = b",".join(b"\n%s{%s\n%s}" % (b" " * 8, row, b" " * 8) for row in rows)
+    end = b"\n" + b" " * 4 if rows else b""
+    return b'{\n%s"predictions": [%s%s]\n}' % (b" " * 4, text, end)
 
 
-def _on_a_line(value: Any, level: int) -> str:
+def _on_a_line(value: Any, level: int) -> bytes:
     """A value of a row; an object, such as that of bytes, takes lines all the same."""
     if isinstance(value, list):
-        return f"[{', '.join(_on_a_line(one, level + 1) for one in value)}]"
+        return b"[%s]" % b", ".join(_on_a_line(one, level + 1) for one in value)
     if isinstance(value, dict):
-        inner, outer = " " * 4 * (level + 1), " " * 4 * level
+        inner, outer = b" " * 4 * (level + 1), b" " * 4 * level
         (name,) = value
-        return f'{{\n{inner}"{name}": {json.dumps(value[name])}\n{outer}}}'
-    return json.dumps(value, ensure_ascii=False)
+        return b"{\n%s%s: %s\n%s}" % (inner, _written(name), _written(value[name]), outer)
+    return _written(value)
+
+
+def _written(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
 
 
 def _check_rows(outputs: Mapping[str, NDArray[Any]]) -> None:
@@ -367,36 +395,36 @@ def _to_json(name: str, array: NDArray[Any]) -> Any:
     return nested.reshape(array.shape).tolist()
 
 
-def _check_elements(text: str) -> None:
+def _check_elements(text: bytes) -> None:
     """Refuses a document of too many parts, each of which takes far more memory than its text."""
 
-    def count(text: str) -> int:
-        return sum(text.count(sign) for sign in ",[{")
+    def count(text: bytes) -> int:
+        return sum(text.count(sign) for sign in (b",", b"[", b"{"))
 
     most = MOST_JSON_ELEMENTS
-    many = text.count("\\") > 2 * most or text.count('"') > 8 * most
+    many = text.count(b"\\") > 2 * most or text.count(b'"') > 8 * most
     # Commas within strings, which are none, are told apart only where it matters.
-    if many or (count(text) > most and count("".join(_by_quotes(text)[::2])) > most):
+    if many or (count(text) > most and count(b"".join(_by_quotes(text)[::2])) > most):
         raise _invalid(f"JSON Parse error: more than {most} elements at offset: 0")
 
 
-def _by_quotes(text: str) -> list[str]:
+def _by_quotes(text: bytes) -> list[bytes]:
     """Text between quotation marks, and within them in every second place, with another sign for
     what a backslash escapes. Each step reads the text once: a pattern that tries from every
     quotation mark to the end would take the square of its length."""
-    return text.replace("\\\\", "\0\0").replace('\\"', "\0\0").split('"')
+    return text.replace(b"\\\\", b"\0\0").replace(b'\\"', b"\0\0").split(b'"')
 
 
-def _spell_infinity(text: str) -> str:
+def _spell_infinity(text: bytes) -> bytes:
     """Writes Inf, where it is no part of a string, as Python's parser reads it."""
     written, end = [], 0
     for place, part in enumerate(_by_quotes(text)):
         start, end = end, end + len(part) + 1
         whole = text[start:end]
-        if place % 2 == 0 and "Inf" in part:
-            whole = re.sub(r"\bInf\b", "Infinity", whole)
+        if place % 2 == 0 and b"Inf" in part:
+            whole = re.sub(rb"\bInf\b", b"Infinity", whole)
         written.append(whole)
-    return "".join(written)
+    return b"".join(written)
 
 
 def _type(value: Any) -> str:

@@ -149,8 +149,8 @@ def refused(refusal: Refusal, code: int | None = None) -> Answer:
 def _predict(
     models: Models, name: str, version: int | None, label: str | None, body: bytes
 ) -> Answer:
-    request = json_tensors.parse(body)
-    signature_name = request.signature_name or SERVING_DEFAULT
+    asked_for, document = json_tensors.parse(body)
+    signature_name = asked_for or SERVING_DEFAULT
     with models.hold(name, version=version, label=label) as servable:
         signature = servable.signatures.get(signature_name)
         if signature is None:
@@ -161,13 +161,15 @@ def _predict(
         if not signature.inputs:
             raise Refusal(
                 StatusCode.INVALID_ARGUMENT,
-                f"Failed to get input map for signature: {request.signature_name or 'DEFAULT'}",
+                f"Failed to get input map for signature: {asked_for or 'DEFAULT'}",
             )
         inputs, row = json_tensors.read_inputs(
-            request.document, {key: info.dtype for key, info in signature.inputs.items()}
+            document, {key: info.dtype for key, info in signature.inputs.items()}
         )
+        del document  # The largest of the forms that a request has; no two are held for long.
         deadline = time.monotonic() + _MOST_SECONDS
         outputs = servable.predict(signature_name, inputs, deadline=deadline)
+        del inputs
     return Answer(200, json_tensors.write_outputs(outputs, row=row))
 
 

@@ -138,6 +138,31 @@ def test_an_error_shows_the_start_of_a_large_document_without_writing_all_of_it(
     assert raised.value.text.startswith("JSON Value: [\n    1,\n") and len(parts) < 1000
 
 
+@pytest.mark.parametrize("form", ["inputs", "instances"])
+def test_a_text_longer_than_any_that_is_read(table, form):
+    """With one rare character Python would hold four bytes for each of it, several times."""
+    for text in (
+        "x" * (limits.MOST_TEXT_BYTES + 1),
+        "\U0001f600" * (limits.MOST_TEXT_BYTES // 4 + 1),
+    ):
+        body = json.dumps({"signature_name": "echo", form: [text]}, ensure_ascii=False).encode()
+        code, error = sent(table, body)
+        assert code == 400 and "more than 2097152 bytes; larger content is sent as base64" in error
+    packed = {"b64": "eHh4" * (limits.MOST_TEXT_BYTES // 2)}
+    body = json.dumps({"signature_name": "echo", form: [packed]}).encode()
+    assert sent(table, body)[0] == 200
+
+
+def test_more_rows_than_any_request_has(table):
+    most = limits.MOST_JSON_ROWS
+    body = json.dumps({"signature_name": "echo", "instances": ["x"] * (most + 1)}).encode()
+    code, error = sent(table, body)
+    assert code == 400 and f"More than {most} values" in error
+    body = json.dumps({"signature_name": "echo", "inputs": ["\U0001f600"] * (most + 1)}).encode()
+    answer = json.loads(ask(table, "POST", PREDICT, body)[1])["outputs"]
+    assert answer == ["\U0001f600"] * (most + 1)
+
+
 # Who asks, and how
 
 

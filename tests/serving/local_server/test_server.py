@@ -39,6 +39,7 @@ from tensorflow_serving.apis import (
 )
 
 from mmrec_tf.errors import ServingError
+from mmrec_tf.exporting.checksums import write_checksums
 from serving import tensors
 from serving.local_server import LocalServer
 from serving.local_server.models.servable import WARMUP_FILE
@@ -721,6 +722,24 @@ def test_a_version_whose_warm_up_fails_is_not_served(tmp_path, recommender, reco
         server.start()
     assert "{{name: recommender version: 4} due to error: INVALID_ARGUMENT" in str(raised.value)
     assert text in str(raised.value)
+
+
+def test_a_version_that_is_not_as_it_was_published_is_not_served(tmp_path, recommender):
+    folder = publish(recommender[1], tmp_path / "recommender", 4)
+    write_checksums(folder)
+    path = next((folder / "variables").glob("*.data-*"))
+    data = path.read_bytes()
+    path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    with pytest.raises(ServingError) as raised:
+        LocalServer(tmp_path).start()
+    assert "version: 4} due to error: DATA_LOSS" in str(raised.value)
+    assert f"{folder}: variables/{path.name}: has changed, by SHA256SUMS" in str(raised.value)
+    path.write_bytes(data)
+    with LocalServer(tmp_path) as server:
+        assert server.models == ["recommender/4"]
+    (folder / "SHA256SUMS").write_text("no hash\n")
+    with pytest.raises(ServingError, match="wanted lines as of sha256sum"):
+        LocalServer(tmp_path).start()
 
 
 def test_a_failing_warm_up_request_fails_the_load(tmp_path, recommender):
