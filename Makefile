@@ -1,7 +1,7 @@
 # `make` alone lists what there is. PYTHON=... names the interpreter that .venv is made with.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format lock audit wheel clean
+.PHONY: help setup demo live test test-slow check format lock audit wheel clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -16,6 +16,10 @@ setup: $(STAMP)  ## Creates or reuses .venv and installs what requirements*.txt 
 
 demo: $(STAMP)  ## The whole chain on a small made-up world: data to recommendations over gRPC
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
+
+live: $(STAMP)  ## The live layer with its page; EXPORT= and DATASET= name one's own, PORT= where (8080)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" EXPORT="$(EXPORT)" DATASET="$(DATASET)" PORT="$(or $(PORT),8080)" \
+	  examples/live.sh
 
 test: check  ## Checks, then the tests (those marked slow left out)
 	$(BIN)/python -m pytest -n 2 --dist loadfile

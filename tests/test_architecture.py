@@ -34,7 +34,10 @@ TOPS = {
 MOST_FOLDERS, MOST_AT_TOP = 16, 9
 
 # Pinned though nothing here imports them, as requirements.txt says.
-INDIRECT = {"keras", "setuptools", "tensorboard", "tf-keras"}
+INDIRECT = {
+    *("keras", "setuptools", "tensorboard", "tf-keras"),
+    *("hiredis", "httptools", "python-multipart"),
+}
 
 # Imported where someone asks for it; extras in setup.cfg. implicit depends on threadpoolctl.
 EXTRAS = {"apache_beam", "implicit", "threadpoolctl"}

@@ -51,9 +51,21 @@ def check_limits(
             width = tf.shape(value)[1]
             said = [f"{name}: wanted at most {limits.values} values of an item; got", width]
             checks.append(tf.debugging.Assert(width <= limits.values + 1, said))
-        elif value.dtype == tf.string and value.shape.rank == 2:
+        elif (value.dtype == tf.string and value.shape.rank == 2) or name == "embedding":
             width = tf.shape(value)[1]
             said = [f"{name}: wanted lists of at most {limits.width} entries; got", width]
             checks.append(tf.debugging.Assert(width <= limits.width, said))
+    if "embedding" in inputs:
+        # Of new items each has as many, and lists no longer than others.
+        new = tf.shape(inputs["embedding"])[1]
+        for name, value in inputs.items():
+            if value.shape.rank is not None and value.shape.rank > 2:
+                size = tf.shape(value)[1]
+                said = [f"{name}: wanted as many items as embedding has,", new, "; got", size]
+                checks.append(tf.debugging.Assert(tf.equal(size, new), said))
+            if value.dtype == tf.string and value.shape.rank == 3:
+                width = tf.shape(value)[2]
+                said = [f"{name}: wanted lists of at most {limits.width} entries; got", width]
+                checks.append(tf.debugging.Assert(width <= limits.width, said))
     with tf.control_dependencies(checks):
         return [tf.identity(value) for value in inputs.values()]

@@ -24,6 +24,7 @@ from mmrec_tf.exporting.several_values import (
 )
 from mmrec_tf.recommender.feature_entries import FeatureEntries, replace_features
 from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS
+from mmrec_tf.recommender.new_items import NewItems
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.retrieval.catalog_tables import PROFILE
 from mmrec_tf.retrieval.index import ExactIndex
@@ -50,7 +51,8 @@ UNREADABLE = b"neither a picture nor a sound"
 
 
 class RecommenderServable(tf.Module):
-    """`recommend`, `rank`, `similar_items` and `embed_user`, in core TensorFlow ops.
+    """`recommend`, `rank`, `similar_items`, `embed_user` and, where items have content, `rank_new`
+    in core TensorFlow ops.
 
     Args:
       recommender: Recommender.
@@ -80,6 +82,14 @@ class RecommenderServable(tf.Module):
         ]
         self.k = min(k, recommender.index.vectors.shape[0])
         self.limits = limits
+        self.rank_new = None
+        if recommender.retrieval.modalities:
+            new_items = NewItems(recommender)
+            self.state.new_items = new_items
+            self.resources += new_items.entries.tables.values()
+            self.rank_new = tf.function(
+                self._rank_new, input_signature=new_items.specs(recommender)
+            )
 
     @tf.function(input_signature=RECOMMEND_INPUTS, autograph=False)
     def recommend(
@@ -151,16 +161,23 @@ class RecommenderServable(tf.Module):
         inputs |= {"profile": profile, "features": features}
         return self.state.recommender.embed_user_ids(*check_limits(self.limits, inputs))
 
+    def _rank_new(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What `NewItems.rank` answers."""
+        names = [spec.name for spec in self.state.new_items.specs(self.state.recommender)]
+        checked = check_limits(self.limits, dict(zip(names, inputs, strict=True)))
+        return self.state.new_items.rank(self.state.recommender, *checked)
+
     @property
     def signatures(self) -> dict:
         """The functions by the name under which they are served."""
-        return {
+        found = {
             "serving_default": self.recommend,
             "recommend": self.recommend,
             "rank": self.rank,
             "similar_items": self.similar_items,
             "embed_user": self.embed_user,
         }
+        return found if self.rank_new is None else {**found, "rank_new": self.rank_new}
 
     def examples(self) -> list[Example]:
         """Requests of known, unknown and returning users, and of items, with the answers of this
@@ -192,7 +209,29 @@ class RecommenderServable(tf.Module):
                 {},
             ),
         ]
+        if self.rank_new is not None:
+            requests.append(Example("rank_new", self._new_request(asking), {}))
         return [_answer(self, request) for request in requests]
+
+    def _new_request(self, asking: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Items of the catalog as if they were new, the last one of each row none at all."""
+        recommender = self.state.recommender
+        size, count = len(asking["user_id"]), recommender.items["vector"].shape[0]
+        place = (np.arange(3) + 3 * np.arange(size)[:, None]) % count
+        tables = {n: recommender.items[n].numpy() for n in ("modalities", "present", "weights")}
+        vectors = recommender.index.vectors.numpy()[:, : recommender.config.dim]
+        rows = {"embedding": vectors[place], **{n: table[place] for n, table in tables.items()}}
+        features = np.full([size, 3, 2], "", object)
+        specs = self.state.new_items.entries.specs
+        for row in range(size):
+            entries = example_entries(specs, row)[:1]
+            features[row, 0, 1 : 1 + len(entries)] = entries
+        rows["present"][:, -1] = False
+        return {
+            **{n: asking[n] for n in ("user_id", "history", "time")},
+            **rows,
+            "features": features,
+        }
 
     @staticmethod
     def _request(user_id: np.ndarray) -> dict[str, np.ndarray]:
@@ -360,6 +399,7 @@ class EncoderServable(tf.Module):
         output, present, unreadable = self._tower(given, features)
         return {
             "embedding": output.embedding,
+            "modalities": tf.cast(output.modalities, tf.float32),
             "weights": output.weights,
             "present": present,
             "unreadable": unreadable,

@@ -19,7 +19,7 @@ from mmrec_tf.ranking.mining import part_stride, search_part
 from mmrec_tf.ranking.multitask import SHARINGS, UncertaintyWeights
 from mmrec_tf.ranking.pair_features import PairFeatures
 from mmrec_tf.recommender.funnel import ranking_metric
-from mmrec_tf.recommender.ranked import Lists, Ranked, Request
+from mmrec_tf.recommender.ranked import Lists, Ranked, Request, Rows
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.retrieval.index import Added, ExactIndex, gather_rows
 from mmrec_tf.retrieval.model import RetrievalModel
@@ -307,6 +307,7 @@ class RankingModel(Stage):
         score: tf.Tensor,
         *,
         training: bool = False,
+        rows: Rows | None = None,
     ) -> Ranked:
         """What the model says of candidates.
 
@@ -316,19 +317,34 @@ class RankingModel(Stage):
           items: what `items` holds, tables with one row an item.
           score: <float32>[batch, candidate], the retrieval model's.
           training: whether dropout is on.
+          rows: the candidates themselves, where they are in no table; `item` then only says how
+            many there are. None takes the tables' rows.
 
         Returns:
           Ranked.
         """
-        vector = gather_rows(items["vector"], item)
-        bias = vector[..., self.config.dim : self.config.dim + 1]
+        if rows is None:
+            rows = Rows(
+                vector=gather_rows(items["vector"], item),
+                modalities=tf.gather(items["modalities"], item),
+                present=tf.gather(items["present"], item),
+                weights=tf.gather(items["weights"], item),
+                features={n: tf.gather(v, item) for n, v in items["features"].items()},
+            )
+            embedding = self._embed_items(item, items)
+        else:
+            # Training shifts no item that it never met.
+            embedding = rows.vector[..., : self.config.dim]
+        bias = rows.vector[..., self.config.dim : self.config.dim + 1]
         fields, dense, attention = self.pairs(
             {
                 "user": self._embed_users(request, items, training),
-                "item": self._embed_items(item, items),
+                "item": embedding,
                 "numbers": tf.concat([score[..., None], bias], axis=-1),
-                **{n: tf.gather(items[n], item) for n in ("modalities", "present", "weights")},
-                "item_features": {n: tf.gather(v, item) for n, v in items["features"].items()},
+                "modalities": rows.modalities,
+                "present": rows.present,
+                "weights": rows.weights,
+                "item_features": rows.features,
                 "user_features": self.retrieval.features_of(request.user)
                 if request.features is None
                 else request.features,

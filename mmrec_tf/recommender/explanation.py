@@ -29,19 +29,45 @@ def explain(
       target attention, or without such, the one that is most alike.
     """
     item = shown.item
-    share = tf.einsum("bd,bcmd->bcm", shown.user, tf.gather(items["modalities"], item))
-    share *= tf.gather(items["weights"], item)
-    present = tf.gather(items["present"], item) & ~shown.nobody[:, None, None]
-    share = tf.where(present, share, LOWEST_SCORE)
+    content = {n: tf.gather(items[n], item) for n in ("modalities", "weights", "present")}
+    vectors = items["vector"]
+    return explain_rows(shown, history, vectors, gather_rows(vectors, item), **content)
+
+
+def explain_rows(
+    shown: Candidates,
+    history: tf.Tensor,
+    catalog: tf.Tensor,
+    vectors: tf.Tensor,
+    *,
+    modalities: tf.Tensor,
+    weights: tf.Tensor,
+    present: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The same for candidates that come with their own rows, which may be in no table.
+
+    Args:
+      shown: Candidates.
+      history: <int32>[batch, step], -1 for padding.
+      catalog: <float32>[item, at least dim], whose rows begin with the items' embeddings.
+      vectors: <float32>[batch, candidate, at least dim], the candidates' own.
+      modalities: <float32>[batch, candidate, modality, dim].
+      weights: <float32>[batch, candidate, modality].
+      present: <bool>[batch, candidate, modality].
+
+    Returns:
+      As `explain`.
+    """
+    share = tf.einsum("bd,bcmd->bcm", shown.user, modalities) * weights
+    share = tf.where(present & ~shown.nobody[:, None, None], share, LOWEST_SCORE)
     # Where the highest is none that is present, it is this one.
-    none = tf.fill(tf.shape(item), 0.5 * LOWEST_SCORE)[..., None]
+    none = tf.fill(tf.shape(vectors)[:2], 0.5 * LOWEST_SCORE)[..., None]
     share = tf.concat([share, none], axis=2)
     weight = shown.attention
     if weight is None:
         dim = shown.user.shape[1]
-        embedding = gather_rows(items["vector"], item)[..., :dim]
-        read = gather_rows(items["vector"], tf.maximum(history, 0))[..., :dim]
-        weight = tf.einsum("bcd,bsd->bcs", embedding, read)
+        read = gather_rows(catalog, tf.maximum(history, 0))[..., :dim]
+        weight = tf.einsum("bcd,bsd->bcs", vectors[..., :dim], read)
     step = tf.argmax(tf.where(history[:, None, :] >= 0, weight, LOWEST_SCORE), axis=2)
     because = tf.gather(history, step, batch_dims=1)
     return tf.argmax(share, axis=2, output_type=tf.int32), because

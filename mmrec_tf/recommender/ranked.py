@@ -38,6 +38,25 @@ class Request(NamedTuple):
         return self.history if self.past is None else self.past
 
 
+class Rows(NamedTuple):
+    """Candidates that come with their own rows, as no table holds them.
+
+    Attributes:
+      vector: <float32>[batch, candidate, dim + 1], the embedding and the popularity bias, as
+        `RetrievalModel.candidates` makes them.
+      modalities: <float32>[batch, candidate, modality, dim].
+      present: <bool>[batch, candidate, modality].
+      weights: <float32>[batch, candidate, modality].
+      features: side features by name, [batch, candidate, ...].
+    """
+
+    vector: tf.Tensor
+    modalities: tf.Tensor
+    present: tf.Tensor
+    weights: tf.Tensor
+    features: Mapping[str, tf.Tensor]
+
+
 class Ranked(NamedTuple):
     """What is said of candidates.
 

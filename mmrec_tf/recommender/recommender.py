@@ -19,7 +19,7 @@ from mmrec_tf.recommender.diversity import diversify
 from mmrec_tf.recommender.explanation import explain
 from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS, pad_lists, require_k, to_array
 from mmrec_tf.recommender.outputs import Recommendations, SimilarItems
-from mmrec_tf.recommender.ranked import Ranked, Request
+from mmrec_tf.recommender.ranked import Ranked, Request, Rows
 from mmrec_tf.recommender.retriever import Retriever
 from mmrec_tf.recommender.ties import even_out
 from mmrec_tf.retrieval.index import ExactIndex
@@ -42,7 +42,15 @@ class RankingStage(Protocol):
     def click_shift(self) -> float:
         """What to add to the logit of a click where negatives were drawn for training."""
 
-    def rank(self, request: Request, item: tf.Tensor, items: dict, score: tf.Tensor) -> Ranked:
+    def rank(
+        self,
+        request: Request,
+        item: tf.Tensor,
+        items: dict,
+        score: tf.Tensor,
+        *,
+        rows: Rows | None = None,
+    ) -> Ranked:
         """Scores candidates, as `mmrec_tf.ranking.RankingModel.rank`."""
 
 
@@ -254,13 +262,40 @@ class Recommender(tf.Module):
           item: <int32>[batch, candidate].
           retrieved: <float32>[batch, candidate].
         """
-        # What is popular was found by another number than the model's own.
         vectors = self.index.gather(item)
+        ranked = self.judge(request, nobody, item, retrieved, vectors)
+        score = ranked.score
+        if self.index.first is not None:
+            score = even_out(score, tf.gather(tf.convert_to_tensor(self.index.first), item))
+        score = tf.where(retrieved > LOWEST_SCORE, score, LOWEST_SCORE)
+        return ranked._replace(score=score)
+
+    def judge(
+        self,
+        request: Request,
+        nobody: tf.Tensor,
+        item: tf.Tensor,
+        retrieved: tf.Tensor,
+        vectors: tf.Tensor,
+        *,
+        rows: Rows | None = None,
+    ) -> Candidates:
+        """`rank` without regard to what must not be shown, and to items that are the same twice.
+
+        Args:
+          request: Request.
+          nobody: <bool>[batch].
+          item: <int32>[batch, candidate].
+          retrieved: <float32>[batch, candidate].
+          vectors: <float32>[batch, candidate, dim + 2], as the index holds them.
+          rows: as in `RankingModel.rank`.
+        """
+        # What is popular was found by another number than the model's own.
         own = tf.einsum("bd,bcd->bc", request.queries, vectors[..., :-1])
         own = tf.where(nobody[:, None], own, retrieved)
         score, logit, rating, attention = retrieved, own, None, None
         if self.ranking is not None:
-            ranked = self.ranking.rank(request, item, self.items, own)
+            ranked = self.ranking.rank(request, item, self.items, own, rows=rows)
             # Those of whom nothing is known are shown what is popular, in this order.
             score = tf.where(nobody[:, None], retrieved, ranked.score)
             binary = [name for name in self.ranking.binary if name == "click"]
@@ -271,9 +306,6 @@ class Recommender(tf.Module):
         if self.config.recommender.popularity_dampening:
             less = self.config.recommender.popularity_dampening * vectors[..., -1]
             score = tf.where(nobody[:, None], score, score - less)
-        if self.index.first is not None:
-            score = even_out(score, tf.gather(tf.convert_to_tensor(self.index.first), item))
-        score = tf.where(retrieved > LOWEST_SCORE, score, LOWEST_SCORE)
         user = request.queries[:, : self.config.dim]
         return Candidates(item, retrieved, score, logit, rating, attention, user, nobody)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from mmrec_tf.config import Config
+from mmrec_tf.config import Config, RetrievalConfig
 from mmrec_tf.dataset.catalog import Content, draw_probability, relative_log_frequency
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders.cache import encode, encoded_bytes
@@ -141,16 +141,33 @@ def _warn_of_unmapped(
         )
 
 
+def train_count(dataset: Dataset, settings: RetrievalConfig) -> np.ndarray:
+    """How often train met each item, dislikes left out, <int64>[item]."""
+    liked = dataset.histories(disliked_below=settings.disliked_below).item
+    return np.bincount(liked, minlength=dataset.schema.num_items)
+
+
+def cold_log_frequency(count: np.ndarray, settings: RetrievalConfig) -> float:
+    """The log frequency that an item without train interactions has in the popularity bias.
+
+    Args:
+      count: as of `train_count`.
+      settings: RetrievalConfig. Where cold items are no negatives, training did not learn that they
+        are rare: they count as the average of the others.
+    """
+    warm = count > 0
+    met = 0.0 if settings.cold_negatives or not warm.any() else count[warm].mean()
+    # The mean count, not the mean of its logarithm: what an item is worth is a count.
+    return float(np.log(met + 1.0) - np.log(np.mean(count + 1.0)))
+
+
 def _counted(dataset: Dataset, config: Config) -> dict:
     """What follows from how often train met each item."""
     settings = config.retrieval
-    liked = dataset.histories(disliked_below=settings.disliked_below).item
-    count = np.bincount(liked, minlength=dataset.schema.num_items)
-    warm, log_frequency = count > 0, relative_log_frequency(count)
-    if not settings.cold_negatives and warm.any():
-        # The mean count, not the mean of its logarithm: what an item is worth is a count.
-        average = np.log(count[warm].mean() + 1.0) - np.log(np.mean(count + 1.0))
-        log_frequency = np.where(warm, log_frequency, average)
+    count = train_count(dataset, settings)
+    warm = count > 0
+    cold = cold_log_frequency(count, settings)
+    log_frequency = np.where(warm, relative_log_frequency(count), cold)
     probability = draw_probability(count, balance=settings.item_balance)
     return {
         "log_frequency": tf.constant(log_frequency, tf.float32),

@@ -18,6 +18,7 @@ from serving.client.aio import AsyncClient
 from serving.client.answers import (
     FoundItems,
     ItemEmbeddings,
+    Outputs,
     Ranking,
     Recommendations,
     SimilarItems,
@@ -31,6 +32,7 @@ __all__ = [
     "Client",
     "FoundItems",
     "ItemEmbeddings",
+    "Outputs",
     "Ranking",
     "Recommendations",
     "SimilarItems",

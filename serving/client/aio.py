@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from serving.client.answers import (
     FoundItems,
     ItemEmbeddings,
+    Outputs,
     Ranking,
     Recommendations,
     SimilarItems,
@@ -151,7 +152,7 @@ class AsyncClient(BaseClient):
         version: int | None = None,
         label: str | None = None,
         outputs: Sequence[str] = (),
-    ) -> dict[str, NDArray[Any]]:
+    ) -> Outputs:
         """As `Client.predict`."""
         return await self._ask(
             self._questions.predict(

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from mmrec_tf.errors import ConfigError, ServingError
-from mmrec_tf.recommender.outputs import Recommendations, SimilarItems, to_str
+from mmrec_tf.recommender.outputs import to_str
 
 __all__ = [
     "FoundItems",
     "ItemEmbeddings",
+    "Outputs",
     "Ranking",
     "Recommendations",
     "SimilarItems",
@@ -21,6 +22,48 @@ __all__ = [
 ]
 
 
+class Outputs(dict[str, NDArray[Any]]):
+    """The outputs of a signature by public name; `version` is the model's that answered."""
+
+    def __init__(self, outputs: Mapping[str, NDArray[Any]], *, version: int = 0):
+        super().__init__(outputs)
+        self.version = version
+
+
+class Recommendations(NamedTuple):
+    """What to show: the columns of `mmrec_tf.Recommendations`, and the version that answered.
+
+    Attributes:
+      item_id: object[batch, k] of str, in the order to show them; "" behind the last one.
+      score: <float32>[batch, k], what ordered them; -1e9 for none.
+      probability: <float32>[batch, k], of a click; 0 for none.
+      modality: object[batch, k] of str, the one that drew user and item together most; "" for none.
+      history_item: object[batch, k] of str, the item of the history that weighed most; "" for none.
+      version: of the recommender; 0 where nothing was asked for, as of no users.
+    """
+
+    item_id: NDArray[Any]
+    score: NDArray[Any]
+    probability: NDArray[Any]
+    modality: NDArray[Any]
+    history_item: NDArray[Any]
+    version: int = 0
+
+
+class SimilarItems(NamedTuple):
+    """Items near to others.
+
+    Attributes:
+      item_id: object[batch, k] of str, the most alike first; "" for none.
+      score: <float32>[batch, k], the cosine of their embeddings; -1e9 for none.
+      version: as in `Recommendations`.
+    """
+
+    item_id: NDArray[Any]
+    score: NDArray[Any]
+    version: int = 0
+
+
 class Ranking(NamedTuple):
     """Scores of given items, in the order given.
 
@@ -28,11 +71,13 @@ class Ranking(NamedTuple):
       item_id: object[batch, candidate] of str; "" where a row had fewer candidates.
       score: <float32>[batch, candidate]; NaN there, -1e9 for an item that the model does not know.
       probability: <float32>[batch, candidate], of a click; NaN there, 0 for an unknown item.
+      version: as in `Recommendations`.
     """
 
     item_id: NDArray[Any]
     score: NDArray[Any]
     probability: NDArray[Any]
+    version: int = 0
 
 
 class UserEmbeddings(NamedTuple):
@@ -43,10 +88,12 @@ class UserEmbeddings(NamedTuple):
         the retrieval score.
       known: <bool>[batch]; False where nothing is known about the user, so that the embedding is
         meaningless.
+      version: as in `Recommendations`.
     """
 
     embedding: NDArray[Any]
     known: NDArray[Any]
+    version: int = 0
 
 
 class ItemEmbeddings(NamedTuple):
@@ -62,12 +109,17 @@ class ItemEmbeddings(NamedTuple):
         that does not say.
       unreadable: <bool>[batch, modality], which were sent but could not be read, so that they
         count as absent; None likewise.
+      modalities: <float32>[batch, modality, dim], the embedding by each modality alone, which
+        `rank_new` reads; None likewise.
+      version: of the encoder; 0 where nothing was asked for.
     """
 
     embedding: NDArray[Any]
     weights: NDArray[Any]
     present: NDArray[Any] | None
     unreadable: NDArray[Any] | None
+    modalities: NDArray[Any] | None = None
+    version: int = 0
 
 
 class FoundItems(NamedTuple):
@@ -78,11 +130,13 @@ class FoundItems(NamedTuple):
         to search by.
       score: <float32>[batch, k], the cosine; -1e9 for none.
       unreadable: <bool>[batch, modality], as in `ItemEmbeddings`.
+      version: of the encoder; 0 where nothing was asked for.
     """
 
     item_id: NDArray[Any]
     score: NDArray[Any]
     unreadable: NDArray[Any] | None
+    version: int = 0
 
 
 def output(outputs: Mapping[str, NDArray[Any]], name: str, signature: str) -> NDArray[Any]:

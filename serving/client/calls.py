@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import grpc
 from google.protobuf import message as protobuf_message
 from grpc import StatusCode
-from numpy.typing import NDArray
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -20,6 +19,7 @@ from tensorflow_serving.apis import (
 from mmrec_tf.errors import ConfigError, ServingError
 from serving import tensors
 from serving.client import error_texts
+from serving.client.answers import Outputs
 from serving.client.exchange import Call, Steps, Wait
 
 _FIRST_WAIT_SECONDS = 0.1
@@ -97,17 +97,18 @@ class Calls:
         *,
         signature: str,
         outputs: Sequence[str] = (),
-    ) -> Steps[dict[str, NDArray[Any]]]:
+    ) -> Steps[Outputs]:
         """Asks for one prediction; see `Client.predict`."""
         request = predict_request(target, inputs, signature=signature, outputs=outputs)
         response = yield from self._call("Predict", request, target, signature)
         try:
-            return {name: tensors.from_proto(proto) for name, proto in response.outputs.items()}
+            found = {name: tensors.from_proto(proto) for name, proto in response.outputs.items()}
         except ValueError as error:
             raise ServingError(
                 f"{self._address} answered {target.model}/{signature} with a tensor that cannot be "
                 f"read: {error}."
             ) from error
+        return Outputs(found, version=response.model_spec.version.value)
 
     def metadata(self, target: Target) -> Steps[Metadata]:
         """Asks for a model's signatures; TensorFlow's own are left out."""

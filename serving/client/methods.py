@@ -10,6 +10,7 @@ from mmrec_tf.errors import ConfigError, ServingError
 from serving.client.answers import (
     FoundItems,
     ItemEmbeddings,
+    Outputs,
     Ranking,
     Recommendations,
     SimilarItems,
@@ -83,7 +84,8 @@ class Questions:
         require_read(
             outputs.get("unread"), "recommend", profile=profile, features=lists.get("features")
         )
-        return Recommendations(**best(outputs, Recommendations._fields, k, "recommend"))
+        columns = Recommendations._fields[:-1]
+        return Recommendations(**best(outputs, columns, k, "recommend"), version=outputs.version)
 
     def rank(
         self,
@@ -110,13 +112,14 @@ class Questions:
             parts[name] = np.array(output(outputs, name, "rank"))[:, :width]
             for place, row in enumerate(rows):
                 parts[name][place, len(row) :] = np.nan
-        return Ranking(to_str(inputs["item_id"][:, :width]), **parts)
+        return Ranking(to_str(inputs["item_id"][:, :width]), **parts, version=outputs.version)
 
     def similar_items(self, item_id: Sequence[str], *, k: int | None) -> Steps[SimilarItems]:
         """As `Client.similar_items`."""
         inputs = {"item_id": strings("item_id", item_id)}
         outputs = yield from self._rows(self._recommender, inputs, "similar_items")
-        return SimilarItems(**best(outputs, SimilarItems._fields, k, "similar_items"))
+        columns = SimilarItems._fields[:-1]
+        return SimilarItems(**best(outputs, columns, k, "similar_items"), version=outputs.version)
 
     def embed_user(
         self,
@@ -130,7 +133,11 @@ class Questions:
         inputs = user_inputs(user_id, profile=profile, history=history, features=features)
         outputs = yield from self._rows(self._recommender, inputs, "embed_user")
         require_read(outputs.get("unread"), "embed_user", profile=profile, features=features)
-        return UserEmbeddings(*(output(outputs, n, "embed_user") for n in UserEmbeddings._fields))
+        return UserEmbeddings(
+            output(outputs, "embedding", "embed_user"),
+            output(outputs, "known", "embed_user"),
+            outputs.version,
+        )
 
     def embed_item(self, content: Mapping[str, Any]) -> Steps[ItemEmbeddings]:
         """As `Client.embed_item`."""
@@ -142,13 +149,15 @@ class Questions:
             output(outputs, "weights", "embed_item"),
             outputs.get("present"),
             outputs.get("unreadable"),
+            outputs.get("modalities"),
+            outputs.version,
         )
 
     def search(self, content: Mapping[str, Any], *, k: int | None) -> Steps[FoundItems]:
         """As `Client.search`."""
         outputs = yield from self._ask_encoder("search", content)
         found = best(outputs, ("item_id", "score"), k, "search")
-        return FoundItems(**found, unreadable=outputs.get("unreadable"))
+        return FoundItems(**found, unreadable=outputs.get("unreadable"), version=outputs.version)
 
     def predict(
         self,
@@ -159,7 +168,7 @@ class Questions:
         version: int | None,
         label: str | None,
         outputs: Sequence[str],
-    ) -> Steps[dict[str, NDArray[Any]]]:
+    ) -> Steps[Outputs]:
         """As `Client.predict`."""
         target = self._target(model, version, label)
         return (
@@ -182,7 +191,7 @@ class Questions:
 
     def _rows(
         self, target: Target, inputs: Mapping[str, NDArray[Any]], signature: str
-    ) -> Steps[dict[str, NDArray[Any]]]:
+    ) -> Steps[Outputs]:
         """Asks for a prediction. What has no rows is answered here, by the model's own signature:
         a server that batches would keep such a call to its deadline."""
         if len(next(iter(inputs.values()))):
@@ -191,11 +200,10 @@ class Questions:
         if signature not in signatures:
             # Its answer says what is wrong.
             return (yield from self._calls.predict(target, inputs, signature=signature))
-        return {name: blank(0, spec) for name, spec in signatures[signature].outputs.items()}
+        outputs = signatures[signature].outputs
+        return Outputs({name: blank(0, spec) for name, spec in outputs.items()})
 
-    def _ask_encoder(
-        self, signature: str, content: Mapping[str, Any]
-    ) -> Steps[dict[str, NDArray[Any]]]:
+    def _ask_encoder(self, signature: str, content: Mapping[str, Any]) -> Steps[Outputs]:
         given = {name: values for name, values in content.items() if values is not None}
         if not given:
             raise ConfigError(

@@ -34,14 +34,15 @@ def lines_of(answer: Any) -> Iterator[str]:
             yield from _statuses(model, told) if isinstance(told, list) else _signatures(told)
     elif isinstance(answer, ItemEmbeddings | UserEmbeddings):
         for name, value in answer._asdict().items():
-            if value is not None:
+            # What `rank_new` reads is of no use to people.
+            if isinstance(value, np.ndarray) and name != "modalities":
                 numbers = np.atleast_1d(value[0])
                 yield f"{name}\t" + " ".join(
                     f"{number:.4f}" if numbers.dtype.kind == "f" else str(number).lower()
                     for number in numbers
                 )
     else:
-        columns = answer[:2] if isinstance(answer, FoundItems) else answer
+        columns = answer[:2] if isinstance(answer, FoundItems) else answer[:-1]
         found = [row for row in zip(*(part[0] for part in columns), strict=True) if row[0]]
         if isinstance(answer, Ranking):
             found.sort(key=lambda row: -row[1])

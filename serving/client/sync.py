@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from serving.client.answers import (
     FoundItems,
     ItemEmbeddings,
+    Outputs,
     Ranking,
     Recommendations,
     SimilarItems,
@@ -225,7 +226,7 @@ class Client(BaseClient):
         version: int | None = None,
         label: str | None = None,
         outputs: Sequence[str] = (),
-    ) -> dict[str, NDArray[Any]]:
+    ) -> Outputs:
         """Calls any signature of any model.
 
         Args:
@@ -238,7 +239,8 @@ class Client(BaseClient):
           outputs: the names wanted; none for all.
 
         Returns:
-          The outputs by public name; strings as object arrays of bytes.
+          The outputs by public name; strings as object arrays of bytes. The dictionary's `version`
+          is the one that answered.
         """
         return self._ask(
             self._questions.predict(

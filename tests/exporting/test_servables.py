@@ -211,9 +211,14 @@ def test_names_are_public(loaded):
         "rank": (who | {"item_id"}, {"score", "probability", "unread"}),
         "similar_items": ({"item_id"}, answer),
         "embed_user": (who - {"time"}, {"embedding", "known", "unread"}),
+        "rank_new": (
+            {"user_id", "history", "time", "embedding", "features"}
+            | {"modalities", "present", "weights"},
+            told - {"item_id"},
+        ),
     }
     content = set(small_world.MODALITIES)
-    placed = {"embedding", "weights", "present", "unreadable"}
+    placed = {"embedding", "modalities", "weights", "present", "unreadable"}
     item = (content | {"features"}, placed | {"unread"})
     assert names(loaded["encoder"]) == {
         "serving_default": item,
@@ -585,6 +590,48 @@ def test_a_stranger_s_profile_and_features_come_through_the_export(dataset, tmp_
     )
     assert said["known"].tolist() == [True, True, True, False]
     assert said["unread"].tolist() == [True, False, False, False]
+
+
+def test_a_new_item_scores_as_the_same_item_published(run, dataset, loaded):
+    """Cold items of the catalog, as raw content through the encoder, beside `rank` by their ids."""
+    rows = [n for n in COLD if n % 5 < 4]  # with what `dataset` says of each
+    raw = contents(dataset, rows)
+    price = dataset.catalog.features["price"]
+    genre = dataset.catalog.features["genre"]
+    names = [None, None, *dataset.schema.item_features["genre"].vocabulary]
+    entries = []
+    for row in rows:
+        spec = dataset.schema.item_features["price"]
+        value = price[row, 0] * spec.std + spec.mean
+        one = [f"genre={names[n]}" for n in genre[row] if n > 1]
+        entries.append(["", *one, *([f"price={value:.7f}"] if price[row, 1] else [])])
+    made = ask(loaded["encoder"], "embed_item", **raw, features=padded(entries))
+    # Not one of whom nothing is known: by the history of all splits these items are popular.
+    users, history = [user_id(0), user_id(7), "stranger"], [["", ""], ["i1", "i4"], ["i2", ""]]
+    size = len(users)
+    parts = ("embedding", "modalities", "present", "weights")
+    new = {n: np.repeat(made[n][None], size, axis=0) for n in parts}
+    got = ask(
+        loaded["recommender"],
+        "rank_new",
+        user_id=users,
+        history=history,
+        time=np.zeros([size], np.int64),
+        features=np.repeat(padded(entries)[None], size, axis=0),
+        **new,
+    )
+    want = ask(
+        loaded["recommender"],
+        "rank",
+        user_id=users,
+        history=history,
+        item_id=[[item_id(n) for n in rows]] * size,
+        time=np.zeros([size], np.int64),
+        **silent(size),
+    )
+    np.testing.assert_allclose(got["score"], want["score"], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(got["probability"], want["probability"], rtol=1e-4, atol=1e-4)
+    assert got["score"].std() > 1e-3
 
 
 def test_side_features_of_an_asked_for_item_count(run, dataset, loaded):

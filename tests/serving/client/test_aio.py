@@ -426,7 +426,11 @@ def test_the_command_embeds_a_user(capsys, server):
     code, out, err = run(capsys, server, "embed-user", "--user", "u1", "--history", "i1,i2")
     assert (code, out, err) == (0, "embedding\t4.0000 1.0000\nknown\ttrue\n", "")
     code, out, err = run(capsys, server, "embed-user", "--user", "x", "--json")
-    assert code == 0 and json.loads(out) == {"embedding": [[0.0, 0.0]], "known": [False]}
+    assert code == 0 and json.loads(out) == {
+        "embedding": [[0.0, 0.0]],
+        "known": [False],
+        "version": 1,
+    }
     assert err == "serving.client: nothing is known of this user; the embedding says nothing.\n"
 
 

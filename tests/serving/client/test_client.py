@@ -245,6 +245,18 @@ def test_an_answer_says_why_and_how_probable(client):
     assert found.history_item.tolist() == [["i2"] * 3]
 
 
+def test_each_answer_names_the_version_that_gave_it(client):
+    assert client.recommend(["u1"]).version == 1
+    assert client.rank(["u1"], [["i1"]]).version == 1
+    assert client.similar_items(["i1"]).version == 1
+    assert client.embed_item(text=["robin"]).version == 1
+    assert client.search(text=["robin"]).version == 1
+    assert (
+        client.predict("recommender", {"item_id": ["i1"]}, signature="similar_items").version == 1
+    )
+    assert client.recommend([]).version == 0  # Nobody was asked.
+
+
 def test_the_time_comes_with_each_user(client):
     nine = 9 * 3600
     best = client.recommend(["u1", "u1", "u1"], time=[nine, nine + 86400, nine + 3600]).item_id
@@ -496,7 +508,7 @@ def test_recommend_prints_columns_with_reasons(capsys, server, client):
     assert columns(out) == [
         [f"{place + 1:4d}", item, f"{score:.4f}", f"{probability:.4f}", modality or "-", "i2"]
         for place, (item, score, probability, modality, _) in enumerate(
-            zip(*(part[0] for part in found), strict=True)
+            zip(*(part[0] for part in found[:-1]), strict=True)
         )
     ]
     # Of nothing known, too, no column is empty.

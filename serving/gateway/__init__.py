@@ -1,0 +1,1 @@
+"""The live layer: takes events, remembers users, shows new items, and recommends over HTTP."""

@@ -1,0 +1,1 @@
+"""What another policy would have earned, and whether one arm is better, from the log alone."""

@@ -1,0 +1,153 @@
+"""What the model says of fresh items, on the scale of its own list."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmrec_tf.schema import LOWEST_SCORE
+from serving.client import Outputs
+from serving.gateway.fresh.pool import MOST_SCORED, Embedded, nearest
+from serving.gateway.models.servers import Servers
+from serving.gateway.store.records import Shown
+
+
+class FreshScores:
+    """Scores fresh items for a user.
+
+    A recommender with the signature `rank_new` ranks them by their own embeddings. Of an older
+    export, each is given what its nearest item of the catalog gets from `rank`: that is on the
+    right scale, but says of two fresh items with one neighbor the same.
+    """
+
+    def __init__(self, servers: Servers):
+        """Describes it."""
+        self._servers = servers
+        self._ranks_new: dict[tuple[str, int], bool] = {}
+
+    async def of(
+        self,
+        arm: str,
+        user: str,
+        history: Sequence[str],
+        embedded: Embedded,
+        *,
+        version: int,
+        among: Collection[str],
+    ) -> list[Shown]:
+        """The best fresh items of a user, at most `MOST_SCORED`.
+
+        Args:
+          arm: whose models are asked.
+          user: id.
+          history: items of the catalog, oldest first.
+          embedded: the fresh items as `version` sees them.
+          version: of the models.
+          among: ids that come into question.
+
+        Raises:
+          Unanswered: when a model did not answer.
+        """
+        chosen = [item for item in embedded.items if item in among]
+        if not chosen:
+            return []
+        if len(chosen) > MOST_SCORED:
+            answer = await self._servers.embed_user(arm, user, history)
+            if not answer.known[0]:
+                # Nothing is known, so nothing is near: the newest will do.
+                chosen = chosen[-MOST_SCORED:]
+            else:
+                chosen = nearest(embedded, answer.embedding[0], among=among)
+        told = all(embedded.embeddings[item].modalities for item in chosen)
+        if told and await self._has_rank_new(arm, version):
+            return await self._rank_new(arm, user, history, embedded, chosen)
+        return await self._rank_neighbors(arm, user, history, embedded, chosen)
+
+    async def _has_rank_new(self, arm: str, version: int) -> bool:
+        if (arm, version) not in self._ranks_new:
+            signatures = await self._servers.signatures(arm, "recommender", again=True)
+            self._ranks_new[arm, version] = "rank_new" in signatures
+        return self._ranks_new[arm, version]
+
+    async def _rank_neighbors(
+        self, arm: str, user: str, history: Sequence[str], embedded: Embedded, chosen: Sequence[str]
+    ) -> list[Shown]:
+        neighbors = {item: embedded.embeddings[item].nearest for item in chosen}
+        asked = sorted({one for one in neighbors.values() if one})
+        if not asked:
+            return []
+        answer = await self._servers.rank(arm, user, history, asked)
+        told = {
+            one: (float(score), float(probability))
+            for one, score, probability in zip(
+                asked, answer.score[0], answer.probability[0], strict=True
+            )
+            if score > LOWEST_SCORE
+        }
+        return [
+            Shown(item=item, score=told[one][0], probability=told[one][1], slot="fresh")
+            for item, one in neighbors.items()
+            if one in told
+        ]
+
+    async def _rank_new(
+        self, arm: str, user: str, history: Sequence[str], embedded: Embedded, chosen: Sequence[str]
+    ) -> list[Shown]:
+        inputs = rank_new_inputs(user, history, [embedded.embeddings[one] for one in chosen])
+        return shown_of_new(await self._servers.rank_new(arm, inputs), chosen)
+
+
+def rank_new_inputs(user: str, history: Sequence[str], embeddings: Sequence[Any]) -> dict[str, Any]:
+    """What `rank_new` is asked: always `MOST_SCORED` rows, so that requests have one shape; those
+    that stand for nothing have no modality.
+
+    Args:
+      user: id.
+      history: items, oldest first.
+      embeddings: Embedding of each, at least one.
+    """
+    dim, count = len(embeddings[0].vector), len(embeddings[0].weights)
+    vectors = np.zeros([1, MOST_SCORED, dim], np.float32)
+    modalities = np.zeros([1, MOST_SCORED, count, dim], np.float32)
+    present = np.zeros([1, MOST_SCORED, count], bool)
+    weights = np.zeros([1, MOST_SCORED, count], np.float32)
+    width = 1 + max(len(one.features) for one in embeddings)
+    # Each list begins with "", as a server that batches fills short ones up with the first element.
+    features = np.full([1, MOST_SCORED, width], b"", object)
+    for place, one in enumerate(embeddings):
+        features[0, place, 1 : 1 + len(one.features)] = [entry.encode() for entry in one.features]
+        vectors[0, place] = one.vector
+        modalities[0, place] = np.reshape(one.modalities, [count, dim])
+        present[0, place] = one.present
+        weights[0, place] = one.weights
+    return {
+        "user_id": np.array([user.encode()], object),
+        "history": np.array([[b"", *(item.encode() for item in history)]], object),
+        "time": np.array([int(time.time())], np.int64),
+        "embedding": vectors,
+        "modalities": modalities,
+        "present": present,
+        "weights": weights,
+        "features": features,
+    }
+
+
+def shown_of_new(outputs: Outputs | Mapping[str, Any], chosen: Sequence[str]) -> list[Shown]:
+    """What `rank_new` said of the first rows."""
+
+    def words(name: str, place: int) -> str:
+        value = outputs[name][0][place]
+        return value.decode() if isinstance(value, bytes) else str(value)
+
+    return [
+        Shown(
+            item=item,
+            score=float(outputs["score"][0][place]),
+            probability=float(outputs["probability"][0][place]),
+            modality=words("modality", place),
+            because=words("history_item", place),
+            slot="fresh",
+        )
+        for place, item in enumerate(chosen)
+    ]

@@ -1,0 +1,1 @@
+"""The HTTP service: routes, keys, limits, metrics and logs."""

@@ -1,0 +1,1 @@
+"""The models behind a gateway: asked with a deadline, left alone while they do not answer."""

@@ -1,0 +1,1 @@
+"""What a gateway keeps: events, histories, lists, items and tombstones, behind one interface."""

@@ -1,0 +1,50 @@
+"""The store that a command line names."""
+
+import pathlib
+
+from mmrec_tf.errors import ConfigError
+from serving.gateway.store.sqlite import SqliteStore
+from serving.gateway.store.store import Store
+
+SYNCHRONOUS = ("full", "normal")
+
+
+def read_state(state: str) -> str:
+    """A state as it was named, or as the file says that was: `@FILE`, as a URL may hold a password.
+
+    Raises:
+      ConfigError: when that file cannot be read.
+    """
+    if not state.startswith("@"):
+        return state
+    try:
+        return pathlib.Path(state[1:]).read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--state: {state[1:]} cannot be read: {error}.") from error
+
+
+def is_redis(state: str) -> bool:
+    """Whether a state is in Redis."""
+    return read_state(state).startswith(("redis://", "rediss://", "unix://"))
+
+
+def open_store(state: str, *, synchronous: str = "full") -> Store:
+    """A store, not open yet.
+
+    Args:
+      state: the path of a SQLite file, the URL of a Redis, or `@` and a file that holds either.
+      synchronous: as for `SqliteStore`.
+
+    Raises:
+      ConfigError: for a URL of something else.
+    """
+    state = read_state(state)
+    if is_redis(state):
+        from serving.gateway.store.redis import RedisStore
+
+        return RedisStore(state)
+    if "://" in state:
+        raise ConfigError(
+            f"--state: wanted a file, or redis://HOST:PORT/0; got {state.partition('://')[0]}://."
+        )
+    return SqliteStore(state, synchronous=synchronous)
