@@ -18,7 +18,9 @@ class NewItems(tf.Module):
 
     A new item counts as one without any interaction: it has the popularity bias, and takes the
     dampening, of such an item. What smoothing over alike content (`graph.content_layers`) will do
-    to its embedding is not foreseen; smoothing over shared users does nothing to it.
+    to its embedding is not foreseen, nor what a head of items against items (`item_head`) will add
+    to its score, which only a head of kind "content" does; smoothing over shared users does nothing
+    to it.
 
     Args:
       recommender: Recommender.

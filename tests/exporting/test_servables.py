@@ -592,6 +592,7 @@ def test_a_stranger_s_profile_and_features_come_through_the_export(dataset, tmp_
     assert said["unread"].tolist() == [True, False, False, False]
 
 
+@pytest.mark.slow  # tests/recommender/test_new_items.py holds the same without an export
 def test_a_new_item_scores_as_the_same_item_published(run, dataset, loaded):
     """Cold items of the catalog, as raw content through the encoder, beside `rank` by their ids."""
     rows = [n for n in COLD if n % 5 < 4]  # with what `dataset` says of each

@@ -28,8 +28,8 @@ class RedisStore(RedisItems):
     """A `Store` in Redis.
 
     How durable an answer is depends on the server: with `appendfsync everysec` a power failure may
-    take the last second, with `always` nothing. The whole log lies in its memory until `drain`
-    moved it elsewhere.
+    take the last second, with `always` nothing. The whole log lies in its memory, and nothing moves it
+    elsewhere.
     """
 
     def __init__(self, url: str, *, prefix: str = "mmrec:"):
