@@ -85,7 +85,11 @@ def read_pairs(
         items.append(np.array(item, np.int64))
         times.append(np.array(time, np.int64))
     none = np.zeros([0], np.int64)
-    return tuple(np.concatenate([none, *parts]) for parts in (users, items, times))  # type: ignore[return-value]
+    return (
+        np.concatenate([none, *users]),
+        np.concatenate([none, *items]),
+        np.concatenate([none, *times]),
+    )
 
 
 def _read_shard(path: pathlib.Path, total: int) -> Iterator[bytes]:
