@@ -84,6 +84,29 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     tables.print_evaluation(arguments.run, result, ceiling=ceiling)
 
 
+def _compare(arguments: argparse.Namespace) -> None:
+    from mmrec_tf.reporting.comparison import print_comparison, write_comparison
+    from mmrec_tf.runs.comparison import compare_runs
+
+    runs = [
+        mmrec_tf.load_run(path, dataset=arguments.dataset, verify=arguments.verify)
+        for path in arguments.run
+    ]
+    found = compare_runs(
+        runs,
+        split=arguments.split,
+        ks=_numbers(arguments.k),
+        stage=arguments.stage,
+        history=arguments.history,
+    )
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        print_comparison(found)
+    if arguments.out:
+        print(write_comparison(found, arguments.out), file=sys.stderr)
+
+
 def _ablate(arguments: argparse.Namespace) -> None:
     from mmrec_tf.runs.ablation import ablate_run
 
@@ -239,6 +262,28 @@ def build_parser() -> argparse.ArgumentParser:
         help='such as ials,bpr; "all"; "" for popularity alone (default: those that are quick)',
     )
     command.set_defaults(call=_report)
+
+    command = commands.add_parser("compare", help="runs on one dataset side by side")
+    command.add_argument("run", metavar="RUN", nargs="+")
+    command.add_argument("--dataset", metavar="DIR", help="where the dataset has moved")
+    command.add_argument("--split", choices=("valid", "test"), default="valid")
+    command.add_argument("--k", default="10,20", metavar="K,K", help="cut-offs")
+    command.add_argument(
+        "--stage",
+        choices=("retrieval", "recommender"),
+        default="recommender",
+        help="recommender: what is left after ranking (%(default)s)",
+    )
+    command.add_argument(
+        "--history",
+        choices=("train", "train+valid"),
+        default="train",
+        help="as in evaluate (%(default)s)",
+    )
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    command.add_argument("--out", metavar="FILE", help="also one HTML file")
+    _add_verify(command)
+    command.set_defaults(call=_compare)
 
     command = _run_command(commands, "ablate", "measure what each modality is worth")
     command.add_argument("--split", choices=("valid", "test"), default="valid")

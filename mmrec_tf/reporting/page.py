@@ -29,6 +29,8 @@ th, td { padding: .28em .7em; border-bottom: 1px solid var(--line); text-align: 
 th { font-weight: 600; background: var(--wash); }
 th:first-child, td:first-child, .words td, .words th { text-align: left; }
 .words td { white-space: normal; overflow-wrap: anywhere; }
+.words td:first-child { overflow-wrap: normal; min-width: 5em; }
+.words td:last-child { min-width: 11em; }
 .figures { display: flex; flex-wrap: wrap; gap: 10px 24px; align-items: flex-start; }
 figure { margin: .5em 0; max-width: 520px; flex: 1 1 320px; }
 figure svg { width: 100%; height: auto; display: block; }

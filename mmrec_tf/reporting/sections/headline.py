@@ -48,7 +48,7 @@ def section(material: Material) -> Section:
     )
     told = [
         page.paragraph(
-            f"{material.split} split, {found['users']:,} users, history {found['history']}: "
+            f"The {material.split} split, {found['users']:,} users, history {found['history']}: "
             f"{said}. The mean over users; higher is better, 1 is the best there is."
         ),
         page.element("div", *cards, class_="cards"),
