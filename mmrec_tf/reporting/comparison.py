@@ -26,11 +26,11 @@ def print_comparison(found: Mapping[str, Any]) -> None:
         row = f"{entry['run']} - {entry['other']}, {entry['metric']}"
         table[row] = {
             "difference": interval,
-            "p": f"{entry['p']:.4f}",
-            "Holm": f"{entry['p_holm']:.4f}",
-            "": "significant" if entry["significant"] else "-",
+            "p, and Holm's": f"{entry['p']:.4f}, {entry['p_holm']:.4f}"
+            + (" significant" if entry["significant"] else ""),
         }
-    print_table("\nwith 95% intervals; Holm: p corrected over all of these", table, width=28)
+    title = "\nwith 95% intervals; Holm's p is corrected over all of these"
+    print_table(title, table, width=28)
     settings = found["settings"]
     if any(settings.values()):
         print("\nsettings that differ")
