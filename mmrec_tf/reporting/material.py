@@ -77,14 +77,7 @@ def gather(run: Run, *, split: str, baselines: Sequence[str] | None = None) -> M
     stage = "recommender" if run.ranks else "retrieval"
     left_out = ""
     if baselines is None:
-        few = dataset.schema.num_items <= MOST_ITEMS
-        baselines = QUICK_BASELINES if few else ()
-        left_out = f"{', '.join(sorted(set(BASELINES) - {'popularity', *baselines}))} not measured"
-        left_out += (
-            ": slow here; name them with --baselines."
-            if few
-            else (f": above {MOST_ITEMS:,} items they are slow; name them with --baselines.")
-        )
+        baselines, left_out = _quick_baselines(run)
     recommender = run.recommender(history="train")
     evaluation, why, tops = None, "", {}
     users, relevant = np.zeros([0], np.int64), (np.zeros([1], np.int64), np.zeros([0], np.int32))
@@ -116,3 +109,18 @@ def gather(run: Run, *, split: str, baselines: Sequence[str] | None = None) -> M
         showcase=Showcase(dataset),
         categories=Categories(dataset),
     )
+
+
+def _quick_baselines(run: Run) -> tuple[list[str], str]:
+    """Baselines that do not keep a report waiting, and why there are no more."""
+    if run.dataset.schema.num_items > MOST_ITEMS:
+        return [], (
+            f"all baselines but popularity: above {MOST_ITEMS:,} items they take minutes; "
+            "--baselines measures them."
+        )
+    model = run.retrieval
+    frozen = any(model.encoders[name].frozen for name in model.modalities)
+    kept = [name for name in QUICK_BASELINES if frozen or name != "content_knn"]
+    slow = ", ".join(sorted(set(BASELINES) - {"popularity", *QUICK_BASELINES}))
+    why = f"{slow}, which take longer; --baselines measures them."
+    return kept, why if frozen else f"{why} content_knn, as no frozen encoder reads any content."

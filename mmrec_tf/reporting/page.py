@@ -28,11 +28,11 @@ th, td { padding: .28em .7em; border-bottom: 1px solid var(--line); text-align: 
   white-space: nowrap; vertical-align: top; }
 th { font-weight: 600; background: var(--wash); }
 th:first-child, td:first-child, .words td, .words th { text-align: left; }
-.words td { white-space: normal; overflow-wrap: anywhere; }
-.words td:first-child { overflow-wrap: normal; min-width: 5em; }
+.words td { white-space: normal; overflow-wrap: anywhere; min-width: 5.5em; }
+.words td:first-child { overflow-wrap: normal; }
 .words td:last-child { min-width: 11em; }
 .figures { display: flex; flex-wrap: wrap; gap: 10px 24px; align-items: flex-start; }
-figure { margin: .5em 0; max-width: 520px; flex: 1 1 320px; }
+figure { margin: .5em 0; max-width: 520px; flex: 1 1 430px; }
 figure svg { width: 100%; height: auto; display: block; }
 .cards { display: flex; flex-wrap: wrap; gap: 10px; margin: .8em 0; }
 .card { border: 1px solid var(--line); border-radius: 8px; padding: .5em .9em; min-width: 150px;
@@ -63,7 +63,8 @@ pre { background: var(--wash); padding: .7em; overflow-x: auto; font-size: .8em;
 summary { cursor: pointer; color: var(--accent); }
 @media (max-width: 600px) { main { padding: 8px 12px 48px; } .item { width: 104px; }
   .item img, .item .blank, .item audio { width: 94px; } .item img, .item .blank { height: 94px; }
-  .card { min-width: 0; flex: 1 1 40%; } th, td { padding: .28em .45em; } }
+  .card { min-width: 0; flex: 1 1 40%; } th, td { padding: .28em .45em; }
+  figure { flex-basis: 100%; } }
 @media print { nav, audio { display: none; } h2 { break-after: avoid; } }
 """
 
