@@ -61,8 +61,9 @@ figure svg { width: 100%; height: auto; display: block; }
 .good { color: #14743d; } .bad { color: #b3261e; }
 pre { background: var(--wash); padding: .7em; overflow-x: auto; font-size: .8em; max-height: 30em; }
 summary { cursor: pointer; color: var(--accent); }
-@media (max-width: 600px) { main { padding: 8px 12px 48px; } .item { width: 104px; }
-  .item img, .item .blank, .item audio { width: 94px; } .item img, .item .blank { height: 94px; }
+@media (max-width: 600px) { main { padding: 8px 12px 48px; } .item { width: 109px; }
+  .item img, .item .blank { width: 99px; height: 99px; }
+  .item audio { width: 109px; margin-left: -5px; }
   .card { min-width: 0; flex: 1 1 40%; } th, td { padding: .28em .45em; }
   figure { flex-basis: 100%; } }
 @media print { nav, audio { display: none; } h2 { break-after: avoid; } }
