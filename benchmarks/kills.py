@@ -126,7 +126,7 @@ def known_commands(work: pathlib.Path) -> dict[str, Command]:
         "prepare": Command(
             lambda dataset, out: command("data.prepare", *world, "--out", out), of_dataset
         ),
-        "train": Command(mmrec_tf("train", *settings), of_run),
+        "train": Command(mmrec_tf("train", "--no-report", *settings), of_run),
         "search": Command(
             lambda dataset, out: command(
                 "tuning.search", *searched, "--dataset", dataset, "--out", out

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole chain on a planted world, small enough for two cores: make a dataset, train, compare
-# with popularity, the id-only twin and the ceiling, export, serve, and ask over gRPC.
+# with popularity, the id-only twin and the ceiling, export, serve, ask over gRPC, and a report.
 # Run it with `make demo`, or from the checkout's root with the virtual environment active.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -63,3 +63,6 @@ for _ in $(seq 60); do
 done
 printf '%s\n' "$status"
 python -m serving.client recommend --address "localhost:$port" --user u42 --k 3
+
+say "What was trained, as a page with pictures: open it in a browser"
+printf '%s\n' "$work/run/report.html"

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 import mmrec_tf
@@ -26,12 +27,28 @@ def _train(arguments: argparse.Namespace) -> None:
     from mmrec_tf.runs.train import train_run
 
     dataset = mmrec_tf.open_dataset(arguments.dataset, verify=arguments.verify)
+    began = time.monotonic()
     run = train_run(
         dataset, config, arguments.out, twin=arguments.twin, start=arguments.start or None
     )
+    cost = time.monotonic() - began
     metrics = run.metrics
     title = f"{run.directory}, valid split, history {metrics['history']}"
     tables.print_table(title, metrics["valid"])
+    if arguments.report:
+        from mmrec_tf.reporting.report import report_training
+
+        report_training(run, seconds=cost)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from mmrec_tf.reporting.report import write_report
+
+    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
+    names = None
+    if arguments.baselines is not None:
+        names = [name.strip() for name in arguments.baselines.split(",") if name.strip()]
+    print(write_report(run, out=arguments.out, split=arguments.split, baselines=names))
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -65,6 +82,29 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         print("no ceiling: that of the dataset is of the history train", file=sys.stderr)
         ceiling = None
     tables.print_evaluation(arguments.run, result, ceiling=ceiling)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from mmrec_tf.reporting.comparison import print_comparison, write_comparison
+    from mmrec_tf.runs.comparison import compare_runs
+
+    runs = [
+        mmrec_tf.load_run(path, dataset=arguments.dataset, verify=arguments.verify)
+        for path in arguments.run
+    ]
+    found = compare_runs(
+        runs,
+        split=arguments.split,
+        ks=_numbers(arguments.k),
+        stage=arguments.stage,
+        history=arguments.history,
+    )
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        print_comparison(found)
+    if arguments.out:
+        print(write_comparison(found, arguments.out), file=sys.stderr)
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
@@ -182,6 +222,9 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
     command.add_argument("--out", required=True, metavar="RUN")
     command.add_argument("--twin", action="store_true", help="also train the id-only twin")
+    command.add_argument(
+        "--no-report", dest="report", action="store_false", help="do not write RUN/report.html"
+    )
     _add_verify(command)
     command.set_defaults(call=_train)
 
@@ -209,6 +252,38 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--json", action="store_true", help="one JSON object on stdout")
     command.set_defaults(call=_evaluate)
+
+    command = _run_command(commands, "report", "write one HTML file about a run")
+    command.add_argument("--out", metavar="FILE", help="default: report.html in the run directory")
+    command.add_argument("--split", choices=("valid", "test"), default="valid")
+    command.add_argument(
+        "--baselines",
+        metavar="NAMES",
+        help='such as ials,bpr; "all"; "" for popularity alone (default: those that are quick)',
+    )
+    command.set_defaults(call=_report)
+
+    command = commands.add_parser("compare", help="runs on one dataset side by side")
+    command.add_argument("run", metavar="RUN", nargs="+")
+    command.add_argument("--dataset", metavar="DIR", help="where the dataset has moved")
+    command.add_argument("--split", choices=("valid", "test"), default="valid")
+    command.add_argument("--k", default="10,20", metavar="K,K", help="cut-offs")
+    command.add_argument(
+        "--stage",
+        choices=("retrieval", "recommender"),
+        default="recommender",
+        help="recommender: what is left after ranking (%(default)s)",
+    )
+    command.add_argument(
+        "--history",
+        choices=("train", "train+valid"),
+        default="train",
+        help="as in evaluate (%(default)s)",
+    )
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    command.add_argument("--out", metavar="FILE", help="also one HTML file")
+    _add_verify(command)
+    command.set_defaults(call=_compare)
 
     command = _run_command(commands, "ablate", "measure what each modality is worth")
     command.add_argument("--split", choices=("valid", "test"), default="valid")

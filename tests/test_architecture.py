@@ -27,7 +27,7 @@ FOLDERS = (
 ).split()
 # What may stand at the top of a program, beside the folders that it needs.
 TOPS = {
-    "data": "__init__ README prepare beam_prepare provenance sources tables interactions items",
+    "data": "__init__ README prepare beam_prepare inspect sources tables interactions items",
     "serving": "__init__ README client gateway check load_test local_server deploy tensors",
     "tuning": "__init__ README search space",
 }

@@ -14,7 +14,7 @@ from data.items import vectors
 from data.items.shards import ItemRow, Run, write_items
 from data.items.vectors import UNREADABLE, Matrix, check_matrix, check_names
 from data.items.workers import Note
-from data.provenance import settings
+from data.sources.provenance import settings
 from data.tables import triples
 from data.tables.columns import preview, unread
 from data.tables.scale import warn_far_off

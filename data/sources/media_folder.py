@@ -25,8 +25,8 @@ from data.items import content as item_content
 from data.items.content import ContentOptions, Layout, MediaItem
 from data.items.shards import Run, spool, write_spooled
 from data.items.vectors import describe_vectors, read_vectors
-from data.provenance import settings
 from data.sources import checks
+from data.sources.provenance import settings
 from data.tables import columns, triples
 from data.tables.entities import Entities
 from data.tables.forms import Csv

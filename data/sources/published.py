@@ -10,7 +10,7 @@ from typing import Any
 from data.interactions import options as selection_options
 from data.interactions.options import SelectionOptions
 from data.items import content as item_content
-from data.provenance import settings
+from data.sources.provenance import settings
 from data.tables import triples
 from data.tables.forms import BadRow, Form
 from data.tables.table import Table

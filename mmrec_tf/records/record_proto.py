@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
 from mmrec_tf.errors import DatasetError
 
@@ -157,3 +158,15 @@ def serialize(parts: Mapping[str, Any]) -> bytes:
         example.features.feature[name].CopyFrom(value)
     # Maps serialize in any order unless told otherwise.
     return example.SerializeToString(deterministic=True)
+
+
+def parse(record: bytes) -> Any:
+    """The inverse of `serialize`: a message like `tf.train.Example`.
+
+    Raises:
+      ValueError: for bytes that are no such message.
+    """
+    try:
+        return _Example.FromString(record)
+    except DecodeError as error:
+        raise ValueError(str(error)) from error

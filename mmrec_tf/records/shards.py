@@ -32,7 +32,7 @@ class RecordFile:
 
     def write(self, record: bytes) -> None:
         length = struct.pack("<Q", len(record))
-        frame = b"".join((length, _masked_crc(length), record, _masked_crc(record)))
+        frame = b"".join((length, masked_crc(length), record, masked_crc(record)))
         self._digest.update(frame)
         self.bytes += len(frame)
         self.records += 1
@@ -108,7 +108,8 @@ def shard_name(stem: str, number: int, count: int) -> str:
     return f"{stem}-{number:05d}-of-{count:05d}.tfrecord"
 
 
-def _masked_crc(data: bytes) -> bytes:
+def masked_crc(data: bytes) -> bytes:
+    """The checksum of TensorFlow's record files: CRC-32C, turned and shifted (`crc32c.h`)."""
     crc = google_crc32c.value(data)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 

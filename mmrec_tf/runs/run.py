@@ -182,6 +182,28 @@ class Run:
             self._dataset = dataset
         return self._dataset
 
+    def share_dataset(self, dataset: Dataset) -> None:
+        """Takes a dataset that is open already for that of the run.
+
+        Raises:
+          RunError: when it is another one.
+        """
+        if dataset.hash != self.facts["dataset_hash"]:
+            raise RunError(
+                f"{dataset.directory}: this is not the dataset that {self.directory} was trained "
+                "on. Name that one, or train again."
+            )
+        self._dataset = dataset
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it holds a model in memory."""
+        return self._retrieval is not None
+
+    def unload(self) -> None:
+        """Lets go of the models, which are loaded again when they are asked for."""
+        self._retrieval = self._ranking = None
+
     @property
     def retrieval(self) -> RetrievalModel:
         """The retrieval model; loaded unless `save_retrieval` put it there."""

@@ -63,7 +63,7 @@ def work(tmp_path_factory):
     succeed(prepare.main, "synthetic", "--out", work / "data", *world)
     succeed(
         main,
-        *("train", "--dataset", work / "data", "--out", work / "run"),
+        *("train", "--dataset", work / "data", "--out", work / "run", "--no-report"),
         *("--config", work / "config.json"),
     )
     succeed(main, "export", work / "run", "--out", work / "export", "--version", 1, "--k", K)
@@ -310,7 +310,7 @@ def chain(work, monkeypatch, *, example, epochs):
     monkeypatch.chdir(ROOT)
     succeed(
         main,
-        *("train", "--dataset", work / "data", "--out", work / "run"),
+        *("train", "--dataset", work / "data", "--out", work / "run", "--no-report"),
         *("--config", ROOT / f"examples/{example}.json"),
         *("--set", f"training.epochs={epochs}", "--set", "ranking.epochs=1"),
     )

@@ -283,13 +283,15 @@ def test_similar(run, call):
 def test_train_and_export(dataset, call, tmp_path):
     config = small_world.config(**small_world.VECTORS, training__epochs=9)
     (tmp_path / "config.json").write_text(json.dumps(config.to_json()))
-    status, out, _ = call(
+    status, out, err = call(
         *("train", "--dataset", dataset.directory, "--out", tmp_path / "run"),
         *("--config", tmp_path / "config.json"),
         *("--set", "training.epochs=1", "--set", "modalities=[]", "--set", "ranking.epochs=0"),
     )
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()[2:]] == ["retrieval", "popularity"]
+    assert err.splitlines()[-1] == f"report: {tmp_path / 'run/report.html'}"
+    assert (tmp_path / "run/report.html").read_text("utf-8").endswith("</html>\n")
     stored = json.loads((tmp_path / "run/config.json").read_text())
     assert (stored["training"]["epochs"], stored["modalities"], stored["dim"]) == (1, [], 8)
     status, out, err = call("export", tmp_path / "run", "--out", tmp_path / "e", "--version", 2)
@@ -313,7 +315,7 @@ def test_a_failure_is_one_line_and_no_traceback(tmp_path):
     assert "data.prepare" in done.stderr and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["evaluate", "ablate", "recommend", "export"])
+@pytest.mark.parametrize("name", ["evaluate", "ablate", "recommend", "export", "report"])
 def test_a_missing_run_ends_with_1(call, tmp_path, name):
     options = {"recommend": ["--user", "u"], "export": ["--out", tmp_path / "e", "--version", 1]}
     status, err = failed(call, name, tmp_path / "nowhere", *options.get(name, []))

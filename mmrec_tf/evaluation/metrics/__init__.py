@@ -15,7 +15,12 @@ from mmrec_tf.evaluation.metrics.beyond_accuracy import (
     gini,
     novelty,
 )
-from mmrec_tf.evaluation.metrics.bootstrap import Difference, paired_bootstrap
+from mmrec_tf.evaluation.metrics.bootstrap import (
+    Difference,
+    holm,
+    paired_bootstrap,
+    paired_p_value,
+)
 from mmrec_tf.evaluation.metrics.lists import mean_metrics, retrieval_metrics, top_k
 from mmrec_tf.evaluation.metrics.predictions import (
     auc,
@@ -38,11 +43,13 @@ __all__ = [
     "expected_calibration_error",
     "gauc",
     "gini",
+    "holm",
     "log_loss",
     "mean_metrics",
     "novelty",
     "num_mixed",
     "paired_bootstrap",
+    "paired_p_value",
     "retrieval_metrics",
     "rmse",
     "threshold_metrics",

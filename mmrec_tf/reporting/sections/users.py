@@ -1,0 +1,95 @@
+"""Ten users: what they met, what they are shown, and why."""
+
+import numpy as np
+
+from mmrec_tf.reporting import page
+from mmrec_tf.reporting.material import Material
+from mmrec_tf.reporting.page import Markup, Section
+
+TITLE = "Ten users"
+NUM_USERS, NUM_ITEMS = 10, 6
+
+
+def section(material: Material) -> Section:
+    """Users drawn at random of the split, with their history and their list."""
+    if not len(material.users):
+        return page.missing(TITLE, f"The {material.split} split has no users to show.")
+    dataset, showcase = material.dataset, material.showcase
+    drawn = np.random.default_rng(0).permutation(len(material.users))[:NUM_USERS]
+    rows = np.sort(drawn)
+    users = material.users[rows]
+    histories = dataset.histories(history="train")
+    ids = [str(dataset.users.user_id[user]) for user in users]
+    answer = material.recommender.recommend(ids, k=min(NUM_ITEMS, dataset.schema.num_items))
+    number = {name: n for n, name in enumerate(dataset.catalog.item_id.tolist())}
+    shown = [[number[name] for name in row if name] for row in answer.item_id.tolist()]
+    met = [histories.item[histories.offset[u] : histories.offset[u + 1]] for u in users]
+    offset, items = material.relevant
+    chosen = [items[offset[row] : offset[row + 1]] for row in rows]
+    because = [number[name] for name in np.unique(answer.history_item).tolist() if name]
+    wanted = [*(part[-NUM_ITEMS:] for part in met), *shown, *(c[:NUM_ITEMS] for c in chosen)]
+    showcase.read(np.concatenate([np.asarray(part, np.int64) for part in [*wanted, because]]))
+    blocks = []
+    for place, user in enumerate(ids):
+        hits = set(shown[place]) & set(chosen[place].tolist())
+        reasons = zip(answer.modality[place], answer.history_item[place], strict=True)
+        notes = [_why(material, number, *reason) for reason in reasons]
+        cards = [
+            showcase.card(item, note=note, hit=item in hits)
+            for item, note in zip(shown[place], notes, strict=False)
+        ]
+        blocks.append(_user(material, user, met[place], cards, chosen[place], len(hits)))
+    lead = (
+        f"{len(ids)} users of the {material.split} split, drawn at random. Green frames: the user "
+        f"did choose it, in {material.split}. Why: the item of the history and the modality that "
+        "weighed most; an id may have weighed more."
+    )
+    told = [page.paragraph(lead), *blocks]
+    if showcase.sounds_left_out:
+        told.append(
+            page.paragraph(
+                f"{showcase.sounds_left_out} sounds are left out, which are too long or would make "
+                "this page too large.",
+                class_="soft",
+            )
+        )
+    return Section(TITLE, page.join(told))
+
+
+def _user(
+    material: Material,
+    user: str,
+    met: np.ndarray,
+    cards: list[Markup],
+    chosen: np.ndarray,
+    hits: int,
+) -> Markup:
+    """One user's block."""
+    showcase = material.showcase
+    history = [showcase.card(item) for item in met[-NUM_ITEMS:].tolist()]
+    if not history:
+        before = page.paragraph("Nothing: shown is what is popular.", class_="missing")
+    else:
+        before = page.element("div", *history, class_="strip")
+    named = "; ".join(showcase.title(item) for item in chosen[:NUM_ITEMS].tolist())
+    more = f" and {len(chosen) - NUM_ITEMS} more" if len(chosen) > NUM_ITEMS else ""
+    last = f", the last {len(history)}" if len(met) > len(history) else ""
+    return page.element(
+        "div",
+        page.element("h3", f"User {user}"),
+        page.element("div", f"Met in train: {len(met)} items{last}", class_="soft"),
+        before,
+        page.element("div", f"Is shown ({hits} of {len(chosen)} chosen)", class_="soft"),
+        page.element("div", *cards, class_="strip"),
+        page.element("div", f"Chose in {material.split}: {named}{more}", class_="soft"),
+        class_="user",
+    )
+
+
+def _why(material: Material, number: dict[str, int], modality: str, item: str) -> str:
+    parts = []
+    if item:
+        parts.append(f"as {material.showcase.title(number[item])}")
+    if modality:
+        parts.append(f"by {modality}")
+    return ", ".join(parts) or "popular"

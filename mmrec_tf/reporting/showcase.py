@@ -1,0 +1,168 @@
+"""Items as people know them: a title, a small picture, a short sound, a category."""
+
+import base64
+import io
+import warnings
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+
+from mmrec_tf.dataset.directory import Dataset
+from mmrec_tf.records.inspection import category_names
+from mmrec_tf.reporting.page import Markup, element
+
+SIDE = 114  # pixels of a picture in a list
+_LONGEST_TITLE = 70  # characters
+# Of one sound, and of all of a page.
+_MOST_SOUND_BYTES, _ALL_SOUND_BYTES = 64 << 10, 2 << 20
+_OTHERS = "other"
+_ABBREVIATIONS = frozenset("Dr Mr Mrs Ms St Jr Sr Prof vs Vol No Nr Mt ca".split())
+
+
+class Showcase:
+    """How the items of a dataset are shown.
+
+    Args:
+      dataset: Dataset.
+
+    Attributes:
+      sounds_left_out: how many sounds were too long, or too many for one page.
+    """
+
+    def __init__(self, dataset: Dataset):
+        self._dataset = dataset
+        kinds = {name: spec.kind for name, spec in dataset.schema.modalities.items()}
+        self._first = {kind: name for name, kind in reversed(kinds.items())}
+        self._column = {name: column for column, name in enumerate(kinds)}
+        self.sounds_left_out = 0
+        self._sound_bytes = 0
+        self._known: dict[tuple[str, int], bytes] = {}
+
+    def read(self, items: np.ndarray) -> None:
+        """Reads what `title` and the like will be asked for, all at once: where content lies on
+        disk, each reading goes through whole shards."""
+        items = np.unique(items)
+        for kind in ("text", "image", "audio"):
+            name = self._first.get(kind)
+            if name is None:
+                continue
+            has = items[self._dataset.catalog.present[items, self._column[name]]]
+            new = np.array([i for i in has.tolist() if (kind, i) not in self._known], np.int64)
+            if len(new):
+                values = self._dataset.catalog.content[name][new]
+                self._known |= {(kind, i): v for i, v in zip(new.tolist(), values, strict=True)}
+
+    def title(self, item: int) -> str:
+        """The first sentence of an item's text, cut where it is long; its id without any."""
+        text = self._known.get(("text", item), b"").decode("utf-8", "replace").strip()
+        first = _first_sentence(text.partition("\n")[0])
+        if not first:
+            return str(self._dataset.catalog.item_id[item])
+        return first if len(first) <= _LONGEST_TITLE else first[: _LONGEST_TITLE - 1].rstrip() + "…"
+
+    def picture(self, item: int, *, side: int = SIDE) -> str:
+        """A data URI of an item's picture as a small JPEG; "" without one that can be read."""
+        data = self._known.get(("image", item))
+        if data is None:
+            return ""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow's, of what is strange but legible
+                with PIL.Image.open(io.BytesIO(data)) as opened:
+                    picture = opened.convert("RGB")
+            picture.thumbnail((side, side))
+        except (OSError, ValueError, PIL.Image.DecompressionBombError):
+            return ""
+        out = io.BytesIO()
+        picture.save(out, "JPEG", quality=72, optimize=True)
+        return _uri("image/jpeg", out.getvalue())
+
+    def card(self, item: int, *, note: object = "", hit: bool = False) -> Markup:
+        """An item in a list: picture or its absence, title, sound, and a note below."""
+        source = self.picture(item)
+        seen = Markup()
+        if source:
+            seen = Markup(f'<img src="{source}" alt="">')
+        elif "image" in self._first:
+            seen = element("div", "no picture", class_="blank")
+        below = element("div", note, class_="soft") if note else ""
+        title = element("div", self.title(item))
+        return element(
+            "div", seen, title, self._sound(item), below, class_="item hit" if hit else "item"
+        )
+
+    def _sound(self, item: int) -> Markup:
+        data = self._known.get(("audio", item))
+        if data is None:
+            return Markup()
+        if len(data) > _MOST_SOUND_BYTES or self._sound_bytes + len(data) > _ALL_SOUND_BYTES:
+            self.sounds_left_out += 1
+            return Markup()
+        self._sound_bytes += len(data)
+        source = _uri("audio/wav", data)
+        return Markup(f'<audio controls preload="none" src="{source}"></audio>')
+
+
+class Categories:
+    """What items are told apart by in drawings.
+
+    Of the categorical side feature that most items have, each item's most frequent category; where
+    there is none, how often train met the item.
+
+    Args:
+      dataset: Dataset.
+      most: categories beyond so many, the rare ones, are one.
+
+    Attributes:
+      name: of the feature, or "popularity".
+      names: of the categories, the most frequent first.
+      of: <int64>[item], each item's place in `names`.
+    """
+
+    def __init__(self, dataset: Dataset, *, most: int = 10):
+        features, schema = dataset.catalog.features, dataset.schema
+        categorical = {
+            name: (features[name] > 0).any(axis=1).sum()
+            for name, spec in schema.item_features.items()
+            if spec.kind == "categorical" and spec.vocabulary
+        }
+        if categorical and max(categorical.values()):
+            self.name = max(categorical, key=lambda name: categorical[name])
+            spec, numbers = schema.item_features[self.name], features[self.name]
+            count = np.bincount(numbers[numbers > 0], minlength=spec.num_categories)
+            # Of several categories of an item, that which says the most: the rarest that is no
+            # exception.
+            order = np.argsort(-count, kind="stable")
+            kept = [n for n in order.tolist() if count[n]][: most - 1]
+            size = np.where(np.isin(np.arange(len(count)), kept), count, 1 << 60)
+            size[0] = 1 << 61
+            best = numbers[np.arange(len(numbers)), np.argmin(size[numbers], axis=1)]
+            self.names = [category_names(spec, number)[0] for number in kept]
+            place = {number: n for n, number in enumerate(kept)}
+            self.of = np.array([place.get(n, len(kept)) for n in best.tolist()], np.int64)
+            if (self.of == len(kept)).any():
+                self.names.append(_OTHERS if _OTHERS not in self.names else "others")
+            return
+        self.name, count = "popularity", dataset.catalog.train_count
+        warm = count[count > 0]
+        low, high = np.quantile(warm, [1 / 3, 2 / 3]) if len(warm) else (0, 0)
+        self.names = ["head", "middle", "tail", "cold"]
+        self.of = np.where(count > high, 0, np.where(count > low, 1, np.where(count > 0, 2, 3)))
+
+
+def _first_sentence(text: str) -> str:
+    """What stands before the first full stop that ends a sentence: not after "Dr", an initial, or
+    within brackets."""
+    at = text.find(". ")
+    while at >= 0:
+        first = text[:at]
+        last = first.rpartition(" ")[2].strip("([")
+        if len(last) > 1 and last not in _ABBREVIATIONS and first.count("(") == first.count(")"):
+            return first.strip()
+        at = text.find(". ", at + 2)
+    return text.strip().removesuffix(".")
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
