@@ -28,7 +28,7 @@ class RedisStore(RedisItems):
     """A `Store` in Redis.
 
     How durable an answer is depends on the server: with `appendfsync everysec` a power failure may
-    take the last second, with `always` nothing. The whole log lies in its memory, and nothing moves it
+    take the last second, with `always` nothing. The whole log lies in its memory; nothing moves it
     elsewhere.
     """
 
