@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from serving.gateway.lists.requests import now_ms
 from serving.gateway.store.records import MOST_HISTORY, Item
 from serving.gateway.store.store import Store
@@ -26,7 +24,7 @@ class Seeded(NamedTuple):
 
 
 async def seed(store: Store, directory: str | pathlib.Path, *, media: bool = True) -> Seeded:
-    """Takes over items and the train split of a dataset, once.
+    """Takes over items and all interactions of a dataset, as exports know them, once.
 
     Args:
       store: Store, open.
@@ -39,16 +37,18 @@ async def seed(store: Store, directory: str | pathlib.Path, *, media: bool = Tru
     import mmrec_tf
 
     dataset = mmrec_tf.open_dataset(directory, content_memory_mb=0)
-    train = dataset.interactions("train")
+    known = dataset.histories(history="all")
     users = dataset.users.user_id
     items = dataset.catalog.item_id
-    counts = Counter(items[train.item].tolist())
+    counts = Counter(items[known.item].tolist())
 
     def histories() -> Iterator[tuple[str, Sequence[tuple[str, int]]]]:
-        ends = np.searchsorted(train.user, np.arange(len(users) + 1))
+        ends = known.offset
         for number, user in enumerate(users):
             rows = slice(max(ends[number], ends[number + 1] - MOST_HISTORY), ends[number + 1])
-            names, times = items[train.item[rows]].tolist(), train.timestamp[rows].tolist()
+            names = items[known.item[rows]].tolist()
+            # Of a dataset without times, all of them are equal.
+            times = [0] * len(names) if known.time is None else known.time[rows].tolist()
             # Of the same second, the order of the dataset counts.
             yield (
                 str(user),
