@@ -713,7 +713,7 @@ def test_a_process_with_tensorflow_alone_can_run_it(exported, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     recommended = str([*[[1, K]] * 5, [1]])
-    embedded = "[[1, 8], [1, 4], [1], [1, 4], [1, 4]]"
+    embedded = "[[1, 8], [1, 4, 8], [1, 4], [1], [1, 4], [1, 4]]"
     assert done.stdout.splitlines() == [recommended, embedded, "[]"]
 
 

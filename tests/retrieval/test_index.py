@@ -104,7 +104,9 @@ def test_a_large_batch_is_searched_in_blocks_with_the_same_result(monkeypatch, b
     held = []
     compare = index._compare
     monkeypatch.setattr(
-        index, "_compare", lambda q, *rest, k: held.append(q.shape[0]) or compare(q, *rest, k=k)
+        index,
+        "_compare",
+        lambda q, *rest, **options: held.append(q.shape[0]) or compare(q, *rest, **options),
     )
     parts = graph(index, 8, exclude=exclude, allowed=allowed)(queries[:batch])
     assert 3 in held

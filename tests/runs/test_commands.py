@@ -88,7 +88,7 @@ def test_evaluate_prints_tables(run, call):
         assert said in table[0]
     assert header.split()[:1] == ["recall@10"]
     assert [row.split()[0] for row in rows] == ["model", "popularity", "id_only"]
-    assert all(len(row.split()) == 6 for row in rows)
+    assert all(len(row.split()) == 7 for row in rows)
     assert differences[0] == f"the model minus each, {said}, with 95% intervals"
     assert differences[1].split() == ["recall@10", "ndcg@10"]
     number = r"[+-]0\.\d{4}"

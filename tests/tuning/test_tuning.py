@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import shutil
+import types
 
 import pytest
 from support import small_world
@@ -252,13 +253,15 @@ def test_the_default_trial_reads_the_valid_split_and_takes_the_best_epoch(monkey
         history = {"valid_recall@20": [0.1, 0.3, 0.2], "test_recall@20": [0.9]}
 
     def train(model, dataset):
-        assert model == ("recall@20", "dataset") and dataset == "dataset"
+        assert model.made_of == ("recall@20", "dataset") and dataset == "dataset"
         return History
 
     monkeypatch.setattr(
         mm,
         "RetrievalModel",
-        lambda config, dataset: (config.training.monitor, dataset),
+        lambda config, dataset: types.SimpleNamespace(
+            made_of=(config.training.monitor, dataset), item_head_fit=None
+        ),
         raising=False,
     )
     monkeypatch.setattr(mm, "train", train, raising=False)

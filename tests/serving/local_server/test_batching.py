@@ -556,7 +556,7 @@ def test_an_export_answers_alike_in_any_company(exported, tmp_path):
         for answer, alone in zip(got[number], wanted[number], strict=True):
             for name, value in answer._asdict().items():
                 expected = getattr(alone, name)
-                if value.dtype.kind == "f":
+                if np.asarray(value).dtype.kind == "f":
                     np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
                 else:
                     np.testing.assert_array_equal(value, expected, err_msg=name)
