@@ -54,6 +54,7 @@ def kills(folder: pathlib.Path, *arguments: str, number: int) -> None:
     print(f"{number} kills, {kept} shards kept from them, {number} equal results")
 
 
+@pytest.mark.slow
 def test_killed_twice(tmp_path):
     kills(tmp_path, "synthetic", "--users", "20", "--items", "300", number=2)
 

@@ -152,6 +152,7 @@ def test_examples_that_are_left_are_balanced_among_themselves(tmp_path):
     np.testing.assert_allclose(drawn / drawn.sum(), [0.5, 0, 0, 0.5, 0, 0], atol=0.06)
 
 
+@pytest.mark.slow
 def test_training_balances_retrieval_and_nothing_else(dataset, monkeypatch):
     from mmrec_tf import RankingModel
 
@@ -416,6 +417,7 @@ def test_a_service_draws_as_the_balance_says(popular, service):
     assert len({tuple(sorted(epoch)) for epoch in drawn}) == NUM_ORDERS
 
 
+@pytest.mark.slow
 def test_a_model_trains_on_a_service(dataset, service):
     config = small_world.config(**small_world.VECTORS, training__data_service=service)
     model = RetrievalModel(config, dataset)

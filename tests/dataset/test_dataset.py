@@ -798,7 +798,7 @@ def test_damage_is_seen_on_opening(tmp_path):
         open_dataset(tmp_path / "d", verify=True)
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate"])
+@pytest.mark.parametrize("command", [pytest.param("train", marks=pytest.mark.slow), "evaluate"])
 def test_a_command_compares_hashes_when_asked(tmp_path, capsys, command):
     from mmrec_tf.__main__ import main
     from mmrec_tf.runs.train import train_run

@@ -282,6 +282,7 @@ def asked(servable, **content):
     return inputs
 
 
+@pytest.mark.slow
 def test_a_bad_picture_leaves_the_other_rows_and_modalities_as_they_are(servable):
     texts = ["a night owl", "a night owl", "", "a sea"]
     good = asked(servable, text=texts, image=[b"", b"", b"", JPEG])

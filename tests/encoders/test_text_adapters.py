@@ -181,6 +181,7 @@ def test_copies_are_the_same(adapt, tmp_path):
         assert len(other.trainable_weights) == len(encoder.trainable_weights)
 
 
+@pytest.mark.slow
 def test_other_ways_to_compute_it(kind, adapt, tmp_path):
     encoder = adapt()
     step(encoder)

@@ -219,6 +219,7 @@ def similar(model, item):
     return answer["item_id"].numpy()[0].astype(str).tolist()
 
 
+@pytest.mark.slow
 def test_only_what_is_new_or_changed_goes_through_frozen_encoders(
     start, dataset, tmp_path, monkeypatch
 ):

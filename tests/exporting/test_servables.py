@@ -563,6 +563,7 @@ def test_nothing_at_all_is_answered(loaded):
     assert np.isfinite(ask(loaded["encoder"], "search", **raw)["score"]).all()
 
 
+@pytest.mark.slow
 def test_a_stranger_s_profile_and_features_come_through_the_export(dataset, tmp_path):
     recommender = build_recommender(dataset, user__profile=True)
     servable = RecommenderServable(recommender, k=K)
@@ -750,6 +751,7 @@ def test_wrong_numbers_are_refused(vectors, tmp_path, wrong):
     assert not (tmp_path / "export").exists()
 
 
+@pytest.mark.slow
 def test_a_wrong_answer_is_noticed_and_nothing_is_left(vectors, tmp_path, monkeypatch):
     """The encoder's examples say otherwise than it does; the recommender, written before, goes
     with it."""

@@ -232,7 +232,14 @@ def test_loss_by_hand(dataset, retrieval, monkeypatch):
     assert float(model.compute_loss(inputs)) == pytest.approx(want, rel=1e-4)
 
 
-@pytest.mark.parametrize("settings", [{}, {"mixed_precision": True}, {"jit_compile": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        pytest.param({"mixed_precision": True}, marks=pytest.mark.slow),
+        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+    ],
+)
 def test_fit_trains_ranking_and_leaves_retrieval_alone(dataset, settings):
     settings = {f"training__{name}": value for name, value in settings.items()}
     retrieval = build_retrieval(dataset, **settings)

@@ -58,7 +58,14 @@ def said(model, user, item):
     return {name: value.numpy()[:, 0] for name, value in ranked.logits.items()}, ranked
 
 
-@pytest.mark.parametrize("sharing", ["shared_bottom", "mmoe", "ple"])
+@pytest.mark.parametrize(
+    "sharing",
+    [
+        "shared_bottom",
+        pytest.param("mmoe", marks=pytest.mark.slow),
+        pytest.param("ple", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("uncertainty", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_several_tasks_learn_together(labeled, retrieval, sharing, uncertainty):
     model = build(

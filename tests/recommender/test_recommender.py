@@ -332,7 +332,11 @@ def test_rows_have_filters_of_their_own(dataset, recommender):
 PROFILES = {"user__profile": True, "ranking__target_attention": True}
 
 
-@pytest.fixture(scope="module", params=[{}, {"ranking__fine_tune": True}], ids=["", "fine_tune"])
+@pytest.fixture(
+    scope="module",
+    params=[{}, pytest.param({"ranking__fine_tune": True}, marks=pytest.mark.slow)],
+    ids=["", "fine_tune"],
+)
 def reading(request, dataset):
     """A recommender that reads profiles and side features."""
     return build_recommender(dataset, **PROFILES, **request.param)

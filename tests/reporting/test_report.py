@@ -171,6 +171,7 @@ def test_one_user_two_items_of_nothing_and_no_test_split(tmp_path):
 # The command
 
 
+@pytest.mark.slow
 def test_the_command_names_the_file_and_writes_the_same_again(run, written, tmp_path, capsys):
     assert main(["report", str(run.directory), "--out", str(tmp_path / "r.html")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'r.html'}\n"

@@ -402,6 +402,7 @@ def test_the_loss_reads_smoothed_items_on_both_sides(dataset, mixed):
     assert np.isfinite(gradient).all() and (np.abs(gradient).max(axis=1) > 0).sum() > len(item)
 
 
+@pytest.mark.slow
 def test_python_and_the_export_recommend_by_the_smoothed_catalog(dataset, tmp_path):
     model = build(dataset, **FULL, **GRAPH)
     recommender = Recommender(model, None, dataset, history="train")

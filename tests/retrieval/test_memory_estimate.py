@@ -76,6 +76,7 @@ def test_on_disk_or_in_memory_it_learns_the_same(dataset, tmp_path, monkeypatch,
     assert evaluate(left, dataset, split="test") == evaluate(held, dataset, split="test")
 
 
+@pytest.mark.slow
 def test_only_what_does_not_fit_stays_on_disk(dataset, tmp_path):
     """Thirty pictures of 128 pixels a side are more than a MiB, their sounds are less."""
     config = small_world.config(
@@ -136,6 +137,7 @@ def nbytes(values):
     return sum(np.asarray(value).nbytes for value in values)
 
 
+@pytest.mark.slow
 def test_the_estimate_is_what_there_is_afterwards(dataset, tmp_path, monkeypatch):
     settings = {
         "audio__trainable_layers": -1,

@@ -262,7 +262,14 @@ def test_mixed_precision_is_near(dataset):
         assert output.dtype in (np.float32, bool)
 
 
-@pytest.mark.parametrize("settings", [{}, {"mixed_precision": True}, {"jit_compile": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        pytest.param({"mixed_precision": True}, marks=pytest.mark.slow),
+        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+    ],
+)
 def test_fit_brings_the_loss_down(dataset, settings):
     from mmrec_tf.training.optimizer import build_optimizer
 

@@ -192,6 +192,7 @@ def test_what_is_removed_once_stays_removed(run, monkeypatch):
 # Trained anew
 
 
+@pytest.mark.slow
 def test_a_retrained_run_is_compared_and_found_again(vector_run, dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(vector_run, "config", vector_run.config.override({"training.epochs": 1}))
     found = ablate_run(vector_run, out=tmp_path, retrain=True)

@@ -129,6 +129,7 @@ def test_evaluate_prints_baselines_and_slices(run, call):
     ]
 
 
+@pytest.mark.slow
 def test_evaluate_names_what_is_known(run, call):
     asked = ("evaluate", run.directory, "--k", "10", "--stage", "recommender", "--json")
     status, out, _ = call(*asked, "--history", "train+valid")
@@ -205,6 +206,7 @@ def test_recommend_knows_what_it_is_told(run, call):
     assert items and not lists[0] & items and lists[1] == lists[0] | items
 
 
+@pytest.mark.slow
 def test_recommend_takes_a_history(run, call):
     asked = ["recommend", run.directory, "--user", "nobody", "--k", 5, "--json"]
     _, without, _ = call(*asked)
@@ -214,6 +216,7 @@ def test_recommend_takes_a_history(run, call):
     assert given != without
 
 
+@pytest.mark.slow
 def test_recommend_takes_lists_as_people_type_them(run, call):
     asked = ("recommend", run.directory, "--user", "u1", "--k", "30", "--json")
     _, out, _ = call(*asked)
@@ -223,6 +226,7 @@ def test_recommend_takes_lists_as_people_type_them(run, call):
     assert not set(first) & set(json.loads(out)["users"][0]["item_id"])
 
 
+@pytest.mark.slow
 def test_recommend_names_ids_that_nobody_has(run, call):
     asked = ("recommend", run.directory, "--user", "u1", "--user", "stranger")
     status, _, err = call(*asked, "--exclude", "nope, i 9", "--history", "never")
@@ -264,6 +268,7 @@ def test_recommend_leaves_out_what_it_is_told(run, call, tmp_path):
     assert status == 1 and "No such file" in err
 
 
+@pytest.mark.slow
 def test_similar(run, call):
     asked = ["similar", run.directory, "--item", "i4", "--item", "i9", "--k", 3]
     status, out, _ = call(*asked)
@@ -280,6 +285,7 @@ def test_similar(run, call):
     assert status == 2 and "'unheard of'" in err
 
 
+@pytest.mark.slow
 def test_train_and_export(dataset, call, tmp_path):
     config = small_world.config(**small_world.VECTORS, training__epochs=9)
     (tmp_path / "config.json").write_text(json.dumps(config.to_json()))

@@ -155,6 +155,7 @@ def test_without_a_change_even_the_ranking_is_the_same(start, dataset):
             np.testing.assert_array_equal(model.get_weight_paths()[path], weight, path)
 
 
+@pytest.mark.slow
 def test_what_the_last_batches_left_behind_starts_anew(dataset, grown, tmp_path):
     """Items were numbered otherwise then."""
     settings = {"retrieval__sampling_correction": "streaming", "retrieval__memory_size": 40}
@@ -196,6 +197,7 @@ def test_the_ranking_model_is_carried_too(start, dataset, grown, tmp_path):
     assert answers[0].std(axis=1).min() > 0.1
 
 
+@pytest.mark.slow
 def test_what_fine_tuning_added_follows_the_items(dataset, grown, tmp_path):
     settings = {"ranking__fine_tune": True, "training__epochs": 1}
     config = small_world.config(**{**small_world.VECTORS, **settings})
@@ -395,6 +397,7 @@ def test_the_twin_goes_on_too(quick, grown, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_the_command(quick, grown, tmp_path, capsys):
     """The config is that of the run that it goes on from."""
     arguments = ["train", "--from", quick.directory, "--dataset", grown.directory]

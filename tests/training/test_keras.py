@@ -39,6 +39,7 @@ def model(request, dataset, retrieval):
     return stage(request.param, dataset, retrieval)
 
 
+@pytest.mark.slow
 def test_the_page_runs(dataset, tmp_path, monkeypatch):
     """All of its code in one go, on the small world."""
     monkeypatch.chdir(tmp_path)

@@ -284,6 +284,7 @@ def test_after_a_kill_the_schedule_goes_on(dataset, tmp_path):
     assert killed.updates + later.updates == whole.updates
 
 
+@pytest.mark.slow
 def test_encoders_take_their_share_of_the_rate(dataset):
     model = model_of(
         dataset,
@@ -371,6 +372,7 @@ def test_parts_go_one_after_the_other():
     assert second.control_inputs
 
 
+@pytest.mark.slow
 def test_a_model_trains_in_parts(dataset):
     losses = []
     for accumulation_steps in (1, 3):
@@ -416,7 +418,7 @@ assert abs(after[0][0] - 1).max() > 0.01
 """
 
 
-@pytest.mark.parametrize("precision", ["single", "mixed"])
+@pytest.mark.parametrize("precision", ["single", pytest.param("mixed", marks=pytest.mark.slow)])
 def test_two_replicas_make_the_step_of_one(precision):
     """In a process of its own: devices are counted once, and one such strategy works in each."""
     environment = {

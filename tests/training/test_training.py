@@ -107,7 +107,9 @@ def whole(dataset, tmp_path_factory):
         )
 
 
-@pytest.mark.parametrize("stage, epoch", [("retrieval", 2), ("saving", EPOCHS)])
+@pytest.mark.parametrize(
+    "stage, epoch", [("retrieval", 2), pytest.param("saving", EPOCHS, marks=pytest.mark.slow)]
+)
 def test_after_a_kill_it_goes_on_where_it_was(dataset, whole, tmp_path, monkeypatch, stage, epoch):
     """As if nothing had happened: same epochs, same weights, which hold Adam's moments in them."""
     kill(dataset, tmp_path / "run", stage, epoch)
@@ -233,7 +235,10 @@ RANDOM = {
 }
 
 
-@pytest.mark.parametrize("kind", RANDOM)
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind == "dropout" else pytest.param(kind, marks=pytest.mark.slow) for kind in RANDOM],
+)
 def test_a_resumed_training_equals_the_whole_one_to_the_digit(dataset, tmp_path, kind, capsys):
     settings = {**small_world.VECTORS, "training__epochs": 4, **RANDOM[kind]}
 
@@ -312,6 +317,7 @@ def test_without_patience_it_never_stops(dataset, monkeypatch):
     assert_equal(values(model), answers.weights[0])
 
 
+@pytest.mark.slow
 def test_ranking_that_gets_worse_is_not_kept(dataset, monkeypatch):
     retrieval = model_of(dataset)
     train(retrieval, dataset)
@@ -414,6 +420,7 @@ def test_histories_are_embedded_anew_as_an_epoch_begins_and_every_so_many_steps(
     assert stale == 2 * [(0, False), (1, True), (2, False), (3, True), (4, False)]
 
 
+@pytest.mark.slow
 def test_several_steps_an_execution_train_the_same(dataset):
     settings = {"item__id_dropout": 0.3, "training__epochs": 2, "training__batch_size": 48}
     settings |= {"user__history_context": "past"}

@@ -96,6 +96,7 @@ def test_the_seed_decides_the_trials(tmp_path):
     assert settings("c", 1) != settings("d", 2)
 
 
+@pytest.mark.slow
 def test_bayesian_uses_what_it_learned(tmp_path):
     space = {"training.learning_rate": SPACE["training.learning_rate"]}
     run(tmp_path, quick, strategy="bayesian", space=space, trials=12)
@@ -171,7 +172,9 @@ def test_an_interrupted_search_goes_on(tmp_path, strategy, capsys):
     assert len(more) == 1
 
 
-@pytest.mark.parametrize("strategy", ["random", "bayesian", "hyperband"])
+@pytest.mark.parametrize(
+    "strategy", ["random", pytest.param("bayesian", marks=pytest.mark.slow), "hyperband"]
+)
 def test_a_trial_is_counted_once_wherever_the_search_was_killed(tmp_path, strategy, monkeypatch):
     """The state on disk is copied as each of its files has changed, as a kill would leave it."""
     states = []

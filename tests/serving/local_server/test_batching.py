@@ -501,6 +501,7 @@ def test_a_server_batches(tmp_path):
         assert code == 200 and json.loads(body) == {"predictions": [1.0, 2.5]}
 
 
+@pytest.mark.slow
 def test_an_export_answers_alike_in_any_company(exported, tmp_path):
     """By the file of the checkout, but so slow to close a batch that callers do meet in it."""
     file = DEPLOY / "batching.config"
