@@ -23,8 +23,8 @@ if [ -z "$export" ]; then
   fi
   if [ ! -d "$export/recommender" ] || [ ! -d "$export/encoder" ]; then
     say "Training and export"
-    rm -rf "$work/run"
-    mmrec-tf train --dataset "$dataset" --config examples/small.json --out "$work/run"
+    # A training that was stopped goes on; one that is over is not begun again.
+    [ -f "$work/run/metrics.json" ] || mmrec-tf train --dataset "$dataset" --config examples/small.json --out "$work/run"
     mmrec-tf export "$work/run" --out "$export"
   fi
 fi
