@@ -41,11 +41,12 @@ def section(material: Material) -> Section:
         [name, *(page.interval(values[metric]) for metric in metrics)]
         for name, values in differences.items()
     ]
-    said = (
-        "what people are shown, after ranking"
-        if material.stage == "recommender"
-        else ("retrieval, which this run does not rank anew")
-    )
+    if material.stage != "recommender":
+        said = "retrieval, which this run does not rank anew"
+    elif material.run.serves_ranking:
+        said = "what people are shown, after ranking"
+    else:
+        said = "what people are shown, in retrieval's order, which ranking did not better"
     told = [
         page.paragraph(
             f"The {material.split} split, {found['users']:,} users, history {found['history']}: "
