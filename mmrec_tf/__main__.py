@@ -229,21 +229,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(call=_train)
 
     command = _run_command(commands, "evaluate", "rank every item for every user of a split")
-    command.add_argument("--split", choices=("valid", "test"), default="test")
-    command.add_argument("--k", default="10,20", metavar="K,K", help="cut-offs")
-    command.add_argument(
-        "--stage",
-        choices=("retrieval", "recommender"),
-        default="retrieval",
-        help="recommender: what is left after ranking too, and what each stage does",
-    )
-    command.add_argument(
-        "--history",
-        choices=("train", "train+valid"),
-        default="train",
-        help="what is known of users, and left out; train+valid on the test split only "
-        "(%(default)s)",
-    )
+    _add_measured(command, split="test", stage="retrieval")
     command.add_argument(
         "--baselines", metavar="NAMES", help='such as item_knn,ease; or "all" (docs/evaluation.md)'
     )
@@ -266,20 +252,7 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("compare", help="runs on one dataset side by side")
     command.add_argument("run", metavar="RUN", nargs="+")
     command.add_argument("--dataset", metavar="DIR", help="where the dataset has moved")
-    command.add_argument("--split", choices=("valid", "test"), default="valid")
-    command.add_argument("--k", default="10,20", metavar="K,K", help="cut-offs")
-    command.add_argument(
-        "--stage",
-        choices=("retrieval", "recommender"),
-        default="recommender",
-        help="recommender: what is left after ranking (%(default)s)",
-    )
-    command.add_argument(
-        "--history",
-        choices=("train", "train+valid"),
-        default="train",
-        help="as in evaluate (%(default)s)",
-    )
+    _add_measured(command, split="valid", stage="recommender")
     command.add_argument("--json", action="store_true", help="one JSON object on stdout")
     command.add_argument("--out", metavar="FILE", help="also one HTML file")
     _add_verify(command)
@@ -377,6 +350,25 @@ def _add_answer(command: argparse.ArgumentParser) -> None:
 def _add_unavailable(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--unavailable", metavar="FILE", help="ids of items that are never shown, one a line"
+    )
+
+
+def _add_measured(command: argparse.ArgumentParser, *, split: str, stage: str) -> None:
+    """What is measured; `split` and `stage` are what it is without being told."""
+    command.add_argument("--split", choices=("valid", "test"), default=split)
+    command.add_argument("--k", default="10,20", metavar="K,K", help="cut-offs")
+    command.add_argument(
+        "--stage",
+        choices=("retrieval", "recommender"),
+        default=stage,
+        help="recommender: what is left after ranking too (%(default)s)",
+    )
+    command.add_argument(
+        "--history",
+        choices=("train", "train+valid"),
+        default="train",
+        help="what is known of users, and left out; train+valid on the test split only "
+        "(%(default)s)",
     )
 
 
