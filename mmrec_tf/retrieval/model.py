@@ -841,7 +841,7 @@ class RetrievalModel(Stage):
         users, (offset, relevant) = relevant_items(self.dataset, "valid")
         head = self.make_item_head()
         self.set_item_head(head, None)
-        sizes, embedding = np.diff(offset), self.embed_catalog().embedding
+        sizes, embedding = np.diff(offset), self.embed_all()
 
         def measure(weights: Sequence[float]) -> np.ndarray:
             found: list[list[np.ndarray]] = [[] for _ in weights]

@@ -164,7 +164,7 @@ def content_vectors(model: RetrievalModel, dataset: Dataset) -> ItemVectors | No
 
 
 def _embeddings(model: RetrievalModel) -> ItemVectors:
-    embedding = model.embed_catalog().embedding
+    embedding = model.embed_all()
     return ItemVectors({"embedding": embedding}, np.ones([len(embedding), 1], bool))
 
 
