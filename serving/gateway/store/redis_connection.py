@@ -6,8 +6,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from serving.gateway.store.store import StoreError
 
-_TIMEOUT_SECONDS = 1.0
-_MOST_CONNECTIONS = 64
+_TIMEOUT_SECONDS = 2.0
+# A Redis works through one command after another: more connections than this
+# only wait in its queue instead of in ours.
+_MOST_CONNECTIONS = 16
+# Waiting for one of them says that many ask, not that Redis is out of reach.
+_QUEUE_SECONDS = 30.0
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -50,7 +54,7 @@ class RedisConnection:
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
             max_connections=_MOST_CONNECTIONS,
-            timeout=_TIMEOUT_SECONDS,
+            timeout=_QUEUE_SECONDS,
             socket_timeout=_TIMEOUT_SECONDS,
             socket_connect_timeout=_TIMEOUT_SECONDS,
         )
