@@ -13,15 +13,16 @@ from data.tables.scale import LARGEST
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import MOST_EVENTS
 
-SPLIT_RULES = ("given", "random", "leave-last-out", "time")
+SPLIT_RULES = ("given", "random", "leave-last-out", "time", "cold-items")
 _SHARE = 0.1
 # The splits that an option has a meaning for.
 _BELONGS = {
-    "valid_share": ("random", "time"),
-    "test_share": ("random", "time"),
+    "valid_share": ("random", "time", "cold-items"),
+    "test_share": ("random", "time", "cold-items"),
     "valid_from": ("time",),
     "test_from": ("time",),
-    "seed": ("random",),
+    "seed": ("random", "cold-items"),
+    "shots": ("cold-items",),
 }
 
 
@@ -32,13 +33,17 @@ class SelectionOptions:
     Attributes:
       split: "given" by the source; "random": of each user's interactions a share;
         "leave-last-out": each user's last one is test, the one before it valid; "time": all from
-        a moment on. By default the first where the source has a split, else leave-last-out.
-      valid_share: under "random" and "time" the share of valid, 0.1 by default.
+        a moment on; "cold-items": all of some items, which asks what content alone is worth. By
+        default the first where the source has a split, else leave-last-out.
+      valid_share: under "random" and "time" the share of valid, 0.1 by default; under "cold-items"
+        that of the items.
       test_share: likewise of test.
       valid_from: under "time", instead of shares, the moment at which valid begins: seconds since
         1970 UTC, or a date in ISO 8601 (UTC unless it says otherwise).
       test_from: likewise of test.
-      seed: another one gives another "random" split.
+      seed: another one gives another "random" or "cold-items" split.
+      shots: under "cold-items" so many of each held-out item's interactions, the earliest, stay in
+        train: 0 for items that are quite new, 5 for such that five people have found.
       k_core: users and items with fewer interactions than this in all splits together are left
         out, again and again, until all that are left have as many among themselves.
       min_rating: interactions rated lower are dropped.
@@ -56,6 +61,7 @@ class SelectionOptions:
     valid_from: int | str | None = None
     test_from: int | str | None = None
     seed: int = 0
+    shots: int = 0
     k_core: int | None = None
     min_rating: float | None = None
     event_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -68,9 +74,11 @@ class SelectionOptions:
         for item in dataclasses.fields(self):
             rules = _BELONGS.get(item.name)
             if rules and self.split not in rules and getattr(self, item.name) != item.default:
+                *others, last = rules
+                named = f"splits {', '.join(others)} and {last}" if others else f"split {last}"
                 raise ConfigError(
-                    f"{item.name}: belongs to the split {' or '.join(rules)}; got "
-                    f"{self.split or 'no split'}. Leave {item.name} out, or name that split."
+                    f"{item.name}: belongs to the {named}; got {self.split or 'no split'}. Leave "
+                    f"{item.name} out, or name {'one of them' if others else 'that split'}."
                 )
         if self.rows_in_order and self.split not in (None, "leave-last-out"):
             raise ConfigError(
@@ -79,6 +87,8 @@ class SelectionOptions:
             )
         self._check_shares()
         self._check_borders()
+        if self.shots < 0:
+            raise ConfigError(f"shots: wanted 0 or more; got {self.shots}.")
         if self.k_core is not None and self.k_core < 1:
             raise ConfigError(f"k_core: wanted 1 or more; got {self.k_core}.")
         if self.min_rating is not None and not math.isfinite(self.min_rating):
@@ -157,7 +167,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name in ("valid", "test"):
         group.add_argument(
-            f"--{name}-share", type=float, help="of --split random and time (default: 0.1)"
+            f"--{name}-share",
+            type=float,
+            help="of --split random, time and cold-items (default: 0.1)",
         )
     for name in ("valid", "test"):
         group.add_argument(
@@ -165,7 +177,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="TIME",
             help="of --split time, instead of shares: seconds since 1970 UTC or ISO 8601",
         )
-    group.add_argument("--split-seed", type=int, default=0, help="of --split random (default: 0)")
+    group.add_argument(
+        "--split-seed", type=int, default=0, help="of --split random and cold-items (default: 0)"
+    )
+    group.add_argument(
+        "--shots",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of --split cold-items: N interactions of each held-out item stay in train "
+        "(default: 0)",
+    )
     group.add_argument(
         "--k-core", type=int, metavar="K", help="keep users and items that share K interactions"
     )
@@ -203,6 +225,7 @@ def from_arguments(arguments: argparse.Namespace) -> SelectionOptions:
         valid_from=arguments.valid_from,
         test_from=arguments.test_from,
         seed=arguments.split_seed,
+        shots=arguments.shots,
         k_core=arguments.k_core,
         min_rating=arguments.min_rating,
         event_weights=arguments.event_weights,

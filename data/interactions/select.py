@@ -108,6 +108,7 @@ def select(
             f"split {rule}: wanted at least one interaction in train; all {len(kept.user)} are in "
             "valid and test. Choose another split, or other options for it."
         )
+    warnings += _without_train(kept) if rule == "cold-items" else []
     if positive.event_weight is not None:
         begun = _begun(positive, kept, rule, borders=borders, num_users=len(users))
         kept = splits.merge(kept, positive, begun=begun)
@@ -178,6 +179,18 @@ def _check_times(events: Events, options: SelectionOptions, rule: str, time_hint
     ]
 
 
+def _without_train(events: Events) -> list[str]:
+    """Tells of users of whom train knows nothing, since all that they took was held out."""
+    everyone = np.unique(events.user)
+    unknown = len(everyone) - len(np.unique(events.user[events.split == 0]))
+    if not unknown:
+        return []
+    return [
+        f"split cold-items: of {unknown} of {len(everyone)} users all interactions are held out, "
+        "so that they are measured as strangers."
+    ]
+
+
 def _check_needs(events: Events, options: SelectionOptions, rule: str, time_hint: str) -> None:
     if options.rows_in_order and rule != "leave-last-out":
         raise ConfigError(
@@ -239,6 +252,16 @@ def _split(
                 events,
                 valid_share=valid_share,
                 test_share=test_share,
+                seed=options.seed,
+                users=users,
+                items=items,
+            ), None
+        case "cold-items":
+            return splits.cold_items(
+                events,
+                valid_share=valid_share,
+                test_share=test_share,
+                shots=options.shots,
                 seed=options.seed,
                 users=users,
                 items=items,

@@ -185,6 +185,53 @@ def at_random(
     return events._replace(split=split)
 
 
+def cold_items(
+    events: Events,
+    *,
+    valid_share: float,
+    test_share: float,
+    shots: int,
+    seed: int,
+    users: Iterable[str],
+    items: Iterable[str],
+) -> Events:
+    """Holds some items out, with all of their interactions but `shots`: what is new in the catalog.
+
+    Of n items with interactions round(n * share) are drawn for each of valid and test, one at least
+    where its share is above 0 and another item is left for train. Of a drawn item the earliest
+    `shots` interactions stay in train; where times tie, a draw decides. All draws are hashes of the
+    seed and the ids, so that the order of rows does not matter.
+
+    Args:
+      events: distinct interactions.
+      valid_share: of the items, 0 or more; with `test_share` less than 1.
+      test_share: likewise.
+      shots: 0 or more; 0 leaves drawn items without any train interaction.
+      seed: gives other items each.
+      users: ids in the order of the numbers.
+      items: ids in the order of the numbers.
+    """
+    item_hash = _hashes(items, b"item", seed)
+    asked, row = np.unique(events.item, return_inverse=True)
+    # Scattered again: alone, the hash decides in `at_random`, and the draws are not to be the same.
+    drawn = np.argsort(_scatter(item_hash[asked] ^ np.uint64(1)), kind="stable")
+    split_of = np.full(len(asked), _TRAIN, np.int8)
+    start = 0
+    for held_out, share in ((_TEST, test_share), (_VALID, valid_share)):
+        wanted = max(round(len(asked) * share), int(share > 0))
+        wanted = min(wanted, len(asked) - 1 - start)
+        split_of[drawn[start : start + wanted]] = held_out
+        start += wanted
+    split = split_of[row]
+    if shots:
+        draw = _scatter(_hashes(users, b"user", seed)[events.user] ^ item_hash[events.item])
+        order = np.lexsort((draw, events.moment, row))
+        count = np.bincount(row)
+        rank = np.arange(len(order)) - (np.cumsum(count) - count)[row[order]]
+        split[order[rank < shots]] = _TRAIN
+    return events._replace(split=split)
+
+
 def time_borders(
     timestamp: NDArray[Any], *, valid_share: float, test_share: float
 ) -> tuple[int, int]:

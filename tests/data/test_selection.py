@@ -18,6 +18,8 @@ RULES = {
     "random": {"split": "random"},
     "random, other shares": {"split": "random", "valid_share": 0.2, "test_share": 0.3},
     "leave-last-out": {"split": "leave-last-out"},
+    "cold-items": {"split": "cold-items"},
+    "cold-items, three shots": {"split": "cold-items", "shots": 3, "seed": 1},
     "time": {"split": "time"},
     "time, from dates": {
         "split": "time",
@@ -145,6 +147,16 @@ def test_random_shares():
     assert set(train) == set(done.events.user)
 
 
+def test_users_whose_every_item_is_cold_are_told_of():
+    # One item in three is test, and nobody took more than one.
+    done = select(events((0, 0, 1), (1, 1, 2), (2, 2, 3)), split="cold-items", valid_share=0.0)
+    assert np.bincount(done.events.split).tolist() == [2, 0, 1]
+    assert done.warnings == [
+        "split cold-items: of 1 of 3 users all interactions are held out, so that they are "
+        "measured as strangers."
+    ]
+
+
 def test_the_order_of_rows_makes_no_difference():
     given = log(500)
     order = np.random.default_rng(0).permutation(len(given.user))
@@ -153,7 +165,7 @@ def test_the_order_of_rows_makes_no_difference():
         columns = (done.events.user, done.events.item, done.events.timestamp, done.events.split)
         return set(zip(*(c.tolist() for c in columns), strict=True))
 
-    for rule in ("random", "time"):
+    for rule in ("random", "time", "cold-items, three shots"):
         options = {**RULES[rule], "k_core": 2}
         assert rows(select(given.take(order), **options)) == rows(select(given, **options))
 
@@ -301,10 +313,18 @@ def test_a_core_counts_given_splits_together():
     ("options", "message"),
     [
         ({"split": "by-user"}, "split: wanted one of given, random, .*; got 'by-user'"),
-        ({"valid_share": 0.2}, "valid_share: belongs to the split random or time; got no split"),
+        (
+            {"valid_share": 0.2},
+            "valid_share: belongs to the splits random, time and .*; got no split",
+        ),
         ({"split": "given", "test_share": 0.0}, "test_share: belongs to .*; got given"),
         ({"split": "random", "valid_from": 3, "test_from": 4}, "valid_from: belongs to .* time"),
-        ({"split": "time", "seed": 3}, "seed: belongs to the split random; got time"),
+        (
+            {"split": "time", "seed": 3},
+            "seed: belongs to the splits .*; got time",
+        ),
+        ({"split": "random", "shots": 2}, "shots: belongs to the split cold-items; got random"),
+        ({"split": "cold-items", "shots": -1}, "shots: wanted 0 or more; got -1"),
         ({"split": "time", "valid_share": 1.0}, "valid_share: wanted 0 up to 1"),
         ({"split": "time", "test_share": -0.1}, "test_share: wanted 0 up to 1"),
         ({"split": "random", "test_share": float("nan")}, "test_share: wanted 0 up to 1"),

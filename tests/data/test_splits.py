@@ -143,6 +143,58 @@ def test_random_depends_on_the_seed_alone():
     assert at_random(given, seed=3) != at_random(given, seed=4)
 
 
+def cold(given: splits.Events, *, valid=0.1, test=0.2, shots=0, seed=0):
+    """The split of each (user, item)."""
+    done = splits.cold_items(
+        given,
+        valid_share=valid,
+        test_share=test,
+        shots=shots,
+        seed=seed,
+        users=[f"u{n}" for n in range(int(given.user.max()) + 1)],
+        items=[f"i{n}" for n in range(int(given.item.max()) + 1)],
+    )
+    columns = (done.user.tolist(), done.item.tolist(), done.split.tolist())
+    return {(user, item): split for user, item, split in zip(*columns, strict=True)}
+
+
+def everyone_took_all(num_users: int, num_items: int) -> splits.Events:
+    return events(*((user, item, 0, 0) for user in range(num_users) for item in range(num_items)))
+
+
+def test_cold_items_are_held_out_whole():
+    found = cold(everyone_took_all(40, 30))
+    splits_of = {item: {found[user, item] for user in range(40)} for item in range(30)}
+    assert all(len(own) == 1 for own in splits_of.values())
+    assert np.bincount([min(own) for own in splits_of.values()]).tolist() == [21, 3, 6]
+
+
+def test_of_cold_items_the_earliest_shots_stay_in_train():
+    rng = np.random.default_rng(0)
+    given = everyone_took_all(40, 30)._replace(timestamp=rng.permutation(1200))
+    whole, some = cold(given), cold(given, shots=5)
+    time = given.timestamp.reshape(40, 30)
+    for item in range(30):
+        order = sorted(range(40), key=lambda user: time[user, item])
+        own = [some[user, item] for user in order]
+        assert own[:5] == [TRAIN] * 5 and set(own[5:]) == {whole[0, item]}
+    # An item that fewer have found stays in train.
+    assert set(cold(given.take(given.user < 5), shots=5).values()) == {TRAIN}
+
+
+def test_cold_items_do_not_depend_on_the_order_of_rows_but_on_the_seed():
+    given = pairs(40, 30)
+    order = np.random.default_rng(1).permutation(len(given.user))
+    assert cold(given.take(order), shots=3) == cold(given, shots=3)
+    assert cold(given, seed=1) != cold(given)
+
+
+@pytest.mark.parametrize(("items", "counts"), [(1, [1]), (2, [1, 0, 1]), (3, [1, 1, 1])])
+def test_of_few_items_one_is_held_out_and_one_left(items, counts):
+    found = cold(events(*((0, item, 0, 0) for item in range(items))))
+    assert np.bincount(list(found.values())).tolist() == counts
+
+
 def test_a_random_split_stays_what_it_was():
     # Hashes of ids must not change between versions and machines.
     found = at_random(events(*((0, item, 0, 0) for item in range(10))), valid=0.2, test=0.2)
