@@ -35,6 +35,8 @@ def _train(arguments: argparse.Namespace) -> None:
     metrics = run.metrics
     title = f"{run.directory}, valid split, history {metrics['history']}"
     tables.print_table(title, metrics["valid"])
+    if config.ranking.epochs:
+        print(tables.ranking_verdict(metrics["ranking"], served=run.serves_ranking))
     if arguments.report:
         from mmrec_tf.reporting.report import report_training
 
@@ -82,6 +84,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         print("no ceiling: that of the dataset is of the history train", file=sys.stderr)
         ceiling = None
     tables.print_evaluation(arguments.run, result, ceiling=ceiling)
+    if "ranking" in result and run.ranks:
+        print(tables.ranking_verdict(result["ranking"], served=run.serves_ranking))
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -137,7 +141,29 @@ def _recommend(arguments: argparse.Namespace) -> None:
     for user in arguments.user:
         if user not in users:
             print(f"--user: the dataset has no {user!r}; answered by {by}.", file=sys.stderr)
-    tables.print_answers("user", arguments.user, answer._asdict(), as_json=arguments.json)
+    _print_answers("user", arguments.user, answer, run.dataset, as_json=arguments.json)
+
+
+def _print_answers(
+    asked: str,
+    ids: Sequence[str],
+    answer: "mmrec_tf.Recommendations | mmrec_tf.SimilarItems",
+    dataset: "mmrec_tf.Dataset",
+    *,
+    as_json: bool,
+) -> None:
+    from mmrec_tf.dataset.titles import titles_of_ids
+
+    columns = answer._asdict()
+    named = {"title": "item_id", "history_title": "history_item"}
+    named = {name: of for name, of in named.items() if of in columns}
+    tables.print_answers(
+        asked,
+        ids,
+        columns,
+        titles={name: titles_of_ids(dataset, columns[of]) for name, of in named.items()},
+        as_json=as_json,
+    )
 
 
 def _tell_unknown(option: str, ids: Sequence[str]) -> None:
@@ -153,7 +179,7 @@ def _similar(arguments: argparse.Namespace) -> None:
     if unknown:
         raise ConfigError(f"--item: wanted ids of items of the dataset; got {min(unknown)!r}.")
     answer = recommender.similar_items(arguments.item, k=arguments.k)
-    tables.print_answers("item", arguments.item, answer._asdict(), as_json=arguments.json)
+    _print_answers("item", arguments.item, answer, run.dataset, as_json=arguments.json)
 
 
 def _lines_of(path: str | None) -> list[str]:
