@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import mmrec_tf
 from mmrec_tf.config import Config, load_config
-from mmrec_tf.errors import ConfigError, run_command
+from mmrec_tf.errors import ConfigError, RunError, run_command
 from mmrec_tf.reporting import tables
 
 
@@ -41,6 +41,13 @@ def _train(arguments: argparse.Namespace) -> None:
         from mmrec_tf.reporting.report import report_training
 
         report_training(run, seconds=cost)
+
+
+def _card(arguments: argparse.Namespace) -> None:
+    from mmrec_tf.runs.model_card import write_card
+
+    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
+    print(write_card(run, split=arguments.split))
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -182,6 +189,23 @@ def _similar(arguments: argparse.Namespace) -> None:
     _print_answers("item", arguments.item, answer, run.dataset, as_json=arguments.json)
 
 
+def _card_of(run: "mmrec_tf.runs.run.Run") -> dict[str, object]:
+    """The model card of a run; made now where training left none."""
+    from mmrec_tf.records.files import read_json
+    from mmrec_tf.runs.model_card import FILE, describe_run
+
+    path = run.directory / FILE
+    if not path.exists():
+        return describe_run(run)
+    try:
+        return dict(read_json(path))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f'{path}: wanted the model card; {error}. "mmrec-tf card {run.directory}" writes it '
+            "again."
+        ) from error
+
+
 def _lines_of(path: str | None) -> list[str]:
     """The ids of a file with one a line."""
     if not path:
@@ -209,6 +233,7 @@ def _export(arguments: argparse.Namespace) -> None:
     else:
         run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
         recommender = run.recommender(unavailable=unavailable, history=arguments.history)
+    card["about"] = _card_of(run)
     card["measured"] = {"split": "valid", "history": "train", **run.metrics["valid"]}
     for path in mmrec_tf.export(
         recommender,
@@ -249,7 +274,10 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--out", required=True, metavar="RUN")
     command.add_argument("--twin", action="store_true", help="also train the id-only twin")
     command.add_argument(
-        "--no-report", dest="report", action="store_false", help="do not write RUN/report.html"
+        "--no-report",
+        dest="report",
+        action="store_false",
+        help="write neither RUN/report.html nor the card",
     )
     _add_verify(command)
     command.set_defaults(call=_train)
@@ -274,6 +302,10 @@ def build_parser() -> argparse.ArgumentParser:
         help='such as ials,bpr; "all"; "" for popularity alone (default: those that are quick)',
     )
     command.set_defaults(call=_report)
+
+    command = _run_command(commands, "card", "write the model card: README.md, model_card.json")
+    command.add_argument("--split", choices=("valid", "test"), default="valid")
+    command.set_defaults(call=_card)
 
     command = commands.add_parser("compare", help="runs on one dataset side by side")
     command.add_argument("run", metavar="RUN", nargs="+")
