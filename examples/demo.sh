@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The whole chain on a planted world, small enough for two cores: make a dataset, train, compare
-# with popularity, the id-only twin and the ceiling, export, serve, ask over gRPC, and a report.
+# with popularity, the id-only twin and the ceiling, export, serve, ask over gRPC by titles, and a
+# report. It takes some minutes; without a terminal, a line a minute says how far it is.
 # Run it with `make demo`, or from the checkout's root with the virtual environment active.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -10,6 +11,10 @@ server=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true' EXIT
 
 say() { printf '\n== %s\n' "$*"; }
+# Columns of the client, by number, as people read them: titles instead of ids.
+list() { awk -F '\t' -v columns="$1" 'BEGIN { n = split(columns, at, " ") }
+  { line = ""; for (i = 1; i <= n; i++) line = line sprintf(i == 2 ? "%-30s  " : "%-7s  ", $at[i])
+    sub(/ +$/, "", line); print line }'; }
 free_port() { python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'; }
 
 rm -rf "$work/toy" "$work/run" "$work/export"
@@ -41,15 +46,19 @@ done
 say "The export's example requests, replayed"
 python -m serving.check "$work/export" --address "localhost:$port"
 
-say "Ten items for user u42, over gRPC: place, item, score, probability of a click, and the modality
+named() { python -m serving.client "$@" --address "localhost:$port" --dataset "$work/toy"; }
+title=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["i7"]["title"])' \
+  "$work/toy/names.json")
+
+say "Ten items for user u42, over gRPC: place, title, id, probability of a click, and the modality
    and the item of the history that weighed most"
-python -m serving.client recommend --address "localhost:$port" --user u42 --k 10
+named recommend --user u42 --k 10 | list "1 7 2 4 5 8"
 
-say "Five items like the item i7"
-python -m serving.client similar --address "localhost:$port" --item i7 --k 5
+say "Five items like \"$title\" (i7): place, title, id, cosine"
+named similar --item i7 --k 5 | list "1 4 2 3"
 
-say "Five items for some words, which lie where pictures and sounds do"
-python -m serving.client search --address "localhost:$port" --text "an owl in the pine forest" --k 5
+say "Five items for the words \"an owl in the pine forest\", which lie where pictures and sounds do"
+named search --text "an owl in the pine forest" --k 5 | list "1 4 2 3"
 
 say "The first item of u42 is withdrawn: a new version without training, which the server swaps in"
 python -m serving.client recommend --address "localhost:$port" --user u42 --k 1 |
@@ -62,7 +71,7 @@ for _ in $(seq 60); do
   sleep 0.5
 done
 printf '%s\n' "$status"
-python -m serving.client recommend --address "localhost:$port" --user u42 --k 3
+named recommend --user u42 --k 3 | list "1 7 2 4 5 8"
 
 say "What was trained, as a page with pictures: open it in a browser"
-printf '%s\n' "$work/run/report.html"
+realpath "$work/run/report.html"

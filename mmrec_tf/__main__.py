@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import mmrec_tf
 from mmrec_tf.config import Config, load_config
-from mmrec_tf.errors import ConfigError, run_command
+from mmrec_tf.errors import ConfigError, RunError, run_command
 from mmrec_tf.reporting import tables
 
 
@@ -35,10 +35,19 @@ def _train(arguments: argparse.Namespace) -> None:
     metrics = run.metrics
     title = f"{run.directory}, valid split, history {metrics['history']}"
     tables.print_table(title, metrics["valid"])
+    if config.ranking.epochs:
+        print(tables.ranking_verdict(metrics["ranking"], served=run.serves_ranking))
     if arguments.report:
         from mmrec_tf.reporting.report import report_training
 
         report_training(run, seconds=cost)
+
+
+def _card(arguments: argparse.Namespace) -> None:
+    from mmrec_tf.runs.model_card import write_card
+
+    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
+    print(write_card(run, split=arguments.split))
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -82,6 +91,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         print("no ceiling: that of the dataset is of the history train", file=sys.stderr)
         ceiling = None
     tables.print_evaluation(arguments.run, result, ceiling=ceiling)
+    if "ranking" in result and run.ranks:
+        print(tables.ranking_verdict(result["ranking"], served=run.serves_ranking))
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -137,7 +148,29 @@ def _recommend(arguments: argparse.Namespace) -> None:
     for user in arguments.user:
         if user not in users:
             print(f"--user: the dataset has no {user!r}; answered by {by}.", file=sys.stderr)
-    tables.print_answers("user", arguments.user, answer._asdict(), as_json=arguments.json)
+    _print_answers("user", arguments.user, answer, run.dataset, as_json=arguments.json)
+
+
+def _print_answers(
+    asked: str,
+    ids: Sequence[str],
+    answer: "mmrec_tf.Recommendations | mmrec_tf.SimilarItems",
+    dataset: "mmrec_tf.Dataset",
+    *,
+    as_json: bool,
+) -> None:
+    from mmrec_tf.dataset.titles import titles_of_ids
+
+    columns = answer._asdict()
+    named = {"title": "item_id", "history_title": "history_item"}
+    named = {name: of for name, of in named.items() if of in columns}
+    tables.print_answers(
+        asked,
+        ids,
+        columns,
+        titles={name: titles_of_ids(dataset, columns[of]) for name, of in named.items()},
+        as_json=as_json,
+    )
 
 
 def _tell_unknown(option: str, ids: Sequence[str]) -> None:
@@ -153,7 +186,24 @@ def _similar(arguments: argparse.Namespace) -> None:
     if unknown:
         raise ConfigError(f"--item: wanted ids of items of the dataset; got {min(unknown)!r}.")
     answer = recommender.similar_items(arguments.item, k=arguments.k)
-    tables.print_answers("item", arguments.item, answer._asdict(), as_json=arguments.json)
+    _print_answers("item", arguments.item, answer, run.dataset, as_json=arguments.json)
+
+
+def _card_of(run: "mmrec_tf.runs.run.Run") -> dict[str, object]:
+    """The model card of a run; made now where training left none."""
+    from mmrec_tf.records.files import read_json
+    from mmrec_tf.runs.model_card import FILE, describe_run
+
+    path = run.directory / FILE
+    if not path.exists():
+        return describe_run(run)
+    try:
+        return dict(read_json(path))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f'{path}: wanted the model card; {error}. "mmrec-tf card {run.directory}" writes it '
+            "again."
+        ) from error
 
 
 def _lines_of(path: str | None) -> list[str]:
@@ -183,6 +233,7 @@ def _export(arguments: argparse.Namespace) -> None:
     else:
         run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
         recommender = run.recommender(unavailable=unavailable, history=arguments.history)
+    card["about"] = _card_of(run)
     card["measured"] = {"split": "valid", "history": "train", **run.metrics["valid"]}
     for path in mmrec_tf.export(
         recommender,
@@ -223,7 +274,10 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--out", required=True, metavar="RUN")
     command.add_argument("--twin", action="store_true", help="also train the id-only twin")
     command.add_argument(
-        "--no-report", dest="report", action="store_false", help="do not write RUN/report.html"
+        "--no-report",
+        dest="report",
+        action="store_false",
+        help="write neither RUN/report.html nor the card",
     )
     _add_verify(command)
     command.set_defaults(call=_train)
@@ -248,6 +302,10 @@ def build_parser() -> argparse.ArgumentParser:
         help='such as ials,bpr; "all"; "" for popularity alone (default: those that are quick)',
     )
     command.set_defaults(call=_report)
+
+    command = _run_command(commands, "card", "write the model card: README.md, model_card.json")
+    command.add_argument("--split", choices=("valid", "test"), default="valid")
+    command.set_defaults(call=_card)
 
     command = commands.add_parser("compare", help="runs on one dataset side by side")
     command.add_argument("run", metavar="RUN", nargs="+")

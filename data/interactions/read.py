@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from data.interactions import times
 from data.interactions.splits import Events
@@ -18,6 +17,7 @@ from data.tables.ids import identifier
 from data.tables.scale import LARGEST
 from data.tables.table import Skipped, Table, complete
 from mmrec_tf.errors import ConfigError, DatasetError
+from mmrec_tf.records.progress import show_progress
 from mmrec_tf.schema import SPLITS
 
 # Of a list that people look through; what is beyond is something else.
@@ -104,7 +104,7 @@ def read_interactions(
         for field, parsed in zip(fields.values(), values, strict=True):
             field.values.extend(parsed)
 
-    with tqdm(desc="interactions", unit="row", disable=None) as progress:
+    with show_progress(desc="interactions", unit="row") as progress:
         for rows in _batches(table):
             add(rows)
             progress.update(len(rows))

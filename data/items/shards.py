@@ -11,13 +11,12 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from tqdm import tqdm
-
 from data.items import workers as processes
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.records import DatasetWriter, PreparedItem
 from mmrec_tf.records.files import read_sealed, write_sealed
 from mmrec_tf.records.items import num_shards, report_path, shard_of, write_shard
+from mmrec_tf.records.progress import show_progress
 
 _BUFFER_CHARACTERS = 1 << 20
 
@@ -190,9 +189,7 @@ def run_here(shards: ItemShards, *, workers: int | None = None) -> None:
     waiting = shards.waiting()
     left = sum(shards.counts[number] for number in waiting)
     total = sum(shards.counts)
-    with tqdm(
-        total=total, initial=total - left, desc="items", unit="item", disable=None
-    ) as progress:
+    with show_progress(total=total, initial=total - left, desc="items", unit="item") as progress:
         processes.run(
             shards.write,
             waiting,

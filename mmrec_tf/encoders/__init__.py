@@ -12,6 +12,13 @@ What an encoder promises is written in `encoder`; what is done to media before, 
 once, in `mmrec_tf.media`.
 """
 
+import logging
+
 from mmrec_tf.encoders import audio, image, text, vector
 
 MODALITIES = {"text": text, "image": image, "audio": audio, "vector": vector}
+
+# transformers is pinned below 5. That 5 will have no TensorFlow is nothing for users to act on.
+logging.getLogger("transformers.modeling_tf_utils").addFilter(
+    lambda record: "TensorFlow and JAX classes are deprecated" not in record.getMessage()
+)

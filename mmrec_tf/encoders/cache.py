@@ -25,6 +25,7 @@ from mmrec_tf.encoders.encoder import Face, ModalityEncoder
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.records.files import write_text
 from mmrec_tf.records.manifest import sha256
+from mmrec_tf.records.progress import show_progress
 from mmrec_tf.schema import ModalitySpec
 
 # After so many batches, what is done is noted, so that a kill loses no more than these.
@@ -390,8 +391,8 @@ def _fill(
     else:
         present = np.ones([len(values)], bool)
     left = ~done
-    with tqdm(
-        total=len(done), initial=int(done.sum()), desc=f"encode {name}", unit="item", disable=None
+    with show_progress(
+        total=len(done), initial=int(done.sum()), desc=f"encode {name}", unit="item"
     ) as progress:
         absent = np.flatnonzero(left & ~present)
         if len(absent):

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.evaluation.baselines import BASELINES, BLOCK, SCORES, rank_by
 from mmrec_tf.evaluation.metrics import mean_metrics, retrieval_metrics
+from mmrec_tf.records.progress import show_progress
 from mmrec_tf.schema import HISTORIES
 
 # Fewer users at once than these, and multiplying matrices turns slow.
@@ -89,7 +89,7 @@ def blocks(num_users: int, num_items: int, *, most: int = BLOCK) -> Iterator[sli
       most: users in a range.
     """
     size = min(most, max(FEWEST, SCORES // num_items))
-    with tqdm(total=num_users, desc="rank", unit="user", disable=None, leave=False) as progress:
+    with show_progress(total=num_users, desc="rank", unit="user", leave=False) as progress:
         for start in range(0, num_users, size):
             block = slice(start, min(start + size, num_users))
             yield block

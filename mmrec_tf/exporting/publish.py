@@ -28,10 +28,12 @@ from mmrec_tf.exporting.verify import predict_request
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.records.files import hold_folder
 from mmrec_tf.retrieval.index import ExactIndex, build_index
+from mmrec_tf.runs.model_card import to_markdown
 from mmrec_tf.runs.run import versions
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 CARD_FILE = "assets.extra/model_card.json"
+README_FILE = "assets.extra/README.md"
 TAKEN_FILE = ".versions"
 # So many users, or items, ask the index of an export what an exact one would have found.
 NUM_QUERIES = 1024
@@ -66,7 +68,8 @@ def export(
         `mmrec_tf.retrieval.index.build_index`.
       min_recall: the least recall of the index against an exact one, on real queries.
       limits: of a request to the recommender.
-      card: what else the model card says, such as how good the model is.
+      card: what else the model card says, such as how good the model is; under "about", what
+        `mmrec_tf.runs.model_card.describe_run` returned, which `README.md` is made of, too.
 
     Returns:
       The version folders.
@@ -257,8 +260,10 @@ def _write(
     write_examples(examples_path(folder), requests, servable=servable.name_on_disk, version=version)
     write_warmup(folder, servable.name_on_disk, requests)
     ops = _verify(servable.name_on_disk, folder)
-    text = json.dumps({"version": version, **about, "ops": ops}, indent=1)
-    (folder / CARD_FILE).write_text(text + "\n", encoding="utf-8")
+    card = {"version": version, **about, "ops": ops}
+    (folder / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    readme = to_markdown(about.get("about", {}), servable=card)
+    (folder / README_FILE).write_text(readme, encoding="utf-8")
     write_checksums(folder)
 
 

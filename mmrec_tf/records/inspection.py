@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from tqdm import tqdm
 
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.records import leaks, plain
 from mmrec_tf.records.leaks import Pairs
 from mmrec_tf.records.manifest import read_manifest, read_schema
+from mmrec_tf.records.progress import show_progress
 from mmrec_tf.schema import SPLITS, FeatureSpec, Schema
 
 NUM_SAMPLES = 5
@@ -63,12 +63,11 @@ def inspect_dataset(directory: str | pathlib.Path) -> dict[str, Any]:
     pairs = {split: Pairs(*plain.read_pairs(directory, schema, split)) for split in SPLITS}
     users = {user.user_id: n for n, user in enumerate(plain.read_users(directory, schema))}
     content = _Content(schema)
-    for item in tqdm(
+    for item in show_progress(
         plain.read_items(directory, schema),
         total=schema.num_items,
         desc="inspect",
         unit="item",
-        disable=None,
         leave=False,
     ):
         content.add(item)

@@ -10,6 +10,8 @@ from mmrec_tf.records.files import read_sealed
 from mmrec_tf.schema import Schema
 
 FORMAT = 3
+# Titles and descriptions for people, by item id; no model reads them.
+NAMES = "names.json"
 AGAIN = 'Write the dataset again with "python -m data.prepare".'
 
 

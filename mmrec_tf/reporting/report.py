@@ -23,6 +23,7 @@ from mmrec_tf.reporting.sections import (
     training,
     users,
 )
+from mmrec_tf.runs.model_card import write_card
 from mmrec_tf.runs.run import Run
 
 NAME = "report.html"
@@ -72,7 +73,7 @@ def write_report(
 
 
 def report_training(run: Run, *, seconds: float) -> pathlib.Path | None:
-    """Writes what a training took, and the report, at the end of the command that trained.
+    """Writes what a training took, the model card and the report, as the command that trains ends.
 
     A report that fails does not fail the training: a line on stderr says why there is none.
 
@@ -87,6 +88,7 @@ def report_training(run: Run, *, seconds: float) -> pathlib.Path | None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KB on Linux, bytes on macOS
         peak_mb = peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
         write_json(run.directory / facts.COST, {"seconds": seconds, "peak_memory_mb": peak_mb})
+        card = write_card(run)
         path = write_report(run)
     # Whatever it is: hours of training stand on disk, and are not to look lost.
     except Exception as error:
@@ -94,5 +96,5 @@ def report_training(run: Run, *, seconds: float) -> pathlib.Path | None:
         again = f'"mmrec-tf report {run.directory}" tries again'
         tqdm.write(f"report: not written, the run is whole; {said} ({again}).", file=sys.stderr)
         return None
-    tqdm.write(f"report: {path}", file=sys.stderr)
+    tqdm.write(f"model card: {card}\nreport: {path}", file=sys.stderr)
     return path

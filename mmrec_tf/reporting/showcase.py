@@ -9,15 +9,14 @@ import PIL.Image
 import PIL.ImageOps
 
 from mmrec_tf.dataset.directory import Dataset
+from mmrec_tf.dataset.titles import read_names, title_of
 from mmrec_tf.records.inspection import category_names
 from mmrec_tf.reporting.page import Markup, element
 
 SIDE = 114  # pixels of a picture in a list
-_LONGEST_TITLE = 70  # characters
 # Of one sound, and of all of a page.
 _MOST_SOUND_BYTES, _ALL_SOUND_BYTES = 64 << 10, 2 << 20
 _OTHERS = "other"
-_ABBREVIATIONS = frozenset("Dr Mr Mrs Ms St Jr Sr Prof vs Vol No Nr Mt ca".split())
 
 
 class Showcase:
@@ -34,6 +33,7 @@ class Showcase:
         self._dataset = dataset
         kinds = {name: spec.kind for name, spec in dataset.schema.modalities.items()}
         self._first = {kind: name for name, kind in reversed(kinds.items())}
+        self._names = read_names(dataset)
         self._column = {name: column for column, name in enumerate(kinds)}
         self.sounds_left_out = 0
         self._sound_bytes = 0
@@ -54,12 +54,10 @@ class Showcase:
                 self._known |= {(kind, i): v for i, v in zip(new.tolist(), values, strict=True)}
 
     def title(self, item: int) -> str:
-        """The first sentence of an item's text, cut where it is long; its id without any."""
-        text = self._known.get(("text", item), b"").decode("utf-8", "replace").strip()
-        first = _first_sentence(text.partition("\n")[0])
-        if not first:
-            return str(self._dataset.catalog.item_id[item])
-        return first if len(first) <= _LONGEST_TITLE else first[: _LONGEST_TITLE - 1].rstrip() + "…"
+        """What people call an item; its id where nothing is known (`dataset.titles`)."""
+        name = str(self._dataset.catalog.item_id[item])
+        known = self._names.get(name, {}).get("title", "")
+        return known or title_of(self._known.get(("text", item), b"")) or name
 
     def picture(self, item: int, *, side: int = SIDE) -> str:
         """A data URI of an item's picture as a small JPEG; "" without one that can be read."""
@@ -149,19 +147,6 @@ class Categories:
         low, high = np.quantile(warm, [1 / 3, 2 / 3]) if len(warm) else (0, 0)
         self.names = ["head", "middle", "tail", "cold"]
         self.of = np.where(count > high, 0, np.where(count > low, 1, np.where(count > 0, 2, 3)))
-
-
-def _first_sentence(text: str) -> str:
-    """What stands before the first full stop that ends a sentence: not after "Dr", an initial, or
-    within brackets."""
-    at = text.find(". ")
-    while at >= 0:
-        first = text[:at]
-        last = first.rpartition(" ")[2].strip("([")
-        if len(last) > 1 and last not in _ABBREVIATIONS and first.count("(") == first.count(")"):
-            return first.strip()
-        at = text.find(". ", at + 2)
-    return text.strip().removesuffix(".")
 
 
 def _uri(kind: str, data: bytes) -> str:

@@ -97,8 +97,45 @@ def _print_ranking(result: Mapping) -> None:
     )
 
 
-def print_answers(asked: str, ids: Sequence[str], answer: Mapping, *, as_json: bool) -> None:
-    """One line an item, TAB between what is said of it; or one JSON object."""
+def ranking_verdict(found: Mapping[str, Any], *, served: bool, metric: str = "ndcg@10") -> str:
+    """One sentence on what ranking adds to retrieval.
+
+    Args:
+      found: what `mmrec_tf.recommender.funnel.evaluate_ranking` returned.
+      served: whether the run's recommender ranks.
+      metric: by which; where it was not measured, the first that was.
+    """
+    if not served:
+        return (
+            "ranking adds nothing here: no epoch beat retrieval's own order on valid, so lists "
+            "are served in that order"
+        )
+    values = found["differences"]["recommended"]
+    metric = metric if metric in values else next(name for name in values if "@" in name)
+    mean, low, high = values[metric]
+    verdict = "adds" if low > 0 else "costs" if high < 0 else "neither adds nor costs measurably:"
+    return f"ranking {verdict} {_interval(mean, low, high)} {metric}, {_protocol(found)}"
+
+
+def print_answers(
+    asked: str,
+    ids: Sequence[str],
+    answer: Mapping,
+    *,
+    titles: Mapping[str, Any] | None = None,
+    as_json: bool,
+) -> None:
+    """One line an item, TAB between what is said of it; or one JSON object.
+
+    Args:
+      asked: "user" or "item".
+      ids: those asked for.
+      answer: by name, an array [id, k].
+      titles: likewise, what people call the items; left out where none has a title.
+      as_json: whether it is one JSON object.
+    """
+    called = {name: of for name, of in (titles or {}).items() if of.astype(bool).any()}
+    answer = {**answer, **called}
     if as_json:
         columns = {name: values.tolist() for name, values in answer.items()}
         rows = [

@@ -82,6 +82,7 @@ def evaluate_run(
       dict of
 
       - "split", "history", and "users", the number of users;
+      - "intervals", of the model by metric, `[mean, low, high]` over users, from a bootstrap;
       - "model", "popularity" and "id_only", metrics by name; the last is None without a twin;
       - "baselines", by name their metrics;
       - "left_out", by name the reason why a baseline could not be made; also a line on stderr;
@@ -122,6 +123,11 @@ def evaluate_run(
         "split": split,
         "history": history,
         "users": len(users),
+        # The difference from nothing at all is the mean itself.
+        "intervals": {
+            metric: list(paired_bootstrap(values, np.zeros(len(values))))
+            for metric, values in per_user["model"].items()
+        },
         "model": means["model"],
         "popularity": means["popularity"],
         "id_only": means.get("id_only"),

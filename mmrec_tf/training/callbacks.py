@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.records.files import replace_file
+from mmrec_tf.records.progress import show_progress
 from mmrec_tf.training.checkpoints import is_chief, keep_state, kept_state, load_weights
 from mmrec_tf.training.stage import Stage
 
@@ -218,7 +218,7 @@ class Progress(tf.keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         desc = f"{self.name} epoch {epoch + 1}/{self.params['epochs']}"
         self.done = 0
-        self.bar = tqdm(total=self.params["steps"], desc=desc, unit="batch", disable=None)
+        self.bar = show_progress(total=self.params["steps"], desc=desc, unit="batch")
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         # Keras may take several steps before it says so.

@@ -23,6 +23,9 @@ def _parser() -> argparse.ArgumentParser:
         ],
     )
     parser.add_argument("export", metavar="EXPORT", help="holds recommender/1/, encoder/1/, ...")
+    parser.add_argument(
+        "--verbose", action="store_true", help="a line for each check that passed, too"
+    )
     parser.add_argument("--rest-address", help="host:port of the REST, to replay there too")
     return parser
 
@@ -61,25 +64,31 @@ def _checks(options: argparse.Namespace) -> Iterator[Check]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints one line per check; returns the exit status."""
+    """Prints a line for each check that failed, and one for all; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.address and (options.rest_address or connection(options)["tls"]):
         parser.error("--rest-address and --tls-... need --address")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    return run_command(lambda: _report(_checks(options)), name="serving.check")
+    return run_command(
+        lambda: _report(_checks(options), verbose=options.verbose), name="serving.check"
+    )
 
 
-def _report(checks: Iterable[Check]) -> int:
+def _report(checks: Iterable[Check], *, verbose: bool) -> int:
     passed, failed = 0, 0
     for one in checks:
         passed, failed = passed + (not one.problem), failed + bool(one.problem)
-        print(f"FAIL  {one.name}: {one.problem}" if one.problem else f"ok    {one.name}")
+        if one.problem:
+            print(f"FAIL  {one.name}: {one.problem}")
+        elif verbose:
+            print(f"ok    {one.name}")
     if failed:
         print(f"serving.check: {failed} of {passed + failed} checks failed")
         return 1
-    print(f"serving.check: {passed} checks passed")
+    more = "" if verbose else " (--verbose lists them)"
+    print(f"serving.check: {passed} checks passed{more}")
     return 0
 
 

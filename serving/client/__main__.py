@@ -70,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="send files unprepared: JPEG or PNG, and 16-bit PCM WAV",
     )
+    named = argparse.ArgumentParser(add_help=False)
+    named.add_argument(
+        "--dataset", metavar="DIR", help="also print the titles that items have in this dataset"
+    )
     best = argparse.ArgumentParser(add_help=False)
     best.add_argument("--k", type=int, help="how many items (as many as the export gives)")
     parser = argparse.ArgumentParser(
@@ -80,18 +84,18 @@ def _parser() -> argparse.ArgumentParser:
     for name, parents, summary, columns in (
         (
             "recommend",
-            [asked, user, when, best],
+            [asked, user, when, best, named],
             "items for a user, and why",
             "place, item, score, probability of a click, modality and item of the history that "
             "weighed most (- for none)",
         ),
         (
             "rank",
-            [asked, user, when],
+            [asked, user, when, named],
             "scores of given items for a user",
             "place, item, score and probability of a click",
         ),
-        ("similar", [asked, best], "items near to an item", "place, item and score"),
+        ("similar", [asked, best, named], "items near to an item", "place, item and score"),
         ("embed-user", [asked, user], "the embedding of a user", "its numbers"),
         (
             "embed-item",
@@ -101,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
         (
             "search",
-            [asked, content, best],
+            [asked, content, best, named],
             "items near to words, a picture or a sound",
             "place, item and score",
         ),
@@ -294,13 +298,23 @@ def main(arguments: list[str] | None = None) -> int:
     return run_command(lambda: _ask(options), name="serving.client")
 
 
+def _titles(directory: str) -> Callable[[Sequence[str]], list[str]]:
+    """What gives the titles of items by their ids."""
+    import mmrec_tf
+    from mmrec_tf.dataset.titles import titles_of_ids
+
+    dataset = mmrec_tf.open_dataset(directory)
+    return lambda ids: list(map(str, titles_of_ids(dataset, np.array(ids, object))))
+
+
 def _ask(options: argparse.Namespace) -> None:
     with _client(options) as client:
         answer = _answer(client, options)
         unknown = _unknown(client, options)
     for warning in [*unknown, *warnings_of(answer, _doubtful(options))]:
         print(f"serving.client: {warning}", file=sys.stderr)
-    lines = [json_of(answer)] if options.json else list(lines_of(answer))
+    titles = _titles(options.dataset) if getattr(options, "dataset", None) else None
+    lines = [json_of(answer)] if options.json else list(lines_of(answer, titles))
     for line in lines:
         print(line)
     if not lines:

@@ -1,7 +1,7 @@
 """Prints answers for the client's command."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +27,16 @@ def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, list) else value
 
 
-def lines_of(answer: Any) -> Iterator[str]:
-    """Lines of cells separated by tabs; none where no item was found."""
+def lines_of(
+    answer: Any, titles: Callable[[Sequence[str]], list[str]] | None = None
+) -> Iterator[str]:
+    """Lines of cells separated by tabs; none where no item was found.
+
+    Args:
+      answer: of any method of the client.
+      titles: what gives the titles of items by their ids, which are then the last cells of their
+        lines: that of the item and, of a recommendation, that of the item of the history.
+    """
     if isinstance(answer, dict):
         for model, told in answer.items():
             yield from _statuses(model, told) if isinstance(told, list) else _signatures(told)
@@ -46,8 +54,14 @@ def lines_of(answer: Any) -> Iterator[str]:
         found = [row for row in zip(*(part[0] for part in columns), strict=True) if row[0]]
         if isinstance(answer, Ranking):
             found.sort(key=lambda row: -row[1])
-        for place, (item, *others) in enumerate(found, start=1):
-            yield "\t".join([f"{place:4d}", item, *(_cell(value) for value in others)])
+        words = [[value for value in row if isinstance(value, str)] for row in found]
+        # The item itself and, where reasons are given, that of the history, which stands last.
+        named = [[row[0], row[-1]] if len(row) > 1 else row for row in words]
+        called = iter(titles([one for row in named for one in row]) if titles else [])
+        for place, ((item, *others), ids) in enumerate(zip(found, named, strict=True), start=1):
+            more = [next(called) for _ in ids] if titles else []
+            cells = [f"{place:4d}", item, *(_cell(value) for value in [*others, *more])]
+            yield "\t".join(cells)
 
 
 def warnings_of(answer: Any, given: Sequence[str]) -> list[str]:

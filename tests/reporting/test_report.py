@@ -194,6 +194,7 @@ def test_a_report_that_fails_does_not_fail_the_training(run, monkeypatch, capsys
 
     monkeypatch.setattr(report, "write_report", fail)
     monkeypatch.setattr(report, "write_json", lambda *_: None)
+    monkeypatch.setattr(report, "write_card", lambda run: run.directory)
     assert report.report_training(run, seconds=1.0) is None
     err = capsys.readouterr().err
     assert err.count("\n") == 1

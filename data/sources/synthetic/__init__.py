@@ -14,7 +14,8 @@ from data.sources.synthetic.files import write_source
 from data.sources.synthetic.world import World, best
 from data.tables.side_features import FeatureColumns
 from mmrec_tf.errors import ConfigError, DatasetError
-from mmrec_tf.records.files import hold_folder, read_sealed, write_sealed
+from mmrec_tf.records.files import hold_folder, read_json, read_sealed, write_sealed
+from mmrec_tf.records.manifest import NAMES
 from mmrec_tf.records.staging import check_place
 
 _STATE = "world.json"
@@ -130,7 +131,7 @@ def prepare(
             overwrite=overwrite,
             run=run,
             source={"name": "synthetic", "arguments": settings},
-            extra={"ceiling.json": ceiling},
+            extra={"ceiling.json": ceiling, NAMES: read_json(folder / NAMES)},
         )
         if options.keep_source is None:
             shutil.rmtree(folder)
@@ -157,7 +158,7 @@ def _source(world: World, folder: pathlib.Path, settings: dict[str, Any]) -> dic
         raise DatasetError(
             f"{state}: wanted which world is drawn here; {error}. Delete {folder}."
         ) from error
-    if begun.get("world") == settings and "ceiling" in begun:
+    if begun.get("world") == settings and "ceiling" in begun and (folder / NAMES).exists():
         return dict(begun["ceiling"])
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not begun:

@@ -1,13 +1,13 @@
 """The planted world as anyone's own data would lie there: tables, pictures and sounds."""
 
 import csv
+import json
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from data.sources.synthetic import media as synthetic_media
 from data.sources.synthetic.ceiling import Outcomes
@@ -20,6 +20,7 @@ from data.sources.synthetic.world import (
     draw_interactions,
     draw_truth,
 )
+from mmrec_tf.records.progress import show_progress
 from mmrec_tf.schema import SPLITS
 
 _DAY_SECONDS = 86_400
@@ -35,7 +36,8 @@ def write_source(
     """Writes a world as tables, pictures and sounds, as anyone's own data would lie there.
 
     `items.csv`, `interactions.csv`, `triples.csv`, `images/` and `audio/`, and `users.csv` where
-    there is a context effect; `truth.csv` beside them is what no model may read.
+    there is a context effect; `truth.csv` beside them is what no model may read, and `names.json`
+    what people call the items.
 
     Returns:
       The truth, what `draw_interactions` yielded, and by split which interactions are liked; None
@@ -82,15 +84,22 @@ def _write_items(
     for name in ("images", "audio"):
         (folder / name).mkdir()
     header = ("item", "title", "description", "image", "audio")
-    _write_table(folder / "items.csv", header, _item_rows(world, truth, folder, rng))
+    names: dict[str, dict[str, str]] = {}
+    _write_table(folder / "items.csv", header, _item_rows(world, truth, folder, rng, names))
+    (folder / "names.json").write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
 
 
 def _item_rows(
-    world: World, truth: Truth, folder: pathlib.Path, rng: np.random.Generator
+    world: World,
+    truth: Truth,
+    folder: pathlib.Path,
+    rng: np.random.Generator,
+    names: dict[str, dict[str, str]],
 ) -> Iterator[list[str]]:
+    """Draws the rows of the items table and their media, and fills `names`."""
     present = rng.random([world.num_items, 3]) >= world.missing_share
     _, num_styles, num_timbres = world.num_attributes
-    progress = tqdm(truth.cluster.tolist(), desc="drawing", unit="item", disable=None)
+    progress = show_progress(truth.cluster.tolist(), desc="drawing", unit="item")
     for item, cluster in enumerate(progress):
         topic, style, timbre = world.attributes(cluster)
         # Drawn even where they are then left out, so that gaps do not change the other items.
@@ -98,6 +107,10 @@ def _item_rows(
         image = synthetic_media.picture(style, num_styles, rng)
         audio = synthetic_media.sound(timbre, num_timbres, rng)
         has_text, has_image, has_audio = present[item]
+        about = synthetic_media.describe(
+            topic, style, timbre, num_styles=num_styles, num_timbres=num_timbres
+        )
+        names[f"i{item}"] = {"title": title, "description": about}
         row = [f"i{item}", "", "", "", ""]
         if has_text:
             row[1:3] = title, description

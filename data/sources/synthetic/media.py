@@ -36,6 +36,35 @@ def words(topic: int, rng: np.random.Generator) -> tuple[str, str]:
     return title, description.capitalize() + "."
 
 
+# What stands for the words of a topic, in their order.
+_PLACES = (
+    "at sea",
+    "in the woods",
+    "in the kitchen",
+    "in the city",
+    "in space",
+    "in the snow",
+    "in the garden",
+)
+_HUES = ("red", "yellow", "green", "turquoise", "blue", "violet", "pink")
+_WIDTHS = ("fine", "medium", "broad")
+_PITCHES = ("deep", "low", "middle", "high", "very high")
+_COLORS_OF_SOUND = ("soft", "warm", "bright")
+
+
+def describe(topic: int, style: int, timbre: int, *, num_styles: int, num_timbres: int) -> str:
+    """A sentence for people about what an item's words, picture and sound are drawn of.
+
+    Encoders read the words, the picture and the sound themselves, and never this.
+    """
+    hue = _HUES[style * len(_HUES) // num_styles]
+    pitch = _PITCHES[timbre * len(_PITCHES) // num_timbres]
+    return (
+        f"A story {_PLACES[topic]}; {_WIDTHS[style % 3]} {hue} stripes; "
+        f"a {pitch}, {_COLORS_OF_SOUND[timbre % 3]} tone."
+    )
+
+
 def picture(style: int, num_styles: int, rng: np.random.Generator) -> bytes:
     """Draws stripes in the style's hue, direction and width.
 

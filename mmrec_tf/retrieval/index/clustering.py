@@ -1,10 +1,10 @@
 """Item vectors to lists of items that are alike, as queries see them."""
 
-import sys
-
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
+
+from mmrec_tf.records.progress import show_progress
 
 ITERATIONS = 8
 # Items of the sample from which each list's center is learned, and of the whole sample at least.
@@ -91,9 +91,7 @@ def cluster(vectors: np.ndarray, num_lists: int, *, seed: int) -> np.ndarray:
     size = max(SAMPLE * num_lists, LEAST_SAMPLE)
     sample = vectors[np.sort(rng.permutation(len(vectors))[:size])]
     total = ITERATIONS * len(sample) + len(vectors)
-    with tqdm(
-        total=total, desc="cluster items", unit="item", file=sys.stderr, disable=None
-    ) as progress:
+    with show_progress(total=total, desc="cluster items", unit="item") as progress:
         centers = train_centers(sample, num_lists, seed=seed, progress=progress)
         labels = assign(vectors, centers, progress=progress)
     return _cut(vectors, labels, most=max(1, WIDEST * len(vectors) // num_lists))

@@ -4,12 +4,10 @@ All score whole pages. A score that is not exact only has to be good enough to s
 worth an exact one.
 """
 
-import sys
-
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from mmrec_tf.records.progress import show_progress
 from mmrec_tf.retrieval.index.clustering import ITERATIONS, assign, train_centers
 from mmrec_tf.retrieval.index.exact import gather_rows
 
@@ -106,9 +104,7 @@ class Product(tf.Module):
         num_parts = inside.shape[1] // COLUMNS
         codes, books = np.zeros([*real.shape, num_parts], np.uint8), []
         total = num_parts * (ITERATIONS * len(sample) + len(inside))
-        with tqdm(
-            total=total, desc="quantize items", unit="item", file=sys.stderr, disable=None
-        ) as progress:
+        with show_progress(total=total, desc="quantize items", unit="item") as progress:
             for part, values in enumerate(np.split(inside, num_parts, axis=1)):
                 book = train_centers(values[sample], 256, seed=seed, progress=progress)
                 codes[real, part] = assign(values, book, progress=progress)

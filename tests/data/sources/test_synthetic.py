@@ -528,3 +528,16 @@ def test_nothing_is_drawn_where_nothing_may_be_written(tmp_path):
     with pytest.raises(mm.DatasetError, match="it holds something else"):
         synthetic.prepare(Synthetic(SMALL), tmp_path / "d", run=runner(0))
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
+def test_items_have_names_for_people(toy):
+    names = json.loads((toy / "d" / "names.json").read_text())
+    dataset = mm.open_dataset(toy / "d")
+    assert list(names) == list(dataset.catalog.item_id)
+    # What the model reads is not what is shown: an item without words has a title all the same.
+    bare = np.flatnonzero(~dataset.catalog.present[:, 0])
+    assert len(bare) and all(names[f"i{n}"]["title"] for n in bare)
+    text = dataset.catalog.content["text"]
+    for n in np.flatnonzero(dataset.catalog.present[:, 0]):
+        assert text[n].decode().startswith(names[f"i{n}"]["title"] + ". ")
+        assert names[f"i{n}"]["description"] not in text[n].decode()

@@ -750,17 +750,22 @@ def test_an_old_version_still_served_fails(tmp_path, export, server):
 
 
 def test_the_check_command(capsys, export, server, tmp_path):
-    assert check_command.main([str(export), "--address", server.address]) == 0
+    assert check_command.main([str(export), "--address", server.address, "--verbose"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert all(line.startswith("ok    ") for line in out[:-1])
+    assert "has ops of an export only: " in "\n".join(out)
     assert out[-1] == f"serving.check: {len(out) - 1} checks passed"
-    assert check_command.main([str(export)]) == 0  # It starts a local server, REST included.
+    assert check_command.main([str(export), "--address", server.address]) == 0
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said == f"serving.check: {len(out) - 1} checks passed (--verbose lists them)"
+    # It starts a local server, REST included.
+    assert check_command.main([str(export), "--verbose"]) == 0
     assert "REST, row form" in capsys.readouterr().out
     shutil.copytree(export / "encoder" / "1", tmp_path / "encoder" / "1")
     examples_path(tmp_path / "encoder" / "1").unlink()
     assert check_command.main([str(tmp_path), "--address", server.address]) == 1
     out = capsys.readouterr().out.splitlines()
-    assert out[-1] == f"serving.check: 1 of {len(out) - 1} checks failed"
+    assert re.fullmatch(r"serving.check: 1 of \d+ checks failed", out[-1]) and len(out) == 2
     assert sum(line.startswith("FAIL  ") for line in out) == 1
     assert check_command.main([str(tmp_path / "none"), "--address", server.address]) == 1
     assert capsys.readouterr().err.count("\n") == 1
