@@ -38,8 +38,8 @@ def exact(values: np.ndarray) -> np.ndarray:
         size = number.bit_count()
         if size == players:
             continue
-        weight = math.factorial(size) * math.factorial(players - size - 1)
-        weight /= math.factorial(players)
+        ways = math.factorial(size) * math.factorial(players - size - 1)
+        weight = ways / math.factorial(players)
         for player in range(players):
             if not number >> player & 1:
                 found[player] += weight * (values[number | 1 << player] - values[number])
