@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import mmrec_tf
 from mmrec_tf.config import Config, load_config
@@ -148,20 +149,30 @@ def _recommend(arguments: argparse.Namespace) -> None:
     for user in arguments.user:
         if user not in users:
             print(f"--user: the dataset has no {user!r}; answered by {by}.", file=sys.stderr)
-    _print_answers("user", arguments.user, answer, run.dataset, as_json=arguments.json)
+    columns = answer._asdict()
+    if arguments.why:
+        from mmrec_tf.reporting.explanation import Teller, explain_answers, say_refused
+
+        teller = Teller(run.dataset, writer=_writer(arguments.writer))
+        history = split.get("history") or None
+        whys = explain_answers(recommender, arguments.user, answer, teller=teller, history=history)
+        say_refused(teller)
+        tables.add_reasons(columns, whys, as_json=arguments.json)
+    elif arguments.writer:
+        raise ConfigError("--writer: phrases what --why says; add --why.")
+    _print_answers("user", arguments.user, columns, run.dataset, as_json=arguments.json)
 
 
 def _print_answers(
     asked: str,
     ids: Sequence[str],
-    answer: "mmrec_tf.Recommendations | mmrec_tf.SimilarItems",
+    columns: dict[str, Any],
     dataset: "mmrec_tf.Dataset",
     *,
     as_json: bool,
 ) -> None:
     from mmrec_tf.dataset.titles import titles_of_ids
 
-    columns = answer._asdict()
     named = {"title": "item_id", "history_title": "history_item"}
     named = {name: of for name, of in named.items() if of in columns}
     tables.print_answers(
@@ -171,6 +182,46 @@ def _print_answers(
         titles={name: titles_of_ids(dataset, columns[of]) for name, of in named.items()},
         as_json=as_json,
     )
+
+
+def _writer(path: str | None) -> Any:
+    """What phrases reasons; None for templates."""
+    if not path:
+        return None
+    from mmrec_tf.reporting.sentences import Writer
+
+    return Writer(path)
+
+
+def _explain(arguments: argparse.Namespace) -> None:
+    from mmrec_tf.recommender.inputs import split_ids
+    from mmrec_tf.reporting.explanation import Teller, say_refused, write_picture
+    from mmrec_tf.runs.explanation import explain
+
+    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
+    if arguments.picture and len(arguments.item) > 1:
+        raise ConfigError("--picture: wanted one --item, of which it is one; got several.")
+    history = split_ids(arguments.history) if arguments.history else None
+    catalog, users = set(run.dataset.catalog.item_id), set(run.dataset.users.user_id)
+    _tell_unknown("--history", [one for one in history or () if one not in catalog])
+    if arguments.user not in users:
+        print(f"--user: the dataset has no {arguments.user!r}.", file=sys.stderr)
+    teller = Teller(run.dataset, writer=_writer(arguments.writer))
+    found = explain(
+        run.recommender(history=arguments.stored_history),
+        arguments.user,
+        arguments.item,
+        history=history,
+        profile=arguments.profile or "",
+        evidence=arguments.evidence,
+    )
+    if arguments.json:
+        print(json.dumps({"explanations": [teller.to_json(one) for one in found]}))
+    else:
+        print("\n\n".join(teller.text(one) for one in found))
+    say_refused(teller)
+    if arguments.picture:
+        print(write_picture(teller.picture(found[0]), arguments.picture), file=sys.stderr)
 
 
 def _tell_unknown(option: str, ids: Sequence[str]) -> None:
@@ -186,7 +237,7 @@ def _similar(arguments: argparse.Namespace) -> None:
     if unknown:
         raise ConfigError(f"--item: wanted ids of items of the dataset; got {min(unknown)!r}.")
     answer = recommender.similar_items(arguments.item, k=arguments.k)
-    _print_answers("item", arguments.item, answer, run.dataset, as_json=arguments.json)
+    _print_answers("item", arguments.item, answer._asdict(), run.dataset, as_json=arguments.json)
 
 
 def _card_of(run: "mmrec_tf.runs.run.Run") -> dict[str, object]:
@@ -328,13 +379,7 @@ def build_parser() -> argparse.ArgumentParser:
     command = _run_command(commands, "recommend", "recommend items to users")
     command.add_argument("--user", required=True, action="append", metavar="ID")
     command.add_argument("--history", metavar="ID,ID", help="items, oldest first")
-    command.add_argument(
-        "--stored-history",
-        choices=("all", "train"),
-        default="all",
-        help="the dataset's interactions that are known: those of all splits, or of train alone "
-        "(%(default)s)",
-    )
+    _add_stored_history(command)
     command.add_argument("--exclude", metavar="ID,ID", help="further items not to show")
     command.add_argument(
         "--allow", metavar="NAME=VALUE,...", help="categories of which an item has to have one"
@@ -345,8 +390,29 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--time", type=int, metavar="SECONDS", help="of the request, since 1970 UTC"
     )
+    command.add_argument(
+        "--why", action="store_true", help="also why, in words; with --json what adds to each score"
+    )
+    _add_writer(command)
     _add_answer(command)
     command.set_defaults(call=_recommend)
+
+    command = _run_command(commands, "explain", "take apart why a user is shown an item")
+    command.add_argument("--user", required=True, metavar="ID")
+    command.add_argument("--item", required=True, action="append", metavar="ID")
+    command.add_argument("--history", metavar="ID,ID", help="items, oldest first")
+    command.add_argument("--profile", metavar="TEXT", help="in place of the stored one")
+    _add_stored_history(command)
+    command.add_argument(
+        "--no-evidence",
+        dest="evidence",
+        action="store_false",
+        help="do not look for words, regions and spans, which runs the encoders",
+    )
+    command.add_argument("--picture", metavar="FILE", help="also as .svg or .png")
+    _add_writer(command)
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    command.set_defaults(call=_explain)
 
     command = _run_command(commands, "similar", "items that are most alike")
     command.add_argument("--item", required=True, action="append", metavar="ID")
@@ -397,6 +463,24 @@ def _run_command(
     command.add_argument("--dataset", metavar="DIR", help="where the dataset has moved")
     _add_verify(command)
     return command
+
+
+def _add_stored_history(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--stored-history",
+        choices=("all", "train"),
+        default="all",
+        help="the dataset's interactions that are known: those of all splits, or of train alone "
+        "(%(default)s)",
+    )
+
+
+def _add_writer(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--writer",
+        metavar="DIR",
+        help="a local causal language model that phrases the sentence, GPT-2 or the like",
+    )
 
 
 def _add_answer(command: argparse.ArgumentParser) -> None:

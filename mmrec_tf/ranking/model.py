@@ -323,6 +323,24 @@ class RankingModel(Stage):
         Returns:
           Ranked.
         """
+        fields, dense, attention = self.gather_pairs(
+            request, item, items, score, training=training, rows=rows
+        )
+        ranked = self.score_pairs(fields, dense, score, training=training)
+        return ranked if self.pairs.attention is None else ranked._replace(attention=attention)
+
+    def gather_pairs(
+        self,
+        request: Request,
+        item: tf.Tensor,
+        items: Mapping[str, Any],
+        score: tf.Tensor,
+        *,
+        training: bool = False,
+        rows: Rows | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """What the network reads of candidates, arguments as for `rank`: what `PairFeatures.call`
+        returns."""
         if rows is None:
             rows = Rows(
                 vector=gather_rows(items["vector"], item),
@@ -336,7 +354,7 @@ class RankingModel(Stage):
             # Training shifts no item that it never met.
             embedding = rows.vector[..., : self.config.dim]
         bias = rows.vector[..., self.config.dim : self.config.dim + 1]
-        fields, dense, attention = self.pairs(
+        return self.pairs(
             {
                 "user": self._embed_users(request, items, training),
                 "item": embedding,
@@ -354,11 +372,23 @@ class RankingModel(Stage):
             },
             training=training,
         )
-        if self.pairs.attention is None:
-            attention = None
+
+    def score_pairs(
+        self, fields: tf.Tensor, dense: tf.Tensor, score: tf.Tensor, *, training: bool = False
+    ) -> Ranked:
+        """What the network says of what it reads.
+
+        Args:
+          fields, dense: as `PairFeatures.call` returns them.
+          score: <float32>[batch, candidate], the retrieval model's.
+          training: whether dropout is on.
+
+        Returns:
+          Ranked, without attention.
+        """
         pairs = [tf.reshape(x, [-1, *x.shape[2:]]) for x in (fields, dense)]
         deep, wide = self.interaction(pairs, training=training)
-        logits, shape = {}, tf.shape(item)
+        logits, shape = {}, tf.shape(score)
         parts = self.experts(deep, training=training)
         for name, head, part in zip(self.tasks, self.heads, parts, strict=True):
             out = tf.reshape(head(tf.concat([part, wide], axis=1)), shape)
@@ -368,14 +398,14 @@ class RankingModel(Stage):
                 logits[name] = self.factor[self.binary.index(name)] * score + out
         weights = self.config.ranking.score_weights
         if not weights:
-            return Ranked(logits[self.tasks[0]], logits, attention)
+            return Ranked(logits[self.tasks[0]], logits, None)
         total = tf.zeros_like(score)
         for name, weight in zip(self.tasks, weights, strict=True):
             value = logits[name]
             if name == "rating":
                 value = (value - self.rating_scale[0]) / self.rating_scale[1]
             total += weight * value
-        return Ranked(total, logits, attention)
+        return Ranked(total, logits, None)
 
     def draw_negatives(self, request: Request, item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Items to tell the positive from: some that retrieval ranks highest, in a large catalog

@@ -88,6 +88,25 @@ class PairFeatures(tf.keras.layers.Layer):
             **kwargs,
         )
 
+    def labels(self, modalities: Sequence[str]) -> tuple[list[str], list[str]]:
+        """What each field and each number that `call` returns is of, in their order.
+
+        Args:
+          modalities: their names.
+        """
+        content = list(modalities) if self.content else []
+        fields, numbers = ["user", "item", *content], ["retrieval score", "popularity"]
+        # Its dot product with the user, whether it is present, and its weight.
+        numbers += 3 * content
+        fields += ["item features"] if self.item_features is not None else []
+        fields += ["user features"] if self.user_features is not None else []
+        if self.attention is not None:
+            fields.append("history")
+            numbers.append("history")
+        fields += ["hour"] if self.hour is not None else []
+        fields += ["weekday"] if self.weekday is not None else []
+        return fields, numbers
+
     def call(
         self, inputs: Mapping[str, Any], training: bool = False
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

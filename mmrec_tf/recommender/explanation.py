@@ -1,4 +1,7 @@
-"""Why an item is shown: the modality and the item of the history that weighed most."""
+"""Why an item is shown: the modality and the item of the history that weighed most.
+
+In the graph, for all that is shown; `mmrec_tf.recommender.contributions` takes single scores apart.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,18 +23,38 @@ def explain(
       history: <int32>[batch, step], -1 for padding.
       items: tables with one row an item: "vector" <float32>[item, at least dim], which begins with
         the item's embedding, "modalities" <float32>[item, modality, dim], "weights"
-        <float32>[item, modality] and "present" <bool>[item, modality].
+        <float32>[item, modality] and "present" <bool>[item, modality]; and "reasons", tables as
+        `mmrec_tf.retrieval.embedding_parts.reason_tables` has them; without any of these no id is
+        known to weigh anything.
 
     Returns:
-      The modality's place <int32>[batch, candidate], after the last one where there is none: that
-      with the highest product of its weight in the item's fusion and its dot product with the
-      user. And the history's item <int32>[batch, candidate], -1 for none: that with the highest
-      target attention, or without such, the one that is most alike.
+      The modality's place <int32>[batch, candidate], after the last one where none is named: that
+      which adds the most to the dot product with the user, if the id adds less, and it adds
+      anything at all. And the history's item <int32>[batch, candidate], -1 for none: that with the
+      highest target attention, or without such, the one that is most alike.
     """
-    item = shown.item
-    content = {n: tf.gather(items[n], item) for n in ("modalities", "weights", "present")}
-    vectors = items["vector"]
-    return explain_rows(shown, history, vectors, gather_rows(vectors, item), **content)
+    item, vectors, reasons = shown.item, items["vector"], items["reasons"]
+    weight: tf.Tensor | float = 1.0
+    if "parts" in reasons:
+        vector = tf.gather(reasons["parts"], item)
+    else:
+        vector = tf.gather(items["modalities"], item)
+        weight = tf.gather(items["weights"], item)
+        if "scale" in reasons:
+            weight *= tf.gather(reasons["scale"], item)[..., None]
+    of_id = None
+    if "id" in reasons:
+        of_id = tf.einsum("bd,bcd->bc", shown.user, tf.gather(reasons["id"], item))
+    return explain_rows(
+        shown,
+        history,
+        vectors,
+        gather_rows(vectors, item),
+        modalities=vector,
+        weights=weight,
+        present=tf.gather(items["present"], item),
+        of_id=of_id,
+    )
 
 
 def explain_rows(
@@ -41,8 +64,9 @@ def explain_rows(
     vectors: tf.Tensor,
     *,
     modalities: tf.Tensor,
-    weights: tf.Tensor,
+    weights: tf.Tensor | float,
     present: tf.Tensor,
+    of_id: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The same for candidates that come with their own rows, which may be in no table.
 
@@ -52,17 +76,22 @@ def explain_rows(
       catalog: <float32>[item, at least dim], whose rows begin with the items' embeddings.
       vectors: <float32>[batch, candidate, at least dim], the candidates' own.
       modalities: <float32>[batch, candidate, modality, dim].
-      weights: <float32>[batch, candidate, modality].
+      weights: <float32>[batch, candidate, modality], or one for all.
       present: <bool>[batch, candidate, modality].
+      of_id: <float32>[batch, candidate], what the id adds to the dot product; None for nothing.
 
     Returns:
       As `explain`.
     """
     share = tf.einsum("bd,bcmd->bcm", shown.user, modalities) * weights
-    share = tf.where(present & ~shown.nobody[:, None, None], share, LOWEST_SCORE)
-    # Where the highest is none that is present, it is this one.
-    none = tf.fill(tf.shape(vectors)[:2], 0.5 * LOWEST_SCORE)[..., None]
-    share = tf.concat([share, none], axis=2)
+    none = tf.zeros(tf.shape(vectors)[:2])
+    if of_id is not None:
+        none = tf.maximum(none, of_id)
+    named = present & (share > none[..., None]) & ~shown.nobody[:, None, None]
+    share = tf.where(named, share, LOWEST_SCORE)
+    # Where the highest is none that may be named, it is this one.
+    last = tf.fill(tf.shape(none), 0.5 * LOWEST_SCORE)[..., None]
+    share = tf.concat([share, last], axis=2)
     weight = shown.attention
     if weight is None:
         dim = shown.user.shape[1]

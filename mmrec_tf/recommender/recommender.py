@@ -22,6 +22,7 @@ from mmrec_tf.recommender.outputs import Recommendations, SimilarItems
 from mmrec_tf.recommender.ranked import Ranked, Request, Rows
 from mmrec_tf.recommender.retriever import Retriever
 from mmrec_tf.recommender.ties import even_out
+from mmrec_tf.retrieval.embedding_parts import reason_tables
 from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.item_head import ItemHead
 from mmrec_tf.retrieval.model import RetrievalModel
@@ -123,6 +124,9 @@ class Recommender(tf.Module):
             "present": tf.Variable(catalog.present, **fixed),
             "weights": tf.Variable(catalog.weights, **fixed),
             "features": {},
+            "reasons": {
+                n: tf.Variable(v, **fixed) for n, v in reason_tables(retrieval, catalog).items()
+            },
         }
         if ranking is not None:
             self.items["features"] = {

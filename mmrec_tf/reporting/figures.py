@@ -187,6 +187,51 @@ def reliability(bins: Sequence[tuple[float, float, int]]) -> Markup:
         return _svg(drawing)
 
 
+def signed(rows: Mapping[str, float], *, unit: str, heading: str = "") -> Figure:
+    """What things add, and take off, one lying bar each.
+
+    Args:
+      rows: by name, from the top.
+      unit: what the numbers are.
+      heading: what stands above.
+    """
+    with mpl.rc_context(_STYLE):
+        height = 1.1 + 0.3 * max(len(rows), 1)
+        drawing = Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
+        draw_signed(drawing.subplots(), rows, unit=unit, heading=heading)
+        return drawing
+
+
+def draw_signed(axis: Any, rows: Mapping[str, float], *, unit: str, heading: str = "") -> None:
+    """The bars of `signed` on an axis of matplotlib."""
+    values = list(rows.values())
+    color = [COLORS[0] if value >= 0 else COLORS[1] for value in values]
+    axis.barh(range(len(values)), values, 0.7, color=color)
+    axis.axvline(0, color="#1d2733", linewidth=1)
+    axis.set_yticks(range(len(values)), [_escape(name) for name in rows])
+    axis.set_ylim(max(len(values), 1) - 0.5, -0.5)
+    axis.grid(axis="y", visible=False)
+    axis.set_xlabel(unit)
+    if heading:
+        axis.set_title(heading)
+    low, high = min([*values, 0.0]), max([*values, 0.0])
+    room = 0.16 * max(high - low, 1e-9)
+    axis.set_xlim(low - (room if low < 0 else 0), high + (room if high > 0 else 0))
+    for row, value in enumerate(values):
+        side = "left" if value >= 0 else "right"
+        axis.text(value, row, f" {value:+.2f} ", va="center", ha=side, fontsize=8.5)
+
+
+def style() -> Any:
+    """A context in which matplotlib draws as this package does."""
+    return mpl.rc_context(_STYLE)
+
+
+def as_svg(drawing: Figure) -> Markup:
+    """A drawing as inline SVG."""
+    return _svg(drawing)
+
+
 def _escape(text: str) -> str:
     """A name as matplotlib draws it: it takes what stands between dollars for mathematics."""
     shown = text if len(text) <= 28 else text[:27] + "…"

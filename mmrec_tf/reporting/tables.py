@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 
 def print_evaluation(
     run: str, result: Mapping[str, Any], *, ceiling: Mapping[str, float] | None
@@ -149,6 +151,24 @@ def print_answers(
             if cells[0]:  # Fewer than k were left.
                 said = (c or "-" if isinstance(c, str) else f"{c:.4f}" for c in cells)
                 print(name, rank, *said, sep="\t")
+
+
+def add_reasons(
+    columns: dict[str, Any], whys: Sequence[Sequence[Mapping]], *, as_json: bool
+) -> None:
+    """Adds a column of reasons to an answer, in place: sentences, or all that is known.
+
+    Args:
+      columns: by name [user, k].
+      whys: of each user what `mmrec_tf.reporting.explanation.explain_answers` says.
+      as_json: whether all of it is wanted.
+    """
+    width = columns["item_id"].shape[1]
+    column = np.full(columns["item_id"].shape, "", object)
+    for row, found in enumerate(whys):
+        for place, why in enumerate(found[:width]):
+            column[row, place] = why if as_json else why["sentence"]
+    columns["why"] = column
 
 
 def print_table(title: str, rows: Mapping[str, Mapping], *, width: int = 12) -> None:

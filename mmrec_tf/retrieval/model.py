@@ -25,6 +25,7 @@ from mmrec_tf.evaluation.metrics import retrieval_metrics, top_k
 from mmrec_tf.retrieval.catalog_tables import PROFILE, build_tables, gather
 from mmrec_tf.retrieval.item_graph import spectral_embedding, train_graph
 from mmrec_tf.retrieval.item_head import ItemHead, ItemHeadFit, choose_weights, spread_ratio
+from mmrec_tf.retrieval.item_inputs import item_inputs
 from mmrec_tf.retrieval.item_similarity import fit_neighbors, frozen_modalities, require_item_head
 from mmrec_tf.retrieval.losses import perturb, with_noise
 from mmrec_tf.retrieval.memory_estimate import estimate
@@ -433,22 +434,8 @@ class RetrievalModel(Stage):
         Returns:
           TowerOutput.
         """
-        tables = self.tables
-        warm = tf.gather(tables["warm"], item) & (not content_only)
-        encoded = {}
-        for name in self.modalities:
-            value = gather(tables["content"][name], item)
-            encoder = self.encoders[name]
-            encoded[name] = value if encoder.frozen else encoder(value, training=training)
-        return self.item_tower(
-            {
-                "item": tf.where(warm, item, -1),
-                "present": tf.gather(tables["present"], item),
-                "encoded": encoded,
-                "features": {n: tf.gather(v, item) for n, v in tables["item_features"].items()},
-            },
-            training=training,
-        )
+        inputs = item_inputs(self, item, training=training, content_only=content_only)
+        return self.item_tower(inputs, training=training)
 
     def features_of(self, user: tf.Tensor) -> dict[str, tf.Tensor]:
         """Side features of users, <int32>[batch], -1 for an unknown one: by name as in

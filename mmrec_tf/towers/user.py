@@ -247,10 +247,7 @@ class UserTower(tf.keras.layers.Layer):
             first = tf.one_hot(tf.zeros_like(known[:, 0], tf.int32), tf.shape(known)[1]) > 0
             pooled = self.gru(history, mask=known | (first & ~some))
         elif self.history == "attention":
-            newest = tf.minimum(steps_from_newest(known), self.num_steps - 1)
-            logits = tf.cast(self.score(history)[..., 0], tf.float32)
-            logits += tf.gather(tf.cast(self.recency, tf.float32), newest)
-            weights = masked_softmax(logits, known)
+            weights = self.attention_weights(history, known)
             pooled = tf.einsum("bs,bsd->bd", tf.cast(weights, history.dtype), history)
         elif self.history == "self_attention":
             pooled = self.attention(history, known, training=training)
@@ -259,6 +256,13 @@ class UserTower(tf.keras.layers.Layer):
             weights = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, 1, keepdims=True))
             pooled = tf.einsum("bs,bsd->bd", weights, history)
         return tf.where(some, pooled, tf.zeros_like(pooled))
+
+    def attention_weights(self, history: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
+        """What each step weighs in an "attention" history, as of `pool`: <float32>[batch, step]."""
+        newest = tf.minimum(steps_from_newest(known), self.num_steps - 1)
+        logits = tf.cast(self.score(history)[..., 0], tf.float32)
+        logits += tf.gather(tf.cast(self.recency, tf.float32), newest)
+        return masked_softmax(logits, known)
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> tf.Tensor:
         """Embeds users.

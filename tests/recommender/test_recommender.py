@@ -522,14 +522,18 @@ def test_the_modality_that_drew_user_and_item_together(dataset):
     request = recommender.request(tf.constant([1]), read, gap, tf.zeros([1], tf.int64))
     user = request.queries[0, :8].numpy()
     present, weights = (recommender.items[name].numpy() for name in ("present", "weights"))
+    scale, ids = (recommender.items["reasons"][name].numpy() for name in ("scale", "id"))
     seen = set()
     for item, name in zip(answer.item_id[0], answer.modality[0], strict=True):
         number = ALL.index(item)
-        share = np.where(present[number], weights[number] * (modalities[number] @ user), -np.inf)
-        want = ["vector", "text"][int(np.argmax(share))] if present[number].any() else ""
+        share = weights[number] * (modalities[number] @ user) * scale[number]
+        share = np.where(present[number], share, -np.inf)
+        best = int(np.argmax(share))
+        # Not where the id weighs more, or where nothing speaks for it.
+        want = ["vector", "text"][best] if share[best] > max(ids[number] @ user, 0) else ""
         assert name == want
         seen.add(name)
-    assert {"vector", "text"} <= seen
+    assert seen == {"vector", "text", ""}
 
 
 def test_probability_is_the_calibrated_logit(dataset):
