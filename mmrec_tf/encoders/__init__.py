@@ -12,6 +12,6 @@ What an encoder promises is written in `encoder`; what is done to media before, 
 once, in `mmrec_tf.media`.
 """
 
-from mmrec_tf.encoders import audio, image, text, vector
+from mmrec_tf.encoders import audio, image, text, vector, video
 
-MODALITIES = {"text": text, "image": image, "audio": audio, "vector": vector}
+MODALITIES = {"text": text, "image": image, "audio": audio, "video": video, "vector": vector}

@@ -257,7 +257,7 @@ class RetrievalModel(Stage):
         return build_optimizer(
             training,
             steps=len(self.batches("train")) * self.epochs,
-            encoder_variables=[weight for e in encoders for weight in e.trainable_variables],
+            encoder_variables=[weight for e in encoders for weight in e.pretrained_variables],
         )
 
     def batches(
@@ -300,7 +300,7 @@ class RetrievalModel(Stage):
         settings, found = self.config.retrieval, []
         user, size = self.config.user, self.config.training.batch_size
         if (
-            self.trained_encoders
+            self.reads_raw
             and settings.softmax == "batch"
             and user.history != "none"
             and not self.caches_histories
@@ -334,6 +334,11 @@ class RetrievalModel(Stage):
                     "the last digits may differ from a training without the interruption."
                 )
         return found
+
+    @property
+    def reads_raw(self) -> bool:
+        """Whether a step runs content through whole networks, and not vectors that are stored."""
+        return any(not encoder.stores_vectors for encoder in self.trained_encoders.values())
 
     @property
     def encoders(self) -> dict:
@@ -390,7 +395,7 @@ class RetrievalModel(Stage):
             gather(table, tf.range(start, min(start + FEW, self.schema.num_items)))
             for start in range(0, self.schema.num_items, FEW)
         )
-        return np.concatenate([encoder(value, training=False).numpy() for value in rows])
+        return np.concatenate([encoder.from_stored(value).numpy() for value in rows])
 
     @property
     def tables(self) -> dict:
@@ -438,8 +443,7 @@ class RetrievalModel(Stage):
         encoded = {}
         for name in self.modalities:
             value = gather(tables["content"][name], item)
-            encoder = self.encoders[name]
-            encoded[name] = value if encoder.frozen else encoder(value, training=training)
+            encoded[name] = self.encoders[name].from_stored(value, training=training)
         return self.item_tower(
             {
                 "item": tf.where(warm, item, -1),
@@ -529,7 +533,7 @@ class RetrievalModel(Stage):
         Returns:
           TowerOutput of NumPy arrays with one row an item.
         """
-        block = FEW if self.trained_encoders else MANY
+        block = FEW if self.reads_raw else MANY
         parts = [
             self.embed_items(
                 tf.range(start, min(start + block, self.schema.num_items)),
@@ -544,7 +548,7 @@ class RetrievalModel(Stage):
 
     def embed_all(self) -> np.ndarray:
         """The embeddings of `embed_catalog` alone, <float32>[item, dim], which take less memory."""
-        block = FEW if self.trained_encoders else MANY
+        block = FEW if self.reads_raw else MANY
         num_items = self.schema.num_items
         embedding = np.empty([num_items, self.config.dim], np.float32)
         for start in range(0, num_items, block):
@@ -606,7 +610,7 @@ class RetrievalModel(Stage):
             # A tower without histories reads no embedding of them.
             embedded = embedded[:, :0]
         elif cached:
-            embedded = _draw_known(embedded, 0 if self.trained_encoders else NUM_READ)
+            embedded = _draw_known(embedded, 0 if self.reads_raw else NUM_READ)
         numbers = {
             "item": item,
             "history": embedded,

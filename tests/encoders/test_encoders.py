@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from support.saved_encoders import Exported, saved_operations
 
-from mmrec_tf.config import FAMILIES, AudioConfig, Config, ImageConfig, TextConfig
+from mmrec_tf.config import FAMILIES, AudioConfig, Config, ImageConfig, TextConfig, VideoConfig
 from mmrec_tf.encoders import MODALITIES
 from mmrec_tf.encoders.cache import build_encoders
 from mmrec_tf.encoders.encoder import SharedEncoder, count_weights
@@ -34,6 +34,8 @@ CONFIGS = {
     "gru": AudioConfig(
         clip_seconds=0.25, num_mels=32, filters=(8, 16), trainable_layers=0, gru_units=6
     ),
+    # Its frames are read as the section "image" says.
+    "video": VideoConfig(num_frames=3),
     "vector": None,
 }
 KINDS = {name: "audio" if name == "gru" else name for name in CONFIGS}
@@ -44,7 +46,7 @@ AUGMENTATION = {
     "audio": {"noise_db": -10.0, "shift_seconds": 0.1},
     "gru": {"noise_db": -10.0, "shift_seconds": 0.1},
 }
-OUTPUT_DIMS = {"text": 16, "image": 1024, "audio": 16, "gru": 6, "vector": 5}
+OUTPUT_DIMS = {"text": 16, "image": 1024, "audio": 16, "gru": 6, "video": 1024, "vector": 5}
 
 
 def jpeg(seed: int, height: int = 40, width: int = 60) -> bytes:
@@ -76,6 +78,10 @@ RAW = {
     "vector": tf.constant(np.random.default_rng(0).normal(2, 3, (4, 5)) * [[1], [1], [1], [0]]),
 }
 RAW["gru"] = RAW["audio"]
+# Of as many frames, of more and of fewer than are read.
+RAW["video"] = tf.constant(
+    [b"".join(jpeg(seed, 20, 24) for seed in some) for some in ([4, 5, 6], range(7, 12), [12], [])]
+)
 RAW["vector"] = tf.cast(RAW["vector"], tf.float32)
 
 
@@ -85,7 +91,8 @@ def build(name: str, *, assets=None, **changes):
         config = dataclasses.replace(config, **changes)
     values = RAW[name].numpy() if name in ("text", "vector") and assets is None else None
     spec = ModalitySpec(KINDS[name], dim=5 if name == "vector" else 0)
-    return MODALITIES[KINDS[name]].build_encoder(config, spec, values=values, assets=assets)
+    more = {"image": CONFIGS["image"]} if name == "video" else {}
+    return MODALITIES[KINDS[name]].build_encoder(config, spec, values=values, assets=assets, **more)
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))
@@ -100,6 +107,8 @@ def encoder(name):
     encoder = build(name)
     if name == "image":
         settle(encoder)
+    elif name == "video":
+        settle(encoder.frames)
     return encoder
 
 
@@ -225,6 +234,7 @@ def test_fingerprint_follows_weights(name, encoder):
         ("audio", {"fmax_hz": 7000.0}),
         ("audio", {"clip_seconds": 0.3}),
         ("image", {"size": 33}),
+        ("video", {"num_frames": 4}),
     ],
 )
 def test_fingerprint_follows_settings(name, setting):
@@ -252,7 +262,7 @@ def gradients(encoder, raw):
     return tape.gradient(loss, encoder.trainable_weights)
 
 
-@pytest.mark.parametrize("name", ["text", "image", "audio", "gru"])
+@pytest.mark.parametrize("name", ["text", "image", "audio", "gru", "video"])
 def test_gradient_reaches_every_weight_when_all_train(name):
     encoder = build(name, trainable_layers=-1)
     assert not encoder.frozen
@@ -275,6 +285,7 @@ def test_gradient_reaches_every_weight_when_all_train(name):
         ("gru", 3, 6),
         # The last two layers of MobileNet with weights: batch normalization, convolution.
         ("image", 2, 3),
+        ("video", 2, 3),
     ],
 )
 def test_last_n_train(name, one, two):
