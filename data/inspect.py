@@ -10,7 +10,14 @@ from mmrec_tf.errors import run_command
 from mmrec_tf.records.inspection import inspect_dataset
 
 _WIDTH = 14  # of the first column
-_UNITS = {"characters": "characters", "seconds": "s", "width": "px", "height": "px", "bytes": "B"}
+_UNITS = {
+    "characters": "characters",
+    "seconds": "s",
+    "width": "px",
+    "height": "px",
+    "frames": "frames",
+    "bytes": "B",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from mmrec_tf.errors import ConfigError, DatasetError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-MODALITY_KINDS = ("text", "image", "audio", "vector")
+MODALITY_KINDS = ("text", "image", "audio", "video", "vector")
 SPLITS = ("train", "valid", "test")
 # What may be known of users, by name: the splits whose interactions it holds.
 HISTORIES = {"train": ("train",), "train+valid": ("train", "valid"), "all": SPLITS}
@@ -26,12 +26,13 @@ class ModalitySpec:
     """One modality of the items.
 
     `kind` says which form its content has on disk: "text" UTF-8, "image" JPEG or PNG bytes,
-    "audio" 16-bit mono WAV bytes at `sample_rate_hz`, "vector" <float32>[dim]. `max_values` is the
+    "audio" 16-bit mono WAV bytes at `sample_rate_hz`, "video" the JPEG bytes of a clip's frames one
+    after the other, at most `num_frames`, "vector" <float32>[dim]. `max_values` is the
     most values that any item has of it, such as the pictures of a gallery; an item's values are
-    encoded each on its own and averaged.
+    encoded each on its own and pooled. Of videos an item has one.
 
     Raises:
-      DatasetError: for an unknown kind, or for less than one value.
+      DatasetError: for an unknown kind, or for less than one value, or for several videos.
     """
 
     kind: str
@@ -39,10 +40,16 @@ class ModalitySpec:
     sample_rate_hz: int = 0
     # What is computed from the mean of several values fits items with any number of them.
     max_values: int = field(default=1, compare=False)
+    # An encoder takes as many as it wants.
+    num_frames: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         if self.max_values < 1:
             raise DatasetError(f"max_values: wanted 1 or more; got {self.max_values}.")
+        if self.kind == "video" and self.max_values > 1:
+            raise DatasetError(
+                f"max_values: wanted one video an item; got {self.max_values}. Join their frames."
+            )
         if self.kind not in MODALITY_KINDS:
             raise DatasetError(
                 f"modality kind: wanted one of {', '.join(MODALITY_KINDS)}; got {self.kind!r}."
@@ -125,6 +132,9 @@ class Schema:
         for name in ("events", "num_positions"):
             if not parts[name]:
                 del parts[name]
+        for spec in parts["modalities"].values():
+            if not spec["num_frames"]:
+                del spec["num_frames"]
         for spec in (*parts["item_features"].values(), *parts["user_features"].values()):
             for name in ("low", "high"):
                 if spec[name] is None:

@@ -100,7 +100,9 @@ def test_how_many_values_an_item_has_at_most_goes_through_json():
 
 
 def test_an_unknown_kind_of_modality_is_refused():
-    with pytest.raises(DatasetError, match="wanted one of text, image, audio, vector; got 'smell'"):
+    with pytest.raises(
+        DatasetError, match="wanted one of text, image, audio, video, vector; got 'smell'"
+    ):
         ModalitySpec("smell")
 
 

@@ -23,7 +23,7 @@ from data.tables.entities import Entities
 from data.tables.side_features import FeatureEncoder
 from data.tables.table import Table
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.media import audio, image, text
+from mmrec_tf.media import audio, image, text, video
 from mmrec_tf.records import PreparedItem, Quarantined
 from mmrec_tf.records.record_proto import Content
 from mmrec_tf.schema import ModalitySpec
@@ -31,7 +31,7 @@ from mmrec_tf.schema import ModalitySpec
 
 @dataclass(frozen=True, kw_only=True)
 class ContentOptions:
-    """Where an item's text, picture and sound are, and how they are prepared.
+    """Where an item's text, picture, sound and video are, and how they are prepared.
 
     Attributes:
       media_root: the folder that paths of media are relative to; by default that of the table.
@@ -39,6 +39,8 @@ class ContentOptions:
         `description`, else `plot`.
       image: a column of paths, a template such as `images/{movieId}.jpg`, or "none".
       audio: as `image`.
+      video: as `image`. Where an item has no sound of its own, that of its video is taken, unless
+        `audio` is "none".
       max_images: at most so many pictures an item. Several are found by a template such as
         `images/{item}-*.jpg`, or named in one cell with "|" between them.
       vectors: by modality, a file of ready-made vectors; see `data.items.vectors.read_vectors`.
@@ -46,20 +48,30 @@ class ContentOptions:
       sample_rate_hz: sounds are resampled to this.
       max_seconds: longer sounds are cut.
       audio_window: which part of a longer sound stays: "start", "center" or "loudest".
+      video_frames: at most so many frames of a video stay, each shrunk as pictures are.
+      video_pick: which: "spread" or "scenes"; see `mmrec_tf.media.video.prepare`.
     """
 
     media_root: str | None = None
     text: tuple[str, ...] | None = None
     image: str | None = None
     audio: str | None = None
+    video: str | None = None
     max_images: int = 1
     vectors: Mapping[str, str] = dataclasses.field(default_factory=dict)
     image_max_side: int = 320
     sample_rate_hz: int = 16000
     max_seconds: float = 10.0
     audio_window: str = "loudest"
+    video_frames: int = video.NUM_FRAMES
+    video_pick: str = "spread"
 
     def __post_init__(self) -> None:
+        if self.video_pick not in video.PICKS or not 1 <= self.video_frames <= video.MOST_FRAMES:
+            raise ConfigError(
+                f"video: wanted 1 to {video.MOST_FRAMES} frames, picked by one of "
+                f"{', '.join(video.PICKS)}; got {self.video_frames} by {self.video_pick!r}."
+            )
         for name in ("max_images", "image_max_side", "sample_rate_hz", "max_seconds"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: wanted more than 0; got {getattr(self, name)}.")
@@ -68,7 +80,7 @@ class ContentOptions:
                 f"audio_window: wanted one of {', '.join(audio.WINDOWS)}; "
                 f"got {self.audio_window!r}."
             )
-        vectors.check_names(self.vectors, taken=("text", "image", "audio"))
+        vectors.check_names(self.vectors, taken=("text", "image", "audio", "video"))
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, files: bool = True) -> None:
@@ -91,7 +103,11 @@ def add_arguments(parser: argparse.ArgumentParser, *, files: bool = True) -> Non
             metavar="COLUMN,...",
             help="joined into an item's text (default: title and description, else plot); or none",
         )
-        for name, example in (("image", "images/{movieId}.jpg"), ("audio", "audio/{item}.*")):
+        for name, example in (
+            ("image", "images/{movieId}.jpg"),
+            ("audio", "audio/{item}.*"),
+            ("video", "video/{item}.*"),
+        ):
             group.add_argument(
                 f"--{name}",
                 metavar="PLACE",
@@ -119,6 +135,19 @@ def add_arguments(parser: argparse.ArgumentParser, *, files: bool = True) -> Non
         default="loudest",
         help="what stays of a longer sound (default: loudest)",
     )
+    group.add_argument(
+        "--video-frames",
+        type=int,
+        default=video.NUM_FRAMES,
+        metavar="N",
+        help=f"the most frames of a video, up to {video.MOST_FRAMES} (default: {video.NUM_FRAMES})",
+    )
+    group.add_argument(
+        "--video-pick",
+        choices=video.PICKS,
+        default="spread",
+        help="which frames: spread over the clip, or one a scene (default: spread)",
+    )
 
 
 def from_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -140,10 +169,33 @@ class MediaItem:
     Attributes:
       media: by modality, what makes content of files.
       matrices: by modality, ready-made vectors.
+      tracks: what makes a sound of a video's file; None where that is not wanted.
     """
 
     media: Mapping[str, Medium]
     matrices: Mapping[str, Matrix] = dataclasses.field(default_factory=dict)
+    tracks: Medium | None = None
+
+    def _sound_track(
+        self,
+        row: ItemRow,
+        *,
+        left_out: Mapping[str, str],
+        note: Note,
+        mended: list[Quarantined],
+    ) -> bytes | Quarantined | None:
+        """The sound of an item's video; None for a video without one, or a silent one."""
+        files, _ = row.cells["media"]["video"]
+        found = Found(*files[0])
+        track = (
+            self.tracks.load(row.item_id, found, left_out=left_out, note=note, mended=mended)
+            if self.tracks is not None
+            else None
+        )
+        # A video that is silent lacks nothing.
+        if isinstance(track, Quarantined) and track.reason.startswith(("silent", video.NO_SOUND)):
+            return None
+        return track
 
     def __call__(self, row: ItemRow, left_out: Mapping[str, str], note: Note) -> PreparedItem:
         """Prepares one item; see `data.items.shards.Maker`."""
@@ -165,6 +217,12 @@ class MediaItem:
                 content[modality] = values
             if more:
                 beyond[modality] = more
+        if self.tracks is not None and "video" in content and "audio" not in content:
+            track = self._sound_track(row, left_out=left_out, note=note, mended=mended)
+            if isinstance(track, Quarantined):
+                quarantined.append(track)
+            elif track:
+                content["audio"] = [track]
         for modality, number in row.cells["vectors"].items():
             vector = self.matrices[modality].load(number, item_id=row.item_id, modality=modality)
             if isinstance(vector, Quarantined):
@@ -216,9 +274,16 @@ class Layout:
             max_seconds=options.max_seconds,
             window=options.audio_window,
         )
+        prepare_video = functools.partial(
+            video.prepare,
+            num_frames=options.video_frames,
+            max_side=options.image_max_side,
+            pick=options.video_pick,
+        )
         for name, place, function, max_bytes, max_files in (
             ("image", options.image, prepare_image, image.MAX_BYTES, options.max_images),
             ("audio", options.audio, prepare_audio, audio.MAX_BYTES, 1),
+            ("video", options.video, prepare_video, video.MAX_BYTES, 1),
         ):
             place = place or media_files.default_place(
                 name, catalog.table, root, item=catalog.column
@@ -230,11 +295,17 @@ class Layout:
             )
             self.media[name] = Medium(name, root, function, max_bytes)
             self.places[name] = str(place)
-        self.asked = (*(["text"] if self._text else []), *self.places)
+        self.tracks = None
+        if "video" in self.places and options.audio != media_files.ABSENT:
+            function = functools.partial(video.sound_track, prepare=prepare_audio)
+            self.tracks = Medium("audio", root, function, video.MAX_BYTES)
+        asked = {**dict.fromkeys(["text"] if self._text else []), **dict.fromkeys(self.places)}
+        self.asked = (*asked, *(["audio"] if self.tracks and "audio" not in asked else []))
         self.specs = {
             "text": ModalitySpec(kind="text"),
             "image": ModalitySpec(kind="image"),
             "audio": ModalitySpec(kind="audio", sample_rate_hz=options.sample_rate_hz),
+            "video": ModalitySpec(kind="video", num_frames=options.video_frames),
         }
 
     def warn_of_none(self, table: Table, name: str, num_items: int) -> str:
@@ -242,7 +313,7 @@ class Layout:
 
         Args:
           table: of the items.
-          name: "image" or "audio".
+          name: "image", "audio" or "video".
           num_items: how many items there are.
         """
         place, rows = self.places[name], columns.first_rows(table)

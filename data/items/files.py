@@ -22,6 +22,7 @@ _FIELD = re.compile(r"\{([^{}]*)\}")
 _SUFFIXES = {
     "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
     "audio": (".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a", ".aac"),
+    "video": (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif", ".webp", ".m4v", ".mpg", ".ogv"),
 }
 
 
@@ -54,10 +55,10 @@ class Files(NamedTuple):
 
 
 class Locator:
-    """Says which file below the media root holds an item's picture or sound.
+    """Says which file below the media root holds an item's picture, sound or video.
 
     Args:
-      modality: "image" or "audio".
+      modality: "image", "audio" or "video".
       root: the media root.
       table: the items.
       place: a column of the table that holds paths, or a template such as
@@ -198,11 +199,11 @@ def default_place(modality: str, table: Table, root: pathlib.Path, *, item: str)
     """Where the files are when no option says so.
 
     The column named as the modality; else, where the folder exists, the files named by the column
-    `movieId` or by the item id in `images/` or `audio/`; else nowhere.
+    `movieId` or by the item id in `images/`, `audio/` or `video/`; else nowhere.
     """
     if modality in table.columns:
         return modality
-    folder = {"image": "images", "audio": "audio"}[modality]
+    folder = {"image": "images"}.get(modality, modality)
     if not (root / folder).is_dir():
         return None
     return f"{folder}/{{{'movieId' if 'movieId' in table.columns else item}}}.*"
@@ -231,9 +232,9 @@ class Medium(NamedTuple):
     """One modality of the items: where its files are, and what makes content of them.
 
     Attributes:
-      modality: "image" or "audio".
+      modality: "image", "audio" or "video".
       root: the media root.
-      prepare: makes content of a file's bytes; that of sounds takes `remark`, too.
+      prepare: makes content of a file's bytes; that of sounds and videos takes `remark`, too.
       max_bytes: of a file.
     """
 
@@ -262,7 +263,7 @@ class Medium(NamedTuple):
         """
         # A picture is whole, or refused.
         told: dict[str, Any] = {}
-        if self.modality == "audio":
+        if self.modality != "image":
             told["remark"] = lambda what: mended.append(
                 Quarantined(item_id, self.modality, found.name, what)
             )

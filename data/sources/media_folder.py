@@ -335,7 +335,9 @@ def prepare(
         # A hundred bytes an item, for as long as all the items take, and nobody asks again.
         catalog.ids.clear()
         vectors.clear()
-        write_spooled(writer, spooled, make=MediaItem(layout.media, matrices), run=run)
+        write_spooled(
+            writer, spooled, make=MediaItem(layout.media, matrices, layout.tracks), run=run
+        )
         profile = _write_users(
             writer, users, user_ids, user_features, profile_column, selected.users
         )

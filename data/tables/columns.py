@@ -85,7 +85,7 @@ def place_of(kind: str, column: str, cells: Sequence[str], root: pathlib.Path) -
     """The option that finds the files which a column names.
 
     Args:
-      kind: "image" or "audio".
+      kind: "image", "audio" or "video".
       column: its name.
       cells: some of its cells.
       root: the media root.

@@ -33,6 +33,7 @@ _TIME = re.compile(
 # From 1980 to 2100.
 _SECONDS = (315_532_800, 4_102_444_800)
 _IMAGES = re.compile(r"\.(jpe?g|png|webp|bmp|tiff?|gif|avif|heic)$", re.I)
+_VIDEOS = re.compile(r"\.(mp4|webm|mkv|mov|avi|m4v|mpe?g|ogv|3gp|wmv|flv)$", re.I)
 _SOUNDS = re.compile(r"\.(wav|flac|ogg|mp3|opus|m4a|aac|wma|aiff?)$", re.I)
 
 
@@ -76,9 +77,9 @@ def likely_time(column: str, cells: Sequence[str]) -> str:
 
 
 def likely_media(cells: Sequence[str]) -> str:
-    """ "image" or "audio" where the cells name such files; "" where they do not."""
+    """ "image", "audio" or "video" where the cells name such files; "" where they do not."""
     cells = [cell for cell in cells if cell]
-    for name, pattern in (("image", _IMAGES), ("audio", _SOUNDS)):
+    for name, pattern in (("image", _IMAGES), ("audio", _SOUNDS), ("video", _VIDEOS)):
         if sum(bool(pattern.search(cell.split("?")[0])) for cell in cells) * 2 > len(cells):
             return name
     return ""

@@ -9,10 +9,12 @@ from mmrec_tf.config.effects import require_effect
 from mmrec_tf.config.encoders import (
     ADAPTATIONS,
     FAMILIES,
+    FRAME_POOLS,
     POOLINGS,
     AudioConfig,
     ImageConfig,
     TextConfig,
+    VideoConfig,
 )
 from mmrec_tf.config.experiment import DECAYS, Config, TrainingConfig, load_config, settled_paths
 from mmrec_tf.config.ranking import (
@@ -38,6 +40,7 @@ from mmrec_tf.config.retrieval import (
     LOSSES,
     MISSING,
     SOFTMAXES,
+    VALUES_POOLINGS,
     AlignmentConfig,
     GraphConfig,
     ItemConfig,
@@ -56,6 +59,7 @@ __all__ = [
     "DECAYS",
     "FAMILIES",
     "FITTED",
+    "FRAME_POOLS",
     "FUSIONS",
     "HISTORIES",
     "HISTORY_CONTEXTS",
@@ -69,6 +73,7 @@ __all__ = [
     "SERVES",
     "SHARINGS",
     "SOFTMAXES",
+    "VALUES_POOLINGS",
     "AlignmentConfig",
     "AudioConfig",
     "Config",
@@ -82,6 +87,7 @@ __all__ = [
     "TextConfig",
     "TrainingConfig",
     "UserConfig",
+    "VideoConfig",
     "load_config",
     "require_effect",
     "settled_paths",

@@ -100,6 +100,18 @@ RULES = (
         '"lora" or "adapter"',
         lambda c: c.text.adaptation != "full",
     ),
+    Rule(
+        ("video.pool_units",),
+        "video.pool",
+        '"gru" or "transformer"',
+        lambda c: c.video.pool in ("gru", "transformer"),
+    ),
+    Rule(
+        _under("video", "num_layers", "num_heads"),
+        "video.pool",
+        '"transformer"',
+        lambda c: c.video.pool == "transformer",
+    ),
     Rule(("text.synonym_share",), "text.synonyms", "a file", lambda c: bool(c.text.synonyms)),
     # Alignment
     Rule(
@@ -172,7 +184,7 @@ RULES = (
     ),
     Rule(
         (
-            *_under("item", "fusion", "missing", "modality_dropout"),
+            *_under("item", "fusion", "missing", "modality_dropout", "values_pooling"),
             *_under("alignment", "hidden", "target", "trainable", "l2"),
             *_under("alignment", "contrastive_weight", "collaborative", "temperature"),
             "ranking.content",
@@ -196,7 +208,7 @@ RULES = (
         lambda c: _aligns(c, c.modalities),
     ),
     Rule(
-        ("image.*", "audio.*", "training.encoder_learning_rate_factor"),
+        ("image.*", "audio.*", "video.*", "training.encoder_learning_rate_factor"),
         "modalities",
         "one or more",
         lambda c: c.modalities != (),
@@ -462,8 +474,23 @@ def schema_rules(config: Any, schema: Schema) -> Iterator[SchemaRule]:
             lambda c: False,
         )
         kinds.add("text")
-    for kind in ("text", "image", "audio"):
-        if kind not in kinds:
+    of_frames = ("image.trainable_layers", *TRAINING["image"])
+    if "video" in kinds and "image" not in kinds:
+        yield SchemaRule(
+            of_frames,
+            "only frames of videos are read as image says, of which video.trainable_layers trains",
+            "Set video.trainable_layers",
+            lambda c: False,
+        )
+    yield SchemaRule(
+        ("item.values_pooling",),
+        "no item has several values of a modality that is read",
+        "Choose one of which items have several (--max-images of the preparation)",
+        lambda c: any(schema.modalities[name].max_values > 1 for name in names),
+    )
+    for kind in ("text", "image", "audio", "video"):
+        # Frames of videos are pictures.
+        if kind not in kinds and not (kind == "image" and "video" in kinds):
             yield SchemaRule(
                 (f"{kind}.*",),
                 f"no modality of kind {kind} is read ({', '.join(names) or 'none'})",

@@ -1,4 +1,4 @@
-"""Settings of the encoders of text, image and audio.
+"""Settings of the encoders of text, image, audio and video.
 
 Each family of encoders has a dataclass of its own. The settings of a kind of content are those of
 all its families and `family`, which chooses one; those that the chosen one lacks are refused.
@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from mmrec_tf.config.checks import at_least, named, one_of, require, shapes_weights
 
 POOLINGS = ("mean", "cls")
+FRAME_POOLS = ("mean", "attention", "gru", "transformer")
 ADAPTATIONS = ("full", "lora", "adapter")
 
 
@@ -157,11 +158,47 @@ class MelCnnConfig:
         )
 
 
+@dataclass(frozen=True)
+class FramesConfig:
+    """Frames of a clip, each read as the section `image` says (its `family`, `weights`, `size` and
+    so on, but with weights of its own), then pooled to one vector.
+
+    `trainable_layers` is for the frames' network in place of `image.trainable_layers`: 0 keeps it
+    frozen, n trains the last n layers, -1 trains all. `num_frames` are read of each clip; those of
+    a shorter one are repeated. `pool`: their "mean"; "attention", a mean with learned weights (Ilse
+    et al. 2018); or what sees their order: "gru" (Cho et al. 2014), or "transformer" of
+    `num_layers` blocks with `num_heads` heads, which return `pool_units` numbers.
+    """
+
+    trainable_layers: int = 0
+    num_frames: int = shapes_weights(8)
+    pool: str = shapes_weights("mean")
+    pool_units: int = shapes_weights(64)
+    num_layers: int = shapes_weights(1)
+    num_heads: int = shapes_weights(4)
+
+    def __post_init__(self) -> None:
+        one_of("video.pool", self.pool, FRAME_POOLS)
+        at_least(self, "video.", dict.fromkeys(("pool_units", "num_layers", "num_heads"), 1))
+        require(
+            1 <= self.num_frames <= 64, f"video.num_frames: wanted 1 to 64; got {self.num_frames}."
+        )
+        require(
+            self.pool != "transformer" or self.pool_units % self.num_heads == 0,
+            f"video.pool_units: wanted a multiple of video.num_heads ({self.num_heads}); "
+            f"got {self.pool_units}.",
+        )
+        require(
+            self.trainable_layers >= -1, "video.trainable_layers: wanted -1 (all), 0 or a count."
+        )
+
+
 # By kind of content and family. A new family is a dataclass here and a base of its kind's below.
 FAMILIES: dict[str, dict[str, type]] = {
     "text": {"bert": BertConfig},
     "image": {"applications": ApplicationsConfig},
     "audio": {"mel_cnn": MelCnnConfig},
+    "video": {"frames": FramesConfig},
 }
 
 
@@ -206,7 +243,19 @@ class AudioConfig(MelCnnConfig):
         _check_families("audio", self)
 
 
-def _check_families(kind: str, config: TextConfig | ImageConfig | AudioConfig) -> None:
+@dataclass(frozen=True)
+class VideoConfig(FramesConfig):
+    """How videos are read: `family` "frames", and its settings."""
+
+    family: str = shapes_weights("frames")
+
+    def __post_init__(self) -> None:
+        _check_families("video", self)
+
+
+def _check_families(
+    kind: str, config: TextConfig | ImageConfig | AudioConfig | VideoConfig
+) -> None:
     one_of(f"{kind}.family", config.family, tuple(FAMILIES[kind]))
     for base in type(config).__mro__[1:]:
         if check := vars(base).get("__post_init__"):

@@ -13,7 +13,7 @@ from typing import Any
 
 from mmrec_tf.config.checks import at_least, list_metric, one_of, require, shapes_weights
 from mmrec_tf.config.effects import require_effect, reset_idle
-from mmrec_tf.config.encoders import AudioConfig, ImageConfig, TextConfig
+from mmrec_tf.config.encoders import AudioConfig, ImageConfig, TextConfig, VideoConfig
 from mmrec_tf.config.ranking import RankingConfig, RecommenderConfig
 from mmrec_tf.config.retrieval import (
     AlignmentConfig,
@@ -103,6 +103,7 @@ class Config:
     text: TextConfig = field(default_factory=TextConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     audio: AudioConfig = field(default_factory=AudioConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     item: ItemConfig = field(default_factory=ItemConfig)
     graph: GraphConfig = field(default_factory=GraphConfig)

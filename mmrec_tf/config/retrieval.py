@@ -18,6 +18,7 @@ FUSIONS = (
     "bilinear",
 )
 MISSING = ("skip", "token", "mean", "nearest", "mapped")
+VALUES_POOLINGS = ("mean", "attention")
 ID_INITS = ("random", "spectral")
 HISTORIES = ("none", "mean", "gru", "attention", "self_attention")
 HISTORY_CONTEXTS = ("auto", "past", "others")
@@ -91,7 +92,10 @@ class ItemConfig:
     train interactions. `missing`: what fusion sees in place of a modality that an item lacks:
     nothing ("skip"), a learned vector ("token"), the mean of the items that have it ("mean"), the
     modality of the item that is nearest in the modalities that both have ("nearest"), or what ridge
-    regression on another modality of the item says that it is ("mapped")."""
+    regression on another modality of the item says that it is ("mapped"). `values_pooling`: what
+    several values of a modality, such as a gallery's pictures, count together: all alike ("mean"),
+    or as much as attention says that learns which of them tell the most ("attention", Ilse et al.
+    2018)."""
 
     id_embedding: bool = shapes_weights(True)
     id_init: str = shapes_weights("random")
@@ -99,12 +103,14 @@ class ItemConfig:
     modality_dropout: float = 0.0
     fusion: str = shapes_weights("gated")
     missing: str = shapes_weights("skip")
+    values_pooling: str = shapes_weights("mean")
     features: bool = shapes_weights(True)
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         one_of("item.fusion", self.fusion, FUSIONS)
         one_of("item.missing", self.missing, MISSING)
+        one_of("item.values_pooling", self.values_pooling, VALUES_POOLINGS)
         one_of("item.id_init", self.id_init, ID_INITS)
         for name in ("id_dropout", "modality_dropout", "dropout"):
             value = getattr(self, name)

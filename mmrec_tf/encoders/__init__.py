@@ -14,9 +14,9 @@ once, in `mmrec_tf.media`.
 
 import logging
 
-from mmrec_tf.encoders import audio, image, text, vector
+from mmrec_tf.encoders import audio, image, text, vector, video
 
-MODALITIES = {"text": text, "image": image, "audio": audio, "vector": vector}
+MODALITIES = {"text": text, "image": image, "audio": audio, "video": video, "vector": vector}
 
 # transformers is pinned below 5. That 5 will have no TensorFlow is nothing for users to act on.
 logging.getLogger("transformers.modeling_tf_utils").addFilter(

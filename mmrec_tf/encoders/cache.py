@@ -22,6 +22,7 @@ from mmrec_tf.config import Config
 from mmrec_tf.dataset.catalog import Content
 from mmrec_tf.encoders import MODALITIES
 from mmrec_tf.encoders.encoder import Face, ModalityEncoder
+from mmrec_tf.encoders.several import SeveralValues
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.records.files import write_text
 from mmrec_tf.records.manifest import sha256
@@ -64,6 +65,7 @@ def build_encoders(
             settings = config.text.frozen()
         # Copies of a run may lack the empty folder of an encoder without assets.
         known = None if assets is None else assets.get(name, {})
+        more = {"image": config.image} if spec.kind == "video" else {}
         families = getattr(MODALITIES[spec.kind], "FAMILIES", {})
         family = families.get(getattr(settings, "family", None))
         make = getattr(family, "build_shared", None)
@@ -74,19 +76,22 @@ def build_encoders(
             encoder = Face(shared[family], spec.kind)
         else:
             encoder = MODALITIES[spec.kind].build_encoder(
-                settings, spec, values=values[name], assets=known
+                settings, spec, values=values[name], assets=known, **more
             )
-        if assets is None and encoder.frozen and getattr(settings, "weights", "") == "random":
+        weights = getattr(more.get("image", settings), "weights", "")
+        if assets is None and encoder.stores_vectors and weights == "random":
             _warn_of_random(spec.kind)
         if spec.max_values > 1 and not encoder.frozen:
             raise ConfigError(
                 f"{spec.kind}.trainable_layers: wanted 0, a frozen encoder, as items have up to "
                 f"{spec.max_values} values of {name} (max_values in the schema), whose vectors are "
-                f"averaged before training; got {encoder.trainable_layers}. Freeze it, or prepare "
+                f"pooled before training; got {encoder.trainable_layers}. Freeze it, or prepare "
                 "the dataset with one value an item."
             )
         shape = encoder.content_spec()
         encoder(tf.zeros([1, *shape.shape[1:]], shape.dtype))
+        if spec.max_values > 1 and config.item.values_pooling == "attention":
+            encoder = SeveralValues(encoder, spec.max_values)
         encoders[name] = encoder
     return encoders
 
@@ -94,20 +99,18 @@ def build_encoders(
 @functools.cache
 def _warn_of_random(kind: str) -> None:
     """Says once for each kind that what is read was learned from nothing."""
+    where = "image" if kind == "video" else kind
     tqdm.write(
         f"encoders: {kind} is read by a frozen encoder of random weights, which has learned "
-        f"nothing and will not. Name pretrained ones ({kind}.weights), or train it "
+        f"nothing and will not. Name pretrained ones ({where}.weights), or train it "
         f"({kind}.trainable_layers -1; profile texts are always read frozen).",
         file=sys.stderr,
     )
 
 
 def encoded_spec(encoder: ModalityEncoder) -> tf.TensorSpec:
-    """What `encode` makes of one item, its first dimension free: a frozen encoder's vector, or the
-    preprocessed content of one that trains."""
-    if encoder.frozen:
-        return tf.TensorSpec([None, encoder.output_dim], tf.float32)
-    return encoder.content_spec()
+    """What `encode` makes of one item, its first dimension free; see `ModalityEncoder`."""
+    return encoder.stored_spec
 
 
 def encoded_bytes(encoder: ModalityEncoder, rows: int) -> int:
@@ -125,8 +128,7 @@ def forward(encoder: ModalityEncoder) -> Callable:
         @tf.function(reduce_retracing=True)
         def step(raw: tf.Tensor) -> tf.Tensor:
             encoder = held()
-            content = encoder.preprocess(raw)
-            return encoder(content, training=False) if encoder.frozen else content
+            return encoder.to_stored(encoder.preprocess(raw))
 
         _FORWARD[encoder] = step
     return _FORWARD[encoder]
@@ -173,7 +175,7 @@ def encode(
     Args:
       encoder: an `Encoder` of `mmrec_tf.encoders`.
       values: object[n] of bytes, <float32>[n, dim], or content with several values an item, or
-        left on disk. The vectors of an item's values are averaged.
+        left on disk. What an item's values give is brought together by `group_values`.
       name: what the progress bar and the cache file are called.
       cache: a folder; None for no cache.
       sha256: hash of the content; None computes it.
@@ -181,14 +183,14 @@ def encode(
         cache it is in memory all the same.
 
     Returns:
-      <float32>[n, output_dim] of a frozen encoder, else [n, ...] as `encoder.content_spec()`.
+      [n, ...] as `encoder.stored_spec`: <float32>[n, output_dim] of a frozen encoder.
 
     Raises:
       DatasetError: when content that was left on disk cannot be read.
     """
     spec = encoded_spec(encoder)
     shape, dtype = (len(values), *spec.shape[1:]), spec.dtype.as_numpy_dtype
-    if cache is not None and (encoder.frozen or mapped):
+    if cache is not None and (encoder.stores_vectors or mapped):
         path = _cached(cache, encoder, name, sha256 or hash_values(values))
         try:
             if not _whole(path):
@@ -230,7 +232,7 @@ def carry_encoded(
     old = dict(_hashes(before))
     new = dict(_hashes(after))
     same = np.array([r >= 0 and old.get(r) == new.get(n) for n, r in enumerate(row)], bool)
-    if not encoder.frozen or not same.any():
+    if not encoder.stores_vectors or not same.any():
         return same
     path = _cached(caches[1], encoder, name, sha256[1])
     if path.exists() or not _cached(caches[0], encoder, name, sha256[0]).exists():
@@ -241,7 +243,7 @@ def carry_encoded(
     with aside.open("ab") as held:
         _lock(held, name)
         state.unlink(missing_ok=True)
-        result = _new(aside, shape=(len(row), encoder.output_dim), dtype=np.float32)
+        result = _new(aside, shape=(len(row), *vectors.shape[1:]), dtype=vectors.dtype)
         done = _new(state, shape=(len(row),), dtype=bool)
         for start in range(0, len(row), 4096):
             some = start + np.flatnonzero(same[start : start + 4096])
@@ -273,7 +275,7 @@ def _cached(
     cache: str | pathlib.Path, encoder: ModalityEncoder, name: str, sha256: str
 ) -> pathlib.Path:
     """The file of what `encode` makes of content of that hash."""
-    identity = encoder.fingerprint() if encoder.frozen else _preprocessing(encoder)
+    identity = encoder.stored_fingerprint() if encoder.stores_vectors else _preprocessing(encoder)
     key = hashlib.sha256((identity + sha256).encode()).hexdigest()
     return pathlib.Path(cache) / f"{name}-{key[:32]}.npy"
 
@@ -397,12 +399,13 @@ def _fill(
         absent = np.flatnonzero(left & ~present)
         if len(absent):
             # All the same, so it is computed once.
-            result[absent] = step(_tensor(values[absent[:1]])).numpy()
+            nothing = step(_tensor(values[absent[:1]])).numpy()
+            result[absent] = _grouped(encoder, values, absent[:1], nothing)[1]
             yield absent
             progress.update(len(absent))
         finished: list[np.ndarray] = []
         for rows, raw in _batches(values, left & present, batch_size):
-            rows, vectors = _average(rows, step(_tensor(raw)).numpy())
+            rows, vectors = _grouped(encoder, values, rows, step(_tensor(raw)).numpy())
             result[rows] = vectors
             finished.append(rows)
             progress.update(len(rows))
@@ -413,21 +416,24 @@ def _fill(
             yield np.concatenate(finished)
 
 
-def _average(rows: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of the vectors of each item, whose values follow each other.
+def _grouped(
+    encoder: ModalityEncoder, values: np.ndarray | Content, rows: np.ndarray, stored: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is stored of each item, whose values follow each other.
 
     Args:
+      encoder: of the modality.
+      values: all of the content.
       rows: <int64>[value], numbers of items.
-      vectors: [value, ...].
+      stored: [value, ...].
 
     Returns:
-      <int64>[item] and [item, ...]; those given where no item has several values.
+      <int64>[item] and [item, ...]; those given where no item can have several values.
     """
+    if not isinstance(values, Content):
+        return rows, stored
     start = np.flatnonzero(np.diff(rows, prepend=-1))
-    if len(start) == len(rows):
-        return rows, vectors
-    count = np.diff(start, append=len(rows))
-    return rows[start], np.add.reduceat(vectors, start) / count[:, None].astype(vectors.dtype)
+    return rows[start], encoder.group_values(stored, start)
 
 
 def _batches(

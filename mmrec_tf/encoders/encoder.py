@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -116,6 +117,54 @@ class ModalityEncoder(tf.keras.layers.Layer):
           which therefore counts as absent.
         """
         return self.preprocess(raw), tf.zeros(tf.shape(raw)[:1], tf.bool)
+
+    # What a catalog's table holds of each item, and what is left to do in each step. An encoder of
+    # which a first part alone is frozen says so here: that part then runs once.
+
+    @property
+    def stores_vectors(self) -> bool:
+        """Whether what is stored was made by frozen weights, so that it may be cached."""
+        return self.frozen
+
+    @property
+    def stored_spec(self) -> tf.TensorSpec:
+        """What is stored of one item, its first dimension free: a frozen encoder's vector, or the
+        preprocessed content of one that trains."""
+        if self.frozen:
+            return tf.TensorSpec([None, self.output_dim], tf.float32)
+        return self.content_spec()
+
+    def to_stored(self, content: tf.Tensor) -> tf.Tensor:
+        """Preprocessed content to what is stored of it."""
+        return self(content, training=False) if self.frozen else content
+
+    def from_stored(self, stored: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+        """What is stored to <float32>[batch, output_dim]: the rest of a call."""
+        return stored if self.frozen else self(stored, training=training)
+
+    def group_values(self, stored: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """What is stored of items of what is stored of their values: the mean.
+
+        Args:
+          stored: [value, ...], those of one item after the other.
+          start: <int64>[item], where each item's values begin; at least one is there.
+
+        Returns:
+          [item, ...] as `stored_spec`.
+        """
+        if len(start) == len(stored):
+            return stored
+        count = np.diff(start, append=len(stored))
+        return np.add.reduceat(stored, start) / count[:, None].astype(stored.dtype)
+
+    def stored_fingerprint(self) -> str:
+        """As `fingerprint`, of all that what is stored depends on; where `stores_vectors`."""
+        return self.fingerprint()
+
+    @property
+    def pretrained_variables(self) -> list[tf.Variable]:
+        """The weights that train, without those that always start at random."""
+        return self.trainable_variables
 
     def assets(self) -> dict[str, str]:
         """Small text files, by name, from which `build_encoder` makes the same architecture."""

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.dataset.catalog import Content
+from mmrec_tf.encoders.several import SeveralValues
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.exporting.limits import Limits, check_limits
 from mmrec_tf.exporting.request_examples import Example
@@ -29,7 +30,7 @@ from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.retrieval.catalog_tables import PROFILE
 from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.model import RetrievalModel
-from mmrec_tf.schema import LOWEST_SCORE, FeatureSpec
+from mmrec_tf.schema import LOWEST_SCORE, FeatureSpec, ModalitySpec
 from mmrec_tf.towers import TowerOutput
 from mmrec_tf.towers.modality_maps import GraphMaps
 
@@ -292,8 +293,10 @@ class EncoderServable(tf.Module):
     """`embed_item` and `search`: raw content in, one input a modality.
 
     Texts, pictures and sounds come as <string>[batch, value], "" where absent; ready-made vectors
-    as <float32>[batch, value, dim], zeros where absent. Of an item with several values the mean of
-    the distinct ones counts, as in training. Content that cannot be read counts as absent, and the
+    as <float32>[batch, value, dim], zeros where absent. Of an item with several values the distinct
+    ones count, as in training: their mean, or what attention makes of them, and `heaviest` then
+    says which of them weighed most. A video comes as its frames, JPEG or PNG bytes in their order,
+    all of which count. Content that cannot be read counts as absent, and the
     answer says so. `embed_item` of a model that reads side features of items takes these, too,
     as entries such as "genre=comedy" (see `FeatureEntries`).
 
@@ -356,8 +359,9 @@ class EncoderServable(tf.Module):
         self.k = min(k, len(item_id))
         kinds = retrieval.schema.modalities
         # What training had of an item, a request may have.
-        most = max(limits.values, *(kinds[name].max_values for name in self.modalities))
+        most = max(limits.values, *(_most_values(kinds[name]) for name in self.modalities))
         self.limits = limits._replace(values=most)
+        self.kinds = {name: kinds[name].kind for name in self.modalities}
         self.specs = [values_spec(name, kinds[name]) for name in self.modalities]
         entries = [tf.TensorSpec([None, None], tf.string, name=FEATURES)] if reads_features else []
         self.embed_item = tf.function(self._embed_item, input_signature=[*self.specs, *entries])
@@ -365,9 +369,10 @@ class EncoderServable(tf.Module):
 
     def _tower(
         self, given: Sequence[tf.Tensor], features: Mapping[str, tf.Tensor]
-    ) -> tuple[TowerOutput, tf.Tensor, tf.Tensor]:
+    ) -> tuple[TowerOutput, tf.Tensor, tf.Tensor, tf.Tensor]:
         """TowerOutput; which modalities came and were read, and of which something came that could
-        not be, <bool>[batch, modality]."""
+        not be, <bool>[batch, modality]; and which value of each weighed most <int32>[batch,
+        modality], as of `Encoded`."""
         encoded = {
             name: encode_values(self.state.encoders[name], values, block=self.limits.rows)
             for name, values in zip(self.modalities, given, strict=True)
@@ -385,7 +390,8 @@ class EncoderServable(tf.Module):
             }
         )
         unreadable = tf.stack([one.unreadable for one in encoded.values()], axis=1)
-        return output, present, unreadable
+        heaviest = tf.stack([one.heaviest for one in encoded.values()], axis=1)
+        return output, present, unreadable, heaviest
 
     def _embed_item(self, *raw: tf.Tensor) -> dict[str, tf.Tensor]:
         names = [*self.modalities, FEATURES][: len(raw)]
@@ -396,20 +402,22 @@ class EncoderServable(tf.Module):
         if len(raw) > len(self.modalities):
             features, passed_over = self.feature_entries(given.pop())
             unread = {"unread": tf.reduce_any(passed_over, axis=1)}
-        output, present, unreadable = self._tower(given, features)
+        output, present, unreadable, heaviest = self._tower(given, features)
+        attends = any(isinstance(e, SeveralValues) for e in self.state.encoders.values())
         return {
             "embedding": output.embedding,
             "modalities": tf.cast(output.modalities, tf.float32),
             "weights": output.weights,
             "present": present,
             "unreadable": unreadable,
+            **({"heaviest": heaviest} if attends else {}),
             **unread,
         }
 
     def _search(self, *raw: tf.Tensor) -> dict[str, tf.Tensor]:
         inputs = dict(zip(self.modalities, raw, strict=True))
         given = check_limits(self.limits, inputs, content=self.modalities)
-        output, present, unreadable = self._tower(given, {})
+        output, present, unreadable, _ = self._tower(given, {})
         score, item = self.index.search(
             self.space(output), self.k, allowed=tf.convert_to_tensor(self.available)[None, :]
         )
@@ -444,7 +452,7 @@ class EncoderServable(tf.Module):
         inputs = {}
         for column, (name, spec) in enumerate(zip(self.modalities, self.specs, strict=True)):
             asked = [*rows, *np.flatnonzero(present[:, column])[:1]]
-            values = rows_of_values(content[name], asked)
+            values = rows_of_values(content[name], asked, kind=self.kinds[name])
             broken = [UNREADABLE] if spec.dtype == tf.string else values[0]
             alone = [
                 values[len(rows)] if column == other else []
@@ -468,6 +476,11 @@ class EncoderServable(tf.Module):
             _answer(self, Example("embed_item", {**inputs, **entries}, {})),
             _answer(self, Example("search", {n: v[row : row + 1] for n, v in inputs.items()}, {})),
         ]
+
+
+def _most_values(spec: ModalitySpec) -> int:
+    """So many values of an item training may have had."""
+    return max(spec.max_values, spec.num_frames)
 
 
 def _answer(servable: RecommenderServable | EncoderServable, example: Example) -> Example:

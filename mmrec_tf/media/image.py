@@ -77,6 +77,19 @@ def prepare(data: bytes, *, max_side: int = 320) -> bytes:
         return _encode(_decode(data, picture, max_side))
 
 
+def encode(pixels: np.ndarray, *, max_side: int) -> bytes:
+    """Writes pixels as `prepare` writes a picture's.
+
+    Args:
+      pixels: <number>[height, width, 1, 3 or 4], blue first; may be overwritten.
+      max_side: the longest side allowed, in pixels.
+
+    Returns:
+      JPEG bytes.
+    """
+    return _encode(_fit(pixels, max_side))
+
+
 def _open(data: bytes) -> PIL.Image.Image | None:
     """The picture with nothing but its header read; None where Pillow does not know it."""
     try:

@@ -16,6 +16,7 @@ import numpy as np
 import PIL.Image
 
 from mmrec_tf.errors import DatasetError
+from mmrec_tf.media.video import split_frames
 from mmrec_tf.records import leaks, plain
 from mmrec_tf.records.leaks import Pairs
 from mmrec_tf.records.manifest import read_manifest, read_schema
@@ -46,8 +47,8 @@ def inspect_dataset(directory: str | pathlib.Path) -> dict[str, Any]:
       - "modalities": by name its "kind", the "items" that have it and their "share", how many have
         "several_values" or content that another item has, too ("repeated_content"), and of its
         values "bytes" as `spread`; for text also "characters" and "scripts" (letters by writing
-        system), for pictures "width" and "height" in pixels, for sounds "seconds"; what "unread"
-        counts could not be opened;
+        system), for pictures "width" and "height" in pixels, for videos these and "frames",
+        for sounds "seconds"; what "unread" counts could not be opened;
       - "combinations": how many items have which modalities, such as "text + image";
       - "features": of items, how many have the feature;
       - "times": by split "first" and "last" as dates; None where there are no times;
@@ -186,8 +187,8 @@ class _Content:
             scripts = self._scripts.setdefault(name, collections.Counter())
             scripts.update(filter(None, map(_script, value[:_READ])))
             value = value.encode()
-        elif kind in ("image", "audio"):
-            found = _picture(value) if kind == "image" else _sound(value)
+        elif kind in _MEASURES:
+            found = _MEASURES[kind](value)
             self._unread[name] += not found
             for what, size in found.items():
                 sizes[what].append(size)
@@ -268,6 +269,16 @@ def _sound(data: bytes) -> dict[str, float]:
             return {"seconds": sound.getnframes() / sound.getframerate()}
     except (wave.Error, EOFError, ZeroDivisionError):
         return {}
+
+
+def _clip(data: bytes) -> dict[str, float]:
+    """How many frames, and the size of the first one; {} where Pillow cannot open that."""
+    frames = split_frames(data)
+    found = _picture(frames[0]) if frames else {}
+    return {**found, "frames": len(frames)} if found else {}
+
+
+_MEASURES = {"image": _picture, "audio": _sound, "video": _clip}
 
 
 def _period(times: np.ndarray) -> dict[str, str] | None:

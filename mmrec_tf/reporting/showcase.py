@@ -10,6 +10,7 @@ import PIL.ImageOps
 
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.titles import read_names, title_of
+from mmrec_tf.media.video import split_frames
 from mmrec_tf.records.inspection import category_names
 from mmrec_tf.reporting.page import Markup, element
 
@@ -43,7 +44,7 @@ class Showcase:
         """Reads what `title` and the like will be asked for, all at once: where content lies on
         disk, each reading goes through whole shards."""
         items = np.unique(items)
-        for kind in ("text", "image", "audio"):
+        for kind in ("text", "image", "audio", "video"):
             name = self._first.get(kind)
             if name is None:
                 continue
@@ -60,10 +61,14 @@ class Showcase:
         return known or title_of(self._known.get(("text", item), b"")) or name
 
     def picture(self, item: int, *, side: int = SIDE) -> str:
-        """A data URI of an item's picture as a small JPEG; "" without one that can be read."""
+        """A data URI of an item's picture as a small JPEG, or of the frame in the middle of its
+        video; "" without one that can be read."""
         data = self._known.get(("image", item))
         if data is None:
-            return ""
+            frames = split_frames(self._known.get(("video", item), b""))
+            if not frames:
+                return ""
+            data = frames[len(frames) // 2]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow's, of what is strange but legible
@@ -82,7 +87,7 @@ class Showcase:
         seen = Markup()
         if source:
             seen = Markup(f'<img src="{source}" alt="">')
-        elif "image" in self._first:
+        elif "image" in self._first or "video" in self._first:
             seen = element("div", "no picture", class_="blank")
         below = element("div", note, class_="soft") if note else ""
         title = element("div", self.title(item))

@@ -42,8 +42,7 @@ def item_inputs(
     encoded = {}
     for name in model.modalities:
         value = gather(tables["content"][name], item)
-        encoder = model.encoders[name]
-        encoded[name] = value if encoder.frozen else encoder(value, training=training)
+        encoded[name] = model.encoders[name].from_stored(value, training=training)
     return {
         "item": tf.where(warm, item, -1),
         "present": tf.gather(tables["present"], item),

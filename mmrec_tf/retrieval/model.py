@@ -258,7 +258,7 @@ class RetrievalModel(Stage):
         return build_optimizer(
             training,
             steps=len(self.batches("train")) * self.epochs,
-            encoder_variables=[weight for e in encoders for weight in e.trainable_variables],
+            encoder_variables=[weight for e in encoders for weight in e.pretrained_variables],
         )
 
     def batches(
@@ -301,7 +301,7 @@ class RetrievalModel(Stage):
         settings, found = self.config.retrieval, []
         user, size = self.config.user, self.config.training.batch_size
         if (
-            self.trained_encoders
+            self.reads_raw
             and settings.softmax == "batch"
             and user.history != "none"
             and not self.caches_histories
@@ -335,6 +335,11 @@ class RetrievalModel(Stage):
                     "the last digits may differ from a training without the interruption."
                 )
         return found
+
+    @property
+    def reads_raw(self) -> bool:
+        """Whether a step runs content through whole networks, and not vectors that are stored."""
+        return any(not encoder.stores_vectors for encoder in self.trained_encoders.values())
 
     @property
     def encoders(self) -> dict:
@@ -391,7 +396,7 @@ class RetrievalModel(Stage):
             gather(table, tf.range(start, min(start + FEW, self.schema.num_items)))
             for start in range(0, self.schema.num_items, FEW)
         )
-        return np.concatenate([encoder(value, training=False).numpy() for value in rows])
+        return np.concatenate([encoder.from_stored(value).numpy() for value in rows])
 
     @property
     def tables(self) -> dict:
@@ -516,7 +521,7 @@ class RetrievalModel(Stage):
         Returns:
           TowerOutput of NumPy arrays with one row an item.
         """
-        block = FEW if self.trained_encoders else MANY
+        block = FEW if self.reads_raw else MANY
         parts = [
             self.embed_items(
                 tf.range(start, min(start + block, self.schema.num_items)),
@@ -531,7 +536,7 @@ class RetrievalModel(Stage):
 
     def embed_all(self) -> np.ndarray:
         """The embeddings of `embed_catalog` alone, <float32>[item, dim], which take less memory."""
-        block = FEW if self.trained_encoders else MANY
+        block = FEW if self.reads_raw else MANY
         num_items = self.schema.num_items
         embedding = np.empty([num_items, self.config.dim], np.float32)
         for start in range(0, num_items, block):
@@ -593,7 +598,7 @@ class RetrievalModel(Stage):
             # A tower without histories reads no embedding of them.
             embedded = embedded[:, :0]
         elif cached:
-            embedded = _draw_known(embedded, 0 if self.trained_encoders else NUM_READ)
+            embedded = _draw_known(embedded, 0 if self.reads_raw else NUM_READ)
         numbers = {
             "item": item,
             "history": embedded,

@@ -158,7 +158,9 @@ def replaced(
     """
     tables, encoders = model.tables, model.encoders
     # Vectors stand for the encoder's output, so no encoder reads them once more.
-    done = types.SimpleNamespace(frozen=True)
+    done = types.SimpleNamespace(
+        frozen=True, stores_vectors=True, from_stored=lambda vectors, training=False: vectors
+    )
     model.state.encoders = {**encoders, **dict.fromkeys(content, done)}
     model.state.tables = {
         **tables,

@@ -8,6 +8,7 @@
     python -m serving.client embed-user --user u42
     python -m serving.client embed-item --text "a small grey bird" --image a.jpg --image b.webp
     python -m serving.client search --audio call.wav --k 5
+    python -m serving.client search --video clip.mp4
     python -m serving.client status
 
 `Client` waits for each answer; `AsyncClient` has the same methods as coroutines. Both speak to
@@ -25,6 +26,7 @@ from serving.client.answers import (
     UserEmbeddings,
 )
 from serving.client.channels import Tls
+from serving.client.media import frames, sound_track
 from serving.client.sync import Client
 
 __all__ = [
@@ -38,4 +40,6 @@ __all__ = [
     "SimilarItems",
     "Tls",
     "UserEmbeddings",
+    "frames",
+    "sound_track",
 ]

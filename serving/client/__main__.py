@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from mmrec_tf.errors import ConfigError, ServingError, run_command
 from mmrec_tf.schema import LOWEST_SCORE
-from serving.client.media import prepare_file, read_file
+from serving.client.media import frames, prepare_file, read_file
 from serving.client.options import connection, connection_options
 from serving.client.printing import json_of, lines_of, warnings_of
 from serving.client.sync import Client
 
 ENCODER_COMMANDS = ("embed-item", "search")
-_FILES = ("image", "audio")
+_FILES = ("image", "audio", "video")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,9 +66,16 @@ def _parser() -> argparse.ArgumentParser:
             help=f"{what} of any form, prepared as data.prepare does; may be given several times",
         )
     content.add_argument(
+        "--video",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a video, of which frames are sent; --audio FILE beside it sends its sound",
+    )
+    content.add_argument(
         "--as-is",
         action="store_true",
-        help="send files unprepared: JPEG or PNG, and 16-bit PCM WAV",
+        help="send files unprepared: JPEG or PNG, and 16-bit PCM WAV; as --video the frames of one",
     )
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument(
@@ -250,6 +257,8 @@ def _files(kind: str, paths: Sequence[str], as_is: bool) -> list[list[bytes]] | 
     def say(path: str, what: str) -> None:
         print(f"serving.client: {path}: {what}", file=sys.stderr)
 
+    if kind == "video":
+        return [[f for path in paths for f in frames(path, remark=functools.partial(say, path))]]
     return [[prepare_file(path, kind, remark=functools.partial(say, path)) for path in paths]]
 
 
@@ -288,10 +297,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Asks once and prints the answer; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    names = ("text", "image", "audio", "vector", "features")
+    names = ("text", "image", "audio", "video", "vector", "features")
     content = [getattr(options, name, None) for name in names]
     if options.command in ENCODER_COMMANDS and not any(content):
-        parser.error("give at least one of --text, --image, --audio and --vector")
+        parser.error("give at least one of --text, --image, --audio, --video and --vector")
     # Set before TensorFlow is imported, as its start-up notes are of no use here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -123,11 +123,13 @@ class AsyncClient(BaseClient):
         text: Values | None = None,
         image: Values | None = None,
         audio: Values | None = None,
+        video: Values | None = None,
         features: Lists | None = None,
         **vectors: NDArray[Any],
     ) -> ItemEmbeddings:
         """As `Client.embed_item`."""
-        content = {"text": text, "image": image, "audio": audio, **vectors, "features": features}
+        content = {"text": text, "image": image, "audio": audio, "video": video}
+        content |= {**vectors, "features": features}
         return await self._ask(self._questions.embed_item(content))
 
     async def search(
@@ -136,11 +138,12 @@ class AsyncClient(BaseClient):
         text: Values | None = None,
         image: Values | None = None,
         audio: Values | None = None,
+        video: Values | None = None,
         k: int | None = None,
         **vectors: NDArray[Any],
     ) -> FoundItems:
         """As `Client.search`."""
-        content = {"text": text, "image": image, "audio": audio, **vectors}
+        content = {"text": text, "image": image, "audio": audio, "video": video, **vectors}
         return await self._ask(self._questions.search(content, k=k))
 
     async def predict(

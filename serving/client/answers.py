@@ -111,6 +111,8 @@ class ItemEmbeddings(NamedTuple):
         count as absent; None likewise.
       modalities: <float32>[batch, modality, dim], the embedding by each modality alone, which
         `rank_new` reads; None likewise.
+      heaviest: <int32>[batch, modality], where several values came of one: the place in its list of
+        the one that weighed most, -1 for none; None where all count alike (`item.values_pooling`).
       version: of the encoder; 0 where nothing was asked for.
     """
 
@@ -120,6 +122,7 @@ class ItemEmbeddings(NamedTuple):
     unreadable: NDArray[Any] | None
     modalities: NDArray[Any] | None = None
     version: int = 0
+    heaviest: NDArray[Any] | None = None
 
 
 class FoundItems(NamedTuple):

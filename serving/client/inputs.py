@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_tf.errors import ConfigError
-from serving.client.media import prepare_file
+from serving.client.media import frames, prepare_file
 
 if TYPE_CHECKING:
     from serving.client.calls import TensorSpec
@@ -50,9 +50,14 @@ def column(name: str, values: Any, spec: "TensorSpec") -> NDArray[Any]:
 
 
 def _listed(name: str, row: Any) -> list[str | bytes]:
-    """What one item has: a single value is a list of one, a path is read and prepared."""
+    """What one item has: a single value is a list of one, a path is read and prepared; that of a
+    video stands for its frames."""
     single = isinstance(row, str | bytes | os.PathLike) or not isinstance(row, Iterable)
     values = [row] if single else list(row)
+    if name == "video":
+        return [
+            frame for v in values for frame in (frames(v) if isinstance(v, os.PathLike) else [v])
+        ]
     return [prepare_file(v, name) if isinstance(v, os.PathLike) else v for v in values]
 
 

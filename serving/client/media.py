@@ -1,4 +1,4 @@
-"""Files of pictures and sounds, prepared as `python -m data.prepare` prepares a catalog's."""
+"""Files of pictures, sounds and videos, made into what `python -m data.prepare` makes of them."""
 
 import os
 import pathlib
@@ -30,8 +30,8 @@ def prepare_file(
 
     if kind not in ("image", "audio"):
         raise ConfigError(
-            f"{path}: wanted the bytes of a file, as only those of image and audio are prepared "
-            f"here; got a path for {kind}."
+            f"{path}: wanted the bytes of a file, as only those of image, audio and video are "
+            f"prepared here; got a path for {kind}."
         )
     limit = image.MAX_BYTES if kind == "image" else audio.MAX_BYTES
     data = read_file(path, most_bytes=limit)
@@ -40,6 +40,61 @@ def prepare_file(
     except MediaError as error:
         what = "a picture" if kind == "image" else "a sound"
         raise ConfigError(f"{path}: wanted {what} that can be read; {error}.") from error
+
+
+def frames(
+    path: str | os.PathLike[str],
+    *,
+    num_frames: int | None = None,
+    pick: str = "spread",
+    remark: Callable[[str], object] | None = None,
+) -> list[bytes]:
+    """What preparation, with its default options, makes of the pictures of a video's file.
+
+    Args:
+      path: of a video, or of an animated GIF or WebP.
+      num_frames: the most frames; None for as many as preparation takes by default.
+      pick: "spread" or "scenes", as `--video-pick` of the preparation.
+      remark: called with what was left out.
+
+    Returns:
+      Bytes of JPEG files in the order of the clip, as `embed_item(video=[...])` takes them.
+
+    Raises:
+      ConfigError: when it cannot be read, or preparation refuses it.
+    """
+    from mmrec_tf.media import video
+
+    data = read_file(path, most_bytes=video.MAX_BYTES)
+    try:
+        clip = video.prepare(
+            data, num_frames=num_frames or video.NUM_FRAMES, pick=pick, remark=remark
+        )
+    except MediaError as error:
+        raise ConfigError(f"{path}: wanted a video that can be read; {error}.") from error
+    return video.split_frames(clip)
+
+
+def sound_track(
+    path: str | os.PathLike[str], *, remark: Callable[[str], object] | None = None
+) -> bytes:
+    """What preparation makes of the sound of a video's file, as `embed_item(audio=[...])` takes it.
+
+    Returns:
+      Bytes of a WAV file; b"" for a video without sound, or a silent one.
+
+    Raises:
+      ConfigError: when it cannot be read.
+    """
+    from mmrec_tf.media import audio, video
+
+    data = read_file(path, most_bytes=video.MAX_BYTES)
+    try:
+        return video.sound_track(data, prepare=audio.prepare, remark=remark)
+    except MediaError as error:
+        if str(error).startswith(("silent", video.NO_SOUND)):
+            return b""
+        raise ConfigError(f"{path}: wanted a sound that can be read; {error}.") from error
 
 
 def read_file(path: str | os.PathLike[str], *, most_bytes: int | None = None) -> bytes:

@@ -144,6 +144,10 @@ class Questions:
         outputs = yield from self._ask_encoder("embed_item", content)
         features = content.get("features")
         require_read(outputs.get("unread"), "embed_item", profile=None, features=features)
+        heaviest = outputs.get("heaviest")
+        if heaviest is not None:
+            # Each list was sent with nothing in front, see `lists`.
+            heaviest = np.maximum(heaviest - 1, -1)
         return ItemEmbeddings(
             output(outputs, "embedding", "embed_item"),
             output(outputs, "weights", "embed_item"),
@@ -151,6 +155,7 @@ class Questions:
             outputs.get("unreadable"),
             outputs.get("modalities"),
             outputs.version,
+            heaviest,
         )
 
     def search(self, content: Mapping[str, Any], *, k: int | None) -> Steps[FoundItems]:

@@ -170,6 +170,7 @@ class Client(BaseClient):
         text: Values | None = None,
         image: Values | None = None,
         audio: Values | None = None,
+        video: Values | None = None,
         features: Lists | None = None,
         **vectors: NDArray[Any],
     ) -> ItemEmbeddings:
@@ -181,6 +182,8 @@ class Client(BaseClient):
           image: [batch] paths of pictures, which are prepared as `python -m data.prepare` does, or
             bytes of JPEG or PNG files, which are sent as they are; b"" where an item has none.
           audio: [batch] paths of sounds, likewise, or bytes of 16-bit PCM WAV files.
+          video: [batch] paths of videos, likewise, or lists of their frames as bytes of JPEG or PNG
+            files in order, see `frames`.
           features: [batch, any], side features such as "genre=comedy" or "price=9.5", for a model
             that reads such. What the model does not read is refused.
           **vectors: <float32>[batch, dim], or a list of such rows for each item, for each modality
@@ -190,7 +193,8 @@ class Client(BaseClient):
         Returns:
           [batch, dim] embeddings; [batch, modality] weights, and which content was readable.
         """
-        content = {"text": text, "image": image, "audio": audio, **vectors, "features": features}
+        content = {"text": text, "image": image, "audio": audio, "video": video}
+        content |= {**vectors, "features": features}
         return self._ask(self._questions.embed_item(content))
 
     def search(
@@ -199,6 +203,7 @@ class Client(BaseClient):
         text: Values | None = None,
         image: Values | None = None,
         audio: Values | None = None,
+        video: Values | None = None,
         k: int | None = None,
         **vectors: NDArray[Any],
     ) -> FoundItems:
@@ -208,13 +213,14 @@ class Client(BaseClient):
           text: [batch]; as in `embed_item`.
           image: [batch].
           audio: [batch].
+          video: [batch].
           k: how many items; None for as many as the export was made for.
           **vectors: as in `embed_item`.
 
         Returns:
           [batch, k] items and scores; no items for a row with nothing to search by.
         """
-        content = {"text": text, "image": image, "audio": audio, **vectors}
+        content = {"text": text, "image": image, "audio": audio, "video": video, **vectors}
         return self._ask(self._questions.search(content, k=k))
 
     def predict(

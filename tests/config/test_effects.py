@@ -17,9 +17,11 @@ from mmrec_tf import RankingModel, open_dataset
 from mmrec_tf.config import FAMILIES, Config
 from mmrec_tf.config.effects import value_at
 from mmrec_tf.dataset.directory import Dataset
+from mmrec_tf.encoders import cache
 from mmrec_tf.encoders.audio import mel_cnn
 from mmrec_tf.encoders.image import applications
 from mmrec_tf.encoders.text import bert
+from mmrec_tf.encoders.video import frames
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.recommender import funnel
 from mmrec_tf.recommender.recommender import Recommender
@@ -49,6 +51,7 @@ MODES = [
     {**TRAINED, "text.synonyms": "words.tsv"},
     {"image.trainable_layers": -1},
     {"audio.trainable_layers": -1},
+    *({"video.pool": pool} for pool in ("attention", "gru", "transformer")),
     *({"alignment.kinds": [k]} for k in ("ridge", "cca", "procrustes", "graph")),
     *(
         {"alignment.kinds": k}
@@ -137,6 +140,12 @@ CHANGED = {
     "audio.noise_db": -30.0,
     "audio.shift_seconds": 0.1,
     "audio.weights": "sounds.h5",
+    "video.trainable_layers": 1,
+    "video.num_frames": 4,
+    "video.pool": "gru",
+    "video.pool_units": 8,
+    "video.num_layers": 2,
+    "video.num_heads": 2,
     "alignment.kinds": ["ridge", "graph"],
     "alignment.contrastive_weight": 0.3,
     "alignment.collaborative": 0.7,
@@ -153,6 +162,7 @@ CHANGED = {
     "item.modality_dropout": 0.7,
     "item.fusion": "mean",
     "item.missing": "token",
+    "item.values_pooling": "attention",
     "item.features": False,
     "item.dropout": 0.5,
     "graph.layers": 2,
@@ -265,6 +275,8 @@ READERS = {
     "text.num_heads": bert._fresh_bert,
     "image": applications.build_encoder,
     "audio": mel_cnn.build_encoder,
+    "video": frames.build_encoder,
+    "item.values_pooling": cache.build_encoders,
     "item.id_init": model.RetrievalModel._initialize,
     "graph": item_graph.CatalogGraph.from_experiment,
     "user.history_context": Dataset.batches,

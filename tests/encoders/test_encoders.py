@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import tiny_pictures
 from support.saved_encoders import Exported, saved_operations
 
-from mmrec_tf.config import FAMILIES, AudioConfig, Config, ImageConfig, TextConfig
+from mmrec_tf.config import FAMILIES, AudioConfig, Config, ImageConfig, TextConfig, VideoConfig
 from mmrec_tf.encoders import MODALITIES
 from mmrec_tf.encoders.cache import build_encoders
 from mmrec_tf.encoders.encoder import SharedEncoder, count_weights
+from mmrec_tf.encoders.video import frames
 from mmrec_tf.runs.run import load_weights, save_weights
 from mmrec_tf.schema import MODALITY_KINDS, ModalitySpec
 
@@ -34,6 +36,8 @@ CONFIGS = {
     "gru": AudioConfig(
         clip_seconds=0.25, num_mels=32, filters=(8, 16), trainable_layers=0, gru_units=6
     ),
+    # Its frames are read as the section "image" says.
+    "video": VideoConfig(num_frames=3),
     "vector": None,
 }
 KINDS = {name: "audio" if name == "gru" else name for name in CONFIGS}
@@ -44,7 +48,14 @@ AUGMENTATION = {
     "audio": {"noise_db": -10.0, "shift_seconds": 0.1},
     "gru": {"noise_db": -10.0, "shift_seconds": 0.1},
 }
-OUTPUT_DIMS = {"text": 16, "image": 1024, "audio": 16, "gru": 6, "vector": 5}
+OUTPUT_DIMS = {
+    "text": 16,
+    "image": 1024,
+    "audio": 16,
+    "gru": 6,
+    "video": tiny_pictures.DIM,
+    "vector": 5,
+}
 
 
 def jpeg(seed: int, height: int = 40, width: int = 60) -> bytes:
@@ -76,6 +87,10 @@ RAW = {
     "vector": tf.constant(np.random.default_rng(0).normal(2, 3, (4, 5)) * [[1], [1], [1], [0]]),
 }
 RAW["gru"] = RAW["audio"]
+# Of as many frames, of more and of fewer than are read.
+RAW["video"] = tf.constant(
+    [b"".join(jpeg(seed, 20, 24) for seed in some) for some in ([4, 5, 6], range(7, 12), [12], [])]
+)
 RAW["vector"] = tf.cast(RAW["vector"], tf.float32)
 
 
@@ -85,7 +100,16 @@ def build(name: str, *, assets=None, **changes):
         config = dataclasses.replace(config, **changes)
     values = RAW[name].numpy() if name in ("text", "vector") and assets is None else None
     spec = ModalitySpec(KINDS[name], dim=5 if name == "vector" else 0)
-    return MODALITIES[KINDS[name]].build_encoder(config, spec, values=values, assets=assets)
+    more = {"image": CONFIGS["image"]} if name == "video" else {}
+    return MODALITIES[KINDS[name]].build_encoder(config, spec, values=values, assets=assets, **more)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_frames():
+    """How frames are read is tried with pictures; here a network that is made at once will do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "pictures", tiny_pictures)
+        yield
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))
@@ -225,6 +249,7 @@ def test_fingerprint_follows_weights(name, encoder):
         ("audio", {"fmax_hz": 7000.0}),
         ("audio", {"clip_seconds": 0.3}),
         ("image", {"size": 33}),
+        ("video", {"num_frames": 4}),
     ],
 )
 def test_fingerprint_follows_settings(name, setting):
@@ -252,7 +277,7 @@ def gradients(encoder, raw):
     return tape.gradient(loss, encoder.trainable_weights)
 
 
-@pytest.mark.parametrize("name", ["text", "image", "audio", "gru"])
+@pytest.mark.parametrize("name", ["text", "image", "audio", "gru", "video"])
 def test_gradient_reaches_every_weight_when_all_train(name):
     encoder = build(name, trainable_layers=-1)
     assert not encoder.frozen
@@ -275,6 +300,7 @@ def test_gradient_reaches_every_weight_when_all_train(name):
         ("gru", 3, 6),
         # The last two layers of MobileNet with weights: batch normalization, convolution.
         ("image", 2, 3),
+        ("video", 2, 4),
     ],
 )
 def test_last_n_train(name, one, two):

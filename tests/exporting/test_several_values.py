@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import small_world
+from support import small_world, tiny_pictures
 from support.small_world import build_retrieval
 
 from mmrec_tf import open_dataset
+from mmrec_tf.encoders import image
 from mmrec_tf.encoders.vector import Encoder
+from mmrec_tf.errors import ConfigError
 from mmrec_tf.exporting.servables import EncoderServable
 from mmrec_tf.exporting.several_values import encode_values, rows_of_values, table_of_values
 
@@ -92,6 +94,47 @@ def test_how_a_server_fills_lists_up_changes_nothing(galleries, served):
     again = np.concatenate([alone, np.full([1, 2], alone[0, 0], object)], axis=1)
     one = ask(served[1], again, vectors[:1])
     np.testing.assert_allclose(one["embedding"], want["embedding"][:1], atol=1e-5)
+
+
+def test_attention_weighs_values_as_in_training(galleries, monkeypatch):
+    """And says which of them counted most: that which the encoder and the pooling say by hand."""
+    monkeypatch.setattr(image, "FAMILIES", tiny_pictures.FAMILIES)
+    model = build_retrieval(
+        galleries,
+        modalities=["image", "vector"],
+        item__features=False,
+        item__values_pooling="attention",
+    )
+    # Nothing of the pictures' encoder trains, so a step reads vectors.
+    assert not model.reads_raw and set(model.trained_encoders) == {"image"}
+    assert model.tables["content"]["image"].shape == (30, 4, tiny_pictures.DIM + 1)
+    servable = EncoderServable(model, galleries.catalog.item_id, k=5)
+    pictures, vectors = lists(servable, galleries, np.arange(small_world.NUM_ITEMS))
+    got, want = ask(servable, pictures, vectors), model.embed_catalog(content_only=True)
+    np.testing.assert_allclose(got["embedding"], want.embedding, atol=1e-4)
+    assert (got["present"] == want.present).all() and not got["unreadable"].any()
+    encoder = model.encoders["image"]
+    for row in (3, 7, 26):
+        given = [value for value in pictures[row] if value]
+        if not given:
+            assert got["heaviest"][row, 0] == -1
+            continue
+        single = encoder(encoder.preprocess(tf.constant(given)))
+        score = encoder.pooling.score(encoder.pooling.hidden(encoder.pooling.norm(single[None])))[0]
+        assert got["heaviest"][row, 0] == 1 + int(np.argmax(score[:, 0]))
+    assert (got["heaviest"][:, 1] == -1).all()
+    # What cannot be read has no weight.
+    spoiled = pictures.copy()
+    row, place = 7, got["heaviest"][7, 0]
+    spoiled[row, place] = b"neither"
+    again = ask(servable, spoiled, vectors)
+    assert again["unreadable"][row, 0] and again["present"][row, 0]
+    assert again["heaviest"][row, 0] not in (place, -1)
+
+
+def test_attention_is_refused_where_no_item_has_several_values(galleries):
+    with pytest.raises(ConfigError, match="item.values_pooling: wanted .*no item has several"):
+        build_retrieval(galleries, modalities=["vector"], item__values_pooling="attention")
 
 
 def test_too_many_values_are_refused(galleries, served):

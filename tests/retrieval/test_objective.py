@@ -1,6 +1,8 @@
 """What each positive is compared with, through the model: the general way beside the task of
 TensorFlow Recommenders, and beside NumPy."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -469,9 +471,9 @@ def test_histories_through_an_encoder_that_trains_are_told(dataset):
     settings = {"modalities": ["vector"], "user__profile": False, "training__batch_size": 64}
     model = build(dataset, **settings)
     assert not model.remarks()
-    model.trained_encoders = {"vector": None}
+    model.trained_encoders = {"vector": types.SimpleNamespace(stores_vectors=False)}
     (remark,) = model.remarks()
     assert "320 items" in remark and "cached leaves 64" in remark
     model = build(dataset, **settings, user__history_embedding="cached")
-    model.trained_encoders = {"vector": None}
+    model.trained_encoders = {"vector": types.SimpleNamespace(stores_vectors=False)}
     assert not model.remarks()

@@ -22,6 +22,7 @@ from mmrec_tf.config import (
     TrainingConfig,
     UserConfig,
 )
+from mmrec_tf.media.video import join_frames
 from mmrec_tf.records import DatasetWriter
 from mmrec_tf.schema import SPLITS, FeatureSpec, ModalitySpec, Schema
 
@@ -124,7 +125,14 @@ def gallery(item: int, rng: np.random.Generator) -> list[bytes]:
     return [*found, found[0]] if item % 4 == 3 else found
 
 
-def schema_of(*, ordered: bool = False, labels: bool = False, galleries: bool = False) -> Schema:
+def clip(item: int, rng: np.random.Generator) -> bytes:
+    """The frames of a video, one to five pictures of the item's cluster and the others."""
+    return join_frames([picture((item + n) % NUM_CLUSTERS, rng) for n in range(1 + item % 5)])
+
+
+def schema_of(
+    *, ordered: bool = False, labels: bool = False, galleries: bool = False, clips: bool = False
+) -> Schema:
     """The schema of what `write` writes."""
     return Schema(
         num_users=NUM_USERS,
@@ -134,6 +142,7 @@ def schema_of(*, ordered: bool = False, labels: bool = False, galleries: bool = 
             "image": ModalitySpec("image", max_values=4 if galleries else 1),
             "audio": ModalitySpec("audio", sample_rate_hz=SAMPLE_RATE_HZ),
             "vector": ModalitySpec("vector", dim=6),
+            **({"video": ModalitySpec("video", num_frames=5)} if clips else {}),
         },
         item_features={
             "genre": FeatureSpec("categorical", vocabulary=("night", "day"), width=2),
@@ -154,6 +163,7 @@ def write(
     ordered: bool = False,
     labels: bool = False,
     galleries: bool = False,
+    clips: bool = False,
     seed: int = 0,
 ) -> pathlib.Path:
     """Writes the dataset directory.
@@ -164,6 +174,7 @@ def write(
       labels: whether interactions have ratings, types of events and positions. Each user then
         meets a `stray` in valid and in test, too, so that there are low ratings to foretell.
       galleries: whether items with a picture have several, see `gallery`.
+      clips: whether items with a picture have a video, too, see `clip`.
       seed: another one gives other items and interactions.
     """
     rng = np.random.default_rng(seed)
@@ -175,6 +186,8 @@ def write(
             shown = content(item, rng)
             if galleries and "image" in shown:
                 shown["image"] = gallery(item, rng)
+            if clips and "image" in shown:
+                shown["video"] = clip(item, rng)
             writer.write_item(
                 item_id(item),
                 content=shown,
@@ -197,7 +210,7 @@ def write(
                         split, user, item=items, timestamp=list(range(len(items))), **more
                     )
         writer.finish(
-            schema_of(ordered=ordered, labels=labels, galleries=galleries),
+            schema_of(ordered=ordered, labels=labels, galleries=galleries, clips=clips),
             source={"name": "small_world"},
             split_rule="given",
         )

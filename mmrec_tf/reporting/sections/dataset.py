@@ -89,7 +89,7 @@ def _modalities(found: dict[str, Any], num_items: int) -> list[Markup]:
 
 def _sizes(said: dict[str, Any]) -> str:
     parts = []
-    for what, unit in (("characters", "characters"), ("seconds", "s")):
+    for what, unit in (("characters", "characters"), ("seconds", "s"), ("frames", "frames")):
         if said.get(what):
             parts.append(f"{_spread(said[what])} {unit}")
     if said.get("width"):
