@@ -7,12 +7,12 @@ through which the command line (`--set`) and the tuner change a setting.
 
 from mmrec_tf.config.effects import require_effect
 from mmrec_tf.config.encoders import (
-    ADAPTATIONS,
     FAMILIES,
-    POOLINGS,
     AudioConfig,
     ImageConfig,
     TextConfig,
+    random_weights,
+    trains,
 )
 from mmrec_tf.config.experiment import DECAYS, Config, TrainingConfig, load_config, settled_paths
 from mmrec_tf.config.ranking import (
@@ -45,6 +45,7 @@ from mmrec_tf.config.retrieval import (
     RetrievalConfig,
     UserConfig,
 )
+from mmrec_tf.config.text import ADAPTATIONS, POOLINGS, WEIGHTINGS
 
 __all__ = [
     "ADAPTATIONS",
@@ -69,6 +70,7 @@ __all__ = [
     "SERVES",
     "SHARINGS",
     "SOFTMAXES",
+    "WEIGHTINGS",
     "AlignmentConfig",
     "AudioConfig",
     "Config",
@@ -83,6 +85,8 @@ __all__ = [
     "TrainingConfig",
     "UserConfig",
     "load_config",
+    "random_weights",
     "require_effect",
     "settled_paths",
+    "trains",
 ]

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from mmrec_tf.config import Config
+from mmrec_tf.config import Config, random_weights
 from mmrec_tf.dataset.catalog import Content
 from mmrec_tf.encoders import MODALITIES
 from mmrec_tf.encoders.encoder import Face, ModalityEncoder
@@ -38,6 +38,7 @@ def build_encoders(
     specs: Mapping[str, ModalitySpec],
     values: Mapping[str, Iterable],
     *,
+    train_values: Mapping[str, Iterable] | None = None,
     assets: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
     """One encoder a modality, by the kind that the schema gives it and the family that the config
@@ -47,6 +48,8 @@ def build_encoders(
       config: Config.
       specs: by name, the form of the content.
       values: by name, the catalog's raw content, from which a text encoder learns its vocabulary.
+      train_values: the same of the items that the train split has, from which those learn that
+        count words; None where nothing is to be learned.
       assets: by name, what the encoder's `assets()` returned when it was trained; None for new.
 
     Returns:
@@ -72,11 +75,17 @@ def build_encoders(
                 shared[family] = make(config, assets=known)
             encoder = Face(shared[family], spec.kind)
         else:
+            more = {}
+            if getattr(family, "READS_TRAIN", False):
+                more["train_values"] = (train_values or {}).get(name, ())
             encoder = MODALITIES[spec.kind].build_encoder(
-                settings, spec, values=values[name], assets=known
+                settings, spec, values=values[name], assets=known, **more
             )
-        if assets is None and encoder.frozen and getattr(settings, "weights", "") == "random":
-            _warn_of_random(spec.kind)
+        if assets is None:
+            if encoder.frozen and settings is not None and random_weights(spec.kind, settings):
+                _warn_of_random(spec.kind)
+            if encoder.not_exported:
+                _warn_of_export(spec.kind, encoder.not_exported)
         if spec.max_values > 1 and not encoder.frozen:
             raise ConfigError(
                 f"{spec.kind}.trainable_layers: wanted 0, a frozen encoder, as items have up to "
@@ -97,6 +106,16 @@ def _warn_of_random(kind: str) -> None:
         f"encoders: {kind} is read by a frozen encoder of random weights, which has learned "
         f"nothing and will not. Name pretrained ones ({kind}.weights), or train it "
         f"({kind}.trainable_layers -1; profile texts are always read frozen).",
+        file=sys.stderr,
+    )
+
+
+@functools.cache
+def _warn_of_export(kind: str, reason: str) -> None:
+    """Says before training what would be refused after it."""
+    tqdm.write(
+        f"encoders: with this encoder of {kind} models train and recommend here, but cannot be "
+        f"exported: {reason}.",
         file=sys.stderr,
     )
 
