@@ -109,6 +109,7 @@ def test_files_named_in_code_marks_exist(page):
         path
         for path in named
         if "NAME" not in path
+        and "KIND" not in path
         and path.split("/")[0] not in ("work", "shared")
         and not (ROOT / path).exists()
         and not (page.parent / path).exists()

@@ -162,14 +162,15 @@ def media_folder_settings(folder):
 def add_encoder_family(folder):
     config, package = "mmrec_tf/config/encoders.py", "mmrec_tf/encoders/text/__init__.py"
     (folder / "mmrec_tf/encoders/text/letters.py").write_text(FAMILY, "utf-8")
-    at = "# By kind of content and family."
-    edit(folder, config, at=at, line="", code=FAMILY_CONFIG)
-    edit(folder, config, at='"text": {"bert": BertConfig', line=', "letters": LettersConfig')
-    edit(folder, config, at="class TextConfig(BertConfig", line=", LettersConfig")
-    edit(folder, package, at='FAMILIES = {"bert": bert', line=', "letters": letters')
-    edit(folder, package, at="from mmrec_tf.encoders.text import bert", line=", letters")
+    at = "@dataclass(frozen=True)\nclass BertConfig"
+    edit(folder, "mmrec_tf/config/text.py", at=at, line="", code=FAMILY_CONFIG.lstrip())
+    edit(folder, config, at="from mmrec_tf.config.text import ", line="LettersConfig, ")
+    edit(folder, config, at='"text": {\n', line='        "letters": LettersConfig,\n')
+    edit(folder, config, at="class TextConfig(\n", line="    LettersConfig,\n")
+    edit(folder, package, at="FAMILIES = {\n", line='    "letters": letters,\n')
+    edit(folder, package, at="from mmrec_tf.encoders.text import ", line="letters, ")
     # The third file, the `__init__.py` beside the second, has no name of its own on the page.
-    return {config, "mmrec_tf/encoders/KIND/NAME.py"}
+    return {"mmrec_tf/config/KIND.py", config, "mmrec_tf/encoders/KIND/NAME.py"}
 
 
 def add_fusion(folder):

@@ -7,14 +7,13 @@ through which the command line (`--set`) and the tuner change a setting.
 
 from mmrec_tf.config.effects import require_effect
 from mmrec_tf.config.encoders import (
-    ADAPTATIONS,
     FAMILIES,
-    FRAME_POOLS,
-    POOLINGS,
     AudioConfig,
     ImageConfig,
     TextConfig,
     VideoConfig,
+    random_weights,
+    trains,
 )
 from mmrec_tf.config.experiment import DECAYS, Config, TrainingConfig, load_config, settled_paths
 from mmrec_tf.config.ranking import (
@@ -48,6 +47,8 @@ from mmrec_tf.config.retrieval import (
     RetrievalConfig,
     UserConfig,
 )
+from mmrec_tf.config.text import ADAPTATIONS, POOLINGS, WEIGHTINGS
+from mmrec_tf.config.video import FRAME_POOLS
 
 __all__ = [
     "ADAPTATIONS",
@@ -74,6 +75,7 @@ __all__ = [
     "SHARINGS",
     "SOFTMAXES",
     "VALUES_POOLINGS",
+    "WEIGHTINGS",
     "AlignmentConfig",
     "AudioConfig",
     "Config",
@@ -89,6 +91,8 @@ __all__ = [
     "UserConfig",
     "VideoConfig",
     "load_config",
+    "random_weights",
     "require_effect",
     "settled_paths",
+    "trains",
 ]

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from mmrec_tf.config.encoders import FAMILIES, family_names
+from mmrec_tf.config.encoders import FAMILIES, family_names, trains
 from mmrec_tf.config.retrieval import FITTED
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import Schema
@@ -74,7 +74,7 @@ TRAINING = {
 
 
 def _trains(config: Any, *, kind: str) -> bool:
-    return getattr(config, kind).trainable_layers != 0
+    return trains(kind, getattr(config, kind))
 
 
 RULES = (
@@ -83,7 +83,7 @@ RULES = (
         _under("text", "vocabulary_size", "hidden_size", "num_layers", "num_heads"),
         "text.weights",
         '"random", for a fresh BERT',
-        lambda c: c.text.weights == "random",
+        lambda c: c.text.family != "bert" or c.text.weights == "random",
     ),
     *(
         Rule(
@@ -497,7 +497,7 @@ def schema_rules(config: Any, schema: Schema) -> Iterator[SchemaRule]:
                 "Choose one that the dataset has",
                 lambda c: False,
             )
-    if not any(getattr(config, k).trainable_layers for k in kinds if k != "vector"):
+    if not any(trains(kind, getattr(config, kind)) for kind in kinds if kind != "vector"):
         yield SchemaRule(
             ("training.encoder_learning_rate_factor",),
             "no encoder trains",

@@ -65,9 +65,9 @@ class Content:
         if numbers:
             yield np.array(numbers), self._column(values)
 
-    def present_values(self) -> Iterator[bytes | np.ndarray]:
-        """All values of the items that have the modality."""
-        for _, values in self.batches(1024):
+    def present_values(self, rows: np.ndarray | None = None) -> Iterator[bytes | np.ndarray]:
+        """All values of the items that have the modality, or of those among `rows` <bool>[item]."""
+        for _, values in self.batches(1024, rows=rows):
             yield from values
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from mmrec_tf.config import Config
+from mmrec_tf.config import Config, random_weights
 from mmrec_tf.dataset.catalog import Content
 from mmrec_tf.encoders import MODALITIES
 from mmrec_tf.encoders.encoder import Face, ModalityEncoder
@@ -40,6 +40,7 @@ def build_encoders(
     specs: Mapping[str, ModalitySpec],
     values: Mapping[str, Iterable],
     *,
+    train_values: Mapping[str, Iterable] | None = None,
     assets: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
     """One encoder a modality, by the kind that the schema gives it and the family that the config
@@ -49,6 +50,8 @@ def build_encoders(
       config: Config.
       specs: by name, the form of the content.
       values: by name, the catalog's raw content, from which a text encoder learns its vocabulary.
+      train_values: the same of the items that the train split has, from which those learn that
+        count words; None where nothing is to be learned.
       assets: by name, what the encoder's `assets()` returned when it was trained; None for new.
 
     Returns:
@@ -65,7 +68,6 @@ def build_encoders(
             settings = config.text.frozen()
         # Copies of a run may lack the empty folder of an encoder without assets.
         known = None if assets is None else assets.get(name, {})
-        more = {"image": config.image} if spec.kind == "video" else {}
         families = getattr(MODALITIES[spec.kind], "FAMILIES", {})
         family = families.get(getattr(settings, "family", None))
         make = getattr(family, "build_shared", None)
@@ -75,12 +77,20 @@ def build_encoders(
                 shared[family] = make(config, assets=known)
             encoder = Face(shared[family], spec.kind)
         else:
+            more: dict[str, Any] = {"image": config.image} if spec.kind == "video" else {}
+            if getattr(family, "READS_TRAIN", False):
+                more["train_values"] = (train_values or {}).get(name, ())
             encoder = MODALITIES[spec.kind].build_encoder(
                 settings, spec, values=values[name], assets=known, **more
             )
-        weights = getattr(more.get("image", settings), "weights", "")
-        if assets is None and encoder.stores_vectors and weights == "random":
-            _warn_of_random(spec.kind)
+        if assets is None:
+            weighed = config.image if spec.kind == "video" else settings
+            where = "image" if spec.kind == "video" else spec.kind
+            random = weighed is not None and random_weights(where, weighed)
+            if encoder.stores_vectors and random:
+                _warn_of_random(spec.kind)
+            if encoder.not_exported:
+                _warn_of_export(spec.kind, encoder.not_exported)
         if spec.max_values > 1 and not encoder.frozen:
             raise ConfigError(
                 f"{spec.kind}.trainable_layers: wanted 0, a frozen encoder, as items have up to "
@@ -104,6 +114,16 @@ def _warn_of_random(kind: str) -> None:
         f"encoders: {kind} is read by a frozen encoder of random weights, which has learned "
         f"nothing and will not. Name pretrained ones ({where}.weights), or train it "
         f"({kind}.trainable_layers -1; profile texts are always read frozen).",
+        file=sys.stderr,
+    )
+
+
+@functools.cache
+def _warn_of_export(kind: str, reason: str) -> None:
+    """Says before training what would be refused after it."""
+    tqdm.write(
+        f"encoders: with this encoder of {kind} models train and recommend here, but cannot be "
+        f"exported: {reason}.",
         file=sys.stderr,
     )
 

@@ -47,6 +47,10 @@ class SharedEncoder(tf.keras.layers.Layer):
         """Small text files, by name, from which `build_shared` makes the same architecture."""
         return {}
 
+    def not_exported(self, kind: str) -> str:
+        """As of `ModalityEncoder`, for one kind."""
+        return ""
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "trainable_layers": self.trainable_layers}
 
@@ -170,6 +174,16 @@ class ModalityEncoder(tf.keras.layers.Layer):
         """Small text files, by name, from which `build_encoder` makes the same architecture."""
         return {}
 
+    def facts(self) -> dict[str, Any]:
+        """What was found out when it was made, such as how many words it does not know; a run's
+        metrics keep it."""
+        return {}
+
+    @property
+    def not_exported(self) -> str:
+        """Why no export can hold it; "" where it can, as all of it is core TensorFlow."""
+        return ""
+
     def fingerprint(self) -> str:
         """SHA-256 over class, settings but those of augmentation, and weights, in hexadecimal.
 
@@ -238,6 +252,10 @@ class Face(ModalityEncoder):
 
     def assets(self) -> dict[str, str]:
         return self.shared.assets()
+
+    @property
+    def not_exported(self) -> str:
+        return self.shared.not_exported(self.kind)
 
     def get_config(self) -> dict[str, Any]:
         # Vectors of one face must not be taken for those of the other, nor of other settings.

@@ -76,8 +76,9 @@ def export(
 
     Raises:
       ConfigError: for a version or a k below 1, a version above 2^63 - 1, or an unknown index.
-      ExportError: when the version is not above those there, the index finds too little, or a
-        check fails; no version is left. Also when another process exports there.
+      ExportError: when an encoder cannot be exported, the version is not above those there, the
+        index finds too little, or a check fails; no version is left. Also when another
+        process exports there.
     """
     if k < 1 or (version is not None and version < 1):
         raise ConfigError(f"export: wanted a version and a k of at least 1; got {version}, {k}.")
@@ -86,6 +87,13 @@ def export(
             f"export: wanted a version of at most {MAX_VERSION}, as TensorFlow Serving never sees "
             f"a greater one; got {version}. Without one the next is taken."
         )
+    for name, encoder in recommender.retrieval.encoders.items():
+        if encoder.not_exported:
+            raise ExportError(
+                f"export: the encoder of {name} cannot be exported: {encoder.not_exported}. Train "
+                "with another family of encoders, or without this modality; mmrec-tf encoders "
+                "lists which can be."
+            )
     directory = pathlib.Path(directory)
     made = list(_servables(recommender, k=k, index=index, min_recall=min_recall, limits=limits))
     with hold_folder(directory, ExportError, "exports"):

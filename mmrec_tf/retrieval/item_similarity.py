@@ -12,7 +12,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 
-from mmrec_tf.config import Config, ItemHeadConfig
+from mmrec_tf.config import Config, ItemHeadConfig, trains
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import Histories
 from mmrec_tf.errors import ConfigError
@@ -41,7 +41,7 @@ class Neighbors(NamedTuple):
 def frozen_modalities(config: Config, schema: Schema) -> list[str]:
     """The modalities of a config whose content never changes under training."""
     kinds = {name: schema.modalities[name].kind for name in schema.select(config.modalities)}
-    return [n for n, k in kinds.items() if k == "vector" or not getattr(config, k).trainable_layers]
+    return [n for n, k in kinds.items() if k == "vector" or not trains(k, getattr(config, k))]
 
 
 def require_item_head(config: Config, dataset: Dataset) -> None:

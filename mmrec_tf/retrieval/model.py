@@ -104,15 +104,20 @@ def make_encoders(
     schema, catalog = dataset.schema, dataset.catalog
     specs: dict[str, ModalitySpec] = {}
     values: dict[str, Iterable] = {}
+    train_values: dict[str, Iterable] = {}
+    met = catalog.train_count > 0
     for name, value in raw_content(config, dataset).items():
         specs[name] = ModalitySpec("text") if name == PROFILE else schema.modalities[name]
-        if isinstance(value, Content):
+        if name == PROFILE:
+            # Every user is known to train.
+            values[name] = train_values[name] = value
+        elif isinstance(value, Content):
             values[name] = value.present_values()
-        elif name == PROFILE:
-            values[name] = value
+            train_values[name] = value.present_values(met)
         else:
-            values[name] = value[catalog.present[:, list(schema.modalities).index(name)]]
-    return build_encoders(config, specs, values, assets=assets)
+            present = catalog.present[:, list(schema.modalities).index(name)]
+            values[name], train_values[name] = value[present], value[present & met]
+    return build_encoders(config, specs, values, train_values=train_values, assets=assets)
 
 
 class RetrievalModel(Stage):

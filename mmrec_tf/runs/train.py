@@ -136,6 +136,9 @@ def _train(
             "after": modality_diagnostics(run.retrieval),
         },
     }
+    facts = {name: encoder.facts() for name, encoder in run.retrieval.encoders.items()}
+    if found := {name: fact for name, fact in facts.items() if fact}:
+        metrics["encoders"] = found
     if run.item_head_fit is not None:
         metrics["item_head"] = run.item_head_fit.to_json()
     if config.ranking.epochs:

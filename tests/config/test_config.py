@@ -135,6 +135,8 @@ def test_configs_are_frozen_and_comparable():
         ({"text": {"hidden_size": 63}}, "text.hidden_size: wanted a multiple"),
         ({"text": {"max_tokens": 2}}, "text.max_tokens: wanted 3 to 512"),
         ({"text": {"trainable_layers": -2}}, "text.trainable_layers"),
+        ({"text": {"family": "word_vectors"}}, "text.vectors: wanted a file of word vectors"),
+        ({"text": {"family": "tfidf", "min_items": 0}}, "text.min_items: wanted at least 1"),
         ({"item": {"dropout": 1.0}}, "item.dropout: wanted 0 up to 1"),
         ({"user": {"history": "lstm"}}, "user.history: wanted one of none, mean"),
         ({"retrieval": {"temperature": 0}}, "retrieval.temperature: wanted above 0"),
@@ -244,6 +246,11 @@ def test_the_settings_that_weights_depend_on():
         "text.num_layers",
         "text.num_heads",
         "text.synonyms",
+        "text.vectors",
+        "text.max_words",
+        "text.weighting",
+        "text.min_items",
+        "text.components",
         "image.architecture",
         "image.weights",
         "audio.filters",
@@ -300,8 +307,15 @@ def test_settings_of_another_family_are_refused(monkeypatch):
     words = Config().override({"text.family": "words", "text.max_tokens": 9})
     with pytest.raises(ConfigError, match='text.pooling: .* text.family is "words".*to bert'):
         words.override({"text.pooling": "cls"})
-    with pytest.raises(ConfigError, match="text.family: wanted one of bert, words; got 'elmo'"):
+    with pytest.raises(ConfigError, match="text.family: wanted one of bert, .*words; got 'elmo'"):
         Config().override({"text.family": "elmo"})
+
+
+def test_a_setting_of_several_families_has_one_default():
+    for kind, families in FAMILIES.items():
+        for family in families.values():
+            for field in dataclasses.fields(family):
+                assert field.default == DEFAULTS[f"{kind}.{field.name}"], field.name
 
 
 def test_override_leaves_the_original_alone():

@@ -4,10 +4,15 @@ from collections.abc import Iterable, Mapping
 
 from mmrec_tf.config import TextConfig
 from mmrec_tf.encoders.encoder import ModalityEncoder
-from mmrec_tf.encoders.text import bert
+from mmrec_tf.encoders.text import bag_of_words, bert, tfidf, word_vectors
 from mmrec_tf.schema import ModalitySpec
 
-FAMILIES = {"bert": bert}
+FAMILIES = {
+    "bert": bert,
+    "word_vectors": word_vectors,
+    "tfidf": tfidf,
+    "bag_of_words": bag_of_words,
+}
 
 
 def build_encoder(
@@ -15,7 +20,10 @@ def build_encoder(
     spec: ModalitySpec,
     *,
     values: Iterable[str | bytes] | None = None,
+    train_values: Iterable[str | bytes] | None = None,
     assets: Mapping[str, str] | None = None,
 ) -> ModalityEncoder:
     """Makes the encoder of `config.family`; see the function of that name in its file."""
-    return FAMILIES[config.family].build_encoder(config, spec, values=values, assets=assets)
+    family = FAMILIES[config.family]
+    more = {"train_values": train_values} if getattr(family, "READS_TRAIN", False) else {}
+    return family.build_encoder(config, spec, values=values, assets=assets, **more)

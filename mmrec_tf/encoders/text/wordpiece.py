@@ -7,21 +7,16 @@ trade mark the letters "tm", where the vocabularies of BERT have entries for bot
 """
 
 import collections
-import functools
 import pathlib
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 import tensorflow as tf
 
+from mmrec_tf.encoders.text.words import WordSplitter
 from mmrec_tf.errors import ConfigError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_WORD_CHARACTERS = 100
-# All but planes without a character.
-_CODE_POINTS = (*range(0x32400), *range(0xE0000, 0xE0200))
-_PRIVATE_USE = 0xF0000
 _EDGE = 2**21
 
 
@@ -38,7 +33,7 @@ class Tokenizer:
         self._max_words = max_words
         # Constants that only the CPU reads, shared by all graphs that call this.
         with tf.init_scope(), tf.device("CPU"):
-            self._keys, self._values, self._blocks = map(tf.constant, _character_table(lower_case))
+            self._split = WordSplitter(lower_case=lower_case)
             self._match = LongestMatch(tokens)
 
     def __call__(self, raw: tf.Tensor) -> tf.RaggedTensor:
@@ -50,29 +45,11 @@ class Tokenizer:
         Returns:
           <int32>[batch, (token)].
         """
-        codes = tf.strings.unicode_decode(raw, "UTF-8", errors="replace")
-        words = tf.strings.split(tf.strings.unicode_encode(self._map(codes), "UTF-8"))
-        words = words[:, : self._max_words]
+        words = self._split(raw)[:, : self._max_words]
         too_long = tf.strings.length(words.flat_values, "UTF8_CHAR") > MAX_WORD_CHARACTERS
         words = words.with_flat_values(tf.where(too_long, "[UNK]", words.flat_values))
         ids = self._match(words.flat_values)
         return words.with_flat_values(ids).merge_dims(1, 2)
-
-    def _map(self, codes: tf.RaggedTensor) -> tf.RaggedTensor:
-        """Code points <int32>[batch, (character)] to those that BERT looks up."""
-        flat = codes.flat_values
-        entry = tf.minimum(tf.searchsorted(self._keys, flat), tf.size(self._keys) - 1)
-        listed = tf.equal(tf.gather(self._keys, entry), flat)
-        column = flat[:, tf.newaxis]
-        in_block = (column >= self._blocks[:, 0]) & (column < self._blocks[:, 1])
-        edge = tf.where(tf.reduce_any(in_block, axis=1), ord(" "), -1)
-        padding = [-tf.ones_like(flat)] * (self._values.shape[1] - 3)
-        kept = tf.stack([edge, flat, edge, *padding], axis=1)
-        mapped = tf.where(listed[:, tf.newaxis], tf.gather(self._values, entry), kept)
-        there = (mapped >= 0) & (mapped < _PRIVATE_USE)
-        ends = tf.cumsum(tf.math.count_nonzero(there, axis=1))
-        splits = tf.gather(tf.concat([[0], ends], axis=0), codes.row_splits)
-        return tf.RaggedTensor.from_row_splits(tf.boolean_mask(mapped, there), splits)
 
 
 class LongestMatch:
@@ -274,49 +251,3 @@ def single_tokens(
 def in_order(vocabulary: Mapping[str, int]) -> list[str]:
     """The tokens of a mapping to ids, by id."""
     return sorted(vocabulary, key=lambda token: vocabulary[token])
-
-
-@functools.cache
-def _character_table(lower_case: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Asks the normalizer and the word splitter of BERT about every character once.
-
-    Returns:
-      <int32>[entry], the code points that do not stay as they are, sorted;
-      <int32>[entry, width], those that they become, padded with -1;
-      <int32>[block, 2], start and end (exclusive) of long runs (Chinese, mostly) in which
-      every character is a word of its own; these are not listed.
-    """
-    import tokenizers
-
-    normalizer = tokenizers.normalizers.BertNormalizer(lowercase=lower_case)
-    splitter = tokenizers.pre_tokenizers.BertPreTokenizer()
-
-    @functools.cache
-    def spaced(character: str) -> str:
-        """A sign that is a word of its own, between spaces."""
-        words = splitter.pre_tokenize_str(f"a{character}")
-        return character if len(words) == 1 else f" {character} "
-
-    def mapped(character: str) -> str:
-        normal = normalizer.normalize_str(character)
-        return "".join(c if c.isalnum() else spaced(c) for c in normal)
-
-    table, alone = {}, []
-    for code in _CODE_POINTS:
-        character = chr(code)
-        if unicodedata.category(character) != "Cs" and (to := mapped(character)) != character:
-            table[code] = [ord(c) for c in to]
-            if to == f" {character} ":
-                alone.append(code)
-    gaps = np.flatnonzero(np.diff(alone) > 1) + 1
-    blocks = [(run[0], run[-1] + 1) for run in np.split(alone, gaps) if len(run) > 256]
-    for first, end in blocks:
-        for code in range(first, end):
-            del table[code]
-    width = max(3, *map(len, table.values()))
-    values = [to + [-1] * (width - len(to)) for to in table.values()]
-    return (
-        np.array(list(table), np.int32),
-        np.array(values, np.int32),
-        np.array(blocks, np.int32),
-    )
