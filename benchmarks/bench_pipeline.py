@@ -44,8 +44,8 @@ from mmrec_tf.dataset.histories import Histories
 from mmrec_tf.encoders.cache import encode, forward
 from mmrec_tf.records import Interactions
 from mmrec_tf.records.files import write_json
+from mmrec_tf.retrieval.content_encoders import make_encoders
 from mmrec_tf.retrieval.memory_estimate import estimate
-from mmrec_tf.retrieval.model import make_encoders
 from mmrec_tf.training.optimizer import build_optimizer
 
 ROUNDS = 5

@@ -4,8 +4,8 @@ import concurrent.futures
 import pathlib
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,24 +13,24 @@ from tqdm import tqdm
 
 from mmrec_tf.config import Config, require_effect
 from mmrec_tf.dataset import draws
-from mmrec_tf.dataset.catalog import Content, empty_features
+from mmrec_tf.dataset.catalog import empty_features
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import Histories
-from mmrec_tf.encoders.cache import build_encoders
 from mmrec_tf.encoders.encoder import count_weights
-from mmrec_tf.errors import RunError
 from mmrec_tf.evaluation.baselines import BLOCK
-from mmrec_tf.evaluation.evaluate import blocks, relevant_items
-from mmrec_tf.evaluation.metrics import retrieval_metrics, top_k
+from mmrec_tf.evaluation.evaluate import blocks
+from mmrec_tf.evaluation.metrics import top_k
+from mmrec_tf.retrieval import cached_histories
 from mmrec_tf.retrieval.catalog_tables import PROFILE, build_tables, gather
+from mmrec_tf.retrieval.content_encoders import make_encoders, raw_content
 from mmrec_tf.retrieval.item_graph import spectral_embedding, train_graph
-from mmrec_tf.retrieval.item_head import ItemHead, ItemHeadFit, choose_weights, spread_ratio
+from mmrec_tf.retrieval.item_head import ItemHead
+from mmrec_tf.retrieval.item_head_fit import ItemHeadFit, Scored, fit_weights
 from mmrec_tf.retrieval.item_inputs import item_inputs
 from mmrec_tf.retrieval.item_similarity import fit_neighbors, frozen_modalities, require_item_head
 from mmrec_tf.retrieval.losses import perturb, with_noise
 from mmrec_tf.retrieval.memory_estimate import estimate
 from mmrec_tf.retrieval.objective import Objective
-from mmrec_tf.schema import ModalitySpec
 from mmrec_tf.towers import ItemTower, TowerOutput, UserTower, unit
 from mmrec_tf.towers.alignment import TranslationLoss
 from mmrec_tf.training.callbacks import HistoryRefresh, Mining
@@ -41,83 +41,6 @@ from mmrec_tf.training.step import mean_over_replicas
 # Items that are embedded at a time: of the raw content that encoders which train read, few fit into
 # memory.
 FEW, MANY = 64, 8192
-# So many items of each history are embedded in the step, with gradients, where it is else read from
-# a table; none by encoders that train, where each costs more than all the rest.
-NUM_READ = 3
-
-
-class Scored(NamedTuple):
-    """Scores of all items for some users.
-
-    Attributes:
-      block: slice, which users.
-      towers: <float32>[user, item].
-      head: likewise, of the head; None without one.
-      met: pairs that are known, as (row, item), each <int>[pair].
-    """
-
-    block: slice
-    towers: np.ndarray
-    head: np.ndarray | None
-    met: tuple[np.ndarray, np.ndarray]
-
-    @property
-    def of_head(self) -> np.ndarray:
-        """<float32>[user, item], zeros without a head."""
-        return np.zeros_like(self.towers) if self.head is None else self.head
-
-    def total(self) -> np.ndarray:
-        """The sum, in place of `towers`."""
-        return self.towers if self.head is None else np.add(self.towers, self.head, self.towers)
-
-
-def reads_profile(config: Config, dataset: Dataset) -> bool:
-    """Whether the user tower reads profile texts."""
-    return config.user.profile and dataset.schema.profile
-
-
-def raw_content(config: Config, dataset: Dataset) -> dict[str, np.ndarray | Content]:
-    """The raw values that each encoder reads, by encoder; "profile" encodes the users' profile
-    texts."""
-    names = dataset.schema.select(config.modalities)
-    values = {name: dataset.catalog.content[name] for name in names}
-    if reads_profile(config, dataset):
-        values[PROFILE] = dataset.users.profile
-    return values
-
-
-def make_encoders(
-    config: Config, dataset: Dataset, *, assets: Mapping[str, Mapping[str, str]] | None = None
-) -> dict[str, Any]:
-    """The encoders by modality, with the weights that the config names or random ones; "profile"
-    encodes the users' profile texts.
-
-    Args:
-      config: Config.
-      dataset: Dataset, from whose texts a vocabulary may be learned.
-      assets: by encoder, what its `assets()` returned, to rebuild those of a trained model without
-        its pretrained weights at hand; None to make them as the config says.
-
-    Returns:
-      dict of `mmrec_tf.encoders.*.Encoder`, built.
-    """
-    schema, catalog = dataset.schema, dataset.catalog
-    specs: dict[str, ModalitySpec] = {}
-    values: dict[str, Iterable] = {}
-    train_values: dict[str, Iterable] = {}
-    met = catalog.train_count > 0
-    for name, value in raw_content(config, dataset).items():
-        specs[name] = ModalitySpec("text") if name == PROFILE else schema.modalities[name]
-        if name == PROFILE:
-            # Every user is known to train.
-            values[name] = train_values[name] = value
-        elif isinstance(value, Content):
-            values[name] = value.present_values()
-            train_values[name] = value.present_values(met)
-        else:
-            present = catalog.present[:, list(schema.modalities).index(name)]
-            values[name], train_values[name] = value[present], value[present & met]
-    return build_encoders(config, specs, values, train_values=train_values, assets=assets)
 
 
 class RetrievalModel(Stage):
@@ -603,7 +526,8 @@ class RetrievalModel(Stage):
             # A tower without histories reads no embedding of them.
             embedded = embedded[:, :0]
         elif cached:
-            embedded = _draw_known(embedded, 0 if self.reads_raw else NUM_READ)
+            count = 0 if self.reads_raw else cached_histories.NUM_READ
+            embedded = cached_histories.draw_known(embedded, count)
         numbers = {
             "item": item,
             "history": embedded,
@@ -616,7 +540,9 @@ class RetrievalModel(Stage):
         log_frequency = tf.gather(self.tables["log_frequency"], ids)
         user = self.embed_users(
             inputs["user"],
-            self._read_cached(inputs["history"], ids, output.embedding)
+            cached_histories.read_cached(
+                self.state.history_items, inputs["history"], ids, output.embedding
+            )
             if cached
             else tf.gather(output.embedding, rows["history"]),
             inputs["history"] >= 0,
@@ -672,33 +598,6 @@ class RetrievalModel(Stage):
             self.graph_tracker.update_state(of_graph)
             loss += alignment.graph_weight * of_graph
         return loss
-
-    def _read_cached(self, history: tf.Tensor, ids: tf.Tensor, embedding: tf.Tensor) -> tf.Tensor:
-        """Embeddings of histories' items: of those that the step embeds anyway as they are now,
-        with gradients, of all others as they were at the last refresh.
-
-        Args:
-          history: <int32>[batch, step], below 0 for none.
-          ids: <int32>[row], the items that the step embeds.
-          embedding: <float32>[row, dim], theirs.
-
-        Returns:
-          <float32>[batch, step, dim].
-        """
-        if self.state.history_items is None:
-            raise RunError(
-                "user.history_embedding cached: the catalog was not embedded yet. Train with "
-                "mmrec_tf.train or the model's `fit`, or call `refresh_histories` first."
-            )
-        item = tf.maximum(history, 0)
-        order = tf.argsort(ids)
-        # A row one too far stands for no item; which one it is does not tell.
-        place = tf.searchsorted(tf.gather(ids, order), tf.reshape(item, [-1]))
-        row = tf.gather(order, tf.minimum(place, tf.size(ids) - 1))
-        now = tf.equal(tf.gather(ids, row), tf.reshape(item, [-1]))
-        row, now = (tf.reshape(part, tf.shape(item)) for part in (row, now))
-        then = tf.gather(self.state.history_items, item)
-        return tf.where(now[..., None], tf.gather(embedding, row), tf.cast(then, embedding.dtype))
 
     def _draw_triples(self, count: tf.Tensor) -> tf.Tensor | None:
         """Some triples of the knowledge graph, each with another node in place of its tail:
@@ -833,46 +732,16 @@ class RetrievalModel(Stage):
         self.set_item_head(None, None)
         if self.config.item_head.kind == "none":
             return None
-        monitor = monitor or self.config.training.monitor
-        k = int(monitor.partition("@")[2])
-        users, (offset, relevant) = relevant_items(self.dataset, "valid")
         head = self.make_item_head()
         self.set_item_head(head, None)
-        sizes, embedding = np.diff(offset), self.embed_all()
-
-        def measure(weights: Sequence[float]) -> np.ndarray:
-            found: list[list[np.ndarray]] = [[] for _ in weights]
-            for part in self._scored(self.dataset, users, "train", embedding):
-                first, last = offset[part.block.start], offset[part.block.stop]
-                within = np.concatenate([[0], np.cumsum(sizes[part.block])])
-                some = (within, relevant[first:last])
-                for values, weight in zip(found, weights, strict=True):
-                    # As `ItemHead` itself rounds.
-                    total = part.towers + np.float32(weight) * part.of_head
-                    top = top_k(total, k, exclude=part.met)
-                    values.append(retrieval_metrics(top, some, ks=[k])[monitor])
-            return np.stack([np.concatenate(values) for values in found])
-
-        parts = self._scored(self.dataset, users, "train", embedding)
-        ratio = spread_ratio((part.towers, part.of_head) for part in parts)
-        liked = self._liked(self.dataset)
-        num_past = np.array([len(np.unique(liked.of(user))) for user in users])
-        buckets = choose_weights(measure, num_past, ratio)
-        share = np.array([bucket.users for bucket in buckets]) / len(users)
-        linked = int((head.neighbors.numpy() >= 0).any(axis=1).sum())
-        settings, left_out = self.config.item_head, 0
-        if settings.kind != "content":
-            count = np.bincount(liked.item, minlength=self.schema.num_items)
-            left_out = int((count < settings.min_count).sum())
-        fit = ItemHeadFit(
-            kind=settings.kind,
-            monitor=monitor,
-            buckets=tuple(buckets),
-            without=float(share @ [bucket.without for bucket in buckets]),
-            with_head=float(share @ [bucket.with_head for bucket in buckets]),
-            num_linked=linked,
-            neighborhood=settings.neighborhood,
-            left_out=left_out,
+        embedding = self.embed_all()
+        fit = fit_weights(
+            head,
+            self.dataset,
+            lambda users: self._scored(self.dataset, users, "train", embedding),
+            liked=self._liked(self.dataset),
+            settings=self.config.item_head,
+            monitor=monitor or self.config.training.monitor,
         )
         self.set_item_head(head, fit)
         return fit
@@ -960,13 +829,3 @@ class RetrievalModel(Stage):
         if PROFILE in encoded:
             user["profile"] = encoded[PROFILE]
         self.user_tower(user)
-
-
-def _draw_known(history: tf.Tensor, count: int) -> tf.Tensor:
-    """Some items of each history, any of them repeatedly: <int32>[batch, step], padded on the right
-    -> <int32>[batch, count]; of no meaning for a history without any."""
-    if not count:
-        return history[:, :0]
-    known = tf.reduce_sum(tf.cast(history >= 0, tf.float32), axis=1, keepdims=True)
-    place = tf.floor(draws.uniform([tf.shape(history)[0], count]) * known)
-    return tf.gather(history, tf.cast(place, tf.int32), batch_dims=1)

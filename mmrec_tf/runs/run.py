@@ -31,8 +31,10 @@ from mmrec_tf.ranking.model import RankingModel
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.records.files import read_json, read_sealed, write_json, write_sealed, write_text
 from mmrec_tf.records.manifest import sha256
-from mmrec_tf.retrieval.item_head import ItemHead, ItemHeadFit
-from mmrec_tf.retrieval.model import RetrievalModel, make_encoders
+from mmrec_tf.retrieval.content_encoders import make_encoders
+from mmrec_tf.retrieval.item_head import ItemHead
+from mmrec_tf.retrieval.item_head_fit import ItemHeadFit
+from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import Schema
 from mmrec_tf.training.checkpoints import load_weights, save_weights
 

@@ -17,8 +17,9 @@ from mmrec_tf.evaluation.modality_gap import collapsed, diagnose
 from mmrec_tf.ranking.model import RankingModel, require_labels
 from mmrec_tf.recommender.funnel import evaluate_ranking, fit_calibration
 from mmrec_tf.records.files import SEAL, hold_folder, read_sealed, write_sealed
+from mmrec_tf.retrieval.content_encoders import make_encoders
 from mmrec_tf.retrieval.item_similarity import require_item_head
-from mmrec_tf.retrieval.model import RetrievalModel, make_encoders
+from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.runs.run import Run, load_run
 from mmrec_tf.runs.warm_start import carry_weights, check_start
 from mmrec_tf.training.checkpoints import kept_state

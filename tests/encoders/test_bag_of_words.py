@@ -7,7 +7,7 @@ from mmrec_tf.config import Config, TextConfig
 from mmrec_tf.encoders import text
 from mmrec_tf.encoders.text.words import split_texts
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.retrieval.model import make_encoders
+from mmrec_tf.retrieval.content_encoders import make_encoders
 from mmrec_tf.schema import ModalitySpec
 
 TRAIN = ["the small gray bird", "The bird sings, the bird drums", "a gray day", "small gray trees"]

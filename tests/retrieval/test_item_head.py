@@ -14,7 +14,8 @@ from mmrec_tf.evaluation.evaluate import evaluate
 from mmrec_tf.exporting.allowed_ops import other_ops
 from mmrec_tf.exporting.servables import RecommenderServable
 from mmrec_tf.retrieval.index import IvfIndex
-from mmrec_tf.retrieval.item_head import FEWEST, ItemHead, ItemHeadFit, choose_weights
+from mmrec_tf.retrieval.item_head import ItemHead
+from mmrec_tf.retrieval.item_head_fit import FEWEST, ItemHeadFit, choose_weights
 from mmrec_tf.runs.train import train_run
 from mmrec_tf.runs.warm_start import reembed
 

@@ -13,7 +13,7 @@ from support.small_world import build_retrieval
 from mmrec_tf import open_dataset
 from mmrec_tf.errors import ConfigError, RunError
 from mmrec_tf.records import DatasetWriter
-from mmrec_tf.retrieval import model as retrieval_model
+from mmrec_tf.retrieval import cached_histories
 from mmrec_tf.schema import Schema
 
 NUM_ITEMS = small_world.NUM_ITEMS
@@ -448,7 +448,7 @@ def test_cached_histories_give_the_same_loss_and_embed_few_of_their_items(datase
     with pytest.raises(RunError, match="not embedded yet"):
         cached.compute_loss(REPEATED, training=True)
     cached.refresh_histories()
-    monkeypatch.setattr(retrieval_model, "NUM_READ", 0)
+    monkeypatch.setattr(cached_histories, "NUM_READ", 0)
     (loss, all_of_it), (same, own) = learned(whole), learned(cached)
     assert same == pytest.approx(loss, rel=1e-5)
     chosen = np.unique(ITEM)
@@ -456,7 +456,7 @@ def test_cached_histories_give_the_same_loss_and_embed_few_of_their_items(datase
     assert set(np.flatnonzero(np.abs(all_of_it).sum(axis=1))) > set(chosen)
     # Wherever they stand, in others' histories, too.
     np.testing.assert_allclose(own[chosen], all_of_it[chosen], atol=1e-6)
-    monkeypatch.setattr(retrieval_model, "NUM_READ", 2)
+    monkeypatch.setattr(cached_histories, "NUM_READ", 2)
     (same, more) = learned(cached)
     assert same == pytest.approx(loss, rel=1e-5)
     read = np.flatnonzero(np.abs(more).sum(axis=1))

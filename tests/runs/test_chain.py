@@ -14,7 +14,7 @@ from mmrec_tf import RetrievalModel, evaluate, load_config, load_run, open_datas
 from mmrec_tf.__main__ import main
 from mmrec_tf.config import ALIGNMENTS, FUSIONS
 from mmrec_tf.records import DatasetWriter, Triples
-from mmrec_tf.retrieval.model import make_encoders
+from mmrec_tf.retrieval.content_encoders import make_encoders
 from mmrec_tf.training.checkpoints import load_weights, save_weights
 from serving.check import checks
 from serving.client import Client
