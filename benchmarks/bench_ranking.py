@@ -75,10 +75,9 @@ PLANTED: dict[str, dict] = {
 }
 
 
-def trained(run: Run, settings: dict, folder: pathlib.Path) -> tuple[RankingModel, float | None]:
+def trained(run: Run, config: mm.Config, folder: pathlib.Path) -> tuple[RankingModel, float | None]:
     """A ranking model on a run's retrieval model, and the seconds that training it took; None for
     one that stands there already."""
-    config = run.config.override(settings)
     if (folder / "weights").exists():
         model = RankingModel(config, run.dataset, retrieval=run.retrieval, initialize=False)
         load_weights(folder / "weights", model=model)
@@ -115,7 +114,6 @@ def measure(name: str, dataset_path: str, work: pathlib.Path, only: list[str]) -
     dataset = mm.open_dataset(dataset_path)
     config = mm.load_config(ROOT / "examples" / f"{name}.json")
     run = trained_run(dataset, config.override({"ranking.epochs": 0}), work / "retrieval")
-    epochs = {"ranking.epochs": config.ranking.epochs}
     result = {
         **facts(
             f"how good is each kind of ranking model on {name}?",
@@ -137,7 +135,8 @@ def measure(name: str, dataset_path: str, work: pathlib.Path, only: list[str]) -
             continue
         folder = work / label.replace(", ", "-").replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
-        model, seconds = trained(run, {**epochs, **settings}, folder)
+        # Of the example's config: that of the run has no settings of ranking, as it has none.
+        model, seconds = trained(run, config.override(settings), folder)
         seconds = _kept(folder / "seconds.json", seconds)
         recommender = Recommender(run.retrieval, model, dataset)
         recommender.calibrate(fit_calibration(recommender, dataset))
