@@ -14,7 +14,14 @@ from mmrec_tf.config.encoders import (
     ImageConfig,
     TextConfig,
 )
-from mmrec_tf.config.experiment import DECAYS, Config, TrainingConfig, load_config, settled_paths
+from mmrec_tf.config.experiment import (
+    DECAYS,
+    Config,
+    TrainingConfig,
+    load_config,
+    setting_paths,
+    settled_paths,
+)
 from mmrec_tf.config.ranking import (
     ARCHITECTURES,
     CALIBRATIONS,
@@ -84,5 +91,6 @@ __all__ = [
     "UserConfig",
     "load_config",
     "require_effect",
+    "setting_paths",
     "settled_paths",
 ]
