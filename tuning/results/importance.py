@@ -12,8 +12,8 @@ from tuning.results.table import Row
 Array = np.ndarray[Any, Any]
 # With fewer trials a forest would say what chance says.
 FEWEST = 8
-_TREES = 200
-_REPEATS = 20
+_TREES = 100
+_REPEATS = 10
 
 
 class Importance(NamedTuple):
@@ -21,7 +21,7 @@ class Importance(NamedTuple):
 
     Attributes:
       setting: its path.
-      mean: by how much R squared falls on trials that a tree has not seen, as they are shuffled.
+      mean: by how much R squared falls.
       spread: its standard deviation over shuffles.
     """
 
@@ -49,67 +49,51 @@ def importances(rows: Sequence[Row], settings: Sequence[str], *, seed: int = 0) 
     Returns:
       Forest; None of fewer than 8 completed trials, or where all scores are equal.
     """
+    from sklearn.compose import ColumnTransformer
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
 
     done = [row for row in rows if row.score is not None]
     scores = np.array([row.score for row in done], float)
     if len(done) < FEWEST or np.ptp(scores) == 0:
         return None
-    features, owner = _features(done, settings)
-    forest = RandomForestRegressor(
-        _TREES, min_samples_leaf=2, oob_score=True, bootstrap=True, random_state=seed, n_jobs=1
+    columns = {name: _column([row.settings.get(name) for row in done]) for name in settings}
+    varied = {name: pair for name, pair in columns.items() if np.ptp(pair[0]) > 0}
+    if not varied:
+        return None
+    features = np.stack([values for values, _ in varied.values()], axis=1)
+    words = [place for place, (_, numbers) in enumerate(varied.values()) if not numbers]
+    # One column a word within the pipeline, so that those of one setting are shuffled together.
+    coded = ColumnTransformer([("words", OneHotEncoder(), words)], remainder="passthrough")
+    trees = RandomForestRegressor(
+        _TREES, min_samples_leaf=2, oob_score=True, random_state=seed, n_jobs=1
     )
-    forest.fit(features, scores)
-    found = []
-    rng = np.random.default_rng(seed)
-    for number, name in enumerate(settings):
-        columns = np.flatnonzero(owner == number)
-        if not len(columns) or not np.ptp(features[:, columns], axis=0).any():
-            continue
-        if len(columns) == 1:
-            result = permutation_importance(
-                forest, features, scores, n_repeats=_REPEATS, random_state=seed, n_jobs=1
-            )
-            drops = result.importances[columns[0]]
-        else:
-            drops = _shuffled(forest, features, scores, columns, rng)
-        found.append(Importance(name, float(drops.mean()), float(drops.std())))
-    found.sort(key=lambda entry: -entry.mean)
-    return Forest(tuple(found), float(forest.oob_score_))
+    forest = make_pipeline(coded, trees).fit(features, scores)
+    found = permutation_importance(
+        forest, features, scores, n_repeats=_REPEATS, random_state=seed, n_jobs=1
+    )
+    told = [
+        Importance(name, float(mean), float(spread))
+        for name, mean, spread in zip(
+            varied, found.importances_mean, found.importances_std, strict=True
+        )
+    ]
+    told.sort(key=lambda entry: -entry.mean)
+    return Forest(tuple(told), float(trees.oob_score_))
 
 
-def _shuffled(forest: Any, features: Array, scores: Array, columns: Array, rng: Any) -> Array:
-    """Permutation importance of several columns together, as those of one choice are."""
-    whole = forest.score(features, scores)
-    drops = []
-    for _ in range(_REPEATS):
-        moved = features.copy()
-        moved[:, columns] = features[rng.permutation(len(features))][:, columns]
-        drops.append(whole - forest.score(moved, scores))
-    return np.array(drops)
-
-
-def _features(rows: Sequence[Row], settings: Sequence[str]) -> tuple[Array, Array]:
-    """Trials as numbers, <float64>[trial, feature], and whose feature it is, <int>[feature].
-
-    A number stands as it is, on a logarithmic scale where it spans a factor of ten; one of several
-    words is one column a word. What was not active lies apart, at -1 of a scale from 0 to 1.
-    """
-    columns, owner = [], []
-    for number, name in enumerate(settings):
-        values = [row.settings.get(name) for row in rows]
-        known = [value for value in values if value is not None]
-        if not known:
-            continue
-        if all(isinstance(v, int | float) and not isinstance(v, bool) for v in known):
-            columns.append(scaled(values))
-            owner.append(number)
-            continue
-        for word in sorted({_word(value) for value in known}):
-            columns.append(np.array([float(v is not None and _word(v) == word) for v in values]))
-            owner.append(number)
-    return np.stack(columns, axis=1), np.array(owner)
+def _column(values: Sequence[Any]) -> tuple[Array, bool]:
+    """A setting over trials as <float64>[trial], and whether that is of numbers: those stand on a
+    scale from 0 to 1, what was not active at -1; of words each has a number."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return np.zeros([len(values)]), True
+    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in known):
+        return scaled(values), True
+    words = sorted({_word(value) for value in known})
+    return np.array([-1.0 if v is None else float(words.index(_word(v))) for v in values]), False
 
 
 def scaled(values: Sequence[Any]) -> Array:
