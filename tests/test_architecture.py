@@ -29,7 +29,7 @@ FOLDERS = (
 TOPS = {
     "data": "__init__ README prepare beam_prepare inspect sources tables interactions items",
     "serving": "__init__ README client gateway check load_test local_server deploy tensors",
-    "tuning": "__init__ README search space",
+    "tuning": "__init__ README search space objective trial oracle tuner results",
 }
 MOST_FOLDERS, MOST_AT_TOP = 16, 9
 

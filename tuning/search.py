@@ -1,81 +1,416 @@
-"""Searches for the config that ranks best on the valid split.
+"""Searches for the config that does best on the valid split.
 
-    python -m tuning.search --dataset work/toy --trials 20 --out work/search
+    python -m tuning.search --dataset work/toy --space whole --trials 20 --out work/search
 
 To resume an interrupted search, give the same command again. Only one process at a time may search
-in a folder.
+in a folder; with --workers it has others help it.
 """
 
 import argparse
-import contextlib
-import csv
-import functools
-import gc
+import dataclasses
 import json
-import math
 import os
 import pathlib
-import shutil
 import sys
 import time
-import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import grpc
 import keras_tuner
-from keras_tuner.engine import base_tuner
 
 import mmrec_tf as mm
-from mmrec_tf.errors import ConfigError, TuningError, run_command
-from mmrec_tf.records.files import (
-    hold_folder,
-    read_json,
-    read_sealed,
-    replace_file,
-    write_json,
-    write_sealed,
-    write_text,
-)
+from mmrec_tf.errors import ConfigError, TuningError, did_you_mean, run_command
+from mmrec_tf.records.files import hold_folder, read_sealed, write_sealed
 from tuning import space as spaces
+from tuning.objective import parse
+from tuning.oracle import STRATEGIES, build_oracle, num_trials
+from tuning.results import table
+from tuning.results.table import Row
+from tuning.trial import Recommenders, Trial, ValidDataset
+from tuning.tuner import chief
+from tuning.tuner.tuner import (
+    HyperRecommender,
+    RecommenderTuner,
+    end_with_parent,
+    require_positive,
+    sweep,
+)
 
-# Otherwise KerasTuner prints a traceback per failed trial; trials.csv has the reason, and
-# trials/trial_*/trial.json the traceback.
+# Otherwise KerasTuner prints a traceback per failed trial; trials.csv has the reason.
 keras_tuner.src.config.DEBUG = False
 
-STRATEGIES = ("random", "bayesian", "hyperband")
-DEFAULT_TRIALS = 20
+# The page is written no more often than this while a search goes on.
+PAGE_SECONDS = 60.0
+FACTS = "search.json"
 
-Trial = Callable[[mm.Config], float]
+
+class Search(RecommenderTuner):
+    """A search over a dataset: a KerasTuner tuner, whose `search()` runs it or goes on with it.
+
+    `get_best_hyperparameters()`, `results_summary()` and `search_space_summary()` are KerasTuner's;
+    `best_config` is the config of the best trial.
+
+    Args:
+      dataset: path of a dataset directory; its test split is not read.
+      config: where the search starts; what the space does not vary keeps its value.
+      space: what to vary: by setting its range, as in `tuning.space`; the name of a ready-made
+        space; hyperparameters named after settings, or a function that registers such ones; None
+        for the default space.
+      out: folder for `best_config.json`, `trials.csv`, `report.html` and the state.
+      objective: such as "recommender.ndcg@10", see `tuning.objective`; None for
+        `training.monitor`, of retrieval or of the recommender's lists, as the space asks.
+      strategy: "random", "bayesian" (Gaussian process), "hyperband" or "grid".
+      trials: how many at most; None for 20, all points of a grid, or one round of Hyperband.
+      hours: after how many no trial begins, counted from this call; None for no limit.
+      max_epochs: of a trial, in the stage that the space varies first; None for what the config
+        says. Hyperband gives most trials fewer.
+      minutes: how long a trial may take, all seeds together; None for as long as it does.
+      seeds: how many times each trial is trained, from `training.seed` on.
+      seed: of the search.
+      workers: processes on this machine; 0 runs trials in this one.
+      start_from: configs that come first after the start; they may differ from it in settings that
+        the space varies, within their ranges.
+      trial: what trains and measures a config; None for `tuning.trial.Recommenders`.
+      report: receives a line a trial.
+
+    Raises:
+      ConfigError: for an unusable space, objective or argument.
+      DatasetError: for a dataset that is missing or damaged.
+      TuningError: when `out` holds another search, or its state is damaged.
+    """
+
+    def __init__(
+        self,
+        dataset: str | pathlib.Path,
+        config: mm.Config,
+        space: spaces.AnySpace | str | None = None,
+        *,
+        out: str | pathlib.Path,
+        objective: str | None = None,
+        strategy: str = "random",
+        trials: int | None = None,
+        hours: float | None = None,
+        max_epochs: int | None = None,
+        minutes: float | None = None,
+        seeds: int = 1,
+        seed: int = 0,
+        workers: int = 0,
+        start_from: Sequence[mm.Config] = (),
+        trial: Trial | None = None,
+        report: Callable[[str], None] = print,
+    ):
+        for name, value in (("hours", hours), ("minutes", minutes)):
+            require_positive(name, value)
+        at_least = {"trials": (trials, 1), "seeds": (seeds, 1), "seed": (seed, 0)}
+        for name, (number, least) in {**at_least, "workers": (workers, 0)}.items():
+            if number is not None and number < least:
+                wanted = "at least 1" if least else "0 or more"
+                raise ConfigError(f"{name}: wanted {wanted}; got {number}.")
+        if workers and trial is not None:
+            raise ConfigError(
+                "workers: wanted 0 with a trial of one's own, which they do not know."
+            )
+        self.out = pathlib.Path(out)
+        self.hours, self.workers = hours, workers
+        self._report = report
+        data = None if trial is not None else ValidDataset(dataset)
+        schema = None if data is None else data.schema
+        if isinstance(space, str):
+            space, left_out = spaces.ready_made(space, config, schema=schema)
+            for path, reason in left_out.items():
+                report(f"left out of the space: {path} {reason}")
+        if space is None:
+            space = spaces.default_space(config)
+        self.space = spaces.hyperparameters(space, config, schema=schema)
+        self.settings = spaces.touched(self.space)
+        self.varied = sorted({spaces.stage_of(path) for path in self.settings})
+        if strategy == "hyperband" and self.varied == ["recommender"]:
+            raise ConfigError(
+                "strategy: hyperband shares out epochs, and this space varies recommender.* alone, "
+                "which is measured without training. Choose bayesian, random or grid."
+            )
+        stage = "retrieval" if "retrieval" in self.varied else self.varied[0]
+        paced = "ranking" if self.varied[0] == "ranking" and stage != "retrieval" else "retrieval"
+        epochs_of = "ranking.epochs" if paced == "ranking" else "training.epochs"
+        if epochs_of in self.settings and (strategy == "hyperband" or max_epochs is not None):
+            raise ConfigError(
+                f"search space: {epochs_of} is what hyperband and --max-epochs decide; leave it "
+                "out."
+            )
+        if max_epochs is not None:
+            config = config.override({epochs_of: max_epochs})
+        self.config = config
+        goal = parse(objective, config, self.settings)
+        queue = self._first_trials(start_from, strategy)
+        oracle = build_oracle(
+            strategy,
+            self.space,
+            goal,
+            max_epochs=config.ranking.epochs if paced == "ranking" else config.training.epochs,
+            trials=trials,
+            seed=seed,
+            queue=queue,
+        )
+        self.facts: dict[str, Any] = {
+            "dataset": str(pathlib.Path(dataset).resolve()),
+            "config": config.to_json(),
+            "space": self.space.get_config(),
+            "objective": goal.name,
+            "strategy": strategy,
+            "seed": seed,
+            "seeds": seeds,
+            "minutes": minutes,
+            "first": queue,
+        }
+        if data is not None:
+            self.facts["dataset_hash"] = data.hash
+        if trial is None:
+            assert data is not None
+            trial = Recommenders(
+                data,
+                goal,
+                shared=self.out / "shared",
+                varied=self.varied,
+                paced=paced,
+                start=config,
+            )
+        self._began = time.monotonic()
+        self._before = 0  # trials of earlier calls
+        self._page_at = self._began
+        self._same_search(write=False)
+        super().__init__(
+            HyperRecommender(data, config, self.space),
+            oracle,
+            objective=goal,
+            trial=trial,
+            directory=self.out,
+            seeds=seeds,
+            minutes=minutes,
+            paced=strategy == "hyperband",
+        )
+        oracle.ended = self._trial_ended
+
+    # The search
+
+    def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
+        """Runs the search, or goes on with it; in a worker (`KERASTUNER_TUNER_ID`), its trials.
+
+        Raises:
+          TuningError: when no trial completed, another process searches there, or workers die.
+        """
+        if self.is_worker:
+            self._work()
+            return
+        with hold_folder(self.out, TuningError, "searches"):
+            self._same_search(write=True)
+            sweep(self.out / "trials")
+            self.reload()
+            self._began, self._before = time.monotonic(), len(self._known.end_order)
+            if self.hours is not None:
+                self._known.deadline = self._began + 3600 * self.hours
+            try:
+                self._run_trials()
+            except KeyboardInterrupt:
+                self._write_page()
+                raise
+            self._finish()
+
+    def _run_trials(self) -> None:
+        if self.is_chief:
+            chief.serve(self._known, chief.chief_address(), report=self._report)
+        elif self.workers:
+            command = chief.worker_command(self.out)
+            with chief.workers(self.workers, self.out, command) as (address, children):
+                chief.serve(self._known, address, report=self._report, children=children)
+        else:
+            super().search()
+
+    def _work(self) -> None:
+        end_with_parent()
+        try:
+            super().search()
+        except grpc.RpcError as error:
+            raise TuningError(
+                f"{chief.chief_address()}: wanted the chief of the search; it does not answer "
+                f"({error.code().name}). Start it, and this worker again."
+            ) from error
+
+    @property
+    def rows(self) -> list[Row]:
+        """The trials that have ended, in that order."""
+        oracle = self._known
+        return [table.row_of(oracle.trials[n], oracle.result(n)) for n in oracle.end_order]
+
+    @property
+    def best(self) -> Row | None:
+        """The best trial so far."""
+        return table.best_row(self.rows, self.objective)
+
+    @property
+    def best_config(self) -> mm.Config:
+        """The config of the best trial, as it was trained.
+
+        Raises:
+          TuningError: when no trial completed.
+        """
+        best = self.best
+        if best is None:
+            ended = self.rows
+            reason = f"The last one: {ended[-1].reason}" if ended else "None was started."
+            raise TuningError(
+                f"{self.out}: wanted at least one completed trial; all {len(ended)} failed. "
+                f"{reason}"
+            )
+        return self.hypermodel.config_of(best.settings)
+
+    def _trial_ended(self, trial: Any) -> None:
+        rows = self.rows
+        row, best = rows[-1], table.best_row(rows, self.objective)
+        self._write(rows, best)
+        if row.completed:
+            spread = "" if row.spread is None else f" ± {row.spread:.4f}"
+            assert row.score is not None and best is not None and best.score is not None
+            result = f"{self.objective.name} {row.score:.4f}{spread} (best {best.score:.4f})"
+            from tuning.results.board import write_board
+
+            write_board(self.out / "tensorboard", row, self.objective, self.settings)
+        else:
+            result = f"failed: {row.reason}"
+        whole = num_trials(self._known)
+        of = f" of {whole}" if whole else ""
+        settings = " ".join(f"{k}={table.short(v)}" for k, v in row.settings.items())
+        took = f"{row.seconds:.0f} s{self._left(len(rows), whole)}"
+        self._report(f"trial {len(rows)}{of}: {result} in {took}, {settings}")
+        if time.monotonic() - self._page_at > PAGE_SECONDS:
+            self._write_page()
+
+    def _left(self, done: int, whole: int | None) -> str:
+        """How long the rest will take at the pace of this call; "" where nobody knows."""
+        now, pace = time.monotonic(), None
+        if done > self._before:
+            pace = (now - self._began) / (done - self._before)
+        left = None if pace is None or whole is None else max(whole - done, 0) * pace
+        if self._known.deadline is not None:
+            rest = max(self._known.deadline - now, 0.0)
+            left = rest if left is None else min(left, rest)
+        if left is None:
+            return ""
+        return f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left"
+
+    def _write(self, rows: Sequence[Row], best: Row | None) -> None:
+        if best is not None:
+            table.write_best(
+                self.out / "best_config.json", self.hypermodel.config_of(best.settings)
+            )
+        table.write_trials(
+            self.out / "trials.csv", rows, self.objective, self.config, self.settings
+        )
+
+    def _write_page(self) -> None:
+        from tuning.results.report import write_report
+
+        self._page_at = time.monotonic()
+        write_report(
+            self.out / "report.html",
+            self.rows,
+            self.objective,
+            self.settings,
+            facts=self.facts,
+            first=len(self.facts["first"]),
+        )
+
+    def _finish(self) -> None:
+        rows = self.rows
+        self._write(rows, table.best_row(rows, self.objective))
+        if rows:
+            self._write_page()
+        self.best_config  # noqa: B018 - raises where no trial completed
+
+    def _first_trials(self, start_from: Sequence[mm.Config], strategy: str) -> list[dict[str, Any]]:
+        """Values of the start and of the configs that come after it.
+
+        Raises:
+          ConfigError: for a config that the space does not hold.
+        """
+        values, outside = spaces.values_of(self.config, self.space)
+        queue = []
+        if outside:
+            said = "; ".join(f"{path} {reason}" for path, reason in outside.items())
+            self._report(f"the start lies outside the space, and is no trial: {said}")
+        else:
+            queue.append(values)
+        for config in start_from:
+            values, outside = spaces.values_of(config, self.space)
+            if outside:
+                said = "; ".join(f"{path} {reason}" for path, reason in outside.items())
+                raise ConfigError(
+                    f"--start-from: wanted a config within the space; {said}. Widen the space."
+                )
+            reached = self.config.override(spaces.overrides(values))
+            other = _differences(config, reached)
+            if other:
+                raise ConfigError(
+                    "--start-from: wanted a config that differs from the start only in what the "
+                    f"space varies; it does also in {', '.join(other)}. Add these to the space, or "
+                    "start with --config from it."
+                )
+            if values not in queue:
+                queue.append(values)
+        return queue
+
+    def _same_search(self, *, write: bool) -> None:
+        """Records what is searched; refuses to go on with a search for something else."""
+        path = self.out / FACTS
+        wanted = json.loads(json.dumps(self.facts))
+        if not path.exists():
+            if write:
+                write_sealed(path, wanted)
+            return
+        found = read_facts(path)
+        different = [name for name in wanted if found.get(name) != wanted[name]]
+        if different:
+            raise TuningError(
+                f"{path.parent}: holds a search with another {' and '.join(different)}. "
+                "Choose another --out, or remove it to start again."
+            )
+
+
+def read_facts(path: pathlib.Path) -> dict[str, Any]:
+    """What is searched in a folder.
+
+    Raises:
+      TuningError: when nobody knows.
+    """
+    try:
+        return read_sealed(path)
+    except (OSError, ValueError) as error:
+        raise TuningError(
+            f"{path}: wanted what is searched here; {error}. Remove {path.parent} to start "
+            "again, or choose another --out."
+        ) from error
+
+
+def _differences(config: mm.Config, other: mm.Config) -> list[str]:
+    """Settings in which two configs differ, apart from how long they train and from which seed."""
+    found = []
+    one, two = dataclasses.asdict(config), dataclasses.asdict(other)
+    for section, value in one.items():
+        if not isinstance(value, Mapping):
+            found += [section] * (value != two[section])
+            continue
+        found += [f"{section}.{name}" for name, v in value.items() if v != two[section][name]]
+    return [path for path in found if path not in spaces.RESERVED]
 
 
 def search(
-    dataset_path: str | pathlib.Path,
+    dataset: str | pathlib.Path,
     config: mm.Config,
     *,
     out: str | pathlib.Path,
-    space: spaces.Space | None = None,
-    strategy: str = "random",
-    trials: int | None = None,
-    max_epochs: int | None = None,
-    seed: int = 0,
-    trial: Trial | None = None,
-    report: Callable[[str], None] = print,
+    **options: Any,
 ) -> mm.Config:
-    """Runs a search, or resumes the one in `out`.
-
-    Args:
-      dataset_path: a dataset directory; its test split is not read.
-      config: where the search starts; `config.training.monitor` on the valid split is maximized.
-      out: receives `best_config.json` and `trials.csv`, both rewritten after every trial.
-      space: the settings to vary, as in `tuning.space`; None for `default_space(config)`.
-      strategy: "random", "bayesian" (Gaussian process, upper confidence bound; Snoek et al. 2012)
-        or "hyperband" (Li et al. 2018).
-      trials: how many to run at most; None for 20, or as many as one round of Hyperband takes.
-      max_epochs: epochs of a trial at most; None for `config.training.epochs`. Hyperband gives
-        most trials fewer, and trains the promoted ones again from scratch.
-      seed: of the search. The seed of the models is `config.training.seed`.
-      trial: config -> score, higher is better; None trains a retrieval model.
-      report: receives one line per trial.
+    """Runs a search, or goes on with the one in `out`; arguments are those of `Search`.
 
     Returns:
       The config of the best trial, as it was trained.
@@ -85,310 +420,97 @@ def search(
       TuningError: when no trial completed, or `out` holds another search, or another process
         searches there.
     """
-    max_epochs = config.training.epochs if max_epochs is None else max_epochs
-    config = config.override({"training.epochs": max_epochs})
-    space = spaces.default_space(config) if space is None else space
-    hyperparameters = spaces.hyperparameters(space, config)
-    if trials is None and strategy != "hyperband":
-        trials = DEFAULT_TRIALS
-    oracle = _oracle(strategy, hyperparameters, config, trials=trials, seed=seed)
-
-    wanted = {
-        "dataset": str(pathlib.Path(dataset_path).resolve()),
-        "config": config.to_json(),
-        "space": space,
-        "strategy": strategy,
-        "seed": seed,
-    }
-    if trial is None:
-        dataset = mm.open_dataset(str(dataset_path))
-        trial = functools.partial(valid_score, dataset)
-        wanted["dataset_hash"] = dataset.hash
-    out = pathlib.Path(out)
-    with hold_folder(out, TuningError, "searches"):
-        _same_search(out / "search.json", wanted)
-        return _search_in(out, oracle, config, trial=trial, report=report)
+    found = Search(dataset, config, out=out, **options)
+    found.search()
+    return found.best_config
 
 
-def _search_in(
-    out: pathlib.Path,
-    oracle: keras_tuner.Oracle,
-    config: mm.Config,
-    *,
-    trial: Trial,
-    report: Callable[[str], None],
-) -> mm.Config:
-    """`search`, in a folder that is this process's and of this search."""
-    _sweep(out / "trials")
-    try:
-        # KerasTuner prints to stdout when it resumes, and has no option to turn that off.
-        with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
-            tuner = _Tuner(oracle, config, out, trial=trial, report=report)
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise TuningError(
-            f"{out / 'trials'}: the state of the search is damaged ({error}). "
-            "Remove that folder to start again."
-        ) from error
-    with warnings.catch_warnings():
-        # The Gaussian process of a Bayesian search warns often when there are few points to fit.
-        warnings.filterwarnings("ignore", module="sklearn.gaussian_process")
-        tuner.search(verbose=0)
-    return tuner.finish()
-
-
-def _sweep(trials: pathlib.Path) -> None:
-    """Removes what a kill left: files that were being written, and a trial that was begun and that
-    the search does not know, which would be counted beside the one that takes its place."""
-    for left in trials.rglob(".*"):
-        left.unlink()
-    try:
-        known = read_json(trials / "oracle.json")["start_order"] if trials.exists() else []
-    except FileNotFoundError:
-        known = []
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # told when it is loaded
-    for folder in trials.glob("trial_*"):
-        if folder.name.removeprefix("trial_") not in known:
-            shutil.rmtree(folder)
-
-
-class _Kept:
-    """An oracle whose state is written aside and renamed, so that a kill leaves one that is whole,
-    and in which a trial ends once."""
-
-    def save(self) -> None:
-        """Writes the oracle's own state; an ended trial is no longer one to repeat."""
-        state = self.get_state()  # type: ignore[attr-defined]
-        ended = set(state["end_order"])
-        state["ongoing_trials"] = {
-            tuner: trial for tuner, trial in state["ongoing_trials"].items() if trial not in ended
-        }
-        write_text(pathlib.Path(self._get_oracle_fname()), json.dumps(state))  # type: ignore[attr-defined]
-
-    def _save_trial(self, trial: Any) -> None:
-        folder = pathlib.Path(self._get_trial_dir(trial.trial_id))  # type: ignore[attr-defined]
-        write_text(folder / "trial.json", json.dumps(trial.get_state()))
-
-
-class _Random(_Kept, keras_tuner.oracles.RandomSearchOracle):
-    pass
-
-
-class _Bayesian(_Kept, keras_tuner.oracles.BayesianOptimizationOracle):
-    pass
-
-
-class _Hyperband(_Kept, keras_tuner.oracles.HyperbandOracle):
-    pass
-
-
-def valid_score(dataset: mm.Dataset, config: mm.Config) -> float:
-    """Trains a retrieval model and returns its best `training.monitor` on the valid split, with the
-    head of items against items that its config asks for.
+def join(out: str | pathlib.Path, *, report: Callable[[str], None] = print) -> Search:
+    """The search in a folder, as a worker of it runs it.
 
     Raises:
-      MmrecError: whatever the model or its training refuses.
+      TuningError: where there is none.
     """
-    import tensorflow as tf
+    path = pathlib.Path(out) / FACTS
+    facts = read_facts(path)
+    try:
+        return Search(
+            facts["dataset"],
+            mm.Config.from_json(facts["config"]),
+            keras_tuner.HyperParameters.from_config(facts["space"]),
+            out=out,
+            objective=facts["objective"],
+            strategy=facts["strategy"],
+            seed=facts["seed"],
+            seeds=facts["seeds"],
+            minutes=facts["minutes"],
+            start_from=[
+                mm.Config.from_json(facts["config"]).override(spaces.overrides(values))
+                for values in facts["first"]
+            ],
+            report=report,
+        )
+    except KeyError as error:
+        raise TuningError(f"{path}: wanted {error} of the search. Start it again.") from error
 
-    # A search builds many models in one process, and Keras keeps all their graphs until told.
-    tf.keras.backend.clear_session()
-    gc.collect()
-    model = mm.RetrievalModel(config, dataset)
-    history = mm.train(model, dataset)
-    if model.item_head_fit is not None:
-        return float(model.item_head_fit.with_head)
-    return float(max(history.history[_objective(config)]))
 
+def retrain(found: Search, report: Callable[[str], None] = print) -> dict[str, Any]:
+    """Trains the best config into the folder `best` and evaluates it once on test.
 
-class _Tuner(base_tuner.BaseTuner):
-    """KerasTuner's loop around a function that maps a config to a score.
+    Args:
+      found: a search that is over.
+      report: receives what was measured.
 
-    `run_trial` is overridden because the stock one builds and saves Keras 3 models only.
+    Returns:
+      What is in `test.json`; of a later call what the first one measured.
     """
+    from mmrec_tf.evaluation.evaluate import evaluate
+    from mmrec_tf.runs.run import Run, load_run
+    from mmrec_tf.runs.train import train_run
 
-    def __init__(
-        self,
-        oracle: keras_tuner.Oracle,
-        config: mm.Config,
-        out: pathlib.Path,
-        *,
-        trial: Trial,
-        report: Callable[[str], None],
-    ):
-        super().__init__(oracle, directory=str(out), project_name="trials", overwrite=False)
-        self._config = config
-        self._out = out
-        self._trial = trial
-        self._report = report
-
-    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        start = time.monotonic()
-        try:
-            score = float(self._trial(self._trial_config(trial)))
-            if not math.isfinite(score):
-                raise TuningError(f"the score is {score}")
-        except Exception as error:
-            # On one line, which `_reason` finds again even after a resume.
-            said = " ".join(str(error).split())
-            raise keras_tuner.errors.FailedTrialError(f"{type(error).__name__}: {said}") from error
-        finally:
-            self._seconds = time.monotonic() - start
-        return {self.oracle.objective.name: score}
-
-    def on_trial_end(self, trial: Any) -> None:
-        super().on_trial_end(trial)
-        self._write()
-        trial = self.oracle.get_trial(trial.trial_id)
-        done = len(self.oracle.end_order)
-        of = f" of {self.oracle.max_trials}" if self.oracle.max_trials else ""
-        settings = " ".join(f"{k}={_short(v)}" for k, v in _settings(trial).items())
-        best = self._best()
-        result = (
-            f"{self.oracle.objective.name} {trial.score:.4f} (best {best.score:.4f})"
-            if trial.status == "COMPLETED"
-            else f"failed: {_reason(trial)}"
-        )
-        self._report(f"trial {done}{of}: {result} in {self._seconds:.0f} s, {settings}")
-        # If the first three all fail, the next would most likely fail as well.
-        if best is None and done >= 3:
-            self._no_trial_completed()
-
-    def finish(self) -> mm.Config:
-        """The config of the best trial, once the search is over."""
-        best = self._best()
-        if best is None:
-            self._no_trial_completed()
-        self._write()
-        return self._trial_config(best)
-
-    def _trial_config(self, trial: Any) -> mm.Config:
-        settings = spaces.overrides(trial.hyperparameters.values)
-        if "tuner/epochs" in trial.hyperparameters.values:
-            settings["training.epochs"] = trial.hyperparameters.values["tuner/epochs"]
-        return self._config.override(settings)
-
-    def _ended(self) -> list[Any]:
-        return [self.oracle.get_trial(trial_id) for trial_id in self.oracle.end_order]
-
-    def _best(self) -> Any:
-        completed = [trial for trial in self._ended() if trial.status == "COMPLETED"]
-        return max(completed, key=lambda trial: trial.score, default=None)
-
-    def _no_trial_completed(self) -> NoReturn:
-        ended = self._ended()
-        reason = f"The last one: {_reason(ended[-1])}" if ended else "None was started."
-        raise TuningError(
-            f"{self._out}: wanted at least one completed trial; all {len(ended)} failed. {reason}"
-        )
-
-    def _write(self) -> None:
-        best = self._best()
-        if best is not None:
-            write_json(self._out / "best_config.json", self._trial_config(best).to_json())
-        paths = [hp.name for hp in self.oracle.hyperparameters.space]
-        with (
-            replace_file(self._out / "trials.csv") as path,
-            path.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(
-                ["trial", "status", self.oracle.objective.name, "epochs", *paths, "reason"]
-            )
-            for trial in self._ended():
-                settings = _settings(trial)
-                writer.writerow(
-                    [
-                        trial.trial_id,
-                        trial.status.lower(),
-                        "" if trial.score is None else trial.score,
-                        trial.hyperparameters.values.get(
-                            "tuner/epochs", self._config.training.epochs
-                        ),
-                        *(settings.get(path, "") for path in paths),
-                        "" if trial.status == "COMPLETED" else _reason(trial),
-                    ]
-                )
-
-
-def _oracle(
-    strategy: str,
-    hyperparameters: keras_tuner.HyperParameters,
-    config: mm.Config,
-    *,
-    trials: int | None,
-    seed: int,
-) -> keras_tuner.Oracle:
-    if trials is not None and trials < 1:
-        raise ConfigError(f"trials: wanted at least 1; got {trials}.")
-    if seed < 0:
-        raise ConfigError(f"seed: wanted 0 or more; got {seed}.")
-    arguments: dict[str, Any] = {
-        "objective": keras_tuner.Objective(_objective(config), "max"),
-        "hyperparameters": hyperparameters,
-        "allow_new_entries": False,
-        "seed": seed + 1,  # KerasTuner reads 0 as "any".
-        # _Tuner.on_trial_end decides when failures end a search.
-        "max_consecutive_failed_trials": sys.maxsize,
-    }
-    if strategy == "random":
-        return _Random(max_trials=trials, **arguments)
-    if strategy == "bayesian":
-        # By default 3 random trials a setting come first: more than a short search has.
-        first = min(3 * len(hyperparameters.space), max(3, (trials or DEFAULT_TRIALS) // 3))
-        return _Bayesian(max_trials=trials, num_initial_points=first, **arguments)
-    if strategy == "hyperband":
-        oracle = _Hyperband(max_epochs=config.training.epochs, **arguments)
-        oracle.max_trials = trials
-        return oracle
-    raise ConfigError(f"strategy: wanted one of {', '.join(STRATEGIES)}; got {strategy!r}.")
-
-
-def _objective(config: mm.Config) -> str:
-    return f"valid_{config.training.monitor}"
-
-
-def _settings(trial: Any) -> dict[str, Any]:
-    return spaces.overrides(trial.hyperparameters.values)
-
-
-def _reason(trial: Any) -> str:
-    """Why a trial failed: what `run_trial` said, the last line of the recorded traceback."""
-    lines = (trial.message or "it gave no score").strip().splitlines()
-    return lines[-1].removeprefix("keras_tuner.src.errors.FailedTrialError: ")
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _same_search(path: pathlib.Path, wanted: Mapping[str, Any]) -> None:
-    """Records what is searched; refuses to go on with a search for something else."""
-    wanted = json.loads(json.dumps(wanted))
+    path = found.out / "test.json"
     if path.exists():
-        try:
-            found = read_sealed(path)
-        except (OSError, ValueError) as error:
-            raise TuningError(
-                f"{path}: wanted what is searched here; {error}. Remove {path.parent} to start "
-                "again, or choose another --out."
-            ) from error
-        different = [name for name in wanted if found.get(name) != wanted[name]]
-        if different:
-            raise TuningError(
-                f"{path.parent}: holds a search with another {' and '.join(different)}. "
-                "Choose another --out, or remove it to start again."
-            )
+        figures = read_facts(path)
+        report(f"{path}: the test split was read once before, and is not read again.")
     else:
-        write_sealed(path, wanted)
+        config = found.best_config
+        dataset = mm.open_dataset(found.facts["dataset"])
+        folder = found.out / "best"
+        run = None
+        if (folder / "run.json").exists() and Run(folder).finished:
+            run = load_run(folder, dataset=dataset.directory)
+            if run.config != config:
+                raise TuningError(
+                    f"{folder}: holds a run of another config than the best one by now. Remove it "
+                    "to train that."
+                )
+            run.share_dataset(dataset)
+        if run is None:
+            run = train_run(dataset, config, folder)
+        model: Any = run.recommender(history="train") if config.ranking.epochs else run.retrieval
+        valid = evaluate(model, dataset, split="valid")
+        figures = {"valid": valid, "test": evaluate(model, dataset, split="test")}
+        write_sealed(path, {**figures, "config": config.to_json()})
+        report(f"{path}: this was the one time that the test split was read.")
+    for split in ("valid", "test"):
+        said = ", ".join(f"{name} {value:.4f}" for name, value in figures[split].items())
+        report(f"{split}: {said}")
+    return figures
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command `python -m tuning.search`; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    if options.join is not None:
+        return run_command(lambda: join(options.join).search())
+    return run_command(lambda: _search(options))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tuning.search", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--dataset", required=True, metavar="DIR")
-    parser.add_argument("--out", required=True, metavar="DIR")
+    parser.add_argument("--dataset", metavar="DIR")
+    parser.add_argument("--out", metavar="DIR")
     parser.add_argument("--config", metavar="FILE", help="where to start (default: all defaults)")
     parser.add_argument(
         "--set",
@@ -397,35 +519,91 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="PATH=VALUE",
         help="change one setting of the start, such as training.batch_size=256",
     )
-    parser.add_argument("--space", metavar="FILE", help="what to vary (default: see the README)")
-    parser.add_argument("--strategy", choices=STRATEGIES, default="random")
     parser.add_argument(
-        "--trials", type=int, metavar="N", help=f"at most (default: {DEFAULT_TRIALS})"
+        "--space",
+        metavar="NAME",
+        help=f"what to vary: {', '.join(spaces.SPACES)}, or a JSON file (default: see the README)",
     )
+    parser.add_argument(
+        "--objective",
+        metavar="METRIC",
+        help="such as recommender.ndcg@10, ranking.auc, or a weighted sum (default: "
+        "training.monitor)",
+    )
+    parser.add_argument("--strategy", choices=STRATEGIES, default="random")
+    parser.add_argument("--trials", type=int, metavar="N", help="at most (default: 20)")
+    parser.add_argument("--hours", type=float, metavar="H", help="after which no trial begins")
     parser.add_argument("--max-epochs", type=int, metavar="N", help="of one trial")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    return run_command(lambda: _search(options))
+    parser.add_argument("--trial-minutes", type=float, metavar="M", help="of one trial at most")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings of a trial")
+    parser.add_argument("--seed", type=int, default=0, help="of the search")
+    parser.add_argument(
+        "--start-from",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a config that is tried first, after the start",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes on this machine"
+    )
+    parser.add_argument(
+        "--retrain",
+        action="store_true",
+        help="train the best config at last, and evaluate it once on test",
+    )
+    parser.add_argument(
+        "--join", metavar="DIR", help="as a worker of the search there (KERASTUNER_* say which)"
+    )
+    return parser
 
 
 def _search(options: argparse.Namespace) -> None:
+    for name in ("dataset", "out"):
+        if getattr(options, name) is None:
+            raise ConfigError(f"--{name}: wanted a folder; got none.")
     config = mm.load_config(options.config) if options.config else mm.Config()
     try:
-        search(
+        found = Search(
             options.dataset,
             config.override(_assignments(options.set)),
+            _space(options.space),
             out=options.out,
-            space=spaces.load_space(options.space) if options.space else None,
+            objective=options.objective,
             strategy=options.strategy,
             trials=options.trials,
+            hours=options.hours,
             max_epochs=options.max_epochs,
+            minutes=options.trial_minutes,
+            seeds=options.seeds,
             seed=options.seed,
+            workers=options.workers,
+            start_from=[mm.load_config(path) for path in options.start_from],
         )
+        found.search()
+        if found.is_worker:
+            return
+        if options.retrain:
+            retrain(found)
     except KeyboardInterrupt:
         print("give the same command again to go on", file=sys.stderr)
         raise
-    best = pathlib.Path(options.out) / "best_config.json"
-    print(f"mmrec-tf train --dataset {options.dataset} --config {best} --out RUN")
+    print(f"{found.out / 'report.html'}: what was found")
+    best = found.out / "best_config.json"
+    if not options.retrain:
+        print(f"mmrec-tf train --dataset {options.dataset} --config {best} --out RUN")
+
+
+def _space(given: str | None) -> spaces.Space | str | None:
+    """A space by its name, or from its file."""
+    if given is None or given in spaces.SPACES:
+        return given
+    if os.sep not in given and "." not in given and not os.path.exists(given):
+        raise ConfigError(
+            f"--space: wanted a file or one of {', '.join(spaces.SPACES)}; got {given!r}"
+            f"{did_you_mean(given, spaces.SPACES, otherwise='.')}"
+        )
+    return spaces.load_space(given)
 
 
 def _assignments(texts: list[str]) -> dict[str, str]:

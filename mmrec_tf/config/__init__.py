@@ -15,7 +15,14 @@ from mmrec_tf.config.encoders import (
     random_weights,
     trains,
 )
-from mmrec_tf.config.experiment import DECAYS, Config, TrainingConfig, load_config, settled_paths
+from mmrec_tf.config.experiment import (
+    DECAYS,
+    Config,
+    TrainingConfig,
+    load_config,
+    setting_paths,
+    settled_paths,
+)
 from mmrec_tf.config.ranking import (
     ARCHITECTURES,
     CALIBRATIONS,
@@ -93,6 +100,7 @@ __all__ = [
     "load_config",
     "random_weights",
     "require_effect",
+    "setting_paths",
     "settled_paths",
     "trains",
 ]

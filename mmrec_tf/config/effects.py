@@ -538,6 +538,19 @@ def idle_settings(config: Any, schema: Schema | None = None) -> dict[str, Rule |
     return found
 
 
+def rules_of(path: str, config: Any, schema: Schema | None = None) -> list[Rule | SchemaRule]:
+    """All rules that say whether a setting is read; it is where each of them says so.
+
+    Args:
+      path: of a setting, such as "user.num_layers".
+      config, schema: as of `idle_settings`.
+    """
+    rules: list[Rule | SchemaRule] = [*_family_rules(config), *RULES]
+    if schema is not None:
+        rules += schema_rules(config, schema)
+    return [rule for rule in rules if path in _expanded(rule.settings, config)]
+
+
 def require_effect(config: Any, schema: Schema | None = None) -> None:
     """Refuses settings that nothing reads.
 

@@ -187,6 +187,18 @@ class Config:
             }
         )
 
+    def parts(self, settings: Mapping[str, Any]) -> types.SimpleNamespace:
+        """The parts of this config with settings changed, each checked by itself alone: what
+        `mmrec_tf.config.effects` reads where nobody knows yet whether they go together.
+
+        Args:
+          settings: values by path, as for `override`.
+
+        Raises:
+          ConfigError: for an unknown setting, or a value that its part refuses.
+        """
+        return _parts(self._tree(settings))
+
     def _changed(
         self,
         settings: Mapping[str, Any],
@@ -194,6 +206,11 @@ class Config:
         keep: frozenset[str] = frozenset(),
         schema: Schema | None = None,
     ) -> "Config":
+        tree = self._tree(settings)
+        reset_idle(tree, _parts(tree), keep=keep, schema=schema)
+        return Config.from_json(tree)
+
+    def _tree(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         tree = self.to_json()
         for path, value in settings.items():
             node, kind = tree, type(self)
@@ -206,21 +223,25 @@ class Config:
                     )
                 node = node[name]
             node[last] = _typed(_field_type(kind, last, path), value, path)
-        reset_idle(tree, _parts(tree), keep=keep, schema=schema)
-        return Config.from_json(tree)
+        return tree
+
+
+def setting_paths() -> tuple[str, ...]:
+    """All settings, such as "dim" and "text.hidden_size"."""
+    return tuple(_paths(Config, "", settled=False))
 
 
 def settled_paths() -> tuple[str, ...]:
     """The settings that weights depend on, such as "text.hidden_size": see `shapes_weights`."""
-    return tuple(_settled(Config, ""))
+    return tuple(_paths(Config, "", settled=True))
 
 
-def _settled(cls: Any, prefix: str) -> Iterator[str]:
+def _paths(cls: Any, prefix: str, *, settled: bool) -> Iterator[str]:
     for part in dataclasses.fields(cls):
         kind = _hints(cls)[part.name]
         if dataclasses.is_dataclass(kind):
-            yield from _settled(kind, f"{prefix}{part.name}.")
-        elif part.metadata.get("shapes_weights"):
+            yield from _paths(kind, f"{prefix}{part.name}.", settled=settled)
+        elif not settled or part.metadata.get("shapes_weights"):
             yield prefix + part.name
 
 

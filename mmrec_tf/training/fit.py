@@ -20,6 +20,7 @@ def train(
     directory: str | pathlib.Path | None = None,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     measure_start: bool | None = None,
+    epochs: int | None = None,
 ) -> tf.keras.callbacks.History:
     """Fits a model on the train split as its config says, and leaves it with the weights that were
     best on the valid split.
@@ -41,6 +42,9 @@ def train(
       callbacks: further Keras callbacks.
       measure_start: whether the weights before the first epoch count as the best until an epoch is
         better; None for what the model says.
+      epochs: after how many epochs, those of earlier calls with the same `directory` among them, to
+        stop for now; None for all that the config asks for. A later call with more goes on, and
+        ends where one call would have: schedules are those of the config's epochs throughout.
 
     Returns:
       Keras' History: by name one value an epoch; "valid_ndcg@10" or whatever
@@ -75,7 +79,11 @@ def train(
     for _ in range(done):
         iter(batches)  # each pass has an order of its own, the next one that of the next epoch
     history = model.fit(
-        batches, initial_epoch=done, epochs=model.epochs, callbacks=watched, verbose=0
+        batches,
+        initial_epoch=done,
+        epochs=model.epochs if epochs is None else min(epochs, model.epochs),
+        callbacks=watched,
+        verbose=0,
     )
     model.finish()
     return history

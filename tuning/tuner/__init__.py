@@ -1,0 +1,5 @@
+"""KerasTuner's loop over trials, in one process or in a chief and workers.
+
+`tuner` is the Tuner and the HyperModel, `chief` KerasTuner's server of trials, and the processes of
+`--workers`.
+"""
