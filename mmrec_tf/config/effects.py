@@ -100,6 +100,12 @@ RULES = (
         '"lora" or "adapter"',
         lambda c: c.text.adaptation != "full",
     ),
+    Rule(
+        ("audio.num_mfcc",),
+        "audio.features",
+        '"mfcc"',
+        lambda c: c.audio.features == "mfcc",
+    ),
     Rule(("text.synonym_share",), "text.synonyms", "a file", lambda c: bool(c.text.synonyms)),
     # Alignment
     Rule(

@@ -8,9 +8,19 @@ lacks are refused, and so are values that it cannot take.
 import dataclasses
 from dataclasses import dataclass, fields
 
-from mmrec_tf.config.audio import MelCnnConfig
+from mmrec_tf.config.audio import (
+    MelCnnConfig,
+    RecurrentConfig,
+    SavedModelConfig,
+    SpeechTransformersConfig,
+)
 from mmrec_tf.config.checks import one_of, shapes_weights
-from mmrec_tf.config.image import ApplicationsConfig
+from mmrec_tf.config.image import (
+    ApplicationsConfig,
+    DescriptorsConfig,
+    KerasModelConfig,
+    VisionTransformersConfig,
+)
 from mmrec_tf.config.text import BagOfWordsConfig, BertConfig, WordVectorsConfig
 
 # By kind of content and family. A new family is a dataclass in its kind's file, and a line here and
@@ -24,9 +34,15 @@ FAMILIES: dict[str, dict[str, type]] = {
     },
     "image": {
         "applications": ApplicationsConfig,
+        "keras_model": KerasModelConfig,
+        "transformers": VisionTransformersConfig,
+        "descriptors": DescriptorsConfig,
     },
     "audio": {
         "mel_cnn": MelCnnConfig,
+        "recurrent": RecurrentConfig,
+        "saved_model": SavedModelConfig,
+        "transformers": SpeechTransformersConfig,
     },
 }
 
@@ -68,7 +84,12 @@ class TextConfig(
 
 
 @dataclass(frozen=True)
-class ImageConfig(ApplicationsConfig):
+class ImageConfig(
+    ApplicationsConfig,
+    KerasModelConfig,
+    VisionTransformersConfig,
+    DescriptorsConfig,
+):
     """How pictures are read: `family`, and the settings of all families of pictures."""
 
     family: str = shapes_weights("applications")
@@ -78,7 +99,12 @@ class ImageConfig(ApplicationsConfig):
 
 
 @dataclass(frozen=True)
-class AudioConfig(MelCnnConfig):
+class AudioConfig(
+    MelCnnConfig,
+    RecurrentConfig,
+    SavedModelConfig,
+    SpeechTransformersConfig,
+):
     """How sounds are read: `family`, and the settings of all families of sounds."""
 
     family: str = shapes_weights("mel_cnn")
