@@ -12,6 +12,9 @@ from mmrec_tf.encoders.audio.clips import SpectrogramEncoder
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import ModalitySpec
 
+# For `mmrec-tf encoders`.
+NEEDS = "nothing; it trains"
+
 
 class Encoder(SpectrogramEncoder):
     """A log-mel spectrogram through a small convolutional network.

@@ -12,6 +12,9 @@ from mmrec_tf.encoders.audio.mel_cnn import load_weights
 from mmrec_tf.encoders.audio.spectrogram import mfcc
 from mmrec_tf.schema import ModalitySpec
 
+# For `mmrec-tf encoders`.
+NEEDS = "nothing; it trains"
+
 _CELLS = {"gru": tf.keras.layers.GRUCell, "lstm": tf.keras.layers.LSTMCell}
 
 

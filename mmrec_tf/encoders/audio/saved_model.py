@@ -15,6 +15,10 @@ from mmrec_tf.encoders.graphs import GraphNetwork, foreign_ops, freeze, require_
 from mmrec_tf.errors import ConfigError, did_you_mean
 from mmrec_tf.schema import ModalitySpec
 
+# For `mmrec-tf encoders`.
+NEEDS = "a SavedModel or a TFLite file (audio.model)"
+EXPORTED = "a SavedModel of core ops; TFLite no"
+
 
 class _Frozen(ClipEncoder):
     """A network of others, which never trains."""

@@ -16,6 +16,9 @@ from mmrec_tf.encoders.audio.spectrogram import mel_weights
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import ModalitySpec
 
+# For `mmrec-tf encoders`.
+NEEDS = "a wav2vec 2.0, HuBERT or Whisper (audio.weights)"
+
 MODEL_TYPES = ("wav2vec2", "hubert", "whisper")
 # All of them were trained on this rate.
 RATE_HZ = 16000

@@ -12,6 +12,9 @@ from mmrec_tf.encoders.image.pictures import PictureEncoder
 from mmrec_tf.errors import ConfigError, did_you_mean
 from mmrec_tf.schema import ModalitySpec
 
+# For `mmrec-tf encoders`.
+NEEDS = "ImageNet weights or a weights file, or it trains (image.weights)"
+
 
 class Encoder(PictureEncoder):
     """A network of `tf.keras.applications` without its top, pooled over space.

@@ -12,6 +12,9 @@ from mmrec_tf.config import ImageConfig
 from mmrec_tf.encoders.image.pictures import PictureEncoder
 from mmrec_tf.schema import ModalitySpec
 
+# For `mmrec-tf encoders`.
+NEEDS = "nothing"
+
 # Of HOG (Dalal and Triggs 2005), as OpenCV's HOGDescriptor has it by default.
 CELL = 8
 BLOCK = 16

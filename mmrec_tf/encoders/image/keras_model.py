@@ -14,6 +14,10 @@ from mmrec_tf.encoders.image.pictures import PictureEncoder, pool
 from mmrec_tf.errors import ConfigError, did_you_mean
 from mmrec_tf.schema import ModalitySpec
 
+# For `mmrec-tf encoders`.
+NEEDS = "a Keras model (image.model)"
+EXPORTED = "if its ops are core"
+
 # What pixels 0 to 255 are divided by, and what is taken off then.
 SCALINGS = {"none": (1.0, 0.0), "unit": (255.0, 0.0), "symmetric": (127.5, 1.0)}
 

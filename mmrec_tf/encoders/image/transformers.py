@@ -13,6 +13,9 @@ from mmrec_tf.encoders.image.pictures import PictureEncoder, pool
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import ModalitySpec
 
+# For `mmrec-tf encoders`.
+NEEDS = "a ViT, DeiT, Swin or ConvNeXt (image.weights)"
+
 MODEL_TYPES = ("vit", "deit", "swin", "convnext", "convnextv2")
 # Those whose first states are no patches, with the number of them.
 _SPECIAL = {"vit": 1, "deit": 2}

@@ -17,6 +17,9 @@ from mmrec_tf.encoders.text.augmentation import hide_words, replace_words
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import ModalitySpec
 
+# For `mmrec-tf encoders`.
+NEEDS = "a pretrained model, or it trains from nothing (text.weights)"
+
 _BERT_SIZES = (
     "vocab_size",
     "hidden_size",
