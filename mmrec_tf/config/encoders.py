@@ -17,11 +17,17 @@ from mmrec_tf.config.audio import (
 from mmrec_tf.config.checks import one_of, shapes_weights
 from mmrec_tf.config.image import (
     ApplicationsConfig,
+    ClipImageConfig,
     DescriptorsConfig,
     KerasModelConfig,
     VisionTransformersConfig,
 )
-from mmrec_tf.config.text import BagOfWordsConfig, BertConfig, WordVectorsConfig
+from mmrec_tf.config.text import (
+    BagOfWordsConfig,
+    BertConfig,
+    ClipTextConfig,
+    WordVectorsConfig,
+)
 
 # By kind of content and family. A new family is a dataclass in its kind's file, and a line here and
 # among the bases of its kind's class below.
@@ -31,12 +37,14 @@ FAMILIES: dict[str, dict[str, type]] = {
         "word_vectors": WordVectorsConfig,
         "tfidf": BagOfWordsConfig,
         "bag_of_words": BagOfWordsConfig,
+        "clip": ClipTextConfig,
     },
     "image": {
         "applications": ApplicationsConfig,
         "keras_model": KerasModelConfig,
         "transformers": VisionTransformersConfig,
         "descriptors": DescriptorsConfig,
+        "clip": ClipImageConfig,
     },
     "audio": {
         "mel_cnn": MelCnnConfig,
@@ -68,6 +76,7 @@ class TextConfig(
     BertConfig,
     WordVectorsConfig,
     BagOfWordsConfig,
+    ClipTextConfig,
 ):
     """How text is read: `family`, and the settings of all families of text."""
 
@@ -89,6 +98,7 @@ class ImageConfig(
     KerasModelConfig,
     VisionTransformersConfig,
     DescriptorsConfig,
+    ClipImageConfig,
 ):
     """How pictures are read: `family`, and the settings of all families of pictures."""
 

@@ -93,6 +93,30 @@ class VisionTransformersConfig(PicturesConfig):
 
 
 @dataclass(frozen=True)
+class ClipImageConfig:
+    """The half of CLIP (Radford et al. 2021) that reads pictures.
+
+    `weights`: a hub id or a local folder, the same as of texts where these are read by it too.
+    `trainable_layers`: 0 keeps it frozen, n trains the last n blocks of each half, -1 trains all.
+    """
+
+    weights: str = shapes_weights("imagenet")
+    trainable_layers: int = 0
+    size: int = 224
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+        require(
+            self.weights not in ("", "imagenet", "random"),
+            "image.weights: wanted a hub id or a local folder with a CLIP, such as "
+            f"openai/clip-vit-base-patch32; got {self.weights!r}.",
+        )
+        require(
+            self.trainable_layers >= -1, "image.trainable_layers: wanted -1 (all), 0 or a count."
+        )
+
+
+@dataclass(frozen=True)
 class DescriptorsConfig:
     """Histograms of colors and of oriented gradients, which need no weights.
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmrec_tf.config import ImageConfig
+from mmrec_tf.encoders import clip
 from mmrec_tf.encoders.encoder import ModalityEncoder
 from mmrec_tf.encoders.image import applications, descriptors, keras_model, transformers
 from mmrec_tf.schema import ModalitySpec
@@ -13,6 +14,7 @@ FAMILIES = {
     "keras_model": keras_model,
     "transformers": transformers,
     "descriptors": descriptors,
+    "clip": clip,
 }
 
 
