@@ -55,6 +55,10 @@ FAMILIES: dict[str, dict[str, type]] = {
 }
 
 
+# Families of which one encoder reads several kinds, into one space.
+SHARED = {"text": ("clip",), "image": ("clip",)}
+
+
 def family_names(kind: str, family: str) -> set[str]:
     """The settings of a kind of content that a family reads."""
     return {field.name for field in fields(FAMILIES[kind][family])} | {"family"}

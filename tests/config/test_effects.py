@@ -54,6 +54,8 @@ MODES = [
     {"image.family": "keras_model", "image.model": "net.keras"},
     {"image.family": "transformers", "image.weights": "a/b"},
     {"image.family": "descriptors"},
+    {"text.family": "clip", "text.weights": "a/b", "text.max_tokens": 20},
+    {"image.family": "clip", "image.weights": "a/b"},
     {"text.family": "word_vectors", "text.vectors": "glove.txt"},
     {"text.family": "tfidf"},
     {"text.family": "bag_of_words"},
