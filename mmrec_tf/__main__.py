@@ -257,6 +257,19 @@ def _card_of(run: "mmrec_tf.runs.run.Run") -> dict[str, object]:
         ) from error
 
 
+def _encoders(arguments: argparse.Namespace) -> None:
+    config = load_config(arguments.config) if arguments.config else Config()
+    config = config.override(_settings(arguments.set))
+
+    from mmrec_tf.encoders.families import list_families
+
+    families = [family._asdict() for family in list_families(config)]
+    if arguments.json:
+        print(json.dumps(families))
+    else:
+        tables.print_families(families)
+
+
 def _lines_of(path: str | None) -> list[str]:
     """The ids of a file with one a line."""
     if not path:
@@ -418,6 +431,14 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--item", required=True, action="append", metavar="ID")
     _add_answer(command)
     command.set_defaults(call=_similar)
+
+    command = commands.add_parser("encoders", help="list what can read text, pictures and sounds")
+    command.add_argument(
+        "--config", metavar="FILE", help="JSON; those that it chooses are measured"
+    )
+    command.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
+    command.add_argument("--json", action="store_true", help="one JSON array on stdout")
+    command.set_defaults(call=_encoders)
 
     command = _run_command(commands, "export", "write SavedModels for TensorFlow Serving")
     command.add_argument("--out", required=True, metavar="EXPORT")

@@ -35,7 +35,7 @@ MOST_FOLDERS, MOST_AT_TOP = 16, 9
 
 # Pinned though nothing here imports them, as requirements.txt says.
 INDIRECT = {
-    *("keras", "setuptools", "tensorboard", "tf-keras"),
+    *("setuptools", "tensorboard", "tf-keras"),
     *("hiredis", "httptools", "python-multipart"),
 }
 

@@ -8,6 +8,7 @@ through which the command line (`--set`) and the tuner change a setting.
 from mmrec_tf.config.effects import require_effect
 from mmrec_tf.config.encoders import (
     FAMILIES,
+    SHARED,
     AudioConfig,
     ImageConfig,
     TextConfig,
@@ -79,6 +80,7 @@ __all__ = [
     "RANKING_LOSSES",
     "RANKING_METRICS",
     "SERVES",
+    "SHARED",
     "SHARINGS",
     "SOFTMAXES",
     "VALUES_POOLINGS",

@@ -112,6 +112,12 @@ RULES = (
         '"transformer"',
         lambda c: c.video.pool == "transformer",
     ),
+    Rule(
+        ("audio.num_mfcc",),
+        "audio.features",
+        '"mfcc"',
+        lambda c: c.audio.features == "mfcc",
+    ),
     Rule(("text.synonym_share",), "text.synonyms", "a file", lambda c: bool(c.text.synonyms)),
     # Alignment
     Rule(

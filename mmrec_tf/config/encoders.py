@@ -8,10 +8,26 @@ lacks are refused, and so are values that it cannot take.
 import dataclasses
 from dataclasses import dataclass, fields
 
-from mmrec_tf.config.audio import MelCnnConfig
+from mmrec_tf.config.audio import (
+    MelCnnConfig,
+    RecurrentConfig,
+    SavedModelConfig,
+    SpeechTransformersConfig,
+)
 from mmrec_tf.config.checks import one_of, shapes_weights
-from mmrec_tf.config.image import ApplicationsConfig
-from mmrec_tf.config.text import BagOfWordsConfig, BertConfig, WordVectorsConfig
+from mmrec_tf.config.image import (
+    ApplicationsConfig,
+    ClipImageConfig,
+    DescriptorsConfig,
+    KerasModelConfig,
+    VisionTransformersConfig,
+)
+from mmrec_tf.config.text import (
+    BagOfWordsConfig,
+    BertConfig,
+    ClipTextConfig,
+    WordVectorsConfig,
+)
 from mmrec_tf.config.video import FramesConfig
 
 # By kind of content and family. A new family is a dataclass in its kind's file, and a line here and
@@ -22,15 +38,27 @@ FAMILIES: dict[str, dict[str, type]] = {
         "word_vectors": WordVectorsConfig,
         "tfidf": BagOfWordsConfig,
         "bag_of_words": BagOfWordsConfig,
+        "clip": ClipTextConfig,
     },
     "image": {
         "applications": ApplicationsConfig,
+        "keras_model": KerasModelConfig,
+        "transformers": VisionTransformersConfig,
+        "descriptors": DescriptorsConfig,
+        "clip": ClipImageConfig,
     },
     "audio": {
         "mel_cnn": MelCnnConfig,
+        "recurrent": RecurrentConfig,
+        "saved_model": SavedModelConfig,
+        "transformers": SpeechTransformersConfig,
     },
     "video": {"frames": FramesConfig},
 }
+
+
+# Families of which one encoder reads several kinds, into one space.
+SHARED = {"text": ("clip",), "image": ("clip",)}
 
 
 def family_names(kind: str, family: str) -> set[str]:
@@ -56,6 +84,7 @@ class TextConfig(
     BertConfig,
     WordVectorsConfig,
     BagOfWordsConfig,
+    ClipTextConfig,
 ):
     """How text is read: `family`, and the settings of all families of text."""
 
@@ -72,7 +101,13 @@ class TextConfig(
 
 
 @dataclass(frozen=True)
-class ImageConfig(ApplicationsConfig):
+class ImageConfig(
+    ApplicationsConfig,
+    KerasModelConfig,
+    VisionTransformersConfig,
+    DescriptorsConfig,
+    ClipImageConfig,
+):
     """How pictures are read: `family`, and the settings of all families of pictures."""
 
     family: str = shapes_weights("applications")
@@ -82,7 +117,12 @@ class ImageConfig(ApplicationsConfig):
 
 
 @dataclass(frozen=True)
-class AudioConfig(MelCnnConfig):
+class AudioConfig(
+    MelCnnConfig,
+    RecurrentConfig,
+    SavedModelConfig,
+    SpeechTransformersConfig,
+):
     """How sounds are read: `family`, and the settings of all families of sounds."""
 
     family: str = shapes_weights("mel_cnn")

@@ -66,6 +66,33 @@ class BertConfig:
 
 
 @dataclass(frozen=True)
+class ClipTextConfig:
+    """The half of CLIP (Radford et al. 2021) that reads texts.
+
+    `weights`: a hub id or a local folder, the same as of pictures where these are read by it too.
+    `trainable_layers`: 0 keeps it frozen, n trains the last n blocks of each half, -1 trains all.
+    """
+
+    weights: str = shapes_weights("google-bert/bert-base-uncased")
+    trainable_layers: int = 0
+    max_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        default = type(self).weights
+        require(
+            self.weights not in ("", "random", default),
+            "text.weights: wanted a hub id or a local folder with a CLIP, such as "
+            f"openai/clip-vit-base-patch32; got {self.weights!r}.",
+        )
+        require(
+            3 <= self.max_tokens <= 77, f"text.max_tokens: wanted 3 to 77; got {self.max_tokens}."
+        )
+        require(
+            self.trainable_layers >= -1, "text.trainable_layers: wanted -1 (all), 0 or a count."
+        )
+
+
+@dataclass(frozen=True)
 class WordVectorsConfig:
     """Vectors of words, averaged over a text.
 

@@ -39,6 +39,10 @@ class SharedEncoder(tf.keras.layers.Layer):
         """Raw content to the tensor that `encode` takes."""
         raise NotImplementedError
 
+    def preprocess_readable(self, raw: tf.Tensor, kind: str) -> tuple[tf.Tensor, tf.Tensor]:
+        """`preprocess` for content that may be anything, and which of it cannot be read."""
+        return self.preprocess(raw, kind), tf.zeros(tf.shape(raw)[:1], tf.bool)
+
     def encode(self, content: tf.Tensor, kind: str, *, training: bool = False) -> tf.Tensor:
         """Content to <float32>[batch, output_dim]."""
         raise NotImplementedError
@@ -246,6 +250,9 @@ class Face(ModalityEncoder):
 
     def preprocess(self, raw: tf.Tensor) -> tf.Tensor:
         return self.shared.preprocess(raw, self.kind)
+
+    def preprocess_readable(self, raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return self.shared.preprocess_readable(raw, self.kind)
 
     def call(self, content: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.shared.encode(content, self.kind, training=self._training(training))

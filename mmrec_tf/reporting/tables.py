@@ -47,6 +47,38 @@ def print_evaluation(
         print_table(f"\n{title}", slices)
 
 
+def print_families(families: Sequence[Mapping[str, Any]]) -> None:
+    """What `mmrec_tf.encoders.families.list_families` found; the families that a config chooses
+    are marked with a star."""
+    columns = ("kind", "family", "trains", "weights", "numbers", "needs", "exported")
+    rows = [
+        (
+            family["kind"],
+            family["name"] + (" *" if family["chosen"] else ""),
+            "yes" if family["trains"] else "no",
+            "-" if family["weight_bytes"] is None else f"{family['weight_bytes'] / 1e6:.1f} MB",
+            "-" if family["vector_length"] is None else str(family["vector_length"]),
+            family["needs"],
+            family["exported"],
+        )
+        for family in families
+    ]
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+    without = [f for f in families if f["weight_bytes"] is None]
+    if without:
+        print(
+            "\n* chosen. -: weighs what is given to it; measured with --set, such as "
+            "--set text.family=word_vectors --set text.vectors=FILE. Not made here:"
+        )
+        for family in without:
+            print(f"  {family['kind']}.{family['name']}: {family['reason']}")
+    print("\nnumbers: of an item's vector, 4 bytes each, which are kept of frozen encoders.")
+
+
 def print_ablation(run: str, result: Mapping[str, Any]) -> None:
     """What `mmrec_tf.runs.ablation.ablate_run` found."""
     rows = {"model": {"value": result["model"]}}

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from mmrec_tf.config import Config
+from mmrec_tf.config import FITTED, SHARED, Config
 from mmrec_tf.dataset import draws
 from mmrec_tf.schema import Schema
 from mmrec_tf.towers.alignment import Alignment
@@ -109,6 +109,7 @@ class ItemTower(tf.keras.layers.Layer):
                 "trainable_maps": config.alignment.trainable,
                 "l2": config.alignment.l2,
                 "collaborative": config.alignment.collaborative,
+                "shares": _shared_projections(config, schema),
             },
             feature_sizes=SideFeatures.sizes_of(schema.item_features)
             if config.item.features
@@ -151,3 +152,15 @@ class ItemTower(tf.keras.layers.Layer):
             total += self.features(inputs["features"])
         total = self.drop(total, training=training)
         return TowerOutput(unit(total), aligned, present, weights)
+
+
+def _shared_projections(config: Config, schema: Schema) -> tuple[int, ...] | None:
+    """The `shares` of `Alignment`: modalities whose encoder is one, such as CLIP's two halves, lie
+    in one space already, which one projection keeps."""
+    names = schema.select(config.modalities)
+    kinds = [schema.modalities[name].kind for name in names]
+    together = [kind in SHARED and getattr(config, kind).family in SHARED[kind] for kind in kinds]
+    if sum(together) < 2 or not set(FITTED).isdisjoint(config.alignment.kinds):
+        return None
+    first = together.index(True)
+    return tuple(first if one else place for place, one in enumerate(together))

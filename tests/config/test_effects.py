@@ -18,8 +18,8 @@ from mmrec_tf.config import FAMILIES, Config
 from mmrec_tf.config.effects import value_at
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders import cache
-from mmrec_tf.encoders.audio import mel_cnn
-from mmrec_tf.encoders.image import applications
+from mmrec_tf.encoders.audio import mel_cnn, recurrent, saved_model
+from mmrec_tf.encoders.image import applications, descriptors, keras_model
 from mmrec_tf.encoders.text import bag_of_words, bert, word_vectors
 from mmrec_tf.encoders.video import frames
 from mmrec_tf.errors import ConfigError
@@ -49,6 +49,15 @@ MODES = [
     {**TRAINED, "text.adaptation": "lora"},
     {**TRAINED, "text.adaptation": "adapter"},
     {**TRAINED, "text.synonyms": "words.tsv"},
+    {"audio.family": "recurrent"},
+    {"audio.family": "recurrent", "audio.features": "mfcc"},
+    {"audio.family": "saved_model", "audio.model": "yamnet"},
+    {"audio.family": "transformers", "audio.weights": "a/b"},
+    {"image.family": "keras_model", "image.model": "net.keras"},
+    {"image.family": "transformers", "image.weights": "a/b"},
+    {"image.family": "descriptors"},
+    {"text.family": "clip", "text.weights": "a/b", "text.max_tokens": 20},
+    {"image.family": "clip", "image.weights": "a/b"},
     {"text.family": "word_vectors", "text.vectors": "glove.txt"},
     {"text.family": "tfidf"},
     {"text.family": "bag_of_words"},
@@ -134,6 +143,12 @@ CHANGED = {
     "image.crop": 0.5,
     "image.color": 0.5,
     "image.blur": 1.0,
+    "image.pooling": "max",
+    "image.model": "other.keras",
+    "image.layer": "last",
+    "image.scaling": "unit",
+    "image.bins": 3,
+    "image.grid": 1,
     "audio.trainable_layers": 1,
     "audio.sample_rate_hz": 8000,
     "audio.clip_seconds": 0.5,
@@ -154,6 +169,12 @@ CHANGED = {
     "video.pool_units": 8,
     "video.num_layers": 2,
     "video.num_heads": 2,
+    "audio.features": "mfcc",
+    "audio.num_mfcc": 5,
+    "audio.cell": "lstm",
+    "audio.units": 6,
+    "audio.model": "network.tflite",
+    "audio.output": "scores",
     "alignment.kinds": ["ridge", "graph"],
     "alignment.contrastive_weight": 0.3,
     "alignment.collaborative": 0.7,
@@ -287,9 +308,19 @@ READERS = {
     "text.num_layers": bert._fresh_bert,
     "text.num_heads": bert._fresh_bert,
     "image": applications.build_encoder,
+    "image.model": keras_model.build_encoder,
+    "image.layer": keras_model.build_encoder,
+    "image.scaling": keras_model.build_encoder,
+    "image.bins": descriptors.build_encoder,
+    "image.grid": descriptors.build_encoder,
     "audio": mel_cnn.build_encoder,
     "video": frames.build_encoder,
     "item.values_pooling": cache.build_encoders,
+    **dict.fromkeys(
+        ("audio.features", "audio.num_mfcc", "audio.cell", "audio.units"), recurrent.build_encoder
+    ),
+    "audio.model": saved_model.build_encoder,
+    "audio.output": saved_model.build_encoder,
     "item.id_init": model.RetrievalModel._initialize,
     "graph": item_graph.CatalogGraph.from_experiment,
     "user.history_context": Dataset.batches,

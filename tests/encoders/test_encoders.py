@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import tiny_pictures
+from support import tiny_models, tiny_pictures
 from support.saved_encoders import Exported, saved_operations
 
 from mmrec_tf.config import FAMILIES, AudioConfig, Config, ImageConfig, TextConfig, VideoConfig
@@ -40,6 +40,23 @@ CONFIGS = {
     # Its frames are read as the section "image" says.
     "video": VideoConfig(num_frames=3),
     "vector": None,
+    "lstm": AudioConfig(
+        family="recurrent",
+        clip_seconds=0.25,
+        num_mels=32,
+        features="mfcc",
+        num_mfcc=6,
+        cell="lstm",
+        units=7,
+        trainable_layers=0,
+    ),
+    "saved_model": AudioConfig(family="saved_model", model="FOLDER", clip_seconds=0.25),
+    "whisper": AudioConfig(
+        family="transformers", weights="FOLDER", clip_seconds=0.25, trainable_layers=0
+    ),
+    "keras_model": ImageConfig(family="keras_model", model="FILE", size=32, scaling="unit"),
+    "vit": ImageConfig(family="transformers", weights="FOLDER", size=32),
+    "descriptors": ImageConfig(family="descriptors", size=32, bins=2),
     "word_vectors": TextConfig(family="word_vectors", vectors="FILE", max_tokens=6),
     "tfidf": TextConfig(family="tfidf", components=0, min_items=1, max_tokens=6),
     "lsa": TextConfig(family="tfidf", components=2, min_items=1, max_tokens=6),
@@ -47,21 +64,35 @@ CONFIGS = {
 }
 KINDS = {
     **{name: name for name in MODALITY_KINDS},
-    "gru": "audio",
+    **dict.fromkeys(("gru", "lstm", "saved_model", "whisper"), "audio"),
+    **dict.fromkeys(("keras_model", "vit", "descriptors"), "image"),
     **dict.fromkeys(("word_vectors", "tfidf", "lsa", "bag_of_words"), "text"),
 }
-# Of those that are files, which `files` writes.
+# Another of the same form is tried with each run.
+SLOW = {
+    *("tfidf", "bag_of_words"),
+    *("keras_model", "vit", "descriptors"),
+    *("lstm", "saved_model", "whisper"),
+}
+# Whose augmentation is tried there.
+SAME_AS = {"keras_model": "image"}
+# Paths of those that are files, once `files_of` has made them.
 FILES = {}
 # All that there is, strong enough that no row stays as it is.
 AUGMENTATION = {
     "text": {"word_dropout": 0.7, "synonyms": '{"a": ["s", "b"]}', "synonym_share": 1.0},
     "image": {"flip": True, "crop": 0.6, "color": 0.3, "blur": 1.5},
+    "vit": {"flip": True, "crop": 0.6, "color": 0.3, "blur": 1.5},
     "audio": {"noise_db": -10.0, "shift_seconds": 0.1},
     "gru": {"noise_db": -10.0, "shift_seconds": 0.1},
+    "lstm": {"noise_db": -10.0, "shift_seconds": 0.1},
 }
 OUTPUT_DIMS = {
     **{"text": 16, "image": 1024, "audio": 16, "gru": 6, "vector": 5, "video": tiny_pictures.DIM},
     # Thirteen words, without the marks of punctuation.
+    **{"lstm": 7, "saved_model": 4, "whisper": 8},
+    # 2 * 2 parts with 2 ** 3 colors and 4 * 9 directions.
+    **{"keras_model": 5, "vit": 8, "descriptors": 176},
     **{"word_vectors": 3, "tfidf": 13, "lsa": 2, "bag_of_words": 13},
 }
 WORDS = "a small bird the sings gray Specht drums trees".split()
@@ -105,18 +136,39 @@ RAW["vector"] = tf.cast(RAW["vector"], tf.float32)
 
 @pytest.fixture(scope="module", autouse=True)
 def files(tmp_path_factory):
-    """What configs name by its path."""
-    folder = tmp_path_factory.mktemp("files")
-    rng = np.random.default_rng(0)
-    lines = [" ".join([word, *map(str, rng.normal(size=3))]) for word in WORDS]
-    (folder / "words.txt").write_text("\n".join(lines))
-    FILES["word_vectors"] = {"vectors": str(folder / "words.txt")}
+    """Where `files_of` puts what configs name by its path."""
+    FILES.clear()
+    FILES["folder"] = tmp_path_factory.mktemp("files")
+
+
+def files_of(name):
+    """Settings that name files, which are made when they are first asked for."""
+    if name in FILES:
+        return FILES[name]
+    folder = FILES["folder"]
+    tf.keras.utils.set_random_seed(0)
+    made = {}
+    if name == "word_vectors":
+        rng = np.random.default_rng(0)
+        lines = [" ".join([word, *map(str, rng.normal(size=3))]) for word in WORDS]
+        (folder / "words.txt").write_text("\n".join(lines))
+        made = {"vectors": str(folder / "words.txt")}
+    elif name == "keras_model":
+        made = {"model": tiny_models.keras_model(folder / "tiny.keras")}
+    elif name == "saved_model":
+        made = {"model": tiny_models.saved_sound(folder / "sound")}
+    elif name == "whisper":
+        made = {"weights": tiny_models.speech(folder / "whisper", "whisper")}
+    elif name == "vit":
+        made = {"weights": tiny_models.vision(folder / "vit", "vit")}
+    FILES[name] = made
+    return made
 
 
 def build(name: str, *, assets=None, **changes):
     config, kind = CONFIGS[name], KINDS[name]
-    if changes or name in FILES:
-        config = dataclasses.replace(config, **FILES.get(name, {}), **changes)
+    if changes := {**files_of(name), **changes}:
+        config = dataclasses.replace(config, **changes)
     values = RAW[name].numpy() if kind in ("text", "vector") and assets is None else None
     spec = ModalitySpec(kind, dim=5 if name == "vector" else 0)
     more = {"train_values": values} if kind == "text" else {}
@@ -133,7 +185,12 @@ def tiny_frames():
         yield
 
 
-@pytest.fixture(scope="module", params=list(CONFIGS))
+def each(*names):
+    """Parameters, of which some are tried with the slow tests only."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in names]
+
+
+@pytest.fixture(scope="module", params=each(*CONFIGS))
 def name(request):
     return request.param
 
@@ -260,6 +317,8 @@ def test_no_rows_in_a_graph(name, encoder):
 def test_fingerprint_follows_weights(name, encoder):
     copy = type(encoder).from_config(encoder.get_config())
     values = encoder.get_weights()
+    if not values:
+        return  # It has none to follow.
     values[-1] = values[-1] + 1e-3
     copy.set_weights(values)
     assert copy.fingerprint() != encoder.fingerprint()
@@ -301,7 +360,9 @@ def gradients(encoder, raw):
     return tape.gradient(loss, encoder.trainable_weights)
 
 
-@pytest.mark.parametrize("name", ["text", "image", "audio", "gru", "video"])
+@pytest.mark.parametrize(
+    "name", each("text", "image", "audio", "gru", "video", "keras_model", "vit", "lstm", "whisper")
+)
 def test_gradient_reaches_every_weight_when_all_train(name):
     encoder = build(name, trainable_layers=-1)
     assert not encoder.frozen
@@ -325,6 +386,11 @@ def test_gradient_reaches_every_weight_when_all_train(name):
         # The last two layers of MobileNet with weights: batch normalization, convolution.
         ("image", 2, 3),
         ("video", 2, 4),
+        pytest.param("keras_model", 2, 4, marks=pytest.mark.slow),
+        # A block, and the normalization above it.
+        pytest.param("vit", 18, 34, marks=pytest.mark.slow),
+        pytest.param("lstm", 5, 5, marks=pytest.mark.slow),
+        pytest.param("whisper", 17, 32, marks=pytest.mark.slow),
     ],
 )
 def test_last_n_train(name, one, two):
@@ -371,7 +437,7 @@ def test_half_precision_is_finite_and_close(name, encoder):
 
 
 @pytest.mark.parametrize(
-    "name", ["text", "audio", "gru", "vector", "word_vectors", "tfidf", "lsa"], indirect=True
+    "name", each("text", "audio", "gru", "vector", "word_vectors", "tfidf", "lsa"), indirect=True
 )
 def test_compiled_by_xla_equals_plain(name, encoder):
     content = encoder.preprocess(RAW[name])
@@ -379,7 +445,7 @@ def test_compiled_by_xla_equals_plain(name, encoder):
     assert_close(compiled, encoder(content), share=1e-3)
 
 
-@pytest.fixture(scope="module", params=list(AUGMENTATION))
+@pytest.fixture(scope="module", params=each(*AUGMENTATION))
 def augmented(request):
     """A kind, and its encoder with augmentation, trained in whole; for reading only."""
     tf.keras.utils.set_random_seed(1)
@@ -395,10 +461,20 @@ def with_augmentation(encoder, name, **changes):
 
 def test_every_setting_is_in_the_config(name, encoder):
     of_keras = {*inspect.signature(tf.keras.layers.Layer.__init__).parameters, "kwargs", "args"}
-    names = set(inspect.signature(encoder.__init__).parameters) - of_keras
+    makers = [vars(base).get("__init__") for base in type(encoder).__mro__]
+    names = {
+        name
+        for make in makers
+        if getattr(make, "__module__", "").startswith("mmrec_tf")
+        for name in inspect.signature(make).parameters
+    }
+    names -= {*of_keras, "self"}
+    if not encoder.augmentation:
+        # What it shares with those that train has no effect on it.
+        names -= {"trainable_layers", "flip", "crop", "color", "blur"}
     assert names <= set(encoder.get_config())
     assert set(encoder.augmentation) <= names
-    assert set(encoder.augmentation) == set(AUGMENTATION.get(name, ()))
+    assert set(encoder.augmentation) == set(AUGMENTATION.get(SAME_AS.get(name, name), ()))
 
 
 def test_augmentation_survives_the_config_and_is_not_in_the_fingerprint(augmented):
@@ -416,7 +492,7 @@ def test_augmentation_acts_in_training_alone(augmented):
     off = build(name, trainable_layers=-1)
     off.set_weights(encoder.get_weights())
     np.testing.assert_array_equal(encoder(content), off(content))
-    changed = encoder._augment(tf.cast(content, tf.float32) if name == "image" else content)
+    changed = encoder._augment(floats_of(content))
     assert changed.shape == content.shape
     assert np.isfinite(changed).all()
     assert all((changed[row].numpy() != content[row].numpy()).any() for row in range(3))
@@ -424,10 +500,14 @@ def test_augmentation_acts_in_training_alone(augmented):
     np.testing.assert_array_equal(frozen(content, training=True), frozen(content))
 
 
+def floats_of(content):
+    return tf.cast(content, tf.float32) if content.dtype == tf.uint8 else content
+
+
 def test_each_row_is_augmented_in_its_own_way(augmented):
     name, encoder = augmented
     content = tf.repeat(encoder.preprocess(RAW[name])[:3], 16, axis=0)
-    changed = encoder._augment(tf.cast(content, tf.float32) if name == "image" else content)
+    changed = encoder._augment(floats_of(content))
     assert len({row.tobytes() for row in changed.numpy()}) > 12
 
 
@@ -490,7 +570,13 @@ def test_augmentation_in_half_precision_trains(augmented):
 def test_the_grid_runs_every_family_of_every_kind():
     tried = {(KINDS[name], config.family) for name, config in CONFIGS.items() if config}
     known = {kind: getattr(MODALITIES[kind], "FAMILIES", {}) for kind in MODALITIES}
-    assert tried == {(kind, family) for kind, families in known.items() for family in families}
+    # Faces of one encoder are tried in test_clip.py.
+    assert tried == {
+        (kind, name)
+        for kind, families in known.items()
+        for name, family in families.items()
+        if not hasattr(family, "build_shared")
+    }
     # The config knows the same ones.
     assert {kind: set(families) for kind, families in known.items() if families} == {
         kind: set(families) for kind, families in FAMILIES.items()

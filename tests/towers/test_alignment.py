@@ -5,8 +5,10 @@ import pytest
 import tensorflow as tf
 
 import mmrec_tf.towers.alignment.closed_form as closed_form
-from mmrec_tf.config import ALIGNMENTS
+from mmrec_tf.config import ALIGNMENTS, Config
 from mmrec_tf.errors import ConfigError, RunError
+from mmrec_tf.schema import ModalitySpec, Schema
+from mmrec_tf.towers import ItemTower
 from mmrec_tf.towers.alignment import (
     Alignment,
     TranslationLoss,
@@ -630,3 +632,37 @@ def test_the_graph_pulls_items_of_one_entity_together():
         weights = [items, *layer.trainable_weights]
         optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
     assert own_and_other() > before + 0.5
+
+
+def test_a_shared_projection_keeps_what_lies_together():
+    layer = Alignment(4, shares=(0, 1, 0))
+    features = [tf.random.stateless_normal([5, 8], [seed, 0]) for seed in (0, 1)]
+    vectors = layer([*features, features[0]], tf.ones([5, 3], tf.bool)).numpy()
+    np.testing.assert_allclose(vectors[:, 2], vectors[:, 0], atol=1e-6)
+    assert np.abs(vectors[:, 1] - vectors[:, 0]).max() > 0.1
+    # One kernel and bias less, and a temperature.
+    assert len(layer.trainable_weights) == 2 * 2 + 1
+    again = Alignment.from_config(layer.get_config())
+    again.build([[None, 8]] * 3)
+    assert again.projections[2] is again.projections[0]
+
+
+def test_two_kinds_of_one_encoder_share_a_projection():
+    schema = Schema(
+        num_users=1,
+        num_items=3,
+        modalities={
+            "vector": ModalitySpec("vector", dim=2),
+            "title": ModalitySpec("text"),
+            "cover": ModalitySpec("image"),
+        },
+    )
+    both = {
+        **{"text.family": "clip", "image.family": "clip"},
+        **{"text.weights": "a/b", "image.weights": "a/b"},
+    }
+    config = Config().override(both)
+    assert ItemTower.from_experiment(config, schema).alignment.shares == (0, 1, 1)
+    fitted = config.override({"alignment.kinds": ["ridge"]})
+    assert ItemTower.from_experiment(fitted, schema).alignment.shares is None
+    assert ItemTower.from_experiment(Config(), schema).alignment.shares is None

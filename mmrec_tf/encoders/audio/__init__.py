@@ -4,11 +4,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmrec_tf.config import AudioConfig
-from mmrec_tf.encoders.audio import mel_cnn
+from mmrec_tf.encoders.audio import mel_cnn, recurrent, saved_model, transformers
 from mmrec_tf.encoders.encoder import ModalityEncoder
 from mmrec_tf.schema import ModalitySpec
 
-FAMILIES = {"mel_cnn": mel_cnn}
+FAMILIES = {
+    "mel_cnn": mel_cnn,
+    "recurrent": recurrent,
+    "saved_model": saved_model,
+    "transformers": transformers,
+}
 
 
 def build_encoder(

@@ -1,6 +1,5 @@
 """Sounds: mono 16-bit WAV bytes on disk, a log-mel spectrogram in the graph, a CNN on top."""
 
-import functools
 import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,16 +8,15 @@ from typing import Any
 import tensorflow as tf
 
 from mmrec_tf.config import AudioConfig
-from mmrec_tf.encoders.audio.augmentation import add_noise, hide_bands, shift
-from mmrec_tf.encoders.audio.reading import read_sound
-from mmrec_tf.encoders.audio.spectrogram import TOP_DB, log_mel
-from mmrec_tf.encoders.decoding import decode_readable, decode_rows
-from mmrec_tf.encoders.encoder import ModalityEncoder
+from mmrec_tf.encoders.audio.clips import SpectrogramEncoder
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import ModalitySpec
 
+# For `mmrec-tf encoders`.
+NEEDS = "nothing; it trains"
 
-class Encoder(ModalityEncoder):
+
+class Encoder(SpectrogramEncoder):
     """A log-mel spectrogram through a small convolutional network.
 
     Each block is convolution, group normalization (`GroupNorm`; independent of the batch),
@@ -28,64 +26,22 @@ class Encoder(ModalityEncoder):
     time (Cho et al. 2014).
 
     Args:
-      sample_rate_hz: the rate that sounds are brought to.
-      clip_seconds: of longer sounds the loudest part of this length is heard, to a tenth of a
-        second; shorter ones are padded with zeros.
-      num_mels: bands up to `fmax_hz`.
-      fft_length: samples of a window.
-      hop_length: samples from one window to the next.
-      fmax_hz: upper end of the highest band.
       filters: output channels of each block.
       gru_units: 0 for the average.
-      mask_bins: widest band of frequencies hidden in training (SpecAugment, Park et al. 2019).
-      mask_frames: longest stretch of frames hidden in training.
-      noise_db: loudest noise added in training, see `add_noise`; -80, the floor, for none.
-      shift_seconds: farthest move of a clip in training.
-      trainable_layers: 0 keeps the encoder frozen, n trains the last n blocks (the GRU is one),
-        -1 trains all.
+      kwargs: as of `SpectrogramEncoder`; of its `trainable_layers` the GRU is one.
     """
 
-    # The two masks count as ordinary settings: they are on by default, and vectors cached under
-    # their fingerprint stay valid.
-    augmentation = ("noise_db", "shift_seconds")
     version = 2  # the loudest part, and channels that cancel each other out
 
     def __init__(
-        self,
-        *,
-        sample_rate_hz: int = 16000,
-        clip_seconds: float = 3.0,
-        num_mels: int = 128,
-        fft_length: int = 1024,
-        hop_length: int = 256,
-        fmax_hz: float = 8000.0,
-        filters: Sequence[int] = (16, 32, 64),
-        gru_units: int = 0,
-        mask_bins: int = 8,
-        mask_frames: int = 8,
-        noise_db: float = -TOP_DB,
-        shift_seconds: float = 0.0,
-        trainable_layers: int = -1,
-        **kwargs: Any,
+        self, *, filters: Sequence[int] = (16, 32, 64), gru_units: int = 0, **kwargs: Any
     ) -> None:
-        super().__init__(trainable_layers=trainable_layers, **kwargs)
-        self.sample_rate_hz = sample_rate_hz
-        self.clip_seconds = clip_seconds
-        self.num_mels = num_mels
-        self.fft_length = fft_length
-        self.hop_length = hop_length
-        self.fmax_hz = fmax_hz
+        super().__init__(**kwargs)
         self.filters = tuple(filters)
         self.gru_units = gru_units
-        self.mask_bins = mask_bins
-        self.mask_frames = mask_frames
-        self.noise_db = noise_db
-        self.shift_seconds = shift_seconds
-        self.num_samples = round(clip_seconds * sample_rate_hz)
         blocks = [_block(units, f"block_{i}") for i, units in enumerate(self.filters)]
         reader = _time_reader(gru_units) if gru_units else None
-        self.num_frames = 1 + self.num_samples // hop_length
-        spectrogram = tf.keras.Input([self.num_frames, num_mels, 2])
+        spectrogram = tf.keras.Input([self.num_frames, self.num_mels, 2])
         x = spectrogram
         for block in blocks:
             x = block(x)
@@ -96,67 +52,6 @@ class Encoder(ModalityEncoder):
     @property
     def output_dim(self) -> int:
         return self.gru_units or self.filters[-1]
-
-    def content_spec(self) -> tf.TensorSpec:
-        """<float32>[batch, frame, mel]."""
-        return tf.TensorSpec([None, self.num_frames, self.num_mels], tf.float32)
-
-    def preprocess(self, raw: tf.Tensor) -> tf.Tensor:
-        """16-bit PCM WAV bytes, any rate and number of channels, to one log-mel spectrogram.
-
-        The spectrogram is made here rather than in `call`, so that training computes it once.
-
-        Args:
-          raw: <string>[batch]; "" where the item lacks the modality.
-
-        Returns:
-          <float32>[batch, frame, mel] as of `log_mel`; zeros for "".
-        """
-        return self._spectrogram(self.read_clip(raw))
-
-    def preprocess_readable(self, raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # Silence says nothing, and its spectrogram is that of no sound at all.
-        decode = functools.partial(self._decode, audible=True)
-        clip, unreadable = decode_readable(decode, raw, self._row())
-        return self._spectrogram(clip), unreadable
-
-    def read_clip(self, raw: tf.Tensor) -> tf.Tensor:
-        """16-bit PCM WAV bytes to one clip.
-
-        Args:
-          raw: <string>[batch]; "" where the item lacks the modality.
-
-        Returns:
-          <float32>[batch, sample] in -1..1 at `sample_rate_hz`; zeros for "" and after the sound.
-
-        Raises:
-          tf.errors.InvalidArgumentError: for anything else.
-        """
-        return decode_rows(self._decode, raw, self._row())
-
-    def _row(self) -> tf.TensorSpec:
-        return tf.TensorSpec([self.num_samples], tf.float32)
-
-    def _decode(self, data: tf.Tensor, *, audible: bool = False) -> tf.Tensor:
-        """<string>[] to <float32>[sample]."""
-        return read_sound(
-            data,
-            sample_rate_hz=self.sample_rate_hz,
-            num_samples=self.num_samples,
-            audible=audible,
-        )
-
-    def _spectrogram(self, clip: tf.Tensor) -> tf.Tensor:
-        """<float32>[batch, sample] to <float32>[batch, frame, mel]."""
-        spectrogram = log_mel(
-            clip,
-            sample_rate_hz=self.sample_rate_hz,
-            num_mels=self.num_mels,
-            fft_length=self.fft_length,
-            hop_length=self.hop_length,
-            fmax_hz=self.fmax_hz,
-        )
-        return tf.ensure_shape(spectrogram, self.content_spec().shape)
 
     def call(self, content: tf.Tensor, training: bool = False) -> tf.Tensor:
         """<float32>[batch, frame, mel] to <float32>[batch, output_dim]."""
@@ -170,31 +65,11 @@ class Encoder(ModalityEncoder):
         image = tf.stack([spectrogram, height], axis=-1)
         return tf.cast(self.network(image, training=self._training(training)), tf.float32)
 
-    def _augment(self, spectrogram: tf.Tensor) -> tf.Tensor:
-        # What is off adds no operation, as each operation changes the seeds of those after it.
-        if self.shift_seconds > 0:
-            # Never farther than asked; the small number makes up for rounding.
-            hops = self.shift_seconds * self.sample_rate_hz / self.hop_length
-            spectrogram = shift(spectrogram, int(hops + 1e-6))
-        if self.noise_db > -TOP_DB:
-            spectrogram = add_noise(spectrogram, self.noise_db)
-        return hide_bands(spectrogram, bins=self.mask_bins, frames=self.mask_frames)
-
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "sample_rate_hz": self.sample_rate_hz,
-            "clip_seconds": self.clip_seconds,
-            "num_mels": self.num_mels,
-            "fft_length": self.fft_length,
-            "hop_length": self.hop_length,
-            "fmax_hz": self.fmax_hz,
             "filters": list(self.filters),
             "gru_units": self.gru_units,
-            "mask_bins": self.mask_bins,
-            "mask_frames": self.mask_frames,
-            "noise_db": self.noise_db,
-            "shift_seconds": self.shift_seconds,
         }
 
 
@@ -233,23 +108,38 @@ def build_encoder(
         shift_seconds=config.shift_seconds,
         trainable_layers=config.trainable_layers,
     )
-    if assets is not None or config.weights == "random":
-        return encoder
-    path = pathlib.Path(config.weights).expanduser()
+    if assets is None:
+        load_weights(encoder.network, config.weights, "audio.filters and audio.gru_units")
+    return encoder
+
+
+def load_weights(network: tf.keras.Model, weights: str, shaped_by: str) -> None:
+    """Reads a weights file into a network; "random" leaves it as it is.
+
+    Args:
+      network: whose `save_weights` wrote the file.
+      weights: the setting `audio.weights`.
+      shaped_by: the settings that have to be the same, for messages.
+
+    Raises:
+      ConfigError: when the file cannot be read or does not fit.
+    """
+    if weights == "random":
+        return
+    path = pathlib.Path(weights).expanduser()
     if not path.is_file():
         raise ConfigError(
             f"audio.weights: wanted 'random' or the path of a weights file; there is no file "
             f"{path}."
         )
     try:
-        encoder.network.load_weights(path)
+        network.load_weights(path)
     except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"audio.weights: could not load {path} into this network ({reason}). Give a file "
-            "saved from an encoder with the same audio.filters and audio.gru_units."
+            f"saved from an encoder with the same {shaped_by}."
         ) from error
-    return encoder
 
 
 class GroupNorm(tf.keras.layers.Layer):

@@ -74,6 +74,26 @@ def log_mel(
     return tf.where(peak > floor, tf.maximum(decibels / top_db + 1, 0), 0)
 
 
+def mfcc(spectrogram: tf.Tensor, num_mfcc: int, *, top_db: float = TOP_DB) -> tf.Tensor:
+    """Mel-frequency cepstral coefficients (Davis and Mermelstein 1980): the orthonormal cosine
+    transform of the bands' decibels.
+
+    Equal to `librosa.feature.mfcc(S=librosa.power_to_db(power, ref=np.max), n_mfcc=num_mfcc)`.
+
+    Args:
+      spectrogram: <float32>[batch, frame, mel] as of `log_mel`.
+      num_mfcc: how many are kept, the slowest first.
+
+    Returns:
+      <float32>[batch, frame, num_mfcc].
+    """
+    num_mels = spectrogram.shape[-1]
+    place = np.arange(num_mels)[:, np.newaxis]
+    basis = np.cos(np.pi * (2 * place + 1) * np.arange(num_mfcc) / (2 * num_mels))
+    basis *= np.where(np.arange(num_mfcc) == 0, math.sqrt(1 / num_mels), math.sqrt(2 / num_mels))
+    return tf.tensordot((spectrogram - 1) * top_db, tf.constant(basis, tf.float32), 1)
+
+
 @functools.cache
 def mel_weights(sample_rate_hz: int, num_mels: int, fft_length: int, fmax_hz: float) -> np.ndarray:
     """Triangular bands, equally spaced on Slaney's mel scale, each of unit area.

@@ -4,11 +4,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmrec_tf.config import ImageConfig
+from mmrec_tf.encoders import clip
 from mmrec_tf.encoders.encoder import ModalityEncoder
-from mmrec_tf.encoders.image import applications
+from mmrec_tf.encoders.image import applications, descriptors, keras_model, transformers
 from mmrec_tf.schema import ModalitySpec
 
-FAMILIES = {"applications": applications}
+FAMILIES = {
+    "applications": applications,
+    "keras_model": keras_model,
+    "transformers": transformers,
+    "descriptors": descriptors,
+    "clip": clip,
+}
 
 
 def build_encoder(

@@ -8,16 +8,16 @@ from typing import Any
 import tensorflow as tf
 
 from mmrec_tf.config import ImageConfig
-from mmrec_tf.encoders.decoding import decode_readable, decode_rows
-from mmrec_tf.encoders.encoder import ModalityEncoder
-from mmrec_tf.encoders.image.augmentation import blur, crop, flip, recolor
-from mmrec_tf.encoders.image.reading import read_picture
+from mmrec_tf.encoders.image.pictures import PictureEncoder
 from mmrec_tf.errors import ConfigError, did_you_mean
 from mmrec_tf.schema import ModalitySpec
 
+# For `mmrec-tf encoders`.
+NEEDS = "ImageNet weights or a weights file, or it trains (image.weights)"
 
-class Encoder(ModalityEncoder):
-    """A network of `tf.keras.applications` without its top, averaged over space.
+
+class Encoder(PictureEncoder):
+    """A network of `tf.keras.applications` without its top, pooled over space.
 
     The network's own `preprocess_input` is part of the call.
 
@@ -28,17 +28,12 @@ class Encoder(ModalityEncoder):
         -1 trains all. Batch normalization in a frozen layer uses its stored statistics.
       imagenet: whether the weights to be loaded are Keras' own ImageNet ones, for which some
         architectures scale their input differently.
-      flip: whether half of the pictures are mirrored in training.
-      crop: least share of each side that a random crop keeps in training; 1 for none.
-      color: how far brightness, contrast and saturation depart from 1 in training; 0 for not.
-      blur: largest standard deviation of the blur in training, in pixels; 0 for none.
+      pooling: over space, "mean" or "max".
+      kwargs: augmentation, as of `PictureEncoder`.
 
     Raises:
       ConfigError: for an unknown architecture, or a size that it cannot take.
     """
-
-    version = 2  # transparency over white, and EXIF's orientation
-    augmentation = ("flip", "crop", "color", "blur")
 
     def __init__(
         self,
@@ -47,21 +42,14 @@ class Encoder(ModalityEncoder):
         *,
         trainable_layers: int = 0,
         imagenet: bool = False,
-        flip: bool = False,
-        crop: float = 1.0,
-        color: float = 0.0,
-        blur: float = 0.0,
+        pooling: str = "mean",
         **kwargs: Any,
     ) -> None:
-        super().__init__(trainable_layers=trainable_layers, **kwargs)
+        super().__init__(size, trainable_layers=trainable_layers, **kwargs)
         self.architecture = architecture
-        self.size = size
         self.imagenet = imagenet
-        self.flip = flip
-        self.crop = crop
-        self.color = color
-        self.blur = blur
-        self.network = _network(architecture, size, weights=None)
+        self.pooling = pooling
+        self.network = _network(architecture, size, weights=None, pooling=pooling)
         self._preprocess_input = importlib.import_module(
             _application(architecture).__module__
         ).preprocess_input
@@ -71,45 +59,7 @@ class Encoder(ModalityEncoder):
     def output_dim(self) -> int:
         return self.network.output_shape[-1]
 
-    def content_spec(self) -> tf.TensorSpec:
-        """<uint8>[batch, size, size, 3]."""
-        return tf.TensorSpec([None, self.size, self.size, 3], tf.uint8)
-
-    def preprocess(self, raw: tf.Tensor) -> tf.Tensor:
-        """JPEG or PNG bytes to pixels, upright, on white where they are transparent, and stretched
-        to a square (bilinear, antialiased).
-
-        Args:
-          raw: <string>[batch]; "" where the item lacks the modality.
-
-        Returns:
-          <uint8>[batch, size, size, 3], red first; zeros for "".
-
-        Raises:
-          tf.errors.InvalidArgumentError: for anything else.
-        """
-        return decode_rows(self._decode, raw, self._row())
-
-    def preprocess_readable(self, raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return decode_readable(self._decode, raw, self._row())
-
-    def _row(self) -> tf.TensorSpec:
-        return tf.TensorSpec([self.size, self.size, 3], tf.uint8)
-
-    def _decode(self, data: tf.Tensor) -> tf.Tensor:
-        """<string>[] to <uint8>[size, size, 3]."""
-        return read_picture(data, self.size)
-
-    def call(self, content: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """<uint8>[batch, size, size, 3] to <float32>[batch, output_dim]."""
-        rows = tf.shape(content)[0]
-        if not content.shape[0]:
-            # TensorFlow 2.17's fused convolutions fail on no rows at all: give them one of zeros.
-            spare = tf.cast(tf.equal(rows, 0), tf.int32)
-            content = tf.pad(content, [[0, spare], [0, 0], [0, 0], [0, 0]])
-        pixels = tf.cast(content, tf.float32)
-        if self._training(training):
-            pixels = self._augment(pixels)
+    def embed(self, pixels: tf.Tensor, *, training: bool) -> tf.Tensor:
         for layer in self.network.layers:
             # This layer copies its statistics when Keras loads weights into it directly, which a
             # checkpoint of a larger model does not do.
@@ -117,32 +67,16 @@ class Encoder(ModalityEncoder):
                 layer.finalize_state()
                 if self.imagenet and self.architecture.startswith("EfficientNetB"):
                     pixels = _efficientnet_scale(pixels, layer)
-        vectors = self.network(self._preprocess_input(pixels), training=self._training(training))
-        return tf.cast(vectors[:rows], tf.float32)
-
-    def _augment(self, pixels: tf.Tensor) -> tf.Tensor:
-        # What is off adds no operation, as each operation changes the seeds of those after it.
-        if self.flip:
-            pixels = flip(pixels)
-        if self.crop < 1:
-            pixels = crop(pixels, self.crop)
-        if self.blur > 0:
-            pixels = blur(pixels, self.blur)
-        if self.color > 0:
-            pixels = recolor(pixels, self.color)
-        return pixels
+        return self.network(self._preprocess_input(pixels), training=training)
 
     def get_config(self) -> dict[str, Any]:
-        return {
+        config = {
             **super().get_config(),
             "architecture": self.architecture,
-            "size": self.size,
             "imagenet": self.imagenet,
-            "flip": self.flip,
-            "crop": self.crop,
-            "color": self.color,
-            "blur": self.blur,
         }
+        # Vectors cached before there was a choice stay valid.
+        return config if self.pooling == "mean" else {**config, "pooling": self.pooling}
 
 
 def build_encoder(
@@ -170,6 +104,7 @@ def build_encoder(
         config.size,
         trainable_layers=config.trainable_layers,
         imagenet=imagenet,
+        pooling=config.pooling,
         flip=config.flip,
         crop=config.crop,
         color=config.color,
@@ -208,10 +143,17 @@ def _application(architecture: str) -> Callable[..., tf.keras.Model]:
     return getattr(tf.keras.applications, architecture)
 
 
-def _network(architecture: str, size: int, *, weights: str | None) -> tf.keras.Model:
+def _network(
+    architecture: str, size: int, *, weights: str | None, pooling: str = "mean"
+) -> tf.keras.Model:
     make = _application(architecture)
     try:
-        return make(include_top=False, weights=weights, pooling="avg", input_shape=(size, size, 3))
+        return make(
+            include_top=False,
+            weights=weights,
+            pooling="max" if pooling == "max" else "avg",
+            input_shape=(size, size, 3),
+        )
     except ValueError as error:
         if weights:
             raise

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from mmrec_tf.config import TextConfig
+from mmrec_tf.encoders import clip
 from mmrec_tf.encoders.encoder import ModalityEncoder
 from mmrec_tf.encoders.text import bag_of_words, bert, tfidf, word_vectors
 from mmrec_tf.schema import ModalitySpec
@@ -12,6 +13,7 @@ FAMILIES = {
     "word_vectors": word_vectors,
     "tfidf": tfidf,
     "bag_of_words": bag_of_words,
+    "clip": clip,
 }
 
 

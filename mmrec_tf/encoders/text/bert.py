@@ -1,4 +1,4 @@
-"""Text: UTF-8 on disk, WordPiece ids in the graph, BERT on top."""
+"""Text: UTF-8 on disk, WordPiece ids in the graph, BERT on top; or another language model."""
 
 import json
 import pathlib
@@ -11,11 +11,15 @@ import tensorflow as tf
 
 from mmrec_tf.config import TextConfig
 from mmrec_tf.encoders.encoder import ModalityEncoder
-from mmrec_tf.encoders.text import wordpiece
+from mmrec_tf.encoders.text import language_model, wordpiece
 from mmrec_tf.encoders.text.adapters import adapt_bert
 from mmrec_tf.encoders.text.augmentation import hide_words, replace_words
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import ModalitySpec
+
+# For `mmrec-tf encoders`.
+NEEDS = "a pretrained model, or it trains from nothing (text.weights)"
+EXPORTED = "with WordPiece tokens; RoBERTa and XLM-R no"
 
 _BERT_SIZES = (
     "vocab_size",
@@ -216,7 +220,7 @@ def build_encoder(
     *,
     values: Iterable[str | bytes] | None = None,
     assets: Mapping[str, str] | None = None,
-) -> Encoder:
+) -> Encoder | language_model.Encoder:
     """Makes the encoder of one text modality.
 
     Args:
@@ -240,6 +244,14 @@ def build_encoder(
         "word_dropout": config.word_dropout,
         "synonym_share": config.synonym_share,
     }
+    if assets is not None and "model_config.json" in assets:
+        return language_model.Encoder(
+            assets["model_config.json"],
+            assets["tokenizer.json"],
+            max_tokens=config.max_tokens,
+            pooling=config.pooling,
+            trainable_layers=config.trainable_layers,
+        )
     if assets is not None:
         return Encoder(
             assets["vocabulary.txt"],
@@ -249,6 +261,8 @@ def build_encoder(
             **settings,
         )
     if config.weights != "random":
+        if language_model.model_type_of(config.weights) in language_model.MODEL_TYPES:
+            return language_model.load_encoder(config)
         return _pretrained(config, settings)
     vocabulary = wordpiece.learn_vocabulary(
         () if values is None else values, size=config.vocabulary_size

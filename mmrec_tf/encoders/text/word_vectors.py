@@ -18,6 +18,9 @@ from mmrec_tf.encoders.text.words import WordIds, count_texts, inverse_frequency
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import ModalitySpec
 
+# For `mmrec-tf encoders`.
+NEEDS = "a file of word vectors (text.vectors)"
+
 # `build_encoder` takes the texts of train items beside those of all.
 READS_TRAIN = True
 

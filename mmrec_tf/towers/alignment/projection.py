@@ -44,6 +44,10 @@ class Alignment(tf.keras.layers.Layer):
       l2: float. Penalty of "ridge" and "cca" in units of a feature's variance; None for that of
         `cross_validated_l2`.
       collaborative: float. Weight of `collaborative_loss` beside `contrastive_loss`.
+      shares: for each modality the place of the one whose projection it has, its own or an earlier
+        one's of the same width; None for one of its own for each. What lies near each other before
+        a shared projection does so behind it. Not with a kind that is fitted, which finds a
+        projection for each.
 
     Raises:
       ConfigError: for an unknown kind, two that are fitted, or a hidden layer in a projection that
@@ -60,6 +64,7 @@ class Alignment(tf.keras.layers.Layer):
         trainable_maps: bool = True,
         l2: float | None = None,
         collaborative: float = 0.0,
+        shares: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -86,6 +91,7 @@ class Alignment(tf.keras.layers.Layer):
         self.trainable_maps = trainable_maps
         self.l2 = l2
         self.collaborative = collaborative
+        self.shares = None if shares is None else tuple(shares)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -97,11 +103,15 @@ class Alignment(tf.keras.layers.Layer):
             "trainable_maps": self.trainable_maps,
             "l2": self.l2,
             "collaborative": self.collaborative,
+            "shares": self.shares,
         }
 
     def build(self, input_shape: Any) -> None:
         self.projections = []
         for i, shape in enumerate(input_shape):
+            if self.shares is not None and self.shares[i] != i:
+                self.projections.append(self.projections[self.shares[i]])
+                continue
             layers = []
             if self.hidden:
                 layers.append(
