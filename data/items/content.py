@@ -28,6 +28,9 @@ from mmrec_tf.records import PreparedItem, Quarantined
 from mmrec_tf.records.record_proto import Content
 from mmrec_tf.schema import ModalitySpec
 
+# Within the class, `video` is one of its fields.
+_NUM_FRAMES = video.NUM_FRAMES
+
 
 @dataclass(frozen=True, kw_only=True)
 class ContentOptions:
@@ -63,7 +66,7 @@ class ContentOptions:
     sample_rate_hz: int = 16000
     max_seconds: float = 10.0
     audio_window: str = "loudest"
-    video_frames: int = video.NUM_FRAMES
+    video_frames: int = _NUM_FRAMES
     video_pick: str = "spread"
 
     def __post_init__(self) -> None:
