@@ -45,6 +45,7 @@ from mmrec_tf.config.retrieval import (
     GraphConfig,
     ItemConfig,
     ItemHeadConfig,
+    LabelsConfig,
     RetrievalConfig,
     UserConfig,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "ImageConfig",
     "ItemConfig",
     "ItemHeadConfig",
+    "LabelsConfig",
     "RankingConfig",
     "RecommenderConfig",
     "RetrievalConfig",

@@ -19,6 +19,7 @@ from mmrec_tf.recommender.funnel import evaluate_ranking, fit_calibration
 from mmrec_tf.records.files import SEAL, hold_folder, read_sealed, write_sealed
 from mmrec_tf.retrieval.item_similarity import require_item_head
 from mmrec_tf.retrieval.model import RetrievalModel, make_encoders
+from mmrec_tf.runs.labels import report_labels
 from mmrec_tf.runs.run import Run, load_run
 from mmrec_tf.runs.warm_start import carry_weights, check_start
 from mmrec_tf.training.checkpoints import kept_state
@@ -136,6 +137,8 @@ def _train(
             "after": modality_diagnostics(run.retrieval),
         },
     }
+    if run.retrieval.label_heads is not None:
+        metrics["labels"] = report_labels(run.retrieval)
     if run.item_head_fit is not None:
         metrics["item_head"] = run.item_head_fit.to_json()
     if config.ranking.epochs:

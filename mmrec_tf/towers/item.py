@@ -110,7 +110,10 @@ class ItemTower(tf.keras.layers.Layer):
                 "l2": config.alignment.l2,
                 "collaborative": config.alignment.collaborative,
             },
-            feature_sizes=SideFeatures.sizes_of(schema.item_features)
+            # What is to be foretold is not read.
+            feature_sizes=SideFeatures.sizes_of(
+                {n: s for n, s in schema.item_features.items() if n not in config.labels.names}
+            )
             if config.item.features
             else {},
             **kwargs,

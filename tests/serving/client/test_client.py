@@ -229,7 +229,9 @@ def test_the_file_of_a_video_is_sent_as_its_frames(tmp_path):
     path.write_bytes(film(gray([20, 90, 160]), tone_seconds=0.5))
     want = media_video.split_frames(media_video.prepare(path.read_bytes()))
     assert len(want) == 3 and frames(path) == want and frames(path, num_frames=1) == [want[1]]
-    inputs = content_inputs("embed_item", {"video": [path, [b"1", b"2"]]}, {"video": LISTED["image"]})
+    inputs = content_inputs(
+        "embed_item", {"video": [path, [b"1", b"2"]]}, {"video": LISTED["image"]}
+    )
     assert inputs["video"].tolist() == [[b"", *want], [b"", b"1", b"2", b""]]
     assert sound_track(path).startswith(b"RIFF")
     path.write_bytes(film(gray([20])))
