@@ -208,7 +208,7 @@ class MediaItem:
     speech: Transcriber | None = None
 
     def _transcribe(
-        self, item_id: str, sounds: Content, *, left_out: Mapping[str, str], note: Note
+        self, item_id: str, sound: bytes, *, left_out: Mapping[str, str], note: Note
     ) -> str | Quarantined:
         """What is said in an item's sound; "" for nothing."""
         assert self.speech is not None
@@ -219,8 +219,7 @@ class MediaItem:
         self.speech.load()
         # From here on the time of one sound counts.
         note(name, 0)
-        (sound,) = sounds
-        return text.prepare(self.speech(bytes(sound)))
+        return text.prepare(self.speech(sound))
 
     def _sound_track(
         self,
@@ -248,6 +247,7 @@ class MediaItem:
         content: dict[str, Content] = {}
         quarantined, beyond = [], {}
         mended: list[Quarantined] = []
+        first: dict[str, bytes] = {}
         prepared = text.prepare(row.cells["text"])
         if prepared:
             content["text"] = prepared
@@ -261,6 +261,7 @@ class MediaItem:
             values = [value for value in loaded if not isinstance(value, Quarantined)]
             if values:
                 content[modality] = values
+                first[modality] = values[0]
             if more:
                 beyond[modality] = more
         if self.tracks is not None and "video" in content and "audio" not in content:
@@ -269,8 +270,9 @@ class MediaItem:
                 quarantined.append(track)
             elif track:
                 content["audio"] = [track]
-        if self.speech is not None and "audio" in content:
-            said = self._transcribe(row.item_id, content["audio"], left_out=left_out, note=note)
+                first["audio"] = track
+        if self.speech is not None and "audio" in first:
+            said = self._transcribe(row.item_id, first["audio"], left_out=left_out, note=note)
             if isinstance(said, Quarantined):
                 quarantined.append(said)
             elif said:

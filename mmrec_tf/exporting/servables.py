@@ -334,11 +334,10 @@ class EncoderServable(tf.Module):
                 "come. Prepare the dataset with another name for it."
             )
         tower = retrieval.item_tower
-        reads_features = tower.features is not None
+        read = {} if tower.features is None else tower.features.sizes
+        reads_features = bool(read)
         specs = retrieval.schema.item_features
-        self.feature_entries = FeatureEntries(
-            {name: specs[name] for name in tower.features.sizes} if reads_features else {}
-        )
+        self.feature_entries = FeatureEntries({name: specs[name] for name in read})
         self.state = types.SimpleNamespace(
             encoders={name: retrieval.encoders[name] for name in self.modalities},
             item_tower=retrieval.item_tower,

@@ -18,6 +18,7 @@ from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import Histories
 from mmrec_tf.encoders.cache import build_encoders
 from mmrec_tf.encoders.encoder import count_weights
+from mmrec_tf.encoders.several import SeveralValues
 from mmrec_tf.errors import RunError
 from mmrec_tf.evaluation.baselines import BLOCK
 from mmrec_tf.evaluation.evaluate import blocks, relevant_items
@@ -402,6 +403,20 @@ class RetrievalModel(Stage):
             for start in range(0, self.schema.num_items, FEW)
         )
         return np.concatenate([encoder.from_stored(value).numpy() for value in rows])
+
+    def value_weights(self, name: str) -> np.ndarray | None:
+        """How much each value of a modality counts in each item, such as the pictures of a gallery:
+        <float32>[item, value], each item's in the order of its distinct values and adding up to 1,
+        zeros behind them; None where all count alike (`item.values_pooling`)."""
+        encoder = self.encoders[name]
+        if not isinstance(encoder, SeveralValues):
+            return None
+        parts = []
+        for start in range(0, self.schema.num_items, MANY):
+            rows = tf.range(start, min(start + MANY, self.schema.num_items))
+            stored = gather(self.tables["content"][name], rows)
+            parts.append(encoder.weigh(stored).numpy())
+        return np.concatenate(parts)
 
     @property
     def tables(self) -> dict:

@@ -129,8 +129,8 @@ class AsyncClient(BaseClient):
         **vectors: NDArray[Any],
     ) -> ItemEmbeddings:
         """As `Client.embed_item`."""
-        content = {"text": text, "image": image, "audio": audio, "video": video}
-        content |= {**vectors, "features": features}
+        content = {"text": text, "image": image, "audio": audio, "video": video, **vectors}
+        content["features"] = features
         return await self._ask(self._questions.embed_item(content))
 
     async def search(

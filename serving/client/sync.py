@@ -194,8 +194,8 @@ class Client(BaseClient):
         Returns:
           [batch, dim] embeddings; [batch, modality] weights, and which content was readable.
         """
-        content = {"text": text, "image": image, "audio": audio, "video": video}
-        content |= {**vectors, "features": features}
+        content = {"text": text, "image": image, "audio": audio, "video": video, **vectors}
+        content["features"] = features
         return self._ask(self._questions.embed_item(content))
 
     def search(
