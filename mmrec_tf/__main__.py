@@ -230,6 +230,22 @@ def _tell_unknown(option: str, ids: Sequence[str]) -> None:
         print(f"{option}: no item has the id {', '.join(map(repr, ids))}.", file=sys.stderr)
 
 
+def _tag(arguments: argparse.Namespace) -> None:
+    from mmrec_tf.runs.labels import report_labels, require_heads, tag_items
+
+    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
+    require_heads(run)
+    if arguments.item or arguments.all:
+        found = tag_items(run, arguments.item or None)
+        tables.print_tags(found, k=arguments.k, as_json=arguments.json)
+        return
+    report = report_labels(run.retrieval)
+    if arguments.json:
+        print(json.dumps(report))
+        return
+    tables.print_labels(arguments.run, report)
+
+
 def _similar(arguments: argparse.Namespace) -> None:
     run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
     recommender = run.recommender(unavailable=_lines_of(arguments.unavailable))
@@ -426,6 +442,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_writer(command)
     command.add_argument("--json", action="store_true", help="one JSON object on stdout")
     command.set_defaults(call=_explain)
+
+    command = _run_command(
+        commands, "tag", "labels of items by their content, and how far they can be trusted"
+    )
+    command.add_argument("--item", action="append", metavar="ID", help="tag this item")
+    command.add_argument("--all", action="store_true", help="tag all items; without either: report")
+    command.add_argument("--k", type=int, default=5, help="labels an item (%(default)s)")
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    command.set_defaults(call=_tag)
 
     command = _run_command(commands, "similar", "items that are most alike")
     command.add_argument("--item", required=True, action="append", metavar="ID")

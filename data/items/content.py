@@ -16,6 +16,8 @@ from data.items import files as media_files
 from data.items import vectors
 from data.items.files import Found, Medium
 from data.items.shards import ItemRow
+from data.items.speech import NAME as SPEECH
+from data.items.speech import Transcriber
 from data.items.vectors import ItemVectors, Matrix
 from data.items.workers import Note
 from data.tables import columns
@@ -27,6 +29,9 @@ from mmrec_tf.media import audio, image, text, video
 from mmrec_tf.records import PreparedItem, Quarantined
 from mmrec_tf.records.record_proto import Content
 from mmrec_tf.schema import ModalitySpec
+
+# Within the class, `video` is one of its fields.
+_NUM_FRAMES = video.NUM_FRAMES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,9 @@ class ContentOptions:
       audio_window: which part of a longer sound stays: "start", "center" or "loudest".
       video_frames: at most so many frames of a video stay, each shrunk as pictures are.
       video_pick: which: "spread" or "scenes"; see `mmrec_tf.media.video.prepare`.
+      transcribe: "audio" where speech in an item's sound becomes a modality of text, "speech";
+        None where not.
+      speech_model: the folder of the Whisper model that does so; see `data.items.speech`.
     """
 
     media_root: str | None = None
@@ -63,10 +71,21 @@ class ContentOptions:
     sample_rate_hz: int = 16000
     max_seconds: float = 10.0
     audio_window: str = "loudest"
-    video_frames: int = video.NUM_FRAMES
+    video_frames: int = _NUM_FRAMES
     video_pick: str = "spread"
+    transcribe: str | None = None
+    speech_model: str | None = None
 
     def __post_init__(self) -> None:
+        if self.transcribe not in (None, "audio"):
+            raise ConfigError(f"--transcribe: wanted audio; got {self.transcribe!r}.")
+        if (self.transcribe is None) != (self.speech_model is None):
+            raise ConfigError(
+                "--transcribe audio wants --speech-model DIR, the folder of a Whisper model, and "
+                "that is of no use without; got one of them."
+            )
+        if self.speech_model is not None:
+            Transcriber(self.speech_model).check()
         if self.video_pick not in video.PICKS or not 1 <= self.video_frames <= video.MOST_FRAMES:
             raise ConfigError(
                 f"video: wanted 1 to {video.MOST_FRAMES} frames, picked by one of "
@@ -80,7 +99,7 @@ class ContentOptions:
                 f"audio_window: wanted one of {', '.join(audio.WINDOWS)}; "
                 f"got {self.audio_window!r}."
             )
-        vectors.check_names(self.vectors, taken=("text", "image", "audio", "video"))
+        vectors.check_names(self.vectors, taken=("text", "image", "audio", "video", SPEECH))
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, files: bool = True) -> None:
@@ -121,6 +140,19 @@ def add_arguments(parser: argparse.ArgumentParser, *, files: bool = True) -> Non
             help="the most pictures of an item, where a template such as images/{item}-*.jpg finds "
             "several, or a cell has several paths with | between them (default: 1)",
         )
+        group.add_argument(
+            "--video-frames",
+            type=int,
+            default=video.NUM_FRAMES,
+            metavar="N",
+            help=f"frames of a video, at most {video.MOST_FRAMES} (default: {video.NUM_FRAMES})",
+        )
+        group.add_argument(
+            "--video-pick",
+            choices=video.PICKS,
+            default="spread",
+            help="which frames: spread over the clip, or one a scene (default: spread)",
+        )
     vectors.add_argument(
         group,
         what="ready-made vectors as a modality NAME: .parquet with ids, or .npy with the ids of "
@@ -136,17 +168,14 @@ def add_arguments(parser: argparse.ArgumentParser, *, files: bool = True) -> Non
         help="what stays of a longer sound (default: loudest)",
     )
     group.add_argument(
-        "--video-frames",
-        type=int,
-        default=video.NUM_FRAMES,
-        metavar="N",
-        help=f"the most frames of a video, up to {video.MOST_FRAMES} (default: {video.NUM_FRAMES})",
+        "--transcribe",
+        choices=("audio",),
+        help="write what is said in an item's sound as a text of its own, speech",
     )
     group.add_argument(
-        "--video-pick",
-        choices=video.PICKS,
-        default="spread",
-        help="which frames: spread over the clip, or one a scene (default: spread)",
+        "--speech-model",
+        metavar="DIR",
+        help="a Whisper model of TensorFlow, as transformers saves it, for --transcribe",
     )
 
 
@@ -170,11 +199,27 @@ class MediaItem:
       media: by modality, what makes content of files.
       matrices: by modality, ready-made vectors.
       tracks: what makes a sound of a video's file; None where that is not wanted.
+      speech: what makes text of a sound; None where that is not wanted.
     """
 
     media: Mapping[str, Medium]
     matrices: Mapping[str, Matrix] = dataclasses.field(default_factory=dict)
     tracks: Medium | None = None
+    speech: Transcriber | None = None
+
+    def _transcribe(
+        self, item_id: str, sound: bytes, *, left_out: Mapping[str, str], note: Note
+    ) -> str | Quarantined:
+        """What is said in an item's sound; "" for nothing."""
+        assert self.speech is not None
+        name = media_files.medium_name(item_id, SPEECH, "")
+        if name in left_out:
+            return Quarantined(item_id, SPEECH, "", left_out[name])
+        note(name, 0)
+        self.speech.load()
+        # From here on the time of one sound counts.
+        note(name, 0)
+        return text.prepare(self.speech(sound))
 
     def _sound_track(
         self,
@@ -202,6 +247,7 @@ class MediaItem:
         content: dict[str, Content] = {}
         quarantined, beyond = [], {}
         mended: list[Quarantined] = []
+        first: dict[str, bytes] = {}
         prepared = text.prepare(row.cells["text"])
         if prepared:
             content["text"] = prepared
@@ -215,6 +261,7 @@ class MediaItem:
             values = [value for value in loaded if not isinstance(value, Quarantined)]
             if values:
                 content[modality] = values
+                first[modality] = values[0]
             if more:
                 beyond[modality] = more
         if self.tracks is not None and "video" in content and "audio" not in content:
@@ -223,6 +270,13 @@ class MediaItem:
                 quarantined.append(track)
             elif track:
                 content["audio"] = [track]
+                first["audio"] = track
+        if self.speech is not None and "audio" in first:
+            said = self._transcribe(row.item_id, first["audio"], left_out=left_out, note=note)
+            if isinstance(said, Quarantined):
+                quarantined.append(said)
+            elif said:
+                content[SPEECH] = said
         for modality, number in row.cells["vectors"].items():
             vector = self.matrices[modality].load(number, item_id=row.item_id, modality=modality)
             if isinstance(vector, Quarantined):
@@ -295,17 +349,34 @@ class Layout:
             )
             self.media[name] = Medium(name, root, function, max_bytes)
             self.places[name] = str(place)
+        if "video" not in self.places and (
+            options.video_frames != _NUM_FRAMES or options.video_pick != "spread"
+        ):
+            raise ConfigError(
+                "--video-frames, --video-pick: wanted items with videos; there is no place for "
+                "any. Name one (--video), or leave these out."
+            )
         self.tracks = None
         if "video" in self.places and options.audio != media_files.ABSENT:
             function = functools.partial(video.sound_track, prepare=prepare_audio)
             self.tracks = Medium("audio", root, function, video.MAX_BYTES)
         asked = {**dict.fromkeys(["text"] if self._text else []), **dict.fromkeys(self.places)}
         self.asked = (*asked, *(["audio"] if self.tracks and "audio" not in asked else []))
+        self.speech = None
+        if options.speech_model is not None:
+            self.speech = Transcriber(options.speech_model)
+            if "audio" not in self.asked:
+                raise ConfigError(
+                    "--transcribe audio: wanted items with sounds; there is no place for any. Name "
+                    "one (--audio, --video), or leave it out."
+                )
+            self.asked = (*self.asked, SPEECH)
         self.specs = {
             "text": ModalitySpec(kind="text"),
             "image": ModalitySpec(kind="image"),
             "audio": ModalitySpec(kind="audio", sample_rate_hz=options.sample_rate_hz),
             "video": ModalitySpec(kind="video", num_frames=options.video_frames),
+            SPEECH: ModalitySpec(kind="text"),
         }
 
     def warn_of_none(self, table: Table, name: str, num_items: int) -> str:

@@ -336,7 +336,10 @@ def prepare(
         catalog.ids.clear()
         vectors.clear()
         write_spooled(
-            writer, spooled, make=MediaItem(layout.media, matrices, layout.tracks), run=run
+            writer,
+            spooled,
+            make=MediaItem(layout.media, matrices, layout.tracks, layout.speech),
+            run=run,
         )
         profile = _write_users(
             writer, users, user_ids, user_features, profile_column, selected.users

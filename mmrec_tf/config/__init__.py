@@ -52,6 +52,7 @@ from mmrec_tf.config.retrieval import (
     GraphConfig,
     ItemConfig,
     ItemHeadConfig,
+    LabelsConfig,
     RetrievalConfig,
     UserConfig,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "ImageConfig",
     "ItemConfig",
     "ItemHeadConfig",
+    "LabelsConfig",
     "RankingConfig",
     "RecommenderConfig",
     "RetrievalConfig",

@@ -181,6 +181,18 @@ RULES = (
         "true",
         lambda c: c.item.id_embedding,
     ),
+    Rule(
+        _under("labels", "weight", "hidden"),
+        "labels.softmax",
+        "a feature of the items (or labels.sigmoid)",
+        lambda c: bool(c.labels.names),
+    ),
+    Rule(
+        _under("labels", "softmax", "sigmoid"),
+        "modalities",
+        "one or more, as labels are foretold by content",
+        lambda c: c.modalities != (),
+    ),
     Rule(("graph.edge_dropout",), "graph.layers", "1 or more", lambda c: c.graph.layers > 0),
     Rule(
         ("graph.content_neighbors",),

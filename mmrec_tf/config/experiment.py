@@ -20,6 +20,7 @@ from mmrec_tf.config.retrieval import (
     GraphConfig,
     ItemConfig,
     ItemHeadConfig,
+    LabelsConfig,
     RetrievalConfig,
     UserConfig,
 )
@@ -106,6 +107,7 @@ class Config:
     video: VideoConfig = field(default_factory=VideoConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     item: ItemConfig = field(default_factory=ItemConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
     graph: GraphConfig = field(default_factory=GraphConfig)
     user: UserConfig = field(default_factory=UserConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
@@ -179,6 +181,8 @@ class Config:
                 "item.id_embedding": True,
                 "item.id_dropout": 0.0,
                 "item.features": False,
+                "labels.softmax": (),
+                "labels.sigmoid": (),
                 "graph.content_layers": 0,
                 "user.profile": False,
                 "user.features": False,

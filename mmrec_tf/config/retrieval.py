@@ -292,3 +292,33 @@ class ItemHeadConfig:
             0 <= self.whole_share <= 1,
             f"item_head.whole_share: wanted 0 to 1; got {self.whole_share:g}.",
         )
+
+
+@dataclass(frozen=True)
+class LabelsConfig:
+    """Heads on the item tower that foretell what items are called, from a categorical side feature
+    each, which the tower then does not read. They regularize what content says, and tag new items.
+
+    `softmax` names features of which an item has one category, `sigmoid` those of which it may have
+    any number (tags). Their loss on the step's items, placed by content alone, counts `weight`
+    times. `hidden` is the width of a hidden layer before them, 0 for none.
+    """
+
+    softmax: tuple[str, ...] = shapes_weights(())
+    sigmoid: tuple[str, ...] = shapes_weights(())
+    weight: float = 0.1
+    hidden: int = shapes_weights(0)
+
+    def __post_init__(self) -> None:
+        at_least(self, "labels.", {"hidden": 0})
+        names = self.names
+        require(
+            len(set(names)) == len(names),
+            f"labels: wanted each feature once, in softmax or in sigmoid; got {', '.join(names)}.",
+        )
+        require(self.weight > 0, f"labels.weight: wanted above 0; got {self.weight:g}.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features that are foretold."""
+        return (*self.softmax, *self.sigmoid)

@@ -22,7 +22,8 @@ class AttentionPool(tf.keras.layers.Layer):
     """
 
     def __init__(self, dim: int, units: int = 32, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # Not even mixed precision may round what weights follow from.
+        super().__init__(autocast=False, **kwargs)
         self.dim = dim
         self.units = units
         self.norm = tf.keras.layers.LayerNormalization(name="norm", dtype="float32")
@@ -89,7 +90,7 @@ class OrderedPool(tf.keras.layers.Layer):
         num_heads: int = 4,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.settings = {
             "kind": kind,
             "dim": dim,
@@ -115,7 +116,8 @@ class OrderedPool(tf.keras.layers.Layer):
             "position",
             [steps, units],
             tf.float32,
-            initializer=tf.keras.initializers.RandomNormal(0, 0.1),
+            initializer=tf.keras.initializers.RandomNormal(0, 0.5),
+            experimental_autocast=False,
         )
         self.blocks = [
             _Block(units, num_heads, name=f"block_{n}", **policy) for n in range(num_layers)

@@ -80,6 +80,10 @@ class SeveralValues(ModalityEncoder):
     def from_stored(self, stored: tf.Tensor, *, training: bool = False) -> tf.Tensor:
         return self.pool(stored[..., :-1], stored[..., -1] > 0)[0]
 
+    def weigh(self, stored: tf.Tensor) -> tf.Tensor:
+        """How much each value counts, <float32>[batch, value]."""
+        return self.pool(stored[..., :-1], stored[..., -1] > 0)[1]
+
     def pool(self, vectors: tf.Tensor, present: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Pools values that went through the encoder; see `AttentionPool.call`."""
         return self.pooling(vectors, present)

@@ -32,6 +32,7 @@ from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import LOWEST_SCORE, FeatureSpec, ModalitySpec
 from mmrec_tf.towers import TowerOutput
+from mmrec_tf.towers.labels import label_names
 from mmrec_tf.towers.modality_maps import GraphMaps
 
 NUM_EXAMPLES = 4
@@ -290,7 +291,8 @@ def _rows_without_ties(score: np.ndarray) -> list[int]:
 
 
 class EncoderServable(tf.Module):
-    """`embed_item` and `search`: raw content in, one input a modality.
+    """`embed_item`, `search` and, of a model with labels, `tag`: raw content in, one input a
+    modality.
 
     Texts, pictures and sounds come as <string>[batch, value], "" where absent; ready-made vectors
     as <float32>[batch, value, dim], zeros where absent. Of an item with several values the distinct
@@ -331,13 +333,15 @@ class EncoderServable(tf.Module):
                 f"export: wanted no modality with the name {FEATURES!r}, under which side features "
                 "come. Prepare the dataset with another name for it."
             )
-        reads_features = retrieval.item_tower.features is not None
-        self.feature_entries = FeatureEntries(
-            retrieval.schema.item_features if reads_features else {}
-        )
+        tower = retrieval.item_tower
+        read = {} if tower.features is None else tower.features.sizes
+        reads_features = bool(read)
+        specs = retrieval.schema.item_features
+        self.feature_entries = FeatureEntries({name: specs[name] for name in read})
         self.state = types.SimpleNamespace(
             encoders={name: retrieval.encoders[name] for name in self.modalities},
             item_tower=retrieval.item_tower,
+            label_heads=retrieval.label_heads,
         )
         self.maps = GraphMaps(retrieval.tables.get("maps", ()))
         self.resources = [
@@ -345,6 +349,11 @@ class EncoderServable(tf.Module):
             *(v for encoder in self.state.encoders.values() for v in encoder.variables),
             *self.maps.variables,
         ]
+        self.labels = None
+        if retrieval.label_heads is not None:
+            self.resources += retrieval.label_heads.variables
+            names = label_names(specs, retrieval.label_heads.forms)
+            self.labels = tf.Variable(names, trainable=False, name="labels")
         self.item_id = tf.Variable(item_id.tolist(), trainable=False, name="item_id")
         self.features = {
             name: tf.zeros([1, *table.shape[1:]], table.dtype)
@@ -366,6 +375,9 @@ class EncoderServable(tf.Module):
         entries = [tf.TensorSpec([None, None], tf.string, name=FEATURES)] if reads_features else []
         self.embed_item = tf.function(self._embed_item, input_signature=[*self.specs, *entries])
         self.search = tf.function(self._search, input_signature=self.specs)
+        self.tag = None
+        if self.labels is not None:
+            self.tag = tf.function(self._tag, input_signature=self.specs)
 
     def _tower(
         self, given: Sequence[tf.Tensor], features: Mapping[str, tf.Tensor]
@@ -429,14 +441,32 @@ class EncoderServable(tf.Module):
             "unreadable": unreadable,
         }
 
+    def _tag(self, *raw: tf.Tensor) -> dict[str, tf.Tensor]:
+        """label <string>[batch, label], the same in each row, such as "genre=comedy"; probability
+        <float32>[batch, label], -1 for a row with nothing to go by; unreadable
+        <bool>[batch, modality]."""
+        inputs = dict(zip(self.modalities, raw, strict=True))
+        given = check_limits(self.limits, inputs, content=self.modalities)
+        output, present, unreadable, _ = self._tower(given, {})
+        found = self.state.label_heads.probabilities(output.embedding)
+        probability = tf.concat([found[name] for name in self.state.label_heads.forms], axis=1)
+        something = tf.reduce_any(present, axis=1, keepdims=True)
+        batch = tf.shape(probability)[0]
+        return {
+            "label": tf.tile(tf.convert_to_tensor(self.labels)[None, :], [batch, 1]),
+            "probability": tf.where(something, probability, -1.0),
+            "unreadable": unreadable,
+        }
+
     @property
     def signatures(self) -> dict:
         """The functions by the name under which they are served."""
-        return {
+        found = {
             "serving_default": self.embed_item,
             "embed_item": self.embed_item,
             "search": self.search,
         }
+        return found if self.tag is None else {**found, "tag": self.tag}
 
     def examples_from(
         self, content: Mapping[str, np.ndarray | Content], present: np.ndarray
@@ -472,10 +502,13 @@ class EncoderServable(tf.Module):
                 brought = example_entries(self.feature_entries.specs, place)[:2]
                 listed[place, 1 : 1 + len(brought)] = brought
             entries = {FEATURES: listed}
-        return [
-            _answer(self, Example("embed_item", {**inputs, **entries}, {})),
-            _answer(self, Example("search", {n: v[row : row + 1] for n, v in inputs.items()}, {})),
+        requests = [
+            Example("embed_item", {**inputs, **entries}, {}),
+            Example("search", {n: v[row : row + 1] for n, v in inputs.items()}, {}),
         ]
+        if self.tag is not None:
+            requests.append(Example("tag", inputs, {}))
+        return [_answer(self, request) for request in requests]
 
 
 def _most_values(spec: ModalitySpec) -> int:

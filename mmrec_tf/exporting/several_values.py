@@ -186,7 +186,7 @@ def rows_of_values(
     """
     if kind == "video":
         return [
-            [f for clip in clips for f in split_frames(clip)]
+            [f for clip in clips for f in split_frames(bytes(clip))]
             for clips in rows_of_values(content, rows)
         ]
     if isinstance(content, Content):

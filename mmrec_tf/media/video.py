@@ -430,7 +430,7 @@ def _read_with_pillow(
                 times.append(time)
                 time, before = time + max(1, int(picture.info.get("duration", 100))), small
                 # A frame is small once it is shrunk, so that all of them may be kept.
-                shown.thumbnail([max_side, max_side])
+                shown.thumbnail((max_side, max_side))
                 pixels = np.asarray(shown)
                 order = [2, 1, 0, 3][: pixels.shape[2]]
                 kept.append(np.ascontiguousarray(pixels[:, :, order]))

@@ -203,6 +203,41 @@ def add_reasons(
     columns["why"] = column
 
 
+def print_tags(found: Mapping[str, Mapping[str, float]], *, k: int, as_json: bool) -> None:
+    """The k most probable labels of each item, one line each; or one JSON object with all."""
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    for item, labels in found.items():
+        best = sorted(labels.items(), key=lambda pair: -pair[1])[:k]
+        for rank, (label, probability) in enumerate(best, start=1):
+            print(item, rank, label, f"{probability:.4f}", sep="\t")
+        if not best:
+            print(item, "-", "no content", "", sep="\t")
+
+
+def print_labels(run: str, report: Mapping[str, Any]) -> None:
+    """What `mmrec_tf.runs.labels.report_labels` found."""
+    groups = {"train": "items that train met", "new": "items that train never met"}
+    for name, found in report.items():
+        for group, words in groups.items():
+            figures = found[group]
+            if figures is None:
+                print(f"{run}, {name}: no {words} with content and a known label")
+                continue
+            rows = dict(figures["classes"])
+            title = (
+                f"{run}, {name} ({found['form']}), {figures['items']} {words}: macro F1 "
+                f"{figures['macro_f1']:.4f}, micro F1 {figures['micro_f1']:.4f}, accuracy "
+                f"{figures['accuracy']:.4f}"
+            )
+            print_table(title, rows)
+            if "confusion" in figures:
+                width = max(6, *(len(category) for category in figures["confusion"]))
+                print_table("true class, taken for", figures["confusion"], width=width)
+            print()
+
+
 def print_table(title: str, rows: Mapping[str, Mapping], *, width: int = 12) -> None:
     """One line a row, one column a key, whose width is given in characters."""
     names = list(next(iter(rows.values())))

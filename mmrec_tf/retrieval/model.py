@@ -17,6 +17,7 @@ from mmrec_tf.dataset.catalog import empty_features
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import Histories
 from mmrec_tf.encoders.encoder import count_weights
+from mmrec_tf.encoders.several import SeveralValues
 from mmrec_tf.evaluation.baselines import BLOCK
 from mmrec_tf.evaluation.evaluate import blocks
 from mmrec_tf.evaluation.metrics import top_k
@@ -33,6 +34,7 @@ from mmrec_tf.retrieval.memory_estimate import estimate
 from mmrec_tf.retrieval.objective import Objective
 from mmrec_tf.towers import ItemTower, TowerOutput, UserTower, unit
 from mmrec_tf.towers.alignment import TranslationLoss
+from mmrec_tf.towers.labels import LabelHeads
 from mmrec_tf.training.callbacks import HistoryRefresh, Mining
 from mmrec_tf.training.optimizer import build_optimizer
 from mmrec_tf.training.stage import Stage
@@ -110,6 +112,9 @@ class RetrievalModel(Stage):
                 config.alignment.margin,
                 name="translation",
             )
+        self.label_heads = LabelHeads.from_experiment(
+            config.labels, schema, config.dim, name="label_heads"
+        )
         self.log_temperature = self.add_weight(
             name="log_temperature",
             shape=[],
@@ -126,6 +131,8 @@ class RetrievalModel(Stage):
         self.loss_tracker = tf.keras.metrics.Mean(name="loss")
         self.contrastive_tracker = tf.keras.metrics.Mean(name="contrastive_loss")
         self.graph_tracker = tf.keras.metrics.Mean(name="graph_loss")
+        if self.label_heads is not None:
+            self.label_tracker = tf.keras.metrics.Mean(name="label_loss")
         if encoders is None:
             encoders = make_encoders(config, dataset)
             # Anew, as encoders that are made here have drawn numbers, and loaded ones did not.
@@ -326,6 +333,20 @@ class RetrievalModel(Stage):
         )
         return np.concatenate([encoder.from_stored(value).numpy() for value in rows])
 
+    def value_weights(self, name: str) -> np.ndarray | None:
+        """How much each value of a modality counts in each item, such as the pictures of a gallery:
+        <float32>[item, value], each item's in the order of its distinct values and adding up to 1,
+        zeros behind them; None where all count alike (`item.values_pooling`)."""
+        encoder = self.encoders[name]
+        if not isinstance(encoder, SeveralValues):
+            return None
+        parts = []
+        for start in range(0, self.schema.num_items, MANY):
+            rows = tf.range(start, min(start + MANY, self.schema.num_items))
+            stored = gather(self.tables["content"][name], rows)
+            parts.append(encoder.weigh(stored).numpy())
+        return np.concatenate(parts)
+
     @property
     def tables(self) -> dict:
         """The catalog's content and what is known of users, see `build_tables`."""
@@ -349,6 +370,7 @@ class RetrievalModel(Stage):
             "item_features": tower.features,
             "user_tower": self.user_tower,
             "translation": self.translation,
+            "label_heads": self.label_heads,
             **{f"{name}_encoder": encoder for name, encoder in self.encoders.items()},
         }
         return count_weights({name: layer for name, layer in layers.items() if layer is not None})
@@ -593,6 +615,10 @@ class RetrievalModel(Stage):
             contrastive = self._contrastive_loss(output, rows, item)
             self.contrastive_tracker.update_state(contrastive)
             loss += alignment.contrastive_weight * contrastive
+        if self.label_heads is not None:
+            of_labels = self._label_loss(self.label_heads, output, rows, item, training=training)
+            self.label_tracker.update_state(of_labels)
+            loss += self.config.labels.weight * of_labels
         if self.translation is not None and triples is not None and alignment.graph_weight:
             of_graph = self._graph_loss(self.translation, output, rows, triples)
             self.graph_tracker.update_state(of_graph)
@@ -624,6 +650,25 @@ class RetrievalModel(Stage):
         entity = triples - self.schema.num_items + num_rows
         head, _, tail, wrong = tf.unstack(tf.where(is_item, rows["nodes"], entity), axis=1)
         return translation.loss(output.embedding, num_rows, head, triples[:, 1], tail, wrong)
+
+    def _label_loss(
+        self,
+        heads: LabelHeads,
+        output: TowerOutput,
+        rows: Mapping[str, tf.Tensor],
+        item: tf.Tensor,
+        *,
+        training: bool,
+    ) -> tf.Tensor:
+        """How far the heads are from what the step's items are called."""
+        embedding = tf.gather(output.embedding, rows["item"])
+        if self.item_tower.id_embedding is not None or self.state.graph is not None:
+            # By content alone, as a new item is: with an id, the id would learn it.
+            placed = self.embed_items(item, training=training, content_only=True)
+            embedding = placed.embedding
+        table = self.tables["item_features"]
+        features = {name: tf.gather(table[name], item) for name in heads.forms}
+        return heads.loss(embedding, features)
 
     def _contrastive_loss(
         self, output: TowerOutput, rows: Mapping[str, tf.Tensor], item: tf.Tensor

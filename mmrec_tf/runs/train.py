@@ -20,6 +20,7 @@ from mmrec_tf.records.files import SEAL, hold_folder, read_sealed, write_sealed
 from mmrec_tf.retrieval.content_encoders import make_encoders
 from mmrec_tf.retrieval.item_similarity import require_item_head
 from mmrec_tf.retrieval.model import RetrievalModel
+from mmrec_tf.runs.labels import report_labels
 from mmrec_tf.runs.run import Run, load_run
 from mmrec_tf.runs.warm_start import carry_weights, check_start
 from mmrec_tf.training.checkpoints import kept_state
@@ -140,6 +141,8 @@ def _train(
     facts = {name: encoder.facts() for name, encoder in run.retrieval.encoders.items()}
     if found := {name: fact for name, fact in facts.items() if fact}:
         metrics["encoders"] = found
+    if run.retrieval.label_heads is not None:
+        metrics["labels"] = report_labels(run.retrieval)
     if run.item_head_fit is not None:
         metrics["item_head"] = run.item_head_fit.to_json()
     if config.ranking.epochs:

@@ -111,7 +111,10 @@ class ItemTower(tf.keras.layers.Layer):
                 "collaborative": config.alignment.collaborative,
                 "shares": _shared_projections(config, schema),
             },
-            feature_sizes=SideFeatures.sizes_of(schema.item_features)
+            # What is to be foretold is not read.
+            feature_sizes=SideFeatures.sizes_of(
+                {n: s for n, s in schema.item_features.items() if n not in config.labels.names}
+            )
             if config.item.features
             else {},
             **kwargs,

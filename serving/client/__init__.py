@@ -9,6 +9,7 @@
     python -m serving.client embed-item --text "a small grey bird" --image a.jpg --image b.webp
     python -m serving.client search --audio call.wav --k 5
     python -m serving.client search --video clip.mp4
+    python -m serving.client tag --text "a small grey bird" --k 3
     python -m serving.client status
 
 `Client` waits for each answer; `AsyncClient` has the same methods as coroutines. Both speak to
@@ -19,6 +20,7 @@ from serving.client.aio import AsyncClient
 from serving.client.answers import (
     FoundItems,
     ItemEmbeddings,
+    ItemLabels,
     Outputs,
     Ranking,
     Recommendations,
@@ -34,6 +36,7 @@ __all__ = [
     "Client",
     "FoundItems",
     "ItemEmbeddings",
+    "ItemLabels",
     "Outputs",
     "Ranking",
     "Recommendations",

@@ -18,7 +18,7 @@ from serving.client.options import connection, connection_options
 from serving.client.printing import json_of, lines_of, warnings_of
 from serving.client.sync import Client
 
-ENCODER_COMMANDS = ("embed-item", "search")
+ENCODER_COMMANDS = ("embed-item", "search", "tag")
 _FILES = ("image", "audio", "video")
 
 
@@ -115,6 +115,12 @@ def _parser() -> argparse.ArgumentParser:
             [asked, content, best, named],
             "items near to words, a picture or a sound",
             "place, item and score",
+        ),
+        (
+            "tag",
+            [asked, content, best],
+            "what an item is called, by its content",
+            "place, label and probability",
         ),
         ("status", [], "which versions are served", "version, state and what went wrong"),
         (
@@ -219,6 +225,8 @@ def _answer(client: Client, options: argparse.Namespace) -> Any:
     content |= {name: _vector(path) for name, path in _vector_files(options.vector)}
     if options.command == "search":
         return client.search(**content, k=options.k)
+    if options.command == "tag":
+        return client.tag(**content, k=options.k)
     features = [_ids(options.features)] if options.features else None
     return client.embed_item(**content, features=features)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from serving.client.answers import (
     FoundItems,
     ItemEmbeddings,
+    ItemLabels,
     Outputs,
     Ranking,
     Recommendations,
@@ -128,8 +129,8 @@ class AsyncClient(BaseClient):
         **vectors: NDArray[Any],
     ) -> ItemEmbeddings:
         """As `Client.embed_item`."""
-        content = {"text": text, "image": image, "audio": audio, "video": video}
-        content |= {**vectors, "features": features}
+        content = {"text": text, "image": image, "audio": audio, "video": video, **vectors}
+        content["features"] = features
         return await self._ask(self._questions.embed_item(content))
 
     async def search(
@@ -145,6 +146,20 @@ class AsyncClient(BaseClient):
         """As `Client.search`."""
         content = {"text": text, "image": image, "audio": audio, "video": video, **vectors}
         return await self._ask(self._questions.search(content, k=k))
+
+    async def tag(
+        self,
+        *,
+        text: Values | None = None,
+        image: Values | None = None,
+        audio: Values | None = None,
+        video: Values | None = None,
+        k: int | None = None,
+        **vectors: NDArray[Any],
+    ) -> ItemLabels:
+        """As `Client.tag`."""
+        content = {"text": text, "image": image, "audio": audio, "video": video, **vectors}
+        return await self._ask(self._questions.tag(content, k=k))
 
     async def predict(
         self,

@@ -142,6 +142,23 @@ class FoundItems(NamedTuple):
     version: int = 0
 
 
+class ItemLabels(NamedTuple):
+    """What items are called, of a model that was trained with labels.
+
+    Attributes:
+      label: object[batch, k] of str, such as "genre=comedy", the most probable first; "" for an
+        item with nothing to go by.
+      probability: <float32>[batch, k]; -1 for none.
+      unreadable: <bool>[batch, modality], as in `ItemEmbeddings`.
+      version: of the encoder; 0 where nothing was asked for.
+    """
+
+    label: NDArray[Any]
+    probability: NDArray[Any]
+    unreadable: NDArray[Any] | None
+    version: int = 0
+
+
 def output(outputs: Mapping[str, NDArray[Any]], name: str, signature: str) -> NDArray[Any]:
     """One output of an answer, which must be there."""
     if name not in outputs:

@@ -10,6 +10,7 @@ from mmrec_tf.errors import ConfigError, ServingError
 from serving.client.answers import (
     FoundItems,
     ItemEmbeddings,
+    ItemLabels,
     Outputs,
     Ranking,
     Recommendations,
@@ -163,6 +164,19 @@ class Questions:
         outputs = yield from self._ask_encoder("search", content)
         found = best(outputs, ("item_id", "score"), k, "search")
         return FoundItems(**found, unreadable=outputs.get("unreadable"), version=outputs.version)
+
+    def tag(self, content: Mapping[str, Any], *, k: int | None) -> Steps[ItemLabels]:
+        """As `Client.tag`."""
+        if k is not None and k < 1:
+            raise ConfigError(f"k: wanted 1 or more; got {k}.")
+        outputs = yield from self._ask_encoder("tag", content)
+        probability = output(outputs, "probability", "tag")
+        label = to_str(output(outputs, "label", "tag"))
+        order = np.argsort(-probability, axis=1, kind="stable")[:, :k]
+        probability = np.take_along_axis(probability, order, axis=1)
+        label = np.take_along_axis(label, order, axis=1)
+        label[probability < 0] = ""
+        return ItemLabels(label, probability, outputs.get("unreadable"), outputs.version)
 
     def predict(
         self,

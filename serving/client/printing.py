@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving.client.answers import FoundItems, ItemEmbeddings, Ranking, UserEmbeddings
+from serving.client.answers import FoundItems, ItemEmbeddings, ItemLabels, Ranking, UserEmbeddings
 
 if TYPE_CHECKING:
     from serving.client.calls import Metadata, Signature
@@ -50,7 +50,7 @@ def lines_of(
                     for number in numbers
                 )
     else:
-        columns = answer[:2] if isinstance(answer, FoundItems) else answer[:-1]
+        columns = answer[:2] if isinstance(answer, FoundItems | ItemLabels) else answer[:-1]
         found = [row for row in zip(*(part[0] for part in columns), strict=True) if row[0]]
         if isinstance(answer, Ranking):
             found.sort(key=lambda row: -row[1])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from serving.client.answers import (
     FoundItems,
     ItemEmbeddings,
+    ItemLabels,
     Outputs,
     Ranking,
     Recommendations,
@@ -193,8 +194,8 @@ class Client(BaseClient):
         Returns:
           [batch, dim] embeddings; [batch, modality] weights, and which content was readable.
         """
-        content = {"text": text, "image": image, "audio": audio, "video": video}
-        content |= {**vectors, "features": features}
+        content = {"text": text, "image": image, "audio": audio, "video": video, **vectors}
+        content["features"] = features
         return self._ask(self._questions.embed_item(content))
 
     def search(
@@ -222,6 +223,32 @@ class Client(BaseClient):
         """
         content = {"text": text, "image": image, "audio": audio, "video": video, **vectors}
         return self._ask(self._questions.search(content, k=k))
+
+    def tag(
+        self,
+        *,
+        text: Values | None = None,
+        image: Values | None = None,
+        audio: Values | None = None,
+        video: Values | None = None,
+        k: int | None = None,
+        **vectors: NDArray[Any],
+    ) -> ItemLabels:
+        """Labels of items by their content, of a model that was trained with such.
+
+        Args:
+          text: [batch]; as in `embed_item`.
+          image: [batch].
+          audio: [batch].
+          video: [batch].
+          k: how many labels of each; None for all.
+          **vectors: as in `embed_item`.
+
+        Returns:
+          [batch, k] labels and probabilities, the most probable first.
+        """
+        content = {"text": text, "image": image, "audio": audio, "video": video, **vectors}
+        return self._ask(self._questions.tag(content, k=k))
 
     def predict(
         self,

@@ -14,7 +14,7 @@ import tensorflow as tf
 from support import small_world
 
 from mmrec_tf import RankingModel, open_dataset
-from mmrec_tf.config import FAMILIES, Config
+from mmrec_tf.config import FAMILIES, Config, LabelsConfig
 from mmrec_tf.config.effects import value_at
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders import cache
@@ -32,6 +32,7 @@ from mmrec_tf.runs import train
 from mmrec_tf.schema import Schema
 from mmrec_tf.towers import ItemTower, UserTower
 from mmrec_tf.towers.alignment import Alignment, TranslationLoss
+from mmrec_tf.towers.labels import LabelHeads
 from mmrec_tf.training import callbacks, optimizer, step
 from mmrec_tf.training.stage import Stage
 
@@ -75,6 +76,7 @@ MODES = [
     {"alignment.kinds": ["contrastive", "graph"], "alignment.graph_weight": 0},
     {"alignment.collaborative": 0.5},
     {"item.id_embedding": False},
+    {"labels.softmax": ["genre"]},
     *(
         {"item.fusion": k}
         for k in ("mean", "weighted", "attention", "concat", "transformer", "recurrent", "bilinear")
@@ -194,6 +196,10 @@ CHANGED = {
     "item.values_pooling": "attention",
     "item.features": False,
     "item.dropout": 0.5,
+    "labels.softmax": ["genre"],
+    "labels.sigmoid": ["genre"],
+    "labels.weight": 0.3,
+    "labels.hidden": 4,
     "graph.layers": 2,
     "graph.edge_dropout": 0.5,
     "graph.content_layers": 2,
@@ -322,6 +328,10 @@ READERS = {
     "audio.model": saved_model.build_encoder,
     "audio.output": saved_model.build_encoder,
     "item.id_init": model.RetrievalModel._initialize,
+    "labels": LabelHeads.from_experiment,
+    "labels.softmax": LabelsConfig.names.fget,
+    "labels.sigmoid": LabelsConfig.names.fget,
+    "labels.weight": model.RetrievalModel.compute_loss,
     "graph": item_graph.CatalogGraph.from_experiment,
     "user.history_context": Dataset.batches,
     "user.history_embedding": model.RetrievalModel.caches_histories.fget,

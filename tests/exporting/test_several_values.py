@@ -10,8 +10,17 @@ from mmrec_tf import open_dataset
 from mmrec_tf.encoders import image
 from mmrec_tf.encoders.vector import Encoder
 from mmrec_tf.errors import ConfigError
+from mmrec_tf.exporting.allowed_ops import ALLOWED
 from mmrec_tf.exporting.servables import EncoderServable
 from mmrec_tf.exporting.several_values import encode_values, rows_of_values, table_of_values
+
+
+def operations(function):
+    """The types of all operations of a graph and of the functions in it."""
+    graph = function.get_concrete_function().graph
+    inner = (node.op for f in graph._functions.values() for node in f.cached_definition.node_def)
+    return {*inner, *(op.type for op in graph.get_operations())}
+
 
 ONE, TWO, BAD, NONE = [1.0, 2.0], [3.0, 6.0], [np.nan, 0.0], [0.0, 0.0]
 
@@ -123,6 +132,12 @@ def test_attention_weighs_values_as_in_training(galleries, monkeypatch):
         score = encoder.pooling.score(encoder.pooling.hidden(encoder.pooling.norm(single[None])))[0]
         assert got["heaviest"][row, 0] == 1 + int(np.argmax(score[:, 0]))
     assert (got["heaviest"][:, 1] == -1).all()
+    # As Python says of the catalog.
+    weights, there = model.value_weights("image"), got["heaviest"][:, 0] >= 0
+    assert weights.shape == (30, 4) and model.value_weights("vector") is None
+    np.testing.assert_allclose(weights[there].sum(axis=1), 1, rtol=1e-5)
+    assert (weights.argmax(axis=1) == got["heaviest"][:, 0] - 1)[there].all()
+    assert operations(servable.embed_item) <= set(ALLOWED)
     # What cannot be read has no weight.
     spoiled = pictures.copy()
     row, place = 7, got["heaviest"][7, 0]

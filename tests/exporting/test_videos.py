@@ -9,6 +9,8 @@ from support import small_world, tiny_pictures
 from support.small_world import build_retrieval
 
 from mmrec_tf import open_dataset
+from mmrec_tf.config import ImageConfig, VideoConfig
+from mmrec_tf.encoders import video
 from mmrec_tf.encoders.video import frames
 from mmrec_tf.errors import ConfigError, DatasetError
 from mmrec_tf.exporting.allowed_ops import ALLOWED
@@ -79,11 +81,34 @@ def test_a_clip_is_placed_as_in_training(clips, pool):
     backwards, odd = shown[:, ::-1], np.count_nonzero(shown, axis=1) % 2 == 1
     moved = np.abs(ask(servable, backwards, vectors)["embedding"] - got["embedding"])[odd].max()
     assert moved > 1e-3 if pool == "gru" else moved < 1e-3
-    graph = servable.embed_item.get_concrete_function().graph
-    functions = graph._functions.values()
-    used = {op.type for op in graph.get_operations()}
-    used |= {node.op for f in functions for node in f.cached_definition.node_def}
-    assert used <= set(ALLOWED)
+    assert operations(servable.embed_item) <= set(ALLOWED)
+
+
+@pytest.mark.parametrize("pool", ["attention", "transformer"])
+def test_every_pooling_exports_core_operations(pool):
+    config = VideoConfig(num_frames=3, pool=pool, pool_units=8, num_heads=2)
+    spec = SCHEMA.modalities["video"]
+    encoder = video.build_encoder(config, spec, image=ImageConfig(weights="random"))
+    content = tf.zeros([2, 3, 8, 8, 3], tf.uint8)
+    np.testing.assert_allclose(
+        encoder.from_stored(encoder.to_stored(content)), encoder(content), atol=1e-6
+    )
+    given = tf.TensorSpec([None, None], tf.string)
+
+    @tf.function(input_signature=[given])
+    def served(values):
+        found, _ = encoder.preprocess_frames(values)
+        return encoder(found)
+
+    assert operations(served) <= set(ALLOWED)
+    assert served(tf.zeros([0, 0], tf.string)).shape == (0, encoder.output_dim)
+
+
+def operations(function):
+    """The types of all operations of a graph and of the functions in it."""
+    graph = function.get_concrete_function().graph
+    inner = (node.op for f in graph._functions.values() for node in f.cached_definition.node_def)
+    return {*inner, *(op.type for op in graph.get_operations())}
 
 
 def test_only_the_pooling_trains_and_vectors_are_cached(clips, tmp_path):

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import mmrec_tf
 from mmrec_tf.dataset.draws import Dropout
+from mmrec_tf.encoders.pooling import AttentionPool, OrderedPool
 from mmrec_tf.ranking.feature_interaction import (
     BilinearProduct,
     Cross,
@@ -38,6 +39,7 @@ from mmrec_tf.towers.fusion import (
     Transformer,
     Weighted,
 )
+from mmrec_tf.towers.labels import LabelHeads
 from mmrec_tf.towers.missing import MissingModality
 
 ROWS, DIM, STEPS = 5, 4, 3
@@ -119,6 +121,24 @@ def history_inputs(rng):
     # The last step of a row without one is known here, as such a row is of no meaning.
     known[3, 2] = True
     return normal(rng, ROWS, STEPS, DIM), known
+
+
+def pool_inputs(rng):
+    """Of the last row no value counts."""
+    present = np.array([[1, 1, 1], [1, 0, 1], [0, 0, 1], [1, 1, 0], [0, 0, 0]], bool)
+    return normal(rng, ROWS, STEPS, DIM), present
+
+
+def label_inputs(rng):
+    return (normal(rng, ROWS, DIM),)
+
+
+LABELS = {
+    "forms": {"genre": "softmax", "tags": "sigmoid"},
+    "sizes": {"genre": 3, "tags": 2},
+    "buckets": {"genre": 2, "tags": 2},
+    "dim": DIM,
+}
 
 
 def past_inputs(rng):
@@ -280,6 +300,27 @@ CASES = {
         # As in a transformer's fusion.
         unreached=("key/bias:0",),
         half="float16",
+    ),
+    "pool_attention": Case(
+        AttentionPool, {"dim": DIM, "units": 3}, pool_inputs, loss=every_output, exact=True
+    ),
+    "pool_gru": Case(
+        OrderedPool,
+        {"kind": "gru", "dim": DIM, "steps": STEPS, "units": 2},
+        lambda rng: pool_inputs(rng)[:1],
+        exact=True,
+    ),
+    "pool_transformer": Case(
+        OrderedPool,
+        {"kind": "transformer", "dim": DIM, "steps": STEPS, "units": 4, "num_heads": 2},
+        lambda rng: pool_inputs(rng)[:1],
+        # As in a transformer's fusion.
+        unreached=("key/bias:0",),
+        exact=True,
+    ),
+    "labels": Case(LabelHeads, LABELS, label_inputs, loss=every_output, exact=True),
+    "labels_hidden": Case(
+        LabelHeads, {**LABELS, "hidden": 6}, label_inputs, loss=every_output, exact=True
     ),
     "item": item(),
     "item_mean": item(fusion="mean", id_dropout=0.5, modality_dropout=0.5, dropout=0.5),

@@ -50,12 +50,14 @@ class Encoder(ModalityEncoder):
         **kwargs: Any,
     ) -> None:
         super().__init__(trainable_layers=trainable_layers, **kwargs)
-        if not isinstance(frames, ModalityEncoder):
+        if isinstance(frames, ModalityEncoder):
+            made: ModalityEncoder = frames
+        else:
             family = pictures.FAMILIES[frames["family"]]
-            frames = family.Encoder.from_config(
+            made = family.Encoder.from_config(
                 {**frames["config"], "dtype": kwargs.get("dtype", frames["config"]["dtype"])}
             )
-        self.frames = frames
+        self.frames = made
         self.num_frames = num_frames
         self.pool = pool
         self.pool_units = pool_units
@@ -63,11 +65,11 @@ class Encoder(ModalityEncoder):
         self.num_heads = num_heads
         self.pooling: tf.keras.layers.Layer | None = None
         if pool == "attention":
-            self.pooling = AttentionPool(frames.output_dim, name="pooling", dtype="float32")
+            self.pooling = AttentionPool(made.output_dim, name="pooling", dtype="float32")
         elif pool in ORDERED:
             self.pooling = OrderedPool(
                 pool,
-                frames.output_dim,
+                made.output_dim,
                 num_frames,
                 units=pool_units,
                 num_layers=num_layers,

@@ -18,6 +18,7 @@ import soundfile
 import tensorflow as tf
 from google.protobuf import text_format
 from support import toy_export
+from support.clips import film, gray
 from support.scripted_server import AWAY, BUSY, Script, answer
 from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.config import model_server_config_pb2
@@ -27,9 +28,10 @@ from mmrec_tf.errors import ConfigError, ServingError
 from mmrec_tf.exporting.request_examples import examples_path, read_examples, write_examples
 from mmrec_tf.media import audio as media_audio
 from mmrec_tf.media import image as media_image
+from mmrec_tf.media import video as media_video
 from serving.check import __main__ as check_command
 from serving.check import checks
-from serving.client import Client, FoundItems
+from serving.client import Client, FoundItems, frames, sound_track
 from serving.client.calls import CallError, TensorSpec
 from serving.client.methods import content_inputs
 from serving.local_server import LocalServer
@@ -220,6 +222,23 @@ def test_files_are_prepared_as_a_catalog_s_are_and_bytes_are_sent_as_they_are(tm
         name = "cover" if "bytes" in message else next(iter(given))
         with pytest.raises(ConfigError, match=message):
             content_inputs("search", {name: next(iter(given.values()))}, {name: LISTED["image"]})
+
+
+def test_the_file_of_a_video_is_sent_as_its_frames(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(film(gray([20, 90, 160]), tone_seconds=0.5))
+    want = media_video.split_frames(media_video.prepare(path.read_bytes()))
+    assert len(want) == 3 and frames(path) == want and frames(path, num_frames=1) == [want[1]]
+    inputs = content_inputs(
+        "embed_item", {"video": [path, [b"1", b"2"]]}, {"video": LISTED["image"]}
+    )
+    assert inputs["video"].tolist() == [[b"", *want], [b"", b"1", b"2", b""]]
+    assert sound_track(path).startswith(b"RIFF")
+    path.write_bytes(film(gray([20])))
+    assert sound_track(path) == b""
+    path.write_bytes(b"<html>")
+    with pytest.raises(ConfigError, match="clip.mp4: wanted a video that can be read; not a video"):
+        frames(path)
 
 
 def test_the_command_prepares_files_unless_told_not_to(capsys, server, tmp_path):
