@@ -1,6 +1,7 @@
 """The `mmrec-tf` command: parses, calls, prints. Each command's body is one library call.
 
-Exit status: 0; 2 for wrong usage or config; 1 for any other MmrecError, one line on stderr.
+Exit status: 0; 2 for wrong usage or config; 1 for any other MmrecError, one line on stderr; 3 where
+`drift` raises an alarm.
 """
 
 import argparse
@@ -15,6 +16,9 @@ import mmrec_tf
 from mmrec_tf.config import Config, load_config
 from mmrec_tf.errors import ConfigError, run_command
 from mmrec_tf.reporting import tables
+
+# The exit status of an alarm, which is no error.
+DRIFTED = 3
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -198,6 +202,21 @@ def _tell_unknown(option: str, ids: Sequence[str]) -> None:
         print(f"{option}: no item has the id {', '.join(map(repr, ids))}.", file=sys.stderr)
 
 
+def _drift(arguments: argparse.Namespace) -> int:
+    from mmrec_tf.reporting.drift import print_drift, write_drift
+    from mmrec_tf.runs.drift import measure_drift
+
+    run = mmrec_tf.load_run(arguments.run) if arguments.run else None
+    found = measure_drift(arguments.reference, arguments.new, run=run)
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        print_drift(found)
+    if arguments.out:
+        print(write_drift(found, arguments.out), file=sys.stderr)
+    return DRIFTED if found["alarm"] else 0
+
+
 def _similar(arguments: argparse.Namespace) -> None:
     run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
     recommender = run.recommender(unavailable=_lines_of(arguments.unavailable))
@@ -356,6 +375,20 @@ def build_parser() -> argparse.ArgumentParser:
     _add_writer(command)
     command.add_argument("--json", action="store_true", help="one JSON object on stdout")
     command.set_defaults(call=_explain)
+
+    command = commands.add_parser(
+        "drift", help="whether what comes in still is what was trained on"
+    )
+    command.add_argument("--reference", required=True, metavar="DATASET")
+    command.add_argument(
+        "--new", required=True, metavar="DATASET", help="or a log of requests, .jsonl"
+    )
+    command.add_argument(
+        "--run", metavar="RUN", help="compare vectors of its encoders, and its scores, too"
+    )
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    command.add_argument("--out", metavar="FILE", help="also one HTML file")
+    command.set_defaults(call=_drift)
 
     command = _run_command(commands, "similar", "items that are most alike")
     command.add_argument("--item", required=True, action="append", metavar="ID")

@@ -28,6 +28,8 @@ from mmrec_tf.runs.explanation import Explanation, explain
 NUM_PIECES, _MOST_DRAWN = 3, 8
 SUFFIXES = (".svg", ".png")
 _SMALL = 5e-5
+# Of the panel that shows what weighed most, in inches.
+_HEIGHTS = {"text": 1.2, "image": 2.6, "audio": 1.9}
 
 
 class Teller:
@@ -122,7 +124,7 @@ class Teller:
         panels = 1 + bool(of_history) + len(found.evidence)
         heights = [1.2 + 0.3 * len(of_item)]
         heights += [1.2 + 0.3 * len(of_history)] if of_history else []
-        heights += [2.6 if seen.kind == "image" else 1.9 for seen in found.evidence]
+        heights += [_HEIGHTS[seen.kind] for seen in found.evidence]
         with figures.style():
             drawing = Figure(figsize=(6.4, 0.9 + sum(heights)), layout="constrained")
             axes = drawing.subplots(panels, squeeze=False, height_ratios=heights)[:, 0]
@@ -184,7 +186,7 @@ def _marked(text: str, marked: set[tuple[float, ...]]) -> str:
     for first, last in sorted(((int(a), int(b)) for a, b in marked), reverse=True):
         text = f"{text[:first]}[{text[first:last]}]{text[last:]}"
     lines = textwrap.wrap(" ".join(text.split()), 76)
-    shown = lines[:7] + (["…"] if len(lines) > 7 else [])
+    shown = lines[:5] + (["…"] if len(lines) > 5 else [])
     return "\n".join(shown).replace("$", r"\$")
 
 
