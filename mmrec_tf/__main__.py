@@ -30,20 +30,54 @@ def _train(arguments: argparse.Namespace) -> None:
     config = config.override(_settings(arguments.set))
 
     from mmrec_tf.runs.train import train_run
+    from mmrec_tf.training.tracking import tracking
 
     dataset = mmrec_tf.open_dataset(arguments.dataset, verify=arguments.verify)
+    log = arguments.tensorboard
+    if log == "":
+        log = os.path.join(arguments.out, "tensorboard")
     began = time.monotonic()
-    run = train_run(
-        dataset, config, arguments.out, twin=arguments.twin, start=arguments.start or None
-    )
+    with tracking(
+        config,
+        name=os.path.basename(os.path.normpath(arguments.out)),
+        tensorboard=log,
+        profile=_batches(arguments.profile),
+        mlflow=arguments.mlflow,
+        wandb=arguments.wandb,
+    ) as callbacks:
+        run = train_run(
+            dataset,
+            config,
+            arguments.out,
+            twin=arguments.twin,
+            start=arguments.start or None,
+            callbacks=callbacks,
+        )
     cost = time.monotonic() - began
     metrics = run.metrics
     title = f"{run.directory}, valid split, history {metrics['history']}"
     tables.print_table(title, metrics["valid"])
+    if log:
+        from mmrec_tf.reporting.projector import write_projector
+
+        write_projector(run, log)
+        print(f'TensorBoard: "tensorboard --logdir {log}" shows it', file=sys.stderr)
     if arguments.report:
         from mmrec_tf.reporting.report import report_training
 
         report_training(run, seconds=cost)
+
+
+def _batches(text: str | None) -> tuple[int, int] | None:
+    """The first and the last batch to profile; None for none."""
+    if text is None:
+        return None
+    first, _, last = text.partition(",")
+    if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+        raise ConfigError(
+            f"--profile: wanted a first and a last batch such as 10,20; got {text!r}."
+        )
+    return int(first), int(last)
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -296,6 +330,18 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--no-report", dest="report", action="store_false", help="do not write RUN/report.html"
     )
+    command.add_argument(
+        "--tensorboard",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="log scalars, settings and the items' map for TensorBoard (RUN/tensorboard)",
+    )
+    command.add_argument(
+        "--profile", metavar="FIRST,LAST", help="batches to profile, seen in TensorBoard"
+    )
+    command.add_argument("--mlflow", action="store_true", help="log to MLflow, an extra")
+    command.add_argument("--wandb", action="store_true", help="log to Weights & Biases, an extra")
     _add_verify(command)
     command.set_defaults(call=_train)
 

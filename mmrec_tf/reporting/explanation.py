@@ -38,13 +38,17 @@ class Teller:
     Args:
       dataset: Dataset, whose titles, pictures and sounds are shown.
       writer: Writer that phrases sentences; None for templates alone.
+      showcase: of the dataset, where there is one already.
 
     Attributes:
       refused: why sentences of the writer were not taken, one each.
     """
 
-    def __init__(self, dataset: Dataset, *, writer: Writer | None = None):
-        self.dataset, self.showcase, self.writer = dataset, Showcase(dataset), writer
+    def __init__(
+        self, dataset: Dataset, *, writer: Writer | None = None, showcase: Showcase | None = None
+    ):
+        self.dataset, self.writer = dataset, writer
+        self.showcase = showcase or Showcase(dataset)
         self._number = {name: row for row, name in enumerate(dataset.catalog.item_id.tolist())}
         self.kinds = {name: spec.kind for name, spec in dataset.schema.modalities.items()}
         self.refused: list[str] = []
@@ -208,7 +212,7 @@ def write_picture(drawing: Figure, path: str | pathlib.Path) -> pathlib.Path:
         raise ConfigError(f"--picture: wanted a name in {' or '.join(SUFFIXES)}; got {path.name}.")
     if not path.parent.is_dir():
         raise RunError(f"{path}: wanted a file in a folder that is there.")
-    with replace_file(path) as new, new.open("wb") as file:
+    with replace_file(path) as new, new.open("wb") as file, figures.style():
         metadata = {"Date": None} if path.suffix == ".svg" else None
         drawing.savefig(file, format=path.suffix[1:], dpi=150, metadata=metadata)
     return path

@@ -63,20 +63,13 @@ class Showcase:
 
     def picture(self, item: int, *, side: int = SIDE) -> str:
         """A data URI of an item's picture as a small JPEG; "" without one that can be read."""
+        data = self.thumbnail(item, side=side)
+        return _uri("image/jpeg", data) if data else ""
+
+    def thumbnail(self, item: int, *, side: int = SIDE) -> bytes:
+        """An item's picture as a small JPEG; b"" without one that can be read."""
         data = self._known.get(("image", item))
-        if data is None:
-            return ""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's, of what is strange but legible
-                with PIL.Image.open(io.BytesIO(data)) as opened:
-                    picture = opened.convert("RGB")
-            picture.thumbnail((side, side))
-        except (OSError, ValueError, PIL.Image.DecompressionBombError):
-            return ""
-        out = io.BytesIO()
-        picture.save(out, "JPEG", quality=72, optimize=True)
-        return _uri("image/jpeg", out.getvalue())
+        return b"" if data is None else small_jpeg(data, side=side)
 
     def card(self, item: int, *, note: object = "", hit: bool = False) -> Markup:
         """An item in a list: picture or its absence, title, sound, and a note below."""
@@ -149,6 +142,21 @@ class Categories:
         low, high = np.quantile(warm, [1 / 3, 2 / 3]) if len(warm) else (0, 0)
         self.names = ["head", "middle", "tail", "cold"]
         self.of = np.where(count > high, 0, np.where(count > low, 1, np.where(count > 0, 2, 3)))
+
+
+def small_jpeg(data: bytes, *, side: int = SIDE) -> bytes:
+    """A picture file's content as a small JPEG, b"" where it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of what is strange but legible
+            with PIL.Image.open(io.BytesIO(data)) as opened:
+                picture = opened.convert("RGB")
+        picture.thumbnail((side, side))
+    except (OSError, ValueError, PIL.Image.DecompressionBombError):
+        return b""
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=72, optimize=True)
+    return out.getvalue()
 
 
 def _first_sentence(text: str) -> str:
