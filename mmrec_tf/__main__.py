@@ -87,7 +87,15 @@ def _report(arguments: argparse.Namespace) -> None:
     names = None
     if arguments.baselines is not None:
         names = [name.strip() for name in arguments.baselines.split(",") if name.strip()]
-    print(write_report(run, out=arguments.out, split=arguments.split, baselines=names))
+    path = write_report(
+        run,
+        out=arguments.out,
+        split=arguments.split,
+        baselines=names,
+        group=arguments.group,
+        plots=arguments.plots,
+    )
+    print(path)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -363,6 +371,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--baselines",
         metavar="NAMES",
         help='such as ials,bpr; "all"; "" for popularity alone (default: those that are quick)',
+    )
+    command.add_argument(
+        "--group",
+        metavar="FEATURE",
+        help="of items, such as their provider: exposure against relevance by it",
+    )
+    command.add_argument(
+        "--plots", choices=("svg", "png"), help="also write the drawings, into a folder beside it"
     )
     command.set_defaults(call=_report)
 

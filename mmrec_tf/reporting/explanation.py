@@ -18,7 +18,6 @@ from mmrec_tf.errors import ConfigError, RunError
 from mmrec_tf.recommender.contributions import Contributions, Explainer
 from mmrec_tf.recommender.occlusion import Evidence
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.records.files import replace_file
 from mmrec_tf.reporting import figures
 from mmrec_tf.reporting.sentences import Writer, sentence
 from mmrec_tf.reporting.showcase import Showcase
@@ -212,9 +211,7 @@ def write_picture(drawing: Figure, path: str | pathlib.Path) -> pathlib.Path:
         raise ConfigError(f"--picture: wanted a name in {' or '.join(SUFFIXES)}; got {path.name}.")
     if not path.parent.is_dir():
         raise RunError(f"{path}: wanted a file in a folder that is there.")
-    with replace_file(path) as new, new.open("wb") as file, figures.style():
-        metadata = {"Date": None} if path.suffix == ".svg" else None
-        drawing.savefig(file, format=path.suffix[1:], dpi=150, metadata=metadata)
+    figures.write_drawing(drawing, path)
     return path
 
 

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import PIL.ImageOps
 
 from mmrec_tf.dataset.directory import Dataset
@@ -63,8 +64,7 @@ class Showcase:
 
     def picture(self, item: int, *, side: int = SIDE) -> str:
         """A data URI of an item's picture as a small JPEG; "" without one that can be read."""
-        data = self.thumbnail(item, side=side)
-        return _uri("image/jpeg", data) if data else ""
+        return data_uri("image/jpeg", self.thumbnail(item, side=side))
 
     def thumbnail(self, item: int, *, side: int = SIDE) -> bytes:
         """An item's picture as a small JPEG; b"" without one that can be read."""
@@ -93,7 +93,7 @@ class Showcase:
             self.sounds_left_out += 1
             return Markup()
         self._sound_bytes += len(data)
-        source = _uri("audio/wav", data)
+        source = data_uri("audio/wav", data)
         return Markup(f'<audio controls preload="none" src="{source}"></audio>')
 
 
@@ -144,16 +144,26 @@ class Categories:
         self.of = np.where(count > high, 0, np.where(count > low, 1, np.where(count > 0, 2, 3)))
 
 
-def small_jpeg(data: bytes, *, side: int = SIDE) -> bytes:
-    """A picture file's content as a small JPEG, b"" where it cannot be read."""
+def small_jpeg(data: bytes, *, side: int = SIDE, lenient: bool = False) -> bytes:
+    """A picture file's content as a small JPEG, b"" where it cannot be read.
+
+    Args:
+      data: of the file.
+      side: of the longer side, in pixels.
+      lenient: whether what is there of a picture that breaks off is shown.
+    """
+    strict, PIL.ImageFile.LOAD_TRUNCATED_IMAGES = PIL.ImageFile.LOAD_TRUNCATED_IMAGES, lenient
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of what is strange but legible
             with PIL.Image.open(io.BytesIO(data)) as opened:
                 picture = opened.convert("RGB")
         picture.thumbnail((side, side))
-    except (OSError, ValueError, PIL.Image.DecompressionBombError):
+    # A damaged file raises whatever its decoder does.
+    except (OSError, ValueError, SyntaxError, EOFError, PIL.Image.DecompressionBombError):
         return b""
+    finally:
+        PIL.ImageFile.LOAD_TRUNCATED_IMAGES = strict
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=72, optimize=True)
     return out.getvalue()
@@ -172,5 +182,6 @@ def _first_sentence(text: str) -> str:
     return text.strip().removesuffix(".")
 
 
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+def data_uri(kind: str, data: bytes) -> str:
+    """Content within a page; "" of nothing."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}" if data else ""
