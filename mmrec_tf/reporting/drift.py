@@ -71,21 +71,25 @@ def write_drift(found: Mapping[str, Any], path: str | pathlib.Path) -> pathlib.P
     )
     drawing = figures.bars(
         [_name(check) for check in found["checks"]],
-        {"of its threshold": [_ratio(check) for check in found["checks"]]},
+        {
+            said: [_ratio(check) if check["alarm"] == loud else None for check in found["checks"]]
+            for said, loud in (("no alarm", False), ("alarm", True))
+        },
         unit="value as a share of its threshold, at most 3",
+        stacked=True,
     )
     rows = [
         [
             _name(check),
+            page.element("b", "alarm", class_="bad") if check["alarm"] else "no",
             float(check["value"]),
             float(check["threshold"]),
             check["p"],
             check["p_corrected"],
-            page.element("b", "alarm", class_="bad") if check["alarm"] else "no",
         ]
         for check in found["checks"]
     ]
-    header = ["", "value", "threshold", "p", "p corrected", "alarm"]
+    header = ["", "alarm", "value", "threshold", "p", "p corrected"]
     told = [
         page.figures(
             page.figure(

@@ -64,7 +64,7 @@ class Teller:
         said = sentence(found, kinds=self.kinds, title=self.title)
         if self.writer is None:
             return said
-        because = found.history_item
+        because = found.because
         named = [self.title(because)] if because and self.title(because) in said else []
         if not self._names:
             self.showcase.read(np.arange(len(self._number)))

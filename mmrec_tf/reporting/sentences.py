@@ -35,7 +35,7 @@ def sentence(found: Contributions, *, kinds: Mapping[str, str], title: Callable[
     """
     if not found.known:
         return "Because it is popular: nothing is known of you yet."
-    added, modality, because = found.of_item, found.modality, found.history_item
+    added, modality, because = found.of_item, found.modality, found.because
     popular = added[POPULARITY] > 0 and added[POPULARITY] >= max(
         value for name, value in added.items() if name != POPULARITY
     )

@@ -234,6 +234,10 @@ def _vectors(
             change = two_samples.difference(np.concatenate(paired), label)
             words = "change of the mean cosine of two items of one user"
             found.append(("coherence", change, thresholds.coherence, words))
+        else:
+            left_out.append(
+                f"coherence of {name}: fewer than {_FEWEST} users met two that have it."
+            )
         checks += [_Check(k, name, f.value, least, f.p, words) for k, f, least, words in found]
     for a, b in itertools.combinations(kernels, 2):
         pair = _together(kernels[a], kernels[b])

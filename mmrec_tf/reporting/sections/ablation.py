@@ -10,7 +10,6 @@ from mmrec_tf.reporting.page import Markup, Section
 
 TITLE = "What content is worth"
 NAME = "ablation.json"
-_HOW = {"absent": "no item has it", "shuffled": "items have each other's", "noise": "it is noise"}
 
 
 def section(material: Material) -> Section:
@@ -37,7 +36,7 @@ def section(material: Material) -> Section:
 def _told(found: dict[str, Any]) -> list[Markup]:
     metric = found["metric"]
     rows = {
-        f"{name}: {_HOW[how]}": figure
+        f"{name}, {how}": figure
         for name, ways in found["knock_outs"].items()
         for how, figure in ways.items()
     }
@@ -46,7 +45,9 @@ def _told(found: dict[str, Any]) -> list[Markup]:
     drawings = [
         page.figure(
             figures.intervals(differences, unit=f"{metric} without, minus {found['model']:.4f}"),
-            "What is lost. Left of 0 the model is worse without; an interval across 0 cannot tell.",
+            "What is lost. Left of 0 the model is worse without; an interval across 0 cannot tell. "
+            "Absent: as if no item had it; shuffled: items have each other's; noise: of the same "
+            "mean and spread.",
         )
     ]
     if len(found["missing"]) > 1:

@@ -84,6 +84,8 @@ def _by_group(material: Material) -> list[page.Markup]:
     values = {who: part[order].tolist() for who, part in parts.items()}
     left = len(names) - len(order)
     more = f" The {left} smallest are left out." if left else ""
+    if alone := int((~member.any(axis=1)).sum()):
+        more += f" {alone:,} items without {name} do not count."
     return [
         page.figure(
             figures.bars(labels, values, unit="share, %"),
