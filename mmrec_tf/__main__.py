@@ -1,6 +1,7 @@
 """The `mmrec-tf` command: parses, calls, prints. Each command's body is one library call.
 
-Exit status: 0; 2 for wrong usage or config; 1 for any other MmrecError, one line on stderr.
+Exit status: 0; 2 for wrong usage or config; 1 for any other MmrecError, one line on stderr; 3 where
+`drift` raises an alarm.
 """
 
 import argparse
@@ -16,6 +17,9 @@ from mmrec_tf.config import Config, load_config
 from mmrec_tf.errors import ConfigError, RunError, run_command
 from mmrec_tf.reporting import tables
 
+# The exit status of an alarm, which is no error.
+DRIFTED = 3
+
 
 def _train(arguments: argparse.Namespace) -> None:
     # Before TensorFlow is imported, so that a wrong config is answered at once.
@@ -26,18 +30,40 @@ def _train(arguments: argparse.Namespace) -> None:
     config = config.override(_settings(arguments.set))
 
     from mmrec_tf.runs.train import train_run
+    from mmrec_tf.training.tracking import tracking
 
     dataset = mmrec_tf.open_dataset(arguments.dataset, verify=arguments.verify)
+    log = arguments.tensorboard
+    if log == "":
+        log = os.path.join(arguments.out, "tensorboard")
     began = time.monotonic()
-    run = train_run(
-        dataset, config, arguments.out, twin=arguments.twin, start=arguments.start or None
-    )
+    with tracking(
+        config,
+        name=os.path.basename(os.path.normpath(arguments.out)),
+        tensorboard=log,
+        profile=_batches(arguments.profile),
+        mlflow=arguments.mlflow,
+        wandb=arguments.wandb,
+    ) as callbacks:
+        run = train_run(
+            dataset,
+            config,
+            arguments.out,
+            twin=arguments.twin,
+            start=arguments.start or None,
+            callbacks=callbacks,
+        )
     cost = time.monotonic() - began
     metrics = run.metrics
     title = f"{run.directory}, valid split, history {metrics['history']}"
     tables.print_table(title, metrics["valid"])
     if config.ranking.epochs:
         print(tables.ranking_verdict(metrics["ranking"], served=run.serves_ranking))
+    if log:
+        from mmrec_tf.reporting.projector import write_projector
+
+        write_projector(run, log)
+        print(f'TensorBoard: "tensorboard --logdir {log}" shows it', file=sys.stderr)
     if arguments.report:
         from mmrec_tf.reporting.report import report_training
 
@@ -51,6 +77,18 @@ def _card(arguments: argparse.Namespace) -> None:
     print(write_card(run, split=arguments.split))
 
 
+def _batches(text: str | None) -> tuple[int, int] | None:
+    """The first and the last batch to profile; None for none."""
+    if text is None:
+        return None
+    first, _, last = text.partition(",")
+    if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+        raise ConfigError(
+            f"--profile: wanted a first and a last batch such as 10,20; got {text!r}."
+        )
+    return int(first), int(last)
+
+
 def _report(arguments: argparse.Namespace) -> None:
     from mmrec_tf.reporting.report import write_report
 
@@ -58,7 +96,15 @@ def _report(arguments: argparse.Namespace) -> None:
     names = None
     if arguments.baselines is not None:
         names = [name.strip() for name in arguments.baselines.split(",") if name.strip()]
-    print(write_report(run, out=arguments.out, split=arguments.split, baselines=names))
+    path = write_report(
+        run,
+        out=arguments.out,
+        split=arguments.split,
+        baselines=names,
+        group=arguments.group,
+        plots=arguments.plots,
+    )
+    print(path)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -246,6 +292,21 @@ def _tag(arguments: argparse.Namespace) -> None:
     tables.print_labels(arguments.run, report)
 
 
+def _drift(arguments: argparse.Namespace) -> int:
+    from mmrec_tf.reporting.drift import print_drift, write_drift
+    from mmrec_tf.runs.drift import measure_drift
+
+    run = mmrec_tf.load_run(arguments.run) if arguments.run else None
+    found = measure_drift(arguments.reference, arguments.new, run=run)
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        print_drift(found)
+    if arguments.out:
+        print(write_drift(found, arguments.out), file=sys.stderr)
+    return DRIFTED if found["alarm"] else 0
+
+
 def _similar(arguments: argparse.Namespace) -> None:
     run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
     recommender = run.recommender(unavailable=_lines_of(arguments.unavailable))
@@ -359,6 +420,18 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_false",
         help="write neither RUN/report.html nor the card",
     )
+    command.add_argument(
+        "--tensorboard",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="log scalars, settings and the items' map for TensorBoard (RUN/tensorboard)",
+    )
+    command.add_argument(
+        "--profile", metavar="FIRST,LAST", help="batches to profile, seen in TensorBoard"
+    )
+    command.add_argument("--mlflow", action="store_true", help="log to MLflow, an extra")
+    command.add_argument("--wandb", action="store_true", help="log to Weights & Biases, an extra")
     _add_verify(command)
     command.set_defaults(call=_train)
 
@@ -380,6 +453,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--baselines",
         metavar="NAMES",
         help='such as ials,bpr; "all"; "" for popularity alone (default: those that are quick)',
+    )
+    command.add_argument(
+        "--group",
+        metavar="FEATURE",
+        help="of items, such as their provider: exposure against relevance by it",
+    )
+    command.add_argument(
+        "--plots", choices=("svg", "png"), help="also write the drawings, into a folder beside it"
     )
     command.set_defaults(call=_report)
 
@@ -451,6 +532,20 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--k", type=int, default=5, help="labels an item (%(default)s)")
     command.add_argument("--json", action="store_true", help="one JSON object on stdout")
     command.set_defaults(call=_tag)
+
+    command = commands.add_parser(
+        "drift", help="whether what comes in still is what was trained on"
+    )
+    command.add_argument("--reference", required=True, metavar="DATASET")
+    command.add_argument(
+        "--new", required=True, metavar="DATASET", help="or a log of requests, .jsonl"
+    )
+    command.add_argument(
+        "--run", metavar="RUN", help="compare vectors of its encoders, and its scores, too"
+    )
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    command.add_argument("--out", metavar="FILE", help="also one HTML file")
+    command.set_defaults(call=_drift)
 
     command = _run_command(commands, "similar", "items that are most alike")
     command.add_argument("--item", required=True, action="append", metavar="ID")

@@ -35,12 +35,12 @@ MOST_FOLDERS, MOST_AT_TOP = 16, 9
 
 # Pinned though nothing here imports them, as requirements.txt says.
 INDIRECT = {
-    *("setuptools", "tensorboard", "tf-keras"),
+    *("setuptools", "tf-keras"),
     *("hiredis", "httptools", "python-multipart"),
 }
 
 # Imported where someone asks for it; extras in setup.cfg. implicit depends on threadpoolctl.
-EXTRAS = {"apache_beam", "implicit", "threadpoolctl"}
+EXTRAS = {"apache_beam", "implicit", "threadpoolctl", "mlflow", "wandb"}
 
 
 def sources(root: pathlib.Path, packages: tuple[str, ...]) -> dict[str, pathlib.Path]:

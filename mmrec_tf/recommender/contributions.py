@@ -98,6 +98,17 @@ class Contributions(NamedTuple):
         best = max(added, key=lambda name: added[name], default="")
         return best if best and added[best] > 0.0 else ""
 
+    @property
+    def because(self) -> str:
+        """The item of the history that a modality is named beside: the one that adds the most
+        together with it; without a modality `history_item`. "" where none adds anything."""
+        steps = len(self.rows) - 4
+        if not self.modality or self.head:
+            return self.history_item
+        added = self.table[:steps, self.columns.index(self.modality)]
+        best = int(np.argmax(added)) if steps else -1
+        return self.rows[best] if steps and added[best] > 0.0 else ""
+
     def to_json(self) -> dict[str, Any]:
         """As plain dictionaries, lists and scalars."""
         return {

@@ -14,8 +14,9 @@ class Recommendations(NamedTuple):
       score: <float32>[batch, k], what ordered them, higher is better; comparable within a row. It
         falls along the row unless the config diversifies; -1e9 for none.
       probability: <float32>[batch, k], of a click, calibrated; 0 for none.
-      modality: object[batch, k] of str, the modality that drew user and item together most; ""
-        where the item has none, or nothing is known of the user.
+      modality: object[batch, k] of str, the modality that adds the most to the match of user and
+        item, if it adds more than the item's id; "" where none does, and where nothing is known of
+        the user.
       history_item: object[batch, k] of str, the item of the history that weighed most; "" without
         a history.
     """

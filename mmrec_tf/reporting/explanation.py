@@ -18,7 +18,6 @@ from mmrec_tf.errors import ConfigError, RunError
 from mmrec_tf.recommender.contributions import Contributions, Explainer
 from mmrec_tf.recommender.occlusion import Evidence
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.records.files import replace_file
 from mmrec_tf.reporting import figures
 from mmrec_tf.reporting.sentences import Writer, sentence
 from mmrec_tf.reporting.showcase import Showcase
@@ -28,6 +27,8 @@ from mmrec_tf.runs.explanation import Explanation, explain
 NUM_PIECES, _MOST_DRAWN = 3, 8
 SUFFIXES = (".svg", ".png")
 _SMALL = 5e-5
+# Of the panel that shows what weighed most, in inches.
+_HEIGHTS = {"text": 1.2, "image": 2.6, "audio": 1.9}
 
 
 class Teller:
@@ -36,13 +37,17 @@ class Teller:
     Args:
       dataset: Dataset, whose titles, pictures and sounds are shown.
       writer: Writer that phrases sentences; None for templates alone.
+      showcase: of the dataset, where there is one already.
 
     Attributes:
       refused: why sentences of the writer were not taken, one each.
     """
 
-    def __init__(self, dataset: Dataset, *, writer: Writer | None = None):
-        self.dataset, self.showcase, self.writer = dataset, Showcase(dataset), writer
+    def __init__(
+        self, dataset: Dataset, *, writer: Writer | None = None, showcase: Showcase | None = None
+    ):
+        self.dataset, self.writer = dataset, writer
+        self.showcase = showcase or Showcase(dataset)
         self._number = {name: row for row, name in enumerate(dataset.catalog.item_id.tolist())}
         self.kinds = {name: spec.kind for name, spec in dataset.schema.modalities.items()}
         self.refused: list[str] = []
@@ -59,7 +64,7 @@ class Teller:
         said = sentence(found, kinds=self.kinds, title=self.title)
         if self.writer is None:
             return said
-        because = found.history_item
+        because = found.because
         named = [self.title(because)] if because and self.title(because) in said else []
         if not self._names:
             self.showcase.read(np.arange(len(self._number)))
@@ -122,7 +127,7 @@ class Teller:
         panels = 1 + bool(of_history) + len(found.evidence)
         heights = [1.2 + 0.3 * len(of_item)]
         heights += [1.2 + 0.3 * len(of_history)] if of_history else []
-        heights += [2.6 if seen.kind == "image" else 1.9 for seen in found.evidence]
+        heights += [_HEIGHTS[seen.kind] for seen in found.evidence]
         with figures.style():
             drawing = Figure(figsize=(6.4, 0.9 + sum(heights)), layout="constrained")
             axes = drawing.subplots(panels, squeeze=False, height_ratios=heights)[:, 0]
@@ -184,7 +189,7 @@ def _marked(text: str, marked: set[tuple[float, ...]]) -> str:
     for first, last in sorted(((int(a), int(b)) for a, b in marked), reverse=True):
         text = f"{text[:first]}[{text[first:last]}]{text[last:]}"
     lines = textwrap.wrap(" ".join(text.split()), 76)
-    shown = lines[:7] + (["…"] if len(lines) > 7 else [])
+    shown = lines[:5] + (["…"] if len(lines) > 5 else [])
     return "\n".join(shown).replace("$", r"\$")
 
 
@@ -206,9 +211,7 @@ def write_picture(drawing: Figure, path: str | pathlib.Path) -> pathlib.Path:
         raise ConfigError(f"--picture: wanted a name in {' or '.join(SUFFIXES)}; got {path.name}.")
     if not path.parent.is_dir():
         raise RunError(f"{path}: wanted a file in a folder that is there.")
-    with replace_file(path) as new, new.open("wb") as file:
-        metadata = {"Date": None} if path.suffix == ".svg" else None
-        drawing.savefig(file, format=path.suffix[1:], dpi=150, metadata=metadata)
+    figures.write_drawing(drawing, path)
     return path
 
 

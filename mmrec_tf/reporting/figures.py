@@ -3,10 +3,12 @@
 Text stays text, in the page's own font, so that it can be read, searched and scaled.
 """
 
+import contextlib
 import hashlib
 import io
+import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -14,6 +16,7 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
 
+from mmrec_tf.records.files import replace_file
 from mmrec_tf.reporting.page import Markup
 
 # Colors that people with any color vision tell apart (Okabe and Ito 2008), the strongest first.
@@ -37,6 +40,10 @@ _STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9.5,
 }
+
+
+# Where drawings are collected, while they are.
+_drawn: list[Figure] | None = None
 
 
 def curves(
@@ -187,6 +194,31 @@ def reliability(bins: Sequence[tuple[float, float, int]]) -> Markup:
         return _svg(drawing)
 
 
+def band(
+    place: Sequence[float],
+    value: Sequence[float],
+    *,
+    low: Sequence[float],
+    high: Sequence[float],
+    across: str,
+    up: str,
+) -> Markup:
+    """A curve with the interval around it.
+
+    Args:
+      place, value: of its points.
+      low, high: of the interval at each.
+      across, up: what the axes are.
+    """
+    with mpl.rc_context(_STYLE):
+        drawing = Figure(figsize=(_WIDTH_INCHES, 3.2), layout="constrained")
+        axis = drawing.subplots()
+        axis.fill_between(place, low, high, color=COLORS[0], alpha=0.18, linewidth=0)
+        axis.plot(place, value, color=COLORS[0], marker="o", markersize=4)
+        axis.set(xlabel=across, ylabel=up)
+        return _svg(drawing)
+
+
 def signed(rows: Mapping[str, float], *, unit: str, heading: str = "") -> Figure:
     """What things add, and take off, one lying bar each.
 
@@ -227,9 +259,22 @@ def style() -> Any:
     return mpl.rc_context(_STYLE)
 
 
-def as_svg(drawing: Figure) -> Markup:
-    """A drawing as inline SVG."""
-    return _svg(drawing)
+@contextlib.contextmanager
+def collected() -> Iterator[list[Figure]]:
+    """The drawings that are made while the context lasts, for files of their own."""
+    global _drawn
+    before, _drawn = _drawn, []
+    try:
+        yield _drawn
+    finally:
+        _drawn = before
+
+
+def write_drawing(drawing: Figure, path: pathlib.Path) -> None:
+    """Writes a drawing as SVG or PNG, by its file's suffix, aside and then into place."""
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    with replace_file(path) as new, new.open("wb") as file, mpl.rc_context(_STYLE):
+        drawing.savefig(file, format=path.suffix[1:], dpi=150, metadata=metadata)
 
 
 def _escape(text: str) -> str:
@@ -239,6 +284,8 @@ def _escape(text: str) -> str:
 
 
 def _svg(drawing: Figure) -> Markup:
+    if _drawn is not None:
+        _drawn.append(drawing)
     out = io.StringIO()
     drawing.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
     text = out.getvalue()

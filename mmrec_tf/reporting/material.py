@@ -45,6 +45,7 @@ class Material(NamedTuple):
       inspection: what `inspect_dataset` returned.
       showcase: Showcase.
       categories: Categories.
+      group: the side feature by which items are grouped; None to choose one.
     """
 
     run: Run
@@ -62,9 +63,12 @@ class Material(NamedTuple):
     inspection: dict[str, Any]
     showcase: Showcase
     categories: Categories
+    group: str | None = None
 
 
-def gather(run: Run, *, split: str, baselines: Sequence[str] | None = None) -> Material:
+def gather(
+    run: Run, *, split: str, baselines: Sequence[str] | None = None, group: str | None = None
+) -> Material:
     """Measures a run, and looks through its dataset.
 
     Args:
@@ -72,6 +76,7 @@ def gather(run: Run, *, split: str, baselines: Sequence[str] | None = None) -> M
       split: "valid" or "test".
       baselines: names, as for `evaluate_run`; None for those that are quick on a catalog of this
         size.
+      group: the side feature by which items are grouped; None to choose one.
     """
     dataset = run.dataset
     stage = "recommender" if run.ranks else "retrieval"
@@ -108,6 +113,7 @@ def gather(run: Run, *, split: str, baselines: Sequence[str] | None = None) -> M
         inspection=inspect_dataset(dataset.directory),
         showcase=Showcase(dataset),
         categories=Categories(dataset),
+        group=group,
     )
 
 

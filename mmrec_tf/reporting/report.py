@@ -3,21 +3,25 @@
 import pathlib
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from mmrec_tf.errors import RunError
+from mmrec_tf.errors import ConfigError, RunError
 from mmrec_tf.records.files import write_json
-from mmrec_tf.reporting import page
+from mmrec_tf.reporting import figures, page
 from mmrec_tf.reporting.material import gather
+from mmrec_tf.reporting.page import Markup, Section
 from mmrec_tf.reporting.sections import (
+    ablation,
     calibration,
     dataset,
     embedding_map,
     exposure,
     facts,
     fusion,
+    groups,
     headline,
     slices,
     training,
@@ -29,7 +33,7 @@ from mmrec_tf.runs.run import Run
 NAME = "report.html"
 # In the order of the page.
 SECTIONS = (
-    *(headline, training, slices, fusion, calibration),
+    *(headline, training, slices, groups, ablation, fusion, calibration),
     *(embedding_map, exposure, users, dataset, facts),
 )
 
@@ -40,6 +44,8 @@ def write_report(
     out: str | pathlib.Path | None = None,
     split: str = "valid",
     baselines: Sequence[str] | None = None,
+    group: str | None = None,
+    plots: str | None = None,
 ) -> pathlib.Path:
     """Writes the report of a run, aside and then into place.
 
@@ -49,19 +55,33 @@ def write_report(
       split: what is measured: "valid", or "test", which is looked at last.
       baselines: names, as for `mmrec_tf.runs.evaluate.evaluate_run`; None for those that are quick
         on a catalog of this size.
+      group: the categorical feature of items, such as their provider, by which exposure is set
+        against relevance; None for the first that is named so, or else the one that most have.
+      plots: "svg" or "png" to write the drawings also into the folder `NAME_plots` beside the file,
+        one each; the embedding map, which is no drawing without its page, is not among them.
 
     Returns:
       The file.
 
     Raises:
+      ConfigError: for another `plots`, or a `group` that is no categorical feature.
       RunError: where the file cannot be written, or the run's metrics are missing.
       DatasetError: where the dataset is missing or damaged.
     """
     path = pathlib.Path(out) if out is not None else run.directory / NAME
     if path.is_dir() or not path.parent.is_dir():
         raise RunError(f"{path}: wanted a file in a folder that is there. Choose another --out.")
-    material = gather(run, split=split, baselines=baselines)
-    sections = [module.section(material) for module in SECTIONS]
+    if plots not in (None, "svg", "png"):
+        raise ConfigError(f"--plots: wanted svg or png; got {plots!r}.")
+    exposure.item_groups(run.dataset, group)
+    material = gather(run, split=split, baselines=baselines, group=group)
+    sections, drawings = [], {}
+    for module in SECTIONS:
+        with figures.collected() as drawn:
+            sections.append(module.section(material))
+        drawings[module.TITLE] = drawn
+    if plots:
+        _write_plots(path.with_name(f"{path.stem}_plots"), drawings, plots)
     name = run.directory.resolve().name
     lead = page.paragraph(
         f"{run.schema.num_users:,} users, {run.schema.num_items:,} items of "
@@ -70,6 +90,16 @@ def write_report(
     )
     page.write_page(path, f"Report of {name}", lead, sections)
     return path
+
+
+def _write_plots(
+    folder: pathlib.Path, drawings: Mapping[str, Sequence[Figure]], suffix: str
+) -> None:
+    folder.mkdir(exist_ok=True)
+    for title, drawn in drawings.items():
+        name = Section(title, Markup()).anchor
+        for number, drawing in enumerate(drawn, 1):
+            figures.write_drawing(drawing, folder / f"{name}-{number}.{suffix}")
 
 
 def report_training(run: Run, *, seconds: float) -> pathlib.Path | None:

@@ -6,10 +6,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.recommender.contributions import ITEM_HEAD, POPULARITY, Contributions
-from mmrec_tf.towers.additive import ID
+from mmrec_tf.recommender.contributions import (
+    ITEM_HEAD,
+    POPULARITY,
+    USER_FEATURES,
+    Contributions,
+)
+from mmrec_tf.towers.additive import ID, PROFILE
 
 _ALIKE = {"text": "it reads alike", "image": "it looks alike", "audio": "it sounds alike"}
+_OF_USER = {PROFILE: "it fits your profile", USER_FEATURES: "it fits what is known of you"}
 # A name shorter than this stands in ordinary words.
 _SHORTEST_NAME = 4
 _MOST_TOKENS = 48
@@ -29,33 +35,37 @@ def sentence(found: Contributions, *, kinds: Mapping[str, str], title: Callable[
     """
     if not found.known:
         return "Because it is popular: nothing is known of you yet."
-    added, modality, because = found.of_item, found.modality, found.history_item
+    added, modality, because = found.of_item, found.modality, found.because
     popular = added[POPULARITY] > 0 and added[POPULARITY] >= max(
         value for name, value in added.items() if name != POPULARITY
     )
     of_user = found.of_user
     profile = max(of_user, key=lambda name: of_user[name])
-    liked = f"you liked {title(because)}" if because else ""
-    if because and added[ITEM_HEAD] > max(added[modality] if modality else 0.0, added[ID], 0.0):
-        first = f"people who liked {title(because)} like it, too"
+    others = f"people who liked {title(because)} like it, too" if because else ""
+    parts: list[str] = []
+    if others and added[ITEM_HEAD] > max(added[modality] if modality else 0.0, added[ID], 0.0):
+        parts.append(others)
     elif modality:
         kind = kinds.get(modality, "")
         alike = _ALIKE.get(kind, f"it is alike in {modality}")
-        first = f"{liked}, and {alike}" if liked else f"{alike} to what you like"
         if kind in _ALIKE and list(kinds.values()).count(kind) > 1:
-            first += f" ({modality})"
-    elif because and added[ID] > 0:
-        first = f"people who liked {title(because)} like it, too"
+            alike += f" ({modality})"
+        parts += (
+            [f"you liked {title(because)}", alike] if because else [f"{alike} to what you like"]
+        )
     elif added[ID] > 0:
-        first = "people like you like it"
-    else:
-        first = liked
-    if profile in ("profile", "user features") and of_user[profile] > 0:
-        more = "it fits your profile" if profile == "profile" else "it fits what is known of you"
-        first = f"{first}, and {more}" if first else more
+        parts.append(others or "people like you like it")
+    elif because:
+        parts.append(f"you liked {title(because)}")
+    if profile in _OF_USER and of_user[profile] > 0:
+        parts.append(_OF_USER[profile])
     if popular:
-        first = f"{first}, and it is popular" if first else "it is popular"
-    return f"Because {first}." if first else "Nothing speaks for it in particular."
+        parts.append("it is popular")
+    if not parts:
+        return "Nothing speaks for it in particular."
+    if len(parts) > 2:
+        parts = [", ".join(parts[:-1]), parts[-1]]
+    return f"Because {', and '.join(parts)}."
 
 
 class Writer:
@@ -73,8 +83,12 @@ class Writer:
     def __init__(self, path: str | pathlib.Path):
         from transformers import AutoTokenizer, TFAutoModelForCausalLM
 
-        if not pathlib.Path(path).is_dir():
-            raise ConfigError(f"--writer: wanted the folder of a language model; {path} is none.")
+        # Without this file transformers guesses by the folder's name.
+        if not (pathlib.Path(path) / "config.json").is_file():
+            raise ConfigError(
+                f"--writer: wanted the folder of a causal language model of TensorFlow, as "
+                f"save_pretrained writes it; {path} has no config.json."
+            )
         local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(path, **local)

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import PIL.ImageOps
 
 from mmrec_tf.dataset.directory import Dataset
@@ -63,23 +64,16 @@ class Showcase:
     def picture(self, item: int, *, side: int = SIDE) -> str:
         """A data URI of an item's picture as a small JPEG, or of the frame in the middle of its
         video; "" without one that can be read."""
+        return data_uri("image/jpeg", self.thumbnail(item, side=side))
+
+    def thumbnail(self, item: int, *, side: int = SIDE) -> bytes:
+        """An item's picture, or the frame in the middle of its video, as a small JPEG; b"" without
+        one that can be read."""
         data = self._known.get(("image", item))
         if data is None:
             frames = split_frames(self._known.get(("video", item), b""))
-            if not frames:
-                return ""
-            data = frames[len(frames) // 2]
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's, of what is strange but legible
-                with PIL.Image.open(io.BytesIO(data)) as opened:
-                    picture = opened.convert("RGB")
-            picture.thumbnail((side, side))
-        except (OSError, ValueError, PIL.Image.DecompressionBombError):
-            return ""
-        out = io.BytesIO()
-        picture.save(out, "JPEG", quality=72, optimize=True)
-        return _uri("image/jpeg", out.getvalue())
+            data = frames[len(frames) // 2] if frames else None
+        return b"" if data is None else small_jpeg(data, side=side)
 
     def card(self, item: int, *, note: object = "", hit: bool = False) -> Markup:
         """An item in a list: picture or its absence, title, sound, and a note below."""
@@ -103,7 +97,7 @@ class Showcase:
             self.sounds_left_out += 1
             return Markup()
         self._sound_bytes += len(data)
-        source = _uri("audio/wav", data)
+        source = data_uri("audio/wav", data)
         return Markup(f'<audio controls preload="none" src="{source}"></audio>')
 
 
@@ -154,5 +148,44 @@ class Categories:
         self.of = np.where(count > high, 0, np.where(count > low, 1, np.where(count > 0, 2, 3)))
 
 
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+def small_jpeg(data: bytes, *, side: int = SIDE, lenient: bool = False) -> bytes:
+    """A picture file's content as a small JPEG, b"" where it cannot be read.
+
+    Args:
+      data: of the file.
+      side: of the longer side, in pixels.
+      lenient: whether what is there of a picture that breaks off is shown.
+    """
+    strict, PIL.ImageFile.LOAD_TRUNCATED_IMAGES = PIL.ImageFile.LOAD_TRUNCATED_IMAGES, lenient
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of what is strange but legible
+            with PIL.Image.open(io.BytesIO(data)) as opened:
+                picture = opened.convert("RGB")
+        picture.thumbnail((side, side))
+    # A damaged file raises whatever its decoder does.
+    except (OSError, ValueError, SyntaxError, EOFError, PIL.Image.DecompressionBombError):
+        return b""
+    finally:
+        PIL.ImageFile.LOAD_TRUNCATED_IMAGES = strict
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=72, optimize=True)
+    return out.getvalue()
+
+
+def _first_sentence(text: str) -> str:
+    """What stands before the first full stop that ends a sentence: not after "Dr", an initial, or
+    within brackets."""
+    at = text.find(". ")
+    while at >= 0:
+        first = text[:at]
+        last = first.rpartition(" ")[2].strip("([")
+        if len(last) > 1 and last not in _ABBREVIATIONS and first.count("(") == first.count(")"):
+            return first.strip()
+        at = text.find(". ", at + 2)
+    return text.strip().removesuffix(".")
+
+
+def data_uri(kind: str, data: bytes) -> str:
+    """Content within a page; "" of nothing."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}" if data else ""

@@ -15,6 +15,7 @@ RUN/
   README.md         the model card, and model_card.json (mmrec_tf.runs.model_card); in no hash
   metrics.json      what `evaluate` measured on the valid split when training had finished
   twin/             the id-only twin, a run directory like this one
+  tensorboard/      where it was asked for, TensorBoard's log
 """
 
 import importlib.metadata
@@ -42,8 +43,8 @@ FORMAT = 1
 # What a run killed before its run.json may have left; everything else is somebody's.
 STARTED = ("config.json", "schema.json")
 # In a run directory, but not of what the run is: what training leaves behind when it is killed as
-# it ends, and another run.
-APART = ("progress", "twin")
+# it ends, another run, and a log that goes on after it.
+APART = ("progress", "twin", "tensorboard")
 PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "transformers", "numpy")
 
 

@@ -25,6 +25,7 @@ from mmrec_tf.runs.run import Run, load_run
 from mmrec_tf.runs.warm_start import carry_weights, check_start
 from mmrec_tf.training.checkpoints import kept_state
 from mmrec_tf.training.fit import raise_for_empty, train
+from mmrec_tf.training.tracking import Callbacks
 
 VALID_KS = (10, 20)
 
@@ -36,6 +37,7 @@ def train_run(
     *,
     twin: bool = False,
     start: Run | str | pathlib.Path | None = None,
+    callbacks: Callbacks = lambda stage: [],
 ) -> Run:
     """Trains both stages into a run directory; the same call goes on after a kill, and ends with
     the same figures (`mmrec_tf.training.fit.train`). Only one process at a time may do so.
@@ -47,6 +49,8 @@ def train_run(
       twin: also trains the id-only twin, in the folder `twin` of the run.
       start: a finished run, or its path, whose weights both stages, and the twin, go on from, on
         a dataset that may have other items, users and interactions; None for new models.
+      callbacks: from a stage's name to further Keras callbacks, such as
+        `mmrec_tf.training.tracking.tracking` makes; those of the twin are its own.
 
     Returns:
       Run, finished.
@@ -73,11 +77,17 @@ def train_run(
         require_labels(config, dataset)
     directory = pathlib.Path(directory)
     with hold_folder(directory, RunError, "trains"):
-        return _train(dataset, config, directory, twin=twin, start=start)
+        return _train(dataset, config, directory, twin=twin, start=start, callbacks=callbacks)
 
 
 def _train(
-    dataset: Dataset, config: Config, directory: pathlib.Path, *, twin: bool, start: Run | None
+    dataset: Dataset,
+    config: Config,
+    directory: pathlib.Path,
+    *,
+    twin: bool,
+    start: Run | None,
+    callbacks: Callbacks,
 ) -> Run:
     """`train_run`, once it is known that it may."""
     run = Run.create(directory, config, dataset, start=start)
@@ -121,6 +131,7 @@ def _train(
             retrieval,
             dataset,
             directory=progress / "retrieval",
+            callbacks=callbacks("retrieval"),
             # Weights that go on from a run are what training has to beat.
             measure_start=start is not None,
         )
@@ -150,7 +161,8 @@ def _train(
             ranking = RankingModel(config, dataset, retrieval=run.retrieval)
             if start is not None and start.ranks:
                 carry_weights(ranking, start, dataset)
-            train(ranking, dataset, directory=progress / "ranking")
+            logged = callbacks("ranking")
+            train(ranking, dataset, directory=progress / "ranking", callbacks=logged)
             shutil.copy(progress / "ranking/history.csv", run.directory / "ranking_history.csv")
             served = not _learned_nothing(ranking, progress / "ranking", start)
             run.save_ranking(ranking, served=served)

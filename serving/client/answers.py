@@ -37,7 +37,8 @@ class Recommendations(NamedTuple):
       item_id: object[batch, k] of str, in the order to show them; "" behind the last one.
       score: <float32>[batch, k], what ordered them; -1e9 for none.
       probability: <float32>[batch, k], of a click; 0 for none.
-      modality: object[batch, k] of str, the one that drew user and item together most; "" for none.
+      modality: object[batch, k] of str, the one that adds most to the match of user and item, where
+        that is more than the item's id adds; "" for none.
       history_item: object[batch, k] of str, the item of the history that weighed most; "" for none.
       version: of the recommender; 0 where nothing was asked for, as of no users.
     """

@@ -1,5 +1,6 @@
 """Facts of the dataset: counts, tails, gaps, what was set aside, and warnings."""
 
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,10 @@ import numpy as np
 from mmrec_tf.reporting import figures, page
 from mmrec_tf.reporting.material import Material
 from mmrec_tf.reporting.page import Markup, Section
+from mmrec_tf.reporting.showcase import data_uri, small_jpeg
 
 TITLE = "Dataset"
+_MOST_BYTES = 20 << 20  # of a file that was set aside and is looked at
 
 
 def section(material: Material) -> Section:
@@ -110,18 +113,46 @@ def _quarantine(found: dict[str, Any]) -> list[Markup]:
     if not rows:
         return [page.paragraph("No file was set aside: all media could be read.", class_="missing")]
     told = [page.table(["modality", "reason", "files"], rows, words=True)]
-    named = [
-        [row.get("item"), row.get("file"), row.get("reason")] for row in found["quarantined_files"]
-    ]
-    if named:
-        told.append(
-            page.element(
-                "details",
-                page.element("summary", f"The first {len(named)} of them"),
-                page.table(["item", "file", "reason"], named, words=True),
+    by_reason: dict[str, list[dict[str, str]]] = {}
+    for row in found["quarantined_files"]:
+        by_reason.setdefault(row.get("reason", ""), []).append(row)
+    shown = sum(map(len, by_reason.values()))
+    if shown:
+        cards = [
+            page.join(
+                [
+                    page.element("div", reason, class_="soft"),
+                    page.element("div", *map(_set_aside, each), class_="strip"),
+                ]
             )
+            for reason, each in by_reason.items()
+        ]
+        told.append(
+            page.element("details", page.element("summary", f"The first {shown} of them"), *cards)
         )
     return told
+
+
+def _set_aside(row: dict[str, str]) -> Markup:
+    """A medium that was set aside: what can be seen of it, its file and its item."""
+    path = pathlib.Path(row.get("file") or "")
+    seen = "no picture" if row.get("modality") != "image" else "cannot be shown"
+    source = ""
+    try:
+        if not path.is_file():
+            seen = "no longer there"
+        elif path.stat().st_size <= _MOST_BYTES and row.get("modality") == "image":
+            source = data_uri("image/jpeg", small_jpeg(path.read_bytes(), lenient=True))
+    except OSError:
+        seen = "cannot be read"
+    top = Markup(f'<img src="{source}" alt="">') if source else None
+    return page.element(
+        "div",
+        top or page.element("div", seen, class_="blank"),
+        page.element("div", path.name or "no file"),
+        page.element("div", f"item {row.get('item')}", class_="soft"),
+        class_="item",
+    )
 
 
 def _spread(values: dict[str, float]) -> str:

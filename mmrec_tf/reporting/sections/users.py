@@ -1,8 +1,14 @@
 """Ten users: what they met, what they are shown, and why."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from mmrec_tf.errors import ConfigError
+from mmrec_tf.recommender.contributions import Explainer
+from mmrec_tf.recommender.outputs import Recommendations
 from mmrec_tf.reporting import page
+from mmrec_tf.reporting.explanation import Teller
 from mmrec_tf.reporting.material import Material
 from mmrec_tf.reporting.page import Markup, Section
 
@@ -26,14 +32,13 @@ def section(material: Material) -> Section:
     met = [histories.item[histories.offset[u] : histories.offset[u + 1]] for u in users]
     offset, items = material.relevant
     chosen = [items[offset[row] : offset[row + 1]] for row in rows]
-    because = [number[name] for name in np.unique(answer.history_item).tolist() if name]
     wanted = [*(part[-NUM_ITEMS:] for part in met), *shown, *(c[:NUM_ITEMS] for c in chosen)]
-    showcase.read(np.concatenate([np.asarray(part, np.int64) for part in [*wanted, because]]))
+    showcase.read(np.concatenate([np.asarray(part, np.int64) for part in wanted]))
+    whys, left_out = _whys(material, ids, answer)
     blocks = []
     for place, user in enumerate(ids):
         hits = set(shown[place]) & set(chosen[place].tolist())
-        reasons = zip(answer.modality[place], answer.history_item[place], strict=True)
-        notes = [_why(material, number, *reason) for reason in reasons]
+        notes = whys[place]
         cards = [
             showcase.card(item, note=note, hit=item in hits)
             for item, note in zip(shown[place], notes, strict=False)
@@ -41,10 +46,12 @@ def section(material: Material) -> Section:
         blocks.append(_user(material, user, met[place], cards, chosen[place], len(hits)))
     lead = (
         f"{len(ids)} users of the {material.split} split, drawn at random. Green frames: the user "
-        f"did choose it, in {material.split}. Why: the item of the history and the modality that "
-        "weighed most; an id may have weighed more."
+        f"did choose it, in {material.split}. Why: what adds most to retrieval's score, which is "
+        "taken apart exactly; content is named only where it outweighs the item's id."
     )
     told = [page.paragraph(lead), *blocks]
+    if left_out:
+        told.append(page.paragraph(f"Why is left out: {left_out}", class_="soft"))
     if showcase.sounds_left_out:
         told.append(
             page.paragraph(
@@ -86,10 +93,17 @@ def _user(
     )
 
 
-def _why(material: Material, number: dict[str, int], modality: str, item: str) -> str:
-    parts = []
-    if item:
-        parts.append(f"as {material.showcase.title(number[item])}")
-    if modality:
-        parts.append(f"by {modality}")
-    return ", ".join(parts) or "popular"
+def _whys(
+    material: Material, users: Sequence[str], answer: Recommendations
+) -> tuple[list[list[str]], str]:
+    """A sentence for each item that each user is shown; and why there are none, "" where there
+    are."""
+    teller, found = Teller(material.dataset, showcase=material.showcase), []
+    explainer = Explainer(material.recommender)
+    try:
+        for user, row in zip(users, answer.item_id.tolist(), strict=True):
+            items = [name for name in row if name]
+            found.append([teller.sentence(one) for one in explainer.contributions(user, items)])
+    except ConfigError as error:  # of a tower of one's own nothing is known
+        return [[""] * len(row) for row in answer.item_id], str(error)
+    return found, ""
