@@ -363,7 +363,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--index",
         choices=("auto", "exact", "ivf", "ivf_int8", "ivf_pq"),
         default="auto",
-        help="auto: by the number of items (docs/index.md)",
+        help="auto: by the number of items (docs/item_index.md)",
     )
     command.add_argument(
         "--min-recall",

@@ -36,8 +36,8 @@ class _Lines(tqdm):
             self._decr_instances(self)
 
 
-_FORM = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} so far, {remaining} to go{postfix}"
-_ENDLESS = "{desc}: {n_fmt} {unit}, {elapsed} so far{postfix}"
+_FORM = "{desc}: {unit} {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} to go{postfix}"
+_ENDLESS = "{desc}: {unit} {n_fmt}, {elapsed} so far{postfix}"
 
 
 def show_progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
