@@ -5,6 +5,7 @@ Exit status: 0; 2 for wrong usage or config; 1 for any other MmrecError, one lin
 
 import argparse
 import json
+import logging
 import os
 import sys
 import time
@@ -461,6 +462,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # TensorFlow's own start-up lines, errors about absent GPUs among them, say nothing to a user
     # of this command.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Nor does how it traces what this package wrote.
+    logging.getLogger("tensorflow").addFilter(
+        lambda record: "triggered tf.function retracing" not in record.getMessage()
+    )
     parsed = build_parser().parse_args(arguments)
     return run_command(lambda: parsed.call(parsed))
 

@@ -23,7 +23,7 @@ class _Lines(tqdm):
         now = time.monotonic()
         if _Lines._last is None:
             _Lines._last = now  # the first line comes after a minute
-        elif now - _Lines._last >= SECONDS:
+        elif self.n > self.initial and now - _Lines._last >= SECONDS:
             _Lines._last = now
             self.fp.write(f"{self}\n")
             self.fp.flush()
