@@ -18,7 +18,7 @@ class _Lines(tqdm):
     _last: float | None = None
     monitor_interval = 0  # no thread that looks after bars
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Writes how far it is, unless a line was written just now."""
         now = time.monotonic()
         if _Lines._last is None:
@@ -27,13 +27,12 @@ class _Lines(tqdm):
             _Lines._last = now
             self.fp.write(f"{self}\n")
             self.fp.flush()
-        return True
 
     def close(self) -> None:
         """Ends it without a word."""
-        if not self.disable:
-            self.disable = True
-            self._decr_instances(self)
+        # As if nothing had been shown, of which there is then nothing to clear.
+        self.last_print_t = self.start_t - 1
+        super().close()
 
 
 _FORM = "{desc}: {unit} {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} to go{postfix}"
