@@ -1,7 +1,7 @@
 # `make` alone lists what there is. PYTHON=... names the interpreter that .venv is made with.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo live test test-slow check format lock audit wheel clean
+.PHONY: help setup demo live test test-slow check docs docs-serve format lock audit wheel clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -27,12 +27,20 @@ test: check  ## Checks, then the tests (those marked slow left out)
 test-slow: $(STAMP)  ## The tests marked slow
 	$(BIN)/python -m pytest -m slow
 
-check: $(STAMP)  ## ruff, formatting, types, the direction of imports; names known vulnerabilities
+check: $(STAMP)  ## ruff, formatting, types, imports, the site; names known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy mmrec_tf $(PROGRAMS) release
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+	@$(MAKE) --no-print-directory docs
 	@$(BIN)/python -m release.audit
+
+docs: $(STAMP)  ## Builds the documentation site into build/site; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "site: build/site/index.html"
+
+docs-serve: $(STAMP)  ## Shows the site on localhost:8000, and follows changes
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --quiet
 
 format: $(STAMP)  ## Rewrites the code as `make check` wants it
 	$(BIN)/ruff check --fix .

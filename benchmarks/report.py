@@ -34,19 +34,33 @@ LABELS = {
 }
 
 
-def table(result: dict, split: str) -> str:
-    """One split of a result as a Markdown table."""
+# What says the most of all this, for the first page.
+SHORT_ROWS = ("model", "id_only", "ease", "popularity", "ceiling", "cold", "cold_id_only")
+SHORT_COLUMNS = ("recall@20", "ndcg@20")
+
+
+def table(
+    result: dict, split: str, *, rows: Collection[str] = (), columns: Collection[str] = COLUMNS
+) -> str:
+    """One split of a result as a Markdown table.
+
+    Args:
+      result: of an example.
+      split: of it.
+      rows: names of what was measured; all where none are given.
+      columns: metrics.
+    """
     figures = result["splits"][split]
     lines = [
-        f"| {split} split, {figures['users']} users | {' | '.join(COLUMNS)} |",
-        f"| --- |{' --- |' * len(COLUMNS)}",
+        f"| {split} split, {figures['users']} users | {' | '.join(columns)} |",
+        f"| --- |{' --- |' * len(columns)}",
     ]
     for name, values in figures.items():
-        if isinstance(values, dict):
+        if isinstance(values, dict) and (not rows or name in rows):
             label = LABELS.get(name, name.replace("_and_id", " alone, and ids"))
             if "users" in values:
                 label += f" ({values['users']} users)"
-            cells = " | ".join(f"{values[column]:.4f}" for column in COLUMNS)
+            cells = " | ".join(f"{values[column]:.4f}" for column in columns)
             lines.append(f"| {label} | {cells} |")
     return "\n".join(lines) + "\n"
 
@@ -317,6 +331,7 @@ PARTS = {
     "calibration": calibration_table,
     "stages": stage_table,
     "parts": parts_table,
+    "test_short": lambda result: table(result, "test", rows=SHORT_ROWS, columns=SHORT_COLUMNS),
     "test_less": lambda result: difference_table(result, "test"),
     "valid_less": lambda result: difference_table(result, "valid"),
     "speed": speed_table,

@@ -25,6 +25,7 @@ python -m data.prepare synthetic --out "$work/toy" --users 2000 --items 500 --se
 
 say "Training both stages and the id-only twin"
 mmrec-tf train --dataset "$work/toy" --config examples/small.json --out "$work/run" --twin
+echo "(In this world retrieval knows all there is to know; in that of examples/context.md ranking adds much.)"
 
 say "How good: beside popularity, the twin and the best that the planted truth allows"
 mmrec-tf evaluate "$work/run" --split test

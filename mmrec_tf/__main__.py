@@ -6,6 +6,7 @@ Exit status: 0; 2 for wrong usage or config; 1 for any other MmrecError, one lin
 
 import argparse
 import json
+import logging
 import os
 import sys
 import time
@@ -570,7 +571,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--index",
         choices=("auto", "exact", "ivf", "ivf_int8", "ivf_pq"),
         default="auto",
-        help="auto: by the number of items (docs/index.md)",
+        help="auto: by the number of items (docs/item_index.md)",
     )
     command.add_argument(
         "--min-recall",
@@ -686,6 +687,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # TensorFlow's own start-up lines, errors about absent GPUs among them, say nothing to a user
     # of this command.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Nor does how it traces what this package wrote.
+    logging.getLogger("tensorflow").addFilter(
+        lambda record: "triggered tf.function retracing" not in record.getMessage()
+    )
     parsed = build_parser().parse_args(arguments)
     return run_command(lambda: parsed.call(parsed))
 

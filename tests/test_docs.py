@@ -1,17 +1,25 @@
 """What the pages say exists, does."""
 
+import argparse
+import ast
 import contextlib
+import importlib
 import importlib.util
 import io
+import itertools
+import json
+import os
 import pathlib
 import re
 import shlex
+import socket
 import subprocess
 import sys
 
 import pytest
 
 from mmrec_tf.__main__ import build_parser
+from mmrec_tf.config import load_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SKIPPED = {".venv", ".git", "work", "build", "dist", "node_modules"}
@@ -83,6 +91,215 @@ def test_commands_parse(page):
                 build_parser().parse_args(shlex.split(line)[1:])
             except SystemExit:
                 pytest.fail(f"{line}: {said.getvalue()}")
+
+
+class _Parsed(Exception):
+    """A program has taken its arguments."""
+
+
+def arguments_of(line: str) -> list[str] | None:
+    """The words of a command up to a pipe, `&` and the like; None where it is no whole command."""
+    # What may be left out stands in brackets, and is tried.
+    bare = re.sub(r"\[(--[^\]]*)\]", r"\1", line)
+    if "..." in bare or "..=" in bare:
+        return None
+    lexer = shlex.shlex(bare, posix=True, punctuation_chars="|&;<>")
+    lexer.whitespace_split = True
+    words = list(itertools.takewhile(lambda word: word[0] not in "|&;<>", filter(None, lexer)))
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words.pop(0)  # a variable of the environment
+    return words
+
+
+def module_commands() -> list[tuple[str, list[str]]]:
+    found = {}
+    for page in PAGES:
+        for line in commands(page.read_text(encoding="utf-8")):
+            words = arguments_of(line) if "python -m" in line or "python examples/" in line else []
+            if words and words[0] == "python" and words[-1] != "--help":
+                found.setdefault(" ".join(words), (name(page), words[1:]))
+    return [(page, words) for page, words in found.values()]
+
+
+def test_programs_take_the_options_that_pages_give_them(monkeypatch, capsys):
+    """Each `python -m PROGRAM ...` of a page reaches the end of the program's own parser."""
+    take, within = argparse.ArgumentParser.parse_known_args, []
+
+    def parse(self, *args, **kwargs):
+        within.append(self)
+        try:
+            found = take(self, *args, **kwargs)
+        finally:
+            within.pop()
+        if within:  # the parser of a subcommand
+            return found
+        if found[1]:
+            self.error(f"unrecognized arguments: {' '.join(found[1])}")
+        raise _Parsed
+
+    # What parse_args calls, too; nothing of a program runs.
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse)
+    wrong, seen = [], set()
+    for page, words in module_commands():
+        if words[0] == "-m":
+            module, given = words[1], words[2:]
+            package = module.partition(".")[0]
+            if package not in ("data", "tuning", "serving", "release"):
+                continue  # benchmarks import TensorFlow before they parse
+            folder = (ROOT / module.replace(".", "/")).is_dir()
+            main = importlib.import_module(f"{module}.__main__" if folder else module).main
+        else:
+            module, given = words[0], words[1:]
+            main = script(ROOT / module).main
+        monkeypatch.setattr(sys, "argv", [module, *given])
+        try:
+            main()
+            wrong.append(f"{page}: {' '.join(words)}: was not parsed")
+        except _Parsed:
+            seen.add(module)
+        except SystemExit:
+            said = capsys.readouterr().err.strip().splitlines()[-1:]
+            wrong.append(f"{page}: {' '.join(words)}: {said}")
+    assert wrong == []
+    assert seen >= {"data.prepare", "data.inspect", "serving.client", "examples/scenarios.py"}
+
+
+def script(path: pathlib.Path):
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_python_and_json_of_pages_can_be_read(page):
+    for language, text in re.findall(
+        r"^```(python|json)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    ):
+        ast.parse(text) if language == "python" else json.loads(text)
+
+
+def test_each_scenario_has_a_page_and_a_config_that_loads():
+    scenarios = script(ROOT / "examples/scenarios.py").SCENARIOS
+    assert {path.stem for path in (ROOT / "examples/scenarios").glob("*.json")} == set(scenarios)
+    pages = {path.stem for path in (ROOT / "docs/scenarios").glob("*.md")} - {"index"}
+    assert pages == set(scenarios)
+    for scenario in scenarios:
+        load_config(ROOT / f"examples/scenarios/{scenario}.json")
+        text = (ROOT / f"docs/scenarios/{scenario}.md").read_text(encoding="utf-8")
+        assert f"--config examples/scenarios/{scenario}.json" in text
+
+
+def test_all_pages_are_on_the_site():
+    """Strict building tells, too; this is quicker, and needs no mkdocs."""
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:: |- )([\w/]+\.md)$", text, re.MULTILINE))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert pages - named == set()
+    assert {page for page in named - pages if not (ROOT / page).exists()} == set()
+
+
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name)
+def test_notebooks_are_kept_without_outputs(notebook):
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert code and all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
+    for cell in code:
+        ast.parse("".join(cell["source"]))
+
+
+# Minutes long: what pages say to do is done.
+
+
+def environment() -> dict[str, str]:
+    bin_folder = str(pathlib.Path(sys.executable).parent)
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([bin_folder, os.environ["PATH"]]),
+        "PYTHONPATH": str(ROOT),
+        "TQDM_DISABLE": "",
+    }
+
+
+def follow(page: pathlib.Path, work: pathlib.Path) -> None:
+    """Runs all commands of a page as they stand, with another folder for what they write."""
+    lines = [line for line in commands(page.read_text(encoding="utf-8")) if line]
+    lines = [line for line in lines if line.startswith(("python ", "mmrec-tf ", "kill "))]
+    text = "\n".join(["set -e", *lines]).replace("work/", f"{work}/")
+    ports = re.findall(r"--(?:rest-)?port (\d+)", text)
+    for port in ports:
+        text = re.sub(rf"\b{port}\b", str(free_port()), text)
+    if ports:  # a new user reads on until the server is there
+        server = re.compile(r"^(python -m serving.local_server .*--port (\d+) .*&)$", re.MULTILINE)
+        wait = (
+            "for _ in $(seq 300); do (exec 3<>/dev/tcp/localhost/{0}) 2>&- && break; sleep 1; done"
+        )
+        text = server.sub(lambda found: f"{found[0]}\n{wait.format(found[2])}", text)
+    done = subprocess.run(
+        ["bash", "-c", text],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1800,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert "Traceback" not in done.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_from_top_to_bottom(tmp_path):
+    follow(ROOT / "docs/tutorial.md", tmp_path)
+    assert (tmp_path / "shop_run/report.html").exists()
+    assert (tmp_path / "shop_run/README.md").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", sorted(set((ROOT / "docs/scenarios").glob("*.md"))), ids=lambda page: page.stem
+)
+def test_a_scenario_runs(page, tmp_path):
+    follow(page, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name)
+def test_a_notebook_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("WORK", str(tmp_path))
+    for key, value in environment().items():
+        monkeypatch.setenv(key, value)
+    cells = nbformat.read(notebook, 4)
+    NotebookClient(
+        cells, timeout=1200, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
+    ).execute()
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env={**environment(), "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "index.html").exists() and (tmp_path / "data/index.html").exists()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

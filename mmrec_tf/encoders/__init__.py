@@ -22,3 +22,7 @@ MODALITIES = {"text": text, "image": image, "audio": audio, "video": video, "vec
 logging.getLogger("transformers.modeling_tf_utils").addFilter(
     lambda record: "TensorFlow and JAX classes are deprecated" not in record.getMessage()
 )
+# `cache.forward` makes one function for each encoder, which TensorFlow takes for one in a loop.
+logging.getLogger("tensorflow").addFilter(
+    lambda record: "<function forward.<locals>.step" not in record.getMessage()
+)

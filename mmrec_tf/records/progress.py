@@ -18,26 +18,25 @@ class _Lines(tqdm):
     _last: float | None = None
     monitor_interval = 0  # no thread that looks after bars
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Writes how far it is, unless a line was written just now."""
         now = time.monotonic()
         if _Lines._last is None:
             _Lines._last = now  # the first line comes after a minute
-        elif now - _Lines._last >= SECONDS:
+        elif self.n > self.initial and now - _Lines._last >= SECONDS:
             _Lines._last = now
             self.fp.write(f"{self}\n")
             self.fp.flush()
-        return True
 
     def close(self) -> None:
         """Ends it without a word."""
-        if not self.disable:
-            self.disable = True
-            self._decr_instances(self)
+        # As if nothing had been shown, of which there is then nothing to clear.
+        self.last_print_t = self.start_t - 1
+        super().close()
 
 
-_FORM = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} so far, {remaining} to go{postfix}"
-_ENDLESS = "{desc}: {n_fmt} {unit}, {elapsed} so far{postfix}"
+_FORM = "{desc}: {unit} {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} to go{postfix}"
+_ENDLESS = "{desc}: {unit} {n_fmt}, {elapsed} so far{postfix}"
 
 
 def show_progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:

@@ -173,19 +173,6 @@ def small_jpeg(data: bytes, *, side: int = SIDE, lenient: bool = False) -> bytes
     return out.getvalue()
 
 
-def _first_sentence(text: str) -> str:
-    """What stands before the first full stop that ends a sentence: not after "Dr", an initial, or
-    within brackets."""
-    at = text.find(". ")
-    while at >= 0:
-        first = text[:at]
-        last = first.rpartition(" ")[2].strip("([")
-        if len(last) > 1 and last not in _ABBREVIATIONS and first.count("(") == first.count(")"):
-            return first.strip()
-        at = text.find(". ", at + 2)
-    return text.strip().removesuffix(".")
-
-
 def data_uri(kind: str, data: bytes) -> str:
     """Content within a page; "" of nothing."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}" if data else ""

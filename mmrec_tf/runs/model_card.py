@@ -385,16 +385,17 @@ def _quality(metrics: Mapping[str, Any]) -> Iterator[str]:
         "bootstrap intervals; higher is better."
     )
     yield ""
-    names = list(metrics["model"])
-    rows = [("this model", *(_interval(metrics["model"][name]) for name in names))]
-    for other, of in metrics["compared"].items():
-        rows.append((other, *(_cell(of["metrics"].get(name)) for name in names)))
-    for other, of in metrics["compared"].items():
-        differences = of["model_minus_it"]
-        rows.append((f"this model minus {other}", *(_interval(differences[n], "+") for n in names)))
-    if metrics["ceiling"]:
-        rows.append(("the best there is", *(_cell(metrics["ceiling"].get(n)) for n in names)))
-    yield from _table(("", *names), rows)
+    compared = metrics["compared"]
+    header = ["", "this model", *compared, *(f"this model minus {other}" for other in compared)]
+    header += ["the best there is"] * bool(metrics["ceiling"])
+    rows = []
+    for name, of in metrics["model"].items():
+        row = [name, _interval(of)]
+        row += [_cell(other["metrics"].get(name)) for other in compared.values()]
+        row += [_interval(other["model_minus_it"][name], "+") for other in compared.values()]
+        row += [_cell(metrics["ceiling"].get(name))] if metrics["ceiling"] else []
+        rows.append(row)
+    yield from _table(header, rows)
 
 
 def _servable(about: Mapping[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ RUN/
   calibration.json  what makes a probability of a logit, fitted on the valid split
   ranking.json      whether ranking is served, or retrieval's own order, which it did not beat
   history.csv       one row an epoch of the retrieval model; ranking_history.csv likewise
-  README.md         the model card, and model_card.json (mmrec_tf.runs.model_card); in no hash
+  README.md         the model card, as model_card.json is, too; they are not hashed
   metrics.json      what `evaluate` measured on the valid split when training had finished
   twin/             the id-only twin, a run directory like this one
   tensorboard/      where it was asked for, TensorBoard's log

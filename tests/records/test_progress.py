@@ -51,7 +51,7 @@ def test_short_work_says_nothing(monkeypatch, clock):
 def test_a_line_a_minute_over_many_short_bars(monkeypatch, clock):
     lines = said(monkeypatch, epochs(clock, 12, 20)).splitlines()
     assert len(lines) == 4  # 240 seconds
-    assert lines[0].startswith("epoch 3: 2 of 2 batch, ")
+    assert lines[0].startswith("epoch 3: batch 2 of 2, ")
 
 
 def test_a_terminal_has_bars(monkeypatch, clock):

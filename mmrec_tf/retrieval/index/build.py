@@ -11,7 +11,7 @@ from mmrec_tf.retrieval.index.exact import ExactIndex
 from mmrec_tf.retrieval.index.ivf import IvfIndex
 from mmrec_tf.schema import LOWEST_SCORE
 
-# Below so many items an exact index answers soon enough, see docs/index.md.
+# Below so many items an exact index answers soon enough, see docs/item_index.md.
 FEW = 200_000
 KINDS = ("auto", "exact", "ivf", "ivf_int8", "ivf_pq")
 # Queries asked at a time.

@@ -31,9 +31,10 @@ from mmrec_tf.media import image as media_image
 from mmrec_tf.media import video as media_video
 from serving.check import __main__ as check_command
 from serving.check import checks
-from serving.client import Client, FoundItems, frames, sound_track
+from serving.client import Client, FoundItems, answers, frames, sound_track
 from serving.client.calls import CallError, TensorSpec
 from serving.client.methods import content_inputs
+from serving.client.printing import lines_of
 from serving.local_server import LocalServer
 from serving.local_server.models.servable import WARMUP_FILE
 
@@ -788,6 +789,26 @@ def test_the_check_command(capsys, export, server, tmp_path):
     assert sum(line.startswith("FAIL  ") for line in out) == 1
     assert check_command.main([str(tmp_path / "none"), "--address", server.address]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_titles_stand_behind_the_other_columns():
+    row = np.array([["i2", "i1"]], object)
+    number = np.array([[2.0, 1.0]], np.float32)
+    answer = answers.Recommendations(
+        row, number, number, np.array([["text", ""]], object), np.array([["i9", ""]], object)
+    )
+    called = {"i2": "Gull", "i9": "Heron"}
+    lines = list(lines_of(answer, lambda ids: [called.get(one, "") for one in ids]))
+    assert lines == [
+        "   1\ti2\t2.0000\t2.0000\ttext\ti9\tGull\tHeron",
+        "   2\ti1\t1.0000\t1.0000\t-\t-\t-\t-",
+    ]
+    found = answers.SimilarItems(row, number)
+    assert list(lines_of(found, lambda ids: [called.get(one, "") for one in ids])) == [
+        "   1\ti2\t2.0000\tGull",
+        "   2\ti1\t1.0000\t-",
+    ]
+    assert list(lines_of(found)) == ["   1\ti2\t2.0000", "   2\ti1\t1.0000"]
 
 
 # The files for stock TensorFlow Serving
