@@ -76,7 +76,8 @@ def random_weights(
     kind: str, config: "TextConfig | ImageConfig | AudioConfig | VideoConfig"
 ) -> bool:
     """Whether a kind's encoder starts from weights that have learned nothing."""
-    return "weights" in family_names(kind, config.family) and config.weights == "random"
+    reads = "weights" in family_names(kind, config.family)
+    return reads and getattr(config, "weights", "") == "random"
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def build_encoder(
     if config.components:
         projection, facts["explained"] = _decompose(texts, words, weight, config.components)
     encoder = Encoder("\n".join(words), learned=json.dumps(facts), **settings)
-    if weight is not None:
+    if encoder.weight is not None:
         encoder.weight.assign(np.append([1.0], weight))
     if projection is not None:
         encoder.projection.assign(np.vstack([np.zeros([1, config.components]), projection]))
