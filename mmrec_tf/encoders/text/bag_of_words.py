@@ -177,9 +177,9 @@ def build_encoder(
     if config.components:
         projection, facts["explained"] = _decompose(texts, words, weight, config.components)
     encoder = Encoder("\n".join(words), learned=json.dumps(facts), **settings)
-    if encoder.weight is not None:
+    if weight is not None and encoder.weight is not None:
         encoder.weight.assign(np.append([1.0], weight))
-    if projection is not None:
+    if projection is not None and encoder.projection is not None:
         encoder.projection.assign(np.vstack([np.zeros([1, config.components]), projection]))
     return encoder
 
