@@ -80,7 +80,7 @@ def test_a_search_over_both_stages(dataset, tmp_path, monkeypatch):
     assert best.ranking.architecture in ("mlp", "bilinear") and best.training.epochs == 1
     assert list(out.glob("tensorboard/trial_*/events.*"))
     page = (out / "report.html").read_text()
-    assert page.count("Plotly.newPlot") == 2 and "ranking.architecture" in page
+    assert page.count("Plotly.newPlot(") >= 2 and "ranking.architecture" in page
     # Goes on: nothing is left to do, and nothing is done again.
     made.clear()
     assert main(command.split()) == 0 and not made
