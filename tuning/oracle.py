@@ -255,7 +255,7 @@ class Grid(Kept):
 
     @property
     def num_trials(self) -> int:
-        """How many there are, and what is queued beside them."""
+        """How many there are; a start that lies between them comes on top."""
         return sum(1 for _, _ in zip(self.points(), range(MOST_POINTS), strict=False))
 
 

@@ -45,6 +45,11 @@ PAGE_SECONDS = 60.0
 FACTS = "search.json"
 
 
+def say(line: str) -> None:
+    """Prints a line at once, whoever reads it."""
+    print(line, flush=True)
+
+
 class Search(RecommenderTuner):
     """A search over a dataset: a KerasTuner tuner, whose `search()` runs it or goes on with it.
 
@@ -98,7 +103,7 @@ class Search(RecommenderTuner):
         workers: int = 0,
         start_from: Sequence[mm.Config] = (),
         trial: Trial | None = None,
-        report: Callable[[str], None] = print,
+        report: Callable[[str], None] = say,
     ):
         for name, value in (("hours", hours), ("minutes", minutes)):
             require_positive(name, value)
@@ -425,7 +430,7 @@ def search(
     return found.best_config
 
 
-def join(out: str | pathlib.Path, *, report: Callable[[str], None] = print) -> Search:
+def join(out: str | pathlib.Path, *, report: Callable[[str], None] = say) -> Search:
     """The search in a folder, as a worker of it runs it.
 
     Raises:
@@ -454,7 +459,7 @@ def join(out: str | pathlib.Path, *, report: Callable[[str], None] = print) -> S
         raise TuningError(f"{path}: wanted {error} of the search. Start it again.") from error
 
 
-def retrain(found: Search, report: Callable[[str], None] = print) -> dict[str, Any]:
+def retrain(found: Search, report: Callable[[str], None] = say) -> dict[str, Any]:
     """Trains the best config into the folder `best` and evaluates it once on test.
 
     Args:
