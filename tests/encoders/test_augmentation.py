@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 
 from mmrec_tf.config import AudioConfig, Config, ImageConfig, TextConfig
+from mmrec_tf.encoders.audio import augmentation as sounds_changed
 from mmrec_tf.encoders.audio import mel_cnn as audio
-from mmrec_tf.encoders.audio.spectrogram import mel_spectrogram
-from mmrec_tf.encoders.image import applications as image
+from mmrec_tf.encoders.audio.spectrogram import log_mel, mel_spectrogram
+from mmrec_tf.encoders.image import augmentation as pictures_changed
 from mmrec_tf.encoders.text import bert as text
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import ModalitySpec
@@ -169,7 +170,7 @@ def gradient(count=64, size=24):
 
 def test_flip_mirrors_half_of_the_pictures():
     before = pictures(200).numpy()
-    after = image.flip(before).numpy()
+    after = pictures_changed.flip(before).numpy()
     mirrored = (after == before[:, :, ::-1]).all(axis=(1, 2, 3))
     kept = (after == before).all(axis=(1, 2, 3))
     assert (mirrored ^ kept).all()
@@ -177,7 +178,7 @@ def test_flip_mirrors_half_of_the_pictures():
 
 
 def test_crop_of_a_gradient_stays_within_its_range_and_keeps_the_share_asked():
-    after = image.crop(gradient(300), 0.6).numpy()
+    after = pictures_changed.crop(gradient(300), 0.6).numpy()
     assert after.min() >= 50 and after.max() <= 73
     # Upright, nothing varies; across, the slope is the share of the width that was kept.
     assert np.ptp(after, axis=1).max() < 1e-3
@@ -191,19 +192,19 @@ def test_crop_of_a_gradient_stays_within_its_range_and_keeps_the_share_asked():
 def test_height_and_width_are_cropped_apart():
     across = gradient(100)
     both = across + tf.transpose(across, [0, 2, 1, 3])
-    after = image.crop(both, 0.5).numpy()
+    after = pictures_changed.crop(both, 0.5).numpy()
     shares = [np.ptp(after[:, 8:16, 12, 0], axis=1), np.ptp(after[:, 12, 8:16, 0], axis=1)]
     assert abs(np.corrcoef(shares)[0, 1]) < 0.3
 
 
 def test_crop_that_keeps_all_changes_nothing():
     before = pictures()
-    np.testing.assert_allclose(image.crop(before, 1.0), before, rtol=1e-5)
+    np.testing.assert_allclose(pictures_changed.crop(before, 1.0), before, rtol=1e-5)
 
 
 def test_blur_lowers_variance_and_keeps_the_mean():
     before = tf.constant(np.random.default_rng(0).uniform(0, 255, (100, 24, 24, 3)), tf.float32)
-    after = image.blur(before, 1.5).numpy()
+    after = pictures_changed.blur(before, 1.5).numpy()
     variance = after.var(axis=(1, 2, 3)) / before.numpy().var(axis=(1, 2, 3))
     assert variance.max() <= 1 + 1e-5
     # Independent pixels under a Gaussian of sigma 1.5: 1 / (4 pi sigma^2) remains.
@@ -211,12 +212,12 @@ def test_blur_lowers_variance_and_keeps_the_mean():
     assert len(np.unique(variance)) > 80, "each has its own, but for the sharpest"
     np.testing.assert_allclose(after.mean((1, 2)), before.numpy().mean((1, 2)), rtol=0.05)
     flat = tf.fill([8, 24, 24, 3], 200.0)
-    np.testing.assert_allclose(image.blur(flat, 3.0), flat, rtol=1e-5)
+    np.testing.assert_allclose(pictures_changed.blur(flat, 3.0), flat, rtol=1e-5)
 
 
 def test_color_moves_brightness_contrast_and_saturation_within_0_to_255():
     before = 80 + 0.3 * pictures(300)
-    after = image.recolor(before, 0.3).numpy()
+    after = pictures_changed.recolor(before, 0.3).numpy()
     before = before.numpy()
     gray = [pixels @ np.array([0.299, 0.587, 0.114]) for pixels in (before, after)]
     brightness = gray[1].mean((1, 2)) / gray[0].mean((1, 2))
@@ -228,7 +229,7 @@ def test_color_moves_brightness_contrast_and_saturation_within_0_to_255():
     for factor in (brightness, contrast, saturation):
         assert 0.7 <= factor.min() < 0.72 and 1.28 < factor.max() <= 1.3
     assert np.abs(np.corrcoef([brightness, contrast, saturation]) - np.eye(3)).max() < 0.2
-    extreme = image.recolor(pictures(300), 1.0).numpy()
+    extreme = pictures_changed.recolor(pictures(300), 1.0).numpy()
     assert extreme.min() == 0 and extreme.max() == 255
 
 
@@ -244,13 +245,13 @@ def whistle(seconds=1.0):
 
 
 def spectrogram(waveform, rows):
-    one = audio.log_mel(tf.constant(waveform[np.newaxis], tf.float32), sample_rate_hz=16000)
+    one = log_mel(tf.constant(waveform[np.newaxis], tf.float32), sample_rate_hz=16000)
     return tf.repeat(one, rows, axis=0)
 
 
 def test_noise_raises_the_floor_up_to_the_level_asked():
     before = spectrogram(whistle(), rows=300)
-    after = audio.add_noise(before, -20.0).numpy()
+    after = sounds_changed.add_noise(before, -20.0).numpy()
     floors_db = 80 * (after[:, 0].mean(axis=1) - 1)
     # Relative to the peak of sound and noise together, -20 dB is 0.04 dB lower.
     assert -20.3 < floors_db.max() <= -20
@@ -270,7 +271,7 @@ def test_noise_is_what_the_spectrogram_of_sound_and_noise_shows_on_average():
     want = power[61:].mean(axis=0)
     want_db = 10 * np.log10(want / want.max())
     # Of many clips, the one whose noise is the loudest.
-    clips = audio.add_noise(spectrogram(whistle(), rows=500), level_db).numpy()
+    clips = sounds_changed.add_noise(spectrogram(whistle(), rows=500), level_db).numpy()
     got_db = 80 * (clips[clips[:, 0, 0].argmax()] - 1)
     assert -45 < level_db < -30
     # At both ends, half of a window lies outside of the clip.
@@ -282,15 +283,15 @@ def test_noise_is_what_the_spectrogram_of_sound_and_noise_shows_on_average():
 def test_shift_moves_the_peak_by_at_most_the_frames_asked():
     before = spectrogram(whistle(), rows=300)
     middle = before[0].numpy().mean(axis=1).argmax()
-    after = audio.shift(before, 5).numpy()
+    after = sounds_changed.shift(before, 5).numpy()
     moves = after.mean(axis=2).argmax(axis=1) - middle
     assert set(moves) == set(range(-5, 6))
-    ones = audio.shift(tf.ones([300, 20, 3]), 5).numpy()
+    ones = sounds_changed.shift(tf.ones([300, 20, 3]), 5).numpy()
     for row in ones:
         silent = np.flatnonzero(~row.any(axis=1))
         assert len(silent) <= 5
         assert set(silent) in ({*range(len(silent))}, {*range(20 - len(silent), 20)})
-    np.testing.assert_array_equal(audio.shift(before, 0), before)
+    np.testing.assert_array_equal(sounds_changed.shift(before, 0), before)
 
 
 def test_shift_is_asked_for_in_seconds():

@@ -69,10 +69,10 @@ def test_weights_that_cannot_be_used(tmp_path):
 def test_download_that_fails(monkeypatch):
     plain = image._network
 
-    def offline(architecture, size, *, weights):
+    def offline(architecture, size, *, weights, **settings):
         if weights == "imagenet":
             raise Exception("URL fetch failure on https://...")  # as Keras does
-        return plain(architecture, size, weights=weights)
+        return plain(architecture, size, weights=weights, **settings)
 
     monkeypatch.setattr(image, "_network", offline)
     config = ImageConfig(architecture="MobileNet", size=32, weights="imagenet")
