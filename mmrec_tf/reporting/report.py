@@ -19,6 +19,7 @@ from mmrec_tf.reporting.sections import (
     facts,
     fusion,
     headline,
+    labels,
     slices,
     training,
     users,
@@ -28,7 +29,7 @@ from mmrec_tf.runs.run import Run
 NAME = "report.html"
 # In the order of the page.
 SECTIONS = (
-    *(headline, training, slices, fusion, calibration),
+    *(headline, training, slices, fusion, labels, calibration),
     *(embedding_map, exposure, users, dataset, facts),
 )
 
