@@ -23,6 +23,7 @@ from mmrec_tf.reporting.sections import (
     fusion,
     groups,
     headline,
+    labels,
     slices,
     training,
     users,
@@ -33,7 +34,7 @@ from mmrec_tf.runs.run import Run
 NAME = "report.html"
 # In the order of the page.
 SECTIONS = (
-    *(headline, training, slices, groups, ablation, fusion, calibration),
+    *(headline, training, slices, groups, ablation, fusion, labels, calibration),
     *(embedding_map, exposure, users, dataset, facts),
 )
 

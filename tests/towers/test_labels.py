@@ -1,6 +1,7 @@
 """Heads for labels: their loss by hand, what they leave alone, and what they say when served."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from mmrec_tf.config import Config, LabelsConfig
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.exporting.servables import EncoderServable
 from mmrec_tf.reporting import tables
+from mmrec_tf.reporting.sections import labels as labels_section
 from mmrec_tf.runs.labels import foretell, report_labels, require_heads, tag_items
 from mmrec_tf.schema import FeatureSpec, Schema
 from mmrec_tf.towers.labels import LabelHeads, label_names
@@ -148,6 +150,9 @@ def test_tags_and_report_of_a_run(dataset, model, capsys):
     assert report["new"]["items"] == int((~met & known).sum()) > 0
     tables.print_labels("run", {"genre": report})
     assert "items that train never met: macro F1" in capsys.readouterr().out
+    text = labels_section.section(types.SimpleNamespace(run=Run)).body
+    assert "items that train never met" in text and "macro F1" in text and "night" in text
     Run.retrieval = build_retrieval(dataset)
+    assert "no label" in labels_section.section(types.SimpleNamespace(run=Run)).body
     with pytest.raises(ConfigError, match="trained with labels; it has none"):
         require_heads(Run)

@@ -31,9 +31,9 @@ from mmrec_tf.media import image as media_image
 from mmrec_tf.media import video as media_video
 from serving.check import __main__ as check_command
 from serving.check import checks
-from serving.client import Client, FoundItems, answers, frames, sound_track
+from serving.client import Client, FoundItems, Outputs, answers, frames, sound_track
 from serving.client.calls import CallError, TensorSpec
-from serving.client.methods import content_inputs
+from serving.client.methods import Questions, content_inputs
 from serving.client.printing import lines_of
 from serving.local_server import LocalServer
 from serving.local_server.models.servable import WARMUP_FILE
@@ -223,6 +223,34 @@ def test_files_are_prepared_as_a_catalog_s_are_and_bytes_are_sent_as_they_are(tm
         name = "cover" if "bytes" in message else next(iter(given))
         with pytest.raises(ConfigError, match=message):
             content_inputs("search", {name: next(iter(given.values()))}, {name: LISTED["image"]})
+
+
+def test_labels_come_with_the_most_probable_first(monkeypatch):
+    outputs = Outputs(
+        {
+            "label": np.array([[b"genre=a", b"genre=b", b"tag=c"]] * 2, object),
+            "probability": np.array([[0.2, 0.8, 0.5], [-1, -1, -1]], np.float32),
+            "unreadable": np.array([[False], [True]]),
+        }
+    )
+    outputs.version = 3
+
+    def answered(self, signature, content):
+        assert (signature, content) == ("tag", {"text": ["x", ""]})
+        return outputs
+        yield
+
+    monkeypatch.setattr(Questions, "_ask_encoder", answered)
+    steps = Questions.__new__(Questions).tag({"text": ["x", ""]}, k=2)
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    found = end.value.value
+    assert found.label.tolist() == [["genre=b", "tag=c"], ["", ""]]
+    np.testing.assert_allclose(found.probability[0], [0.8, 0.5])
+    assert found.version == 3 and found.unreadable[1, 0]
+    assert list(lines_of(found)) == ["   1\tgenre=b\t0.8000", "   2\ttag=c\t0.5000"]
+    with pytest.raises(ConfigError, match="k: wanted 1 or more; got 0"):
+        next(Questions.__new__(Questions).tag({}, k=0))
 
 
 def test_the_file_of_a_video_is_sent_as_its_frames(tmp_path):
