@@ -4,8 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 
 def print_evaluation(
     run: str, result: Mapping[str, Any], *, ceiling: Mapping[str, float] | None
@@ -126,6 +124,9 @@ def add_reasons(
       whys: of each user what `mmrec_tf.reporting.explanation.explain_answers` says.
       as_json: whether all of it is wanted.
     """
+    # Here, as --help answers without it.
+    import numpy as np
+
     width = columns["item_id"].shape[1]
     column = np.full(columns["item_id"].shape, "", object)
     for row, found in enumerate(whys):
