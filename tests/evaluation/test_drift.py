@@ -9,7 +9,7 @@ from support import vector_world
 import mmrec_tf as mm
 from mmrec_tf.evaluation.drift import Traffic, measure, read_requests, traffic_of, two_samples
 
-NUM_ITEMS, NUM_USERS, CLUSTERS = 120, 180, 6
+NUM_ITEMS, NUM_USERS, CLUSTERS = 120, 150, 6
 
 
 def world(seed, *, popularity=None):

@@ -95,9 +95,10 @@ def test_an_explanation_as_text_as_json_and_as_a_picture(found, tmp_path):
         write_picture(drawing, tmp_path / "why.bmp")
 
 
-def test_the_command_explains_and_recommend_says_why(run, capsys, monkeypatch):
+def test_the_command_explains_and_recommend_says_why(run, found, capsys, monkeypatch):
     # Loaded once is enough.
     monkeypatch.setattr(mm, "load_run", lambda *_, **__: run)
+    monkeypatch.setattr(run, "recommender", lambda **_: found[0], raising=False)
     assert main(["explain", str(run.directory), "--user", "u1", "--item", "i4", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["explanations"][0]
     assert told["sentence"].startswith("Because ") and told["evidence"]
