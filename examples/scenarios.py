@@ -194,7 +194,7 @@ def _write_items(
         adjective = str(rng.choice(scenario.adjectives.split()))
         row = {
             "item": f"{name}-{number:03d}",
-            "title": f"{adjective.capitalize()} {noun} no. {number}",
+            "title": f"{adjective.capitalize()} {noun} {number}",
             "description": re.sub(
                 r"\b([Aa]) (?=[aeiou])",
                 r"\1n ",

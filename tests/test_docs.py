@@ -191,6 +191,14 @@ def test_each_scenario_has_a_page_and_a_config_that_loads():
         assert f"--config examples/scenarios/{scenario}.json" in text
 
 
+def test_the_tables_that_the_tutorial_shows_are_those_that_are_drawn(tmp_path, capsys):
+    script(ROOT / "examples/scenarios.py").main(["shop", "--out", str(tmp_path / "shop")])
+    page = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+    for table in ("items", "interactions"):
+        first = (tmp_path / f"shop/{table}.csv").read_text(encoding="utf-8").splitlines()[:2]
+        assert "\n".join(first) in page
+
+
 def test_all_pages_are_on_the_site():
     """Strict building tells, too; this is quicker, and needs no mkdocs."""
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
