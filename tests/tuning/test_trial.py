@@ -118,6 +118,7 @@ def test_retraining_reads_the_test_split_once(dataset, tmp_path, monkeypatch):
     assert "was read once before, and is not read again" in lines[0]
 
 
+@pytest.mark.slow
 def test_a_real_search(dataset, tmp_path):
     """Two trials of real training, of which nothing but figures is left."""
     space = {"training.learning_rate": {"choice": [0.02, 0.05]}}
