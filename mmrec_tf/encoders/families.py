@@ -48,7 +48,7 @@ def list_families(config: Config | None = None) -> list[Family]:
 
 
 def _measured(config: Config, kind: str, name: str) -> Family:
-    module = MODALITIES[kind].FAMILIES[name]  # type: ignore[attr-defined]
+    module = MODALITIES[kind].FAMILIES[name]
     part = getattr(config, kind)
     chosen = part.family == name
     weight_bytes = vector_length = None

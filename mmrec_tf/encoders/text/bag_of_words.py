@@ -179,7 +179,7 @@ def build_encoder(
     encoder = Encoder("\n".join(words), learned=json.dumps(facts), **settings)
     if weight is not None:
         encoder.weight.assign(np.append([1.0], weight))
-    if projection is not None:
+    if projection is not None and encoder.projection is not None:
         encoder.projection.assign(np.vstack([np.zeros([1, config.components]), projection]))
     return encoder
 

@@ -107,7 +107,7 @@ class Alignment(tf.keras.layers.Layer):
         }
 
     def build(self, input_shape: Any) -> None:
-        self.projections = []
+        self.projections: list[Any] = []
         for i, shape in enumerate(input_shape):
             if self.shares is not None and self.shares[i] != i:
                 self.projections.append(self.projections[self.shares[i]])
