@@ -50,12 +50,12 @@ def make_encoders(
     met = catalog.train_count > 0
     for name, value in raw_content(config, dataset).items():
         specs[name] = ModalitySpec("text") if name == PROFILE else schema.modalities[name]
-        if name == PROFILE:
-            # Every user is known to train.
-            values[name] = train_values[name] = np.asarray(value)
-        elif isinstance(value, Content):
+        if isinstance(value, Content):
             values[name] = value.present_values()
-            train_values[name] = value.present_values(met)
+            # Every user is known to train.
+            train_values[name] = value.present_values(None if name == PROFILE else met)
+        elif name == PROFILE:
+            values[name] = train_values[name] = value[value != b""]
         else:
             present = catalog.present[:, list(schema.modalities).index(name)]
             values[name], train_values[name] = value[present], value[present & met]

@@ -7,12 +7,14 @@ import tensorflow as tf
 from support import tiny_models
 
 import mmrec_tf
-from mmrec_tf.config import AudioConfig
+from mmrec_tf.config import AudioConfig, Config
 from mmrec_tf.encoders import audio
 from mmrec_tf.encoders.audio.clips import mean_of_sound
 from mmrec_tf.encoders.audio.spectrogram import log_mel, mfcc
 from mmrec_tf.encoders.audio.transformers import _standardized, whisper_features
+from mmrec_tf.encoders.cache import build_encoders
 from mmrec_tf.errors import ConfigError, ExportError
+from mmrec_tf.schema import ModalitySpec
 
 # Half a second of which the last eighth is silence.
 CLIPS = np.zeros([2, 8000], np.float32)
@@ -95,7 +97,7 @@ def test_a_saved_model_that_reads_files_is_not_loaded(tmp_path):
         build(family="saved_model", model=str(tmp_path))
 
 
-def test_tflite_runs_here_and_is_refused_in_an_export(tmp_path):
+def test_tflite_runs_here_and_is_refused_in_an_export(tmp_path, capsys):
     settings = {
         "family": "saved_model",
         "model": tiny_models.lite_sound(tmp_path / "network.tflite"),
@@ -112,6 +114,12 @@ def test_tflite_runs_here_and_is_refused_in_an_export(tmp_path):
     with pytest.raises(ExportError, match="encoder of call cannot be exported: .* TFLite"):
         mmrec_tf.export(recommender, tmp_path / "export")
     assert not (tmp_path / "export").exists()
+    # Said before training, too.
+    config = Config().override(
+        {"audio.clip_seconds": 0.5, **{f"audio.{name}": value for name, value in settings.items()}}
+    )
+    build_encoders(config, {"call": ModalitySpec("audio")}, {"call": ()})
+    assert "cannot be exported: TensorFlow has no core op" in capsys.readouterr().err
     (tmp_path / "bad.tflite").write_bytes(b"nothing")
     with pytest.raises(ConfigError, match="is no TFLite network"):
         build(family="saved_model", model=str(tmp_path / "bad.tflite"))

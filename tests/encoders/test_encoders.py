@@ -70,7 +70,7 @@ KINDS = {
 }
 # Another of the same form is tried with each run.
 SLOW = {
-    *("tfidf", "bag_of_words"),
+    *("tfidf", "lsa", "bag_of_words"),
     *("keras_model", "vit", "descriptors"),
     *("lstm", "saved_model", "whisper"),
 }

@@ -129,6 +129,7 @@ def test_lookup_finds_words_and_nothing_else():
         WordLookup(["a", "a"])
 
 
+@pytest.mark.slow
 def test_real_vectors_in_all_forms(shared):
     folder = shared / "weights/words"
     if not folder.is_dir():
