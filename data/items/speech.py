@@ -19,8 +19,8 @@ NAME = "speech"  # of the modality that is written
 _RATE_HZ = 16000
 # The two measures of Radford et al. 2022, section 4.5. There silence wants more than 0.6 of the one
 # and less than -1 of the other; here either is enough, and less of the first, as made-up words are
-# worse than none: tiny.en finds words in a dog's bark (0.65) and a baby's cry (0.23), while of clips
-# of speech it gave 0.03 or less.
+# worse than none. Of tiny.en, a dog's bark has 0.65 of the first and a baby's cry 0.23, both with
+# words; clips of speech have 0.03 or less.
 _MOST_NO_SPEECH, _LEAST_LOG_PROBABILITY = 0.2, -1.0
 # Of text that repeats itself for want of speech.
 _MOST_COMPRESSION = 2.4
