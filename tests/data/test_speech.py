@@ -104,7 +104,7 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not MODEL.is_dir(), reason="the weights are not part of the checkout")
 def test_real_speech():
-    """At most a fifth of the words of ten clips are wrong; a tone says nothing."""
+    """At most a fifth of the words of ten clips are wrong; what is no speech says nothing."""
     hear = speech.Transcriber(str(MODEL))
     hear.check()
     folder = SHARED / "data" / "speech"
@@ -117,6 +117,8 @@ def test_real_speech():
             total += len(wanted)
     assert wrong < 0.2 * total
     assert hear(audio.prepare(tone(3.0))) == ""
+    for path in sorted((SHARED / "data" / "sound_events").glob("*.wav")):
+        assert hear(audio.prepare(path.read_bytes())) == "", path.name
 
 
 def words(text: str) -> list[str]:
