@@ -14,6 +14,9 @@ import mmrec_tf
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TQDM_DISABLE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores: threads of their own would only wait for each other.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 # A test that asks a hub is a fault, and is to fail at once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
