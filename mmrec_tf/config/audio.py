@@ -89,7 +89,7 @@ class RecurrentConfig(SpectrogramConfig):
     coefficients (`features` "mfcc"); its last state has `units` numbers."""
 
     features: str = shapes_weights("mel")
-    num_mfcc: int = shapes_weights(20)
+    num_mfcc: int = shapes_weights(13)
     cell: str = shapes_weights("gru")
     units: int = shapes_weights(64)
 

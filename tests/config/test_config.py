@@ -144,7 +144,7 @@ def test_configs_are_frozen_and_comparable():
         ),
         (
             {"audio": {"family": "recurrent", "num_mfcc": 9}},
-            'audio.num_mfcc: wanted 20 while audio.features is "mel"',
+            'audio.num_mfcc: wanted 13 while audio.features is "mel"',
         ),
         ({"image": {"family": "keras_model"}}, "image.model: wanted the path of a Keras model"),
         ({"image": {"family": "transformers"}}, "image.weights: wanted a hub id or a local folder"),

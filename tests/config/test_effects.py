@@ -344,7 +344,7 @@ READERS = {
     "retrieval.mining_epochs": callbacks.Mining.on_epoch_begin,
     "retrieval.num_mined_negatives": Objective.draw,
     "retrieval.disliked_below": Dataset.batches,
-    "retrieval.cold_negatives": catalog_tables._counted,
+    "retrieval.cold_negatives": catalog_tables.cold_log_frequency,
     "retrieval.item_balance": catalog_tables._counted,
     "item_head": item_similarity.fit_neighbors,
     "item_head.history_length": ItemHead.of,

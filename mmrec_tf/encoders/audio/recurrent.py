@@ -35,7 +35,7 @@ class Encoder(SpectrogramEncoder):
         self,
         *,
         features: str = "mel",
-        num_mfcc: int = 20,
+        num_mfcc: int = 13,
         cell: str = "gru",
         units: int = 64,
         **kwargs: Any,
