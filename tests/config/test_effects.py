@@ -362,7 +362,7 @@ READERS = {
     "ranking.calibration": funnel.fit_calibration,
     "ranking.serve": train._learned_nothing,
     "recommender": Recommender.order,
-    "recommender.popularity_dampening": Recommender.rank,
+    "recommender.popularity_dampening": Recommender.judge,
     "training": optimizer.build_optimizer,
     "training.epochs": Stage.epochs.fget,
     "training.batch_size": Stage._split_batches,
