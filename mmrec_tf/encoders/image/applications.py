@@ -70,13 +70,12 @@ class Encoder(PictureEncoder):
         return self.network(self._preprocess_input(pixels), training=training)
 
     def get_config(self) -> dict[str, Any]:
-        config = {
+        return {
             **super().get_config(),
             "architecture": self.architecture,
             "imagenet": self.imagenet,
+            "pooling": self.pooling,
         }
-        # Vectors cached before there was a choice stay valid.
-        return config if self.pooling == "mean" else {**config, "pooling": self.pooling}
 
 
 def build_encoder(
