@@ -18,6 +18,7 @@ from mmrec_tf.exporting.limits import Limits, check_limits
 from mmrec_tf.exporting.request_examples import Example
 from mmrec_tf.exporting.search_space import SearchSpace
 from mmrec_tf.exporting.several_values import (
+    Encoded,
     encode_values,
     rows_of_values,
     table_of_values,
@@ -90,7 +91,7 @@ class RecommenderServable(tf.Module):
             self.state.new_items = new_items
             self.resources += new_items.entries.tables.values()
             self.rank_new = tf.function(
-                self._rank_new, input_signature=new_items.specs(recommender)
+                self._rank_new, input_signature=new_items.specs(recommender), autograph=False
             )
 
     @tf.function(input_signature=RECOMMEND_INPUTS, autograph=False)
@@ -342,6 +343,8 @@ class EncoderServable(tf.Module):
             encoders={name: retrieval.encoders[name] for name in self.modalities},
             item_tower=retrieval.item_tower,
             label_heads=retrieval.label_heads,
+            # One function of the graph, which all signatures call: it is most of an encoder's.
+            encode=tf.function(self._encode, autograph=False),
         )
         self.maps = GraphMaps(retrieval.tables.get("maps", ()))
         self.resources = [
@@ -373,11 +376,19 @@ class EncoderServable(tf.Module):
         self.kinds = {name: kinds[name].kind for name in self.modalities}
         self.specs = [values_spec(name, kinds[name]) for name in self.modalities]
         entries = [tf.TensorSpec([None, None], tf.string, name=FEATURES)] if reads_features else []
-        self.embed_item = tf.function(self._embed_item, input_signature=[*self.specs, *entries])
-        self.search = tf.function(self._search, input_signature=self.specs)
+        self.embed_item = tf.function(
+            self._embed_item, input_signature=[*self.specs, *entries], autograph=False
+        )
+        self.search = tf.function(self._search, input_signature=self.specs, autograph=False)
         self.tag = None
         if self.labels is not None:
-            self.tag = tf.function(self._tag, input_signature=self.specs)
+            self.tag = tf.function(self._tag, input_signature=self.specs, autograph=False)
+
+    def _encode(self, *given: tf.Tensor) -> dict[str, Encoded]:
+        return {
+            name: encode_values(self.state.encoders[name], values, block=self.limits.rows)
+            for name, values in zip(self.modalities, given, strict=True)
+        }
 
     def _tower(
         self, given: Sequence[tf.Tensor], features: Mapping[str, tf.Tensor]
@@ -385,10 +396,7 @@ class EncoderServable(tf.Module):
         """TowerOutput; which modalities came and were read, and of which something came that could
         not be, <bool>[batch, modality]; and which value of each weighed most <int32>[batch,
         modality], as of `Encoded`."""
-        encoded = {
-            name: encode_values(self.state.encoders[name], values, block=self.limits.rows)
-            for name, values in zip(self.modalities, given, strict=True)
-        }
+        encoded = self.state.encode(*given)
         batch = tf.shape(given[0])[0]
         stored = {name: tf.repeat(v, batch, axis=0) for name, v in self.features.items()}
         present = tf.stack([one.present for one in encoded.values()], axis=1)
