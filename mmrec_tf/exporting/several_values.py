@@ -1,6 +1,6 @@
 """Content as lists, `[batch, value]`: several pictures of an item, or the frames of a clip."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -94,29 +94,8 @@ def _encode_attended(
     encoder: SeveralValues, values: tf.Tensor, place: tf.Tensor, *, block: int
 ) -> Encoded:
     """As `encode_values`, of values <int64>[value, 2] that count by what attention says."""
-    flat = tf.gather_nd(values, place)
-    number, shape = tf.shape(flat)[0], tf.shape(values)[:2]
-
-    def step(start: tf.Tensor, vectors: tf.Tensor, bad: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        content, unreadable = encoder.preprocess_readable(flat[start : start + block])
-        found = encoder(content, training=False)
-        return (
-            start + block,
-            tf.concat([vectors, found], axis=0),
-            tf.concat([bad, unreadable], axis=0),
-        )
-
-    _, vectors, bad = tf.while_loop(
-        lambda start, *_: start < number,
-        step,
-        [tf.constant(0), tf.zeros([0, encoder.output_dim]), tf.zeros([0], tf.bool)],
-        shape_invariants=[
-            tf.TensorShape([]),
-            tf.TensorShape([None, encoder.output_dim]),
-            tf.TensorShape([None]),
-        ],
-        parallel_iterations=1,
-    )
+    flat, shape = tf.gather_nd(values, place), tf.shape(values)[:2]
+    vectors, bad = _in_blocks(encoder, encoder.preprocess_readable, flat, block=block)
     place = tf.cast(place, tf.int32)
     table = tf.scatter_nd(place, vectors, tf.concat([shape, [encoder.output_dim]], axis=0))
     table = tf.ensure_shape(table, [None, None, encoder.output_dim])
@@ -136,18 +115,41 @@ def _encode_clips(encoder: FramesEncoder, values: tf.Tensor, *, block: int) -> E
     """As `encode_values`, of rows each of which is a clip."""
     batch = tf.shape(values)[0]
     clips = max(1, block // encoder.num_frames)
+    vectors, bad = _in_blocks(encoder, encoder.preprocess_frames, values, block=clips)
+    present = tf.reduce_any(tf.strings.length(values) > 0, axis=1) & ~bad
+    vector = tf.where(present[:, None], vectors, 0.0)
+    return Encoded(vector, present, bad, tf.fill([batch], -1))
+
+
+def _in_blocks(
+    encoder: ModalityEncoder,
+    read: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+    rows: tf.Tensor,
+    *,
+    block: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Rows of raw content through an encoder, so many at a time: vectors <float32>[row, features],
+    and which could not be read, <bool>[row].
+
+    Args:
+      encoder: ModalityEncoder.
+      read: rows to their preprocessed content and which of them could not be read.
+      rows: [row, ...], as `read` takes them.
+      block: rows at a time.
+    """
+    number = tf.shape(rows)[0]
 
     def step(start: tf.Tensor, vectors: tf.Tensor, bad: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        content, unreadable = encoder.preprocess_frames(values[start : start + clips])
+        content, unreadable = read(rows[start : start + block])
         found = encoder(content, training=False)
         return (
-            start + clips,
+            start + block,
             tf.concat([vectors, found], axis=0),
             tf.concat([bad, unreadable], axis=0),
         )
 
     _, vectors, bad = tf.while_loop(
-        lambda start, *_: start < batch,
+        lambda start, *_: start < number,
         step,
         [tf.constant(0), tf.zeros([0, encoder.output_dim]), tf.zeros([0], tf.bool)],
         shape_invariants=[
@@ -157,9 +159,7 @@ def _encode_clips(encoder: FramesEncoder, values: tf.Tensor, *, block: int) -> E
         ],
         parallel_iterations=1,
     )
-    present = tf.reduce_any(tf.strings.length(values) > 0, axis=1) & ~bad
-    vector = tf.where(present[:, None], vectors, 0.0)
-    return Encoded(vector, present, bad, tf.fill([batch], -1))
+    return vectors, bad
 
 
 def _first_of_its_kind(values: tf.Tensor) -> tf.Tensor:
