@@ -140,7 +140,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         ceiling = None
     tables.print_evaluation(arguments.run, result, ceiling=ceiling)
     if "ranking" in result and run.ranks:
-        print(tables.ranking_verdict(result["ranking"], served=run.serves_ranking))
+        print("\n" + tables.ranking_verdict(result["ranking"], served=run.serves_ranking))
 
 
 def _compare(arguments: argparse.Namespace) -> None:

@@ -30,6 +30,8 @@ class PublishedOptions:
       sample_rate_hz: sounds are resampled to this.
       max_seconds: longer sounds are cut.
       audio_window: which part of a longer sound stays: "start", "center" or "loudest".
+      transcribe: "audio" where what is said in a sound becomes a text; see `ContentOptions`.
+      speech_model: the folder of the Whisper model that does so.
       vectors: by modality, a file of ready-made vectors; see `data.items.vectors.read_vectors`.
       triples: table of a knowledge graph, with the columns `head`, `relation` and `tail`.
       skip_bad_rows: pass over rows that cannot be used, and count them, instead of raising.
@@ -40,6 +42,8 @@ class PublishedOptions:
     sample_rate_hz: int = 16000
     max_seconds: float = 10.0
     audio_window: str = "loudest"
+    transcribe: str | None = None
+    speech_model: str | None = None
     vectors: Mapping[str, str] = field(default_factory=dict)
     triples: str | None = None
     skip_bad_rows: bool = False

@@ -123,16 +123,16 @@ def evaluate_run(
         "split": split,
         "history": history,
         "users": len(users),
-        # The difference from nothing at all is the mean itself.
-        "intervals": {
-            metric: list(paired_bootstrap(values, np.zeros(len(values))))
-            for metric, values in per_user["model"].items()
-        },
         "model": means["model"],
         "popularity": means["popularity"],
         "id_only": means.get("id_only"),
         "baselines": {name: means[name] for name in others},
         "left_out": left_out,
+        # The difference from nothing at all is the mean itself.
+        "intervals": {
+            metric: list(paired_bootstrap(values, np.zeros(len(values))))
+            for metric, values in per_user["model"].items()
+        },
         "differences": {
             name: {
                 metric: list(paired_bootstrap(per_user["model"][metric], values))

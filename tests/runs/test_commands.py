@@ -81,7 +81,8 @@ def tables(out):
 
 def test_evaluate_prints_tables(run, call):
     status, out, _ = call("evaluate", run.directory, "--k", "10", "--stage", "recommender")
-    (title, header, *rows), differences, candidates, funnel, intervals, beyond = tables(out)
+    (title, header, *rows), differences, candidates, funnel, *others = tables(out)
+    intervals, beyond, (verdict,) = others
     said = "test split, history train"
     assert status == 0 and f"{said}, {small_world.NUM_USERS} users" in title
     for table in (differences, candidates, funnel, intervals, beyond):
@@ -103,6 +104,7 @@ def test_evaluate_prints_tables(run, call):
     stages = ["retrieval", "ranking", "recommended"]
     assert [row.split()[0] for row in funnel[2:]] == stages
     assert [row.split()[0] for row in intervals[2:]] == stages[1:]
+    assert verdict.startswith("ranking ") and "ndcg@10" in verdict and said in verdict
 
 
 def test_evaluate_prints_baselines_and_slices(run, call):
