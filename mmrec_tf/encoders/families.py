@@ -59,7 +59,12 @@ def _measured(config: Config, kind: str, name: str) -> Family:
         learns = trains(kind, part)
         if part.family == "bert" and random_weights(kind, part):
             raise ConfigError("its vocabulary is learned from a dataset")
-        encoder = module.build_encoder(part, ModalitySpec(kind))
+        more = {}
+        if kind == "video":
+            # Frames are read as the section says; by default without a download.
+            image = config.image
+            more["image"] = _defaults(image, image.family) if image == type(image)() else image
+        encoder = module.build_encoder(part, ModalitySpec(kind), **more)
         weight_bytes = sum(w.shape.num_elements() * w.dtype.size for w in encoder.weights)
         vector_length = encoder.output_dim
         exported = "no: " + encoder.not_exported if encoder.not_exported else exported

@@ -108,7 +108,10 @@ def test_wrong_usage_is_2(tmp_path, monkeypatch, capsys, arguments):
         (["--max-seconds", "nan"], "max_seconds: wanted more than 0"),
         (["--image-max-side", "0"], "image_max_side: wanted more than 0"),
         (["--vocabulary-size", "0"], "vocabulary_size: wanted 1 or more"),
-        (["--valid-share", "0.2"], "valid_share: belongs to the splits random, time and cold-items"),
+        (
+            ["--valid-share", "0.2"],
+            "valid_share: belongs to the splits random, time",
+        ),
         (["--min-rating", "4"], "min_rating: wanted interactions with ratings"),
     ],
 )

@@ -28,6 +28,8 @@ def test_every_family_is_listed_and_measured_where_it_can_be(capsys, tmp_path):
     # 3 x 3 filters of 2 channels, scale and offset.
     assert cnn.trains and cnn.weight_bytes == 4 * (3 * 3 * 2 * 4 + 4 + 4)
     assert found["audio", "recurrent"].weight_bytes > 0
+    # Frames are averaged: what a picture takes, and nothing of their own.
+    assert found["video", "frames"].vector_length == found["image", "descriptors"].vector_length
     saved = found["audio", "saved_model"]
     assert saved.weight_bytes is None and saved.reason.startswith("audio.model: wanted")
     print_families([one._asdict() for one in found.values()])

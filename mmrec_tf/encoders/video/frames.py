@@ -18,6 +18,9 @@ from mmrec_tf.schema import ModalitySpec
 # How one JPEG ends and the next begins; see `mmrec_tf.media.video.split_frames`.
 _END, _START = b"\xff\xd9", b"\xff\xd8"
 
+# For `mmrec-tf encoders`.
+NEEDS = "an encoder of pictures, as the section image says"
+
 
 class Encoder(ModalityEncoder):
     """An encoder of pictures over the frames of a clip, then a pooling over frames.
