@@ -410,7 +410,14 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        # Without ranking is "tied retrieval" as well, without some items is "diverse".
+        pytest.param(kind, marks=pytest.mark.slow) if kind == "retrieval" else kind
+        for kind in KINDS
+    ],
+)
 def both(request, dataset, labeled, tmp_path_factory):
     """A recommender of one kind, and what its SavedModel reads back as."""
     with_labels, arguments = KINDS[request.param]

@@ -49,7 +49,7 @@ def ask(servable, *tables):
     return {name: value.numpy() for name, value in servable.embed_item(*tables).items()}
 
 
-@pytest.mark.parametrize("pool", ["mean", "gru"])
+@pytest.mark.parametrize("pool", [pytest.param("mean", marks=pytest.mark.slow), "gru"])
 def test_a_clip_is_placed_as_in_training(clips, pool):
     units = {"video__pool_units": 4} if pool == "gru" else {}
     model = build(clips, video__pool=pool, **units)

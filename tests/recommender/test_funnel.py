@@ -153,7 +153,14 @@ def test_what_was_shown_is_ranked_by_itself(labeled, labeled_recommender):
     np.testing.assert_allclose(said.logits["click"][5], answer["score"][0, 0], rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["temperature", "platt", "isotonic"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "platt",
+        pytest.param("temperature", marks=pytest.mark.slow),
+        pytest.param("isotonic", marks=pytest.mark.slow),
+    ],
+)
 def test_calibration_is_fitted_on_valid_and_makes_probabilities_true(
     labeled, labeled_recommender, kind
 ):

@@ -440,6 +440,7 @@ def test_python_and_the_export_recommend_by_the_smoothed_catalog(dataset, tmp_pa
     np.testing.assert_allclose(served["score"], got.score, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_read_back_smooths_as_before(dataset, tmp_path):
     settings = {**FULL, **GRAPH, "graph__edge_dropout": 0.2, "item__id_init": "spectral"}
     config = small_world.config(

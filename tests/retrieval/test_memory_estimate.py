@@ -173,6 +173,7 @@ def test_the_estimate_is_what_there_is_afterwards(dataset, tmp_path, monkeypatch
     assert memory["raw content"] == sum(path.stat().st_size for path in shards)
 
 
+@pytest.mark.slow
 def test_what_is_left_on_disk_is_said_apart(dataset, tmp_path, monkeypatch):
     settings = {"audio__trainable_layers": -1, **UNMASKED, **ON_DISK}
     model = RetrievalModel(small_world.config(**EXACT, **settings), dataset, cache=tmp_path)

@@ -198,6 +198,7 @@ def test_recommend(run, call):
     assert found["users"][0]["score"] == pytest.approx(want.score[0].tolist(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_recommend_knows_what_it_is_told(run, call):
     asked = ("recommend", run.directory, "--user", "u1", "--k", 30, "--json")
     _, out, _ = call(*asked)
@@ -242,6 +243,7 @@ def test_recommend_names_ids_that_nobody_has(run, call):
     assert err == "--user: the dataset has no 'stranger'; answered by the history.\n"
 
 
+@pytest.mark.slow
 def test_recommend_leaves_out_what_it_is_told(run, call, tmp_path):
     (tmp_path / "gone").write_text("i4\n\ni7\n", encoding="utf-8")
     asked = ("--exclude", "i1,i2", "--allow", "genre=night", "--deny", "genre=day", "--time", 7200)

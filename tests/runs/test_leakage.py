@@ -240,6 +240,12 @@ def test_the_split_is_what_was_asked_for(prepared):
         assert train.max() < 1000 <= valid.min() and valid.max() < 2000 <= test.min()
 
 
+# Training reads what was prepared, and that is looked at under every rule.
+@pytest.mark.parametrize(
+    "prepared",
+    ["given", *(pytest.param(rule, marks=pytest.mark.slow) for rule in RULES if rule != "given")],
+    indirect=True,
+)
 def test_training_does_not_see_valid_and_test(prepared, tmp_path):
     assert differences(prepared, beside(prepared, tmp_path / "beside")) == []
 

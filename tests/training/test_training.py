@@ -310,6 +310,7 @@ def test_early_stopping_leaves_the_best_weights(dataset, monkeypatch):
     assert differ(answers.weights[1], answers.weights[4])
 
 
+@pytest.mark.slow
 def test_without_patience_it_never_stops(dataset, monkeypatch):
     answers = Scripted(monkeypatch, [0.5, 0.4, 0.3, 0.2])
     model = model_of(dataset, training__epochs=4, training__patience=0)
@@ -373,6 +374,7 @@ def test_an_empty_split_is_refused_before_anything_is_written(tmp_path, lacking)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_seed_decides(dataset):
     def trained(seed):
         model = model_of(dataset, training__seed=seed, user__history_length=2)
