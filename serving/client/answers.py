@@ -132,7 +132,8 @@ class FoundItems(NamedTuple):
     Attributes:
       item_id: object[batch, k] of str, the nearest first; "" for none, as when there was nothing
         to search by.
-      score: <float32>[batch, k], the cosine; -1e9 for none.
+      score: <float32>[batch, k], the cosine, less where what was read is almost the same for all
+        items; -1e9 for none.
       unreadable: <bool>[batch, modality], as in `ItemEmbeddings`.
       version: of the encoder; 0 where nothing was asked for.
     """
