@@ -164,7 +164,7 @@ def add_encoder_family(folder):
     (folder / "mmrec_tf/encoders/text/letters.py").write_text(FAMILY, "utf-8")
     at = "@dataclass(frozen=True)\nclass BertConfig"
     edit(folder, "mmrec_tf/config/text.py", at=at, line="", code=FAMILY_CONFIG.lstrip())
-    edit(folder, config, at="from mmrec_tf.config.text import ", line="LettersConfig, ")
+    edit(folder, config, at="from mmrec_tf.config.text import (", line=" LettersConfig,")
     edit(folder, config, at='"text": {\n', line='        "letters": LettersConfig,\n')
     edit(folder, config, at="class TextConfig(\n", line="    LettersConfig,\n")
     edit(folder, package, at="FAMILIES = {\n", line='    "letters": letters,\n')

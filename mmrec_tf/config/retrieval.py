@@ -314,7 +314,8 @@ class LabelsConfig:
         names = self.names
         require(
             len(set(names)) == len(names),
-            f"labels: wanted each feature once, in softmax or in sigmoid; got {', '.join(names)}.",
+            "labels.softmax and labels.sigmoid: wanted each feature once, in one of them; got "
+            f"{', '.join(names)}.",
         )
         require(self.weight > 0, f"labels.weight: wanted above 0; got {self.weight:g}.")
 
