@@ -572,6 +572,10 @@ def test_every_setting_is_named_here():
     assert set(CHANGED) == set(all_settings(Config())) - families
 
 
+# A family that reads a file is chosen together with one; here with two, one after the other.
+NAMED = ("audio.model", "image.model", "text.vectors")
+
+
 def changed(plain, base, mode, path, value):
     """The config of a mode with another value of a setting; None where that is refused."""
     section, name = path.rsplit(".", 1) if "." in path else (None, path)
@@ -622,7 +626,8 @@ def test_every_pair_of_a_setting_and_a_mode_has_an_effect_or_is_refused(sections
     for mode in MODES:
         plain = base.override(mode)
         for path, value in settings.items():
-            other = None if path in mode else changed(plain, base, mode, path, value)
+            fixed = path in mode and path not in NAMED
+            other = None if fixed else changed(plain, base, mode, path, value)
             if other is None:
                 continue
             taken.add(path)
