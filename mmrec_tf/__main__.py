@@ -15,7 +15,7 @@ from typing import Any
 
 import mmrec_tf
 from mmrec_tf.config import Config, load_config
-from mmrec_tf.errors import ConfigError, RunError, run_command
+from mmrec_tf.errors import ConfigError, run_command
 from mmrec_tf.reporting import tables
 
 # The exit status of an alarm, which is no error.
@@ -180,6 +180,8 @@ def _ablate(arguments: argparse.Namespace) -> None:
 def _recommend(arguments: argparse.Namespace) -> None:
     from mmrec_tf.recommender.inputs import split_ids
 
+    if arguments.writer and not arguments.why:
+        raise ConfigError("--writer: phrases what --why says; add --why.")
     run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
     lists = {name: getattr(arguments, name) for name in ("history", "exclude", "allow", "deny")}
     split = {name: split_ids(value) for name, value in lists.items() if value}
@@ -205,8 +207,6 @@ def _recommend(arguments: argparse.Namespace) -> None:
         whys = explain_answers(recommender, arguments.user, answer, teller=teller, history=history)
         say_refused(teller)
         tables.add_reasons(columns, whys, as_json=arguments.json)
-    elif arguments.writer:
-        raise ConfigError("--writer: phrases what --why says; add --why.")
     _print_answers("user", arguments.user, columns, run.dataset, as_json=arguments.json)
 
 
@@ -245,9 +245,9 @@ def _explain(arguments: argparse.Namespace) -> None:
     from mmrec_tf.reporting.explanation import Teller, say_refused, write_picture
     from mmrec_tf.runs.explanation import explain
 
-    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
     if arguments.picture and len(arguments.item) > 1:
         raise ConfigError("--picture: wanted one --item, of which it is one; got several.")
+    run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
     history = split_ids(arguments.history) if arguments.history else None
     catalog, users = set(run.dataset.catalog.item_id), set(run.dataset.users.user_id)
     _tell_unknown("--history", [one for one in history or () if one not in catalog])
@@ -318,23 +318,6 @@ def _similar(arguments: argparse.Namespace) -> None:
     _print_answers("item", arguments.item, answer._asdict(), run.dataset, as_json=arguments.json)
 
 
-def _card_of(run: "mmrec_tf.runs.run.Run") -> dict[str, object]:
-    """The model card of a run; made now where training left none."""
-    from mmrec_tf.records.files import read_json
-    from mmrec_tf.runs.model_card import FILE, describe_run
-
-    path = run.directory / FILE
-    if not path.exists():
-        return describe_run(run)
-    try:
-        return dict(read_json(path))
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f'{path}: wanted the model card; {error}. "mmrec-tf card {run.directory}" writes it '
-            "again."
-        ) from error
-
-
 def _encoders(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config) if arguments.config else Config()
     config = config.override(_settings(arguments.set))
@@ -375,7 +358,9 @@ def _export(arguments: argparse.Namespace) -> None:
     else:
         run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
         recommender = run.recommender(unavailable=unavailable, history=arguments.history)
-    card["about"] = _card_of(run)
+    from mmrec_tf.runs.model_card import card_of
+
+    card["about"] = card_of(run)
     card["measured"] = {"split": "valid", "history": "train", **run.metrics["valid"]}
     for path in mmrec_tf.export(
         recommender,

@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mmrec_tf.records.files import write_json, write_text
+from mmrec_tf.errors import RunError
+from mmrec_tf.records.files import read_json, write_json, write_text
 from mmrec_tf.runs.evaluate import evaluate_run
 from mmrec_tf.runs.run import Run
 
@@ -77,6 +78,24 @@ def write_card(run: Run, *, split: str = "valid") -> pathlib.Path:
     write_json(run.directory / FILE, card)
     write_text(run.directory / README, to_markdown(card))
     return run.directory / README
+
+
+def card_of(run: Run) -> dict[str, Any]:
+    """The card in a run's directory; made now where training left none.
+
+    Raises:
+      RunError: when it cannot be read.
+    """
+    path = run.directory / FILE
+    if not path.exists():
+        return describe_run(run)
+    try:
+        return dict(read_json(path))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f'{path}: wanted the model card; {error}. "mmrec-tf card {run.directory}" writes it '
+            "again."
+        ) from error
 
 
 def to_markdown(card: Mapping[str, Any], *, servable: Mapping[str, Any] | None = None) -> str:
