@@ -1,15 +1,18 @@
 """What all families of sounds share: WAV bytes to one clip, or to its spectrogram."""
 
 import functools
+import pathlib
 from typing import Any
 
 import tensorflow as tf
 
+from mmrec_tf.config import AudioConfig
 from mmrec_tf.encoders.audio.augmentation import add_noise, hide_bands, shift
 from mmrec_tf.encoders.audio.reading import read_sound
 from mmrec_tf.encoders.audio.spectrogram import TOP_DB, log_mel
 from mmrec_tf.encoders.decoding import decode_readable, decode_rows
 from mmrec_tf.encoders.encoder import ModalityEncoder
+from mmrec_tf.errors import ConfigError
 
 
 class ClipEncoder(ModalityEncoder):
@@ -178,6 +181,47 @@ class SpectrogramEncoder(ClipEncoder):
             "noise_db": self.noise_db,
             "shift_seconds": self.shift_seconds,
         }
+
+
+# What `SpectrogramEncoder` is made of, by the same names in the config.
+_SETTINGS = (
+    *("sample_rate_hz", "clip_seconds", "num_mels", "fft_length", "hop_length", "fmax_hz"),
+    *("mask_bins", "mask_frames", "noise_db", "shift_seconds", "trainable_layers"),
+)
+
+
+def spectrogram_settings(config: AudioConfig) -> dict[str, Any]:
+    """The arguments of `SpectrogramEncoder` that a config gives."""
+    return {name: getattr(config, name) for name in _SETTINGS}
+
+
+def load_weights(network: tf.keras.Model, weights: str, shaped_by: str) -> None:
+    """Reads a weights file into a network; "random" leaves it as it is.
+
+    Args:
+      network: whose `save_weights` wrote the file.
+      weights: the setting `audio.weights`.
+      shaped_by: the settings that have to be the same, for messages.
+
+    Raises:
+      ConfigError: when the file cannot be read or does not fit.
+    """
+    if weights == "random":
+        return
+    path = pathlib.Path(weights).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f"audio.weights: wanted 'random' or the path of a weights file; there is no file "
+            f"{path}."
+        )
+    try:
+        network.load_weights(path)
+    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"audio.weights: could not load {path} into this network ({reason}). Give a file "
+            f"saved from an encoder with the same {shaped_by}."
+        ) from error
 
 
 def mean_of_sound(frames: tf.Tensor, clip: tf.Tensor) -> tf.Tensor:

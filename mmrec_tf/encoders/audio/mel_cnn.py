@@ -1,15 +1,17 @@
 """Sounds: mono 16-bit WAV bytes on disk, a log-mel spectrogram in the graph, a CNN on top."""
 
 import math
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from mmrec_tf.config import AudioConfig
-from mmrec_tf.encoders.audio.clips import SpectrogramEncoder
-from mmrec_tf.errors import ConfigError
+from mmrec_tf.encoders.audio.clips import (
+    SpectrogramEncoder,
+    load_weights,
+    spectrogram_settings,
+)
 from mmrec_tf.schema import ModalitySpec
 
 # For `mmrec-tf encoders`.
@@ -94,52 +96,13 @@ def build_encoder(
       ConfigError: when `config.weights` cannot be read or does not fit.
     """
     encoder = Encoder(
-        sample_rate_hz=config.sample_rate_hz,
-        clip_seconds=config.clip_seconds,
-        num_mels=config.num_mels,
-        fft_length=config.fft_length,
-        hop_length=config.hop_length,
-        fmax_hz=config.fmax_hz,
         filters=config.filters,
         gru_units=config.gru_units,
-        mask_bins=config.mask_bins,
-        mask_frames=config.mask_frames,
-        noise_db=config.noise_db,
-        shift_seconds=config.shift_seconds,
-        trainable_layers=config.trainable_layers,
+        **spectrogram_settings(config),
     )
     if assets is None:
         load_weights(encoder.network, config.weights, "audio.filters and audio.gru_units")
     return encoder
-
-
-def load_weights(network: tf.keras.Model, weights: str, shaped_by: str) -> None:
-    """Reads a weights file into a network; "random" leaves it as it is.
-
-    Args:
-      network: whose `save_weights` wrote the file.
-      weights: the setting `audio.weights`.
-      shaped_by: the settings that have to be the same, for messages.
-
-    Raises:
-      ConfigError: when the file cannot be read or does not fit.
-    """
-    if weights == "random":
-        return
-    path = pathlib.Path(weights).expanduser()
-    if not path.is_file():
-        raise ConfigError(
-            f"audio.weights: wanted 'random' or the path of a weights file; there is no file "
-            f"{path}."
-        )
-    try:
-        network.load_weights(path)
-    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            f"audio.weights: could not load {path} into this network ({reason}). Give a file "
-            f"saved from an encoder with the same {shaped_by}."
-        ) from error
 
 
 class GroupNorm(tf.keras.layers.Layer):

@@ -7,8 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from mmrec_tf.config import AudioConfig
-from mmrec_tf.encoders.audio.clips import SpectrogramEncoder
-from mmrec_tf.encoders.audio.mel_cnn import load_weights
+from mmrec_tf.encoders.audio.clips import SpectrogramEncoder, load_weights, spectrogram_settings
 from mmrec_tf.encoders.audio.spectrogram import mfcc
 from mmrec_tf.schema import ModalitySpec
 
@@ -103,21 +102,11 @@ def build_encoder(
       ConfigError: when `config.weights` cannot be read or does not fit.
     """
     encoder = Encoder(
-        sample_rate_hz=config.sample_rate_hz,
-        clip_seconds=config.clip_seconds,
-        num_mels=config.num_mels,
-        fft_length=config.fft_length,
-        hop_length=config.hop_length,
-        fmax_hz=config.fmax_hz,
         features=config.features,
         num_mfcc=config.num_mfcc,
         cell=config.cell,
         units=config.units,
-        mask_bins=config.mask_bins,
-        mask_frames=config.mask_frames,
-        noise_db=config.noise_db,
-        shift_seconds=config.shift_seconds,
-        trainable_layers=config.trainable_layers,
+        **spectrogram_settings(config),
     )
     if assets is None:
         load_weights(encoder.network, config.weights, "audio.features, audio.cell and audio.units")

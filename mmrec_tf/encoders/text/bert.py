@@ -146,10 +146,10 @@ class Encoder(ModalityEncoder):
         Returns:
           <int32>[batch, max_tokens], [CLS] ... [SEP], padded with zeros.
         """
-        tokens = self._tokenizer(tf.strings.substr(raw, 0, MAX_BYTES))[:, : self.max_tokens - 2]
-        edge = tf.ones([tf.shape(raw)[0], 1], tf.int32)
-        ids = tf.concat([self._cls * edge, tokens, self._sep * edge], axis=1)
-        return ids.to_tensor(default_value=0, shape=[None, self.max_tokens])
+        tokens = self._tokenizer(tf.strings.substr(raw, 0, MAX_BYTES))
+        return wordpiece.frame(
+            tokens, first=self._cls, last=self._sep, pad=0, length=self.max_tokens
+        )
 
     def call(self, content: tf.Tensor, training: bool = False) -> tf.Tensor:
         """<int32>[batch, max_tokens] to <float32>[batch, output_dim]; zeros where no token is."""

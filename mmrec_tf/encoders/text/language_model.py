@@ -113,10 +113,13 @@ class Encoder(ModalityEncoder):
         if self._wordpiece is None:
             ids = tf.numpy_function(self._tokenize, [raw], tf.int32)
             return tf.ensure_shape(ids, [None, self.max_tokens])
-        tokens = self._wordpiece(raw)[:, : self.max_tokens - 2]
-        edge = tf.ones([tf.shape(raw)[0], 1], tf.int32)
-        ids = tf.concat([self._cls * edge, tokens, self._sep * edge], axis=1)
-        return ids.to_tensor(default_value=self._pad, shape=[None, self.max_tokens])
+        return wordpiece.frame(
+            self._wordpiece(raw),
+            first=self._cls,
+            last=self._sep,
+            pad=self._pad,
+            length=self.max_tokens,
+        )
 
     def _tokenize(self, raw: np.ndarray) -> np.ndarray:
         """By the host."""

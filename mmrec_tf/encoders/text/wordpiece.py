@@ -52,6 +52,24 @@ class Tokenizer:
         return words.with_flat_values(ids).merge_dims(1, 2)
 
 
+def frame(tokens: tf.RaggedTensor, *, first: int, last: int, pad: int, length: int) -> tf.Tensor:
+    """Token ids between the two that a model begins and ends a text with.
+
+    Args:
+      tokens: <int32>[batch, (token)], cut to fit.
+      first: such as that of [CLS].
+      last: such as that of [SEP].
+      pad: fills up.
+      length: with both.
+
+    Returns:
+      <int32>[batch, length].
+    """
+    edge = tf.ones([tokens.nrows(tf.int32), 1], tf.int32)
+    ids = tf.concat([first * edge, tokens[:, : length - 2], last * edge], axis=1)
+    return ids.to_tensor(default_value=pad, shape=[None, length])
+
+
 class LongestMatch:
     """The longest piece first (Wu et al. 2016), in core operations.
 
