@@ -18,7 +18,7 @@ from mmrec_tf.config import FAMILIES, Config, LabelsConfig
 from mmrec_tf.config.effects import value_at
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders import cache
-from mmrec_tf.encoders.audio import mel_cnn, recurrent, saved_model
+from mmrec_tf.encoders.audio import clips, mel_cnn, recurrent, saved_model
 from mmrec_tf.encoders.image import applications, descriptors, keras_model
 from mmrec_tf.encoders.text import bag_of_words, bert, word_vectors
 from mmrec_tf.encoders.video import frames
@@ -319,7 +319,8 @@ READERS = {
     "image.scaling": keras_model.build_encoder,
     "image.bins": descriptors.build_encoder,
     "image.grid": descriptors.build_encoder,
-    "audio": mel_cnn.build_encoder,
+    "audio": clips.spectrogram_settings,
+    **dict.fromkeys(("audio.filters", "audio.gru_units", "audio.weights"), mel_cnn.build_encoder),
     "video": frames.build_encoder,
     "item.values_pooling": cache.build_encoders,
     **dict.fromkeys(

@@ -183,16 +183,13 @@ class SpectrogramEncoder(ClipEncoder):
         }
 
 
-# What `SpectrogramEncoder` is made of, by the same names in the config.
-_SETTINGS = (
-    *("sample_rate_hz", "clip_seconds", "num_mels", "fft_length", "hop_length", "fmax_hz"),
-    *("mask_bins", "mask_frames", "noise_db", "shift_seconds", "trainable_layers"),
-)
-
-
 def spectrogram_settings(config: AudioConfig) -> dict[str, Any]:
-    """The arguments of `SpectrogramEncoder` that a config gives."""
-    return {name: getattr(config, name) for name in _SETTINGS}
+    """The arguments of `SpectrogramEncoder` that a config gives, by the same names."""
+    names = (
+        *("sample_rate_hz", "clip_seconds", "num_mels", "fft_length", "hop_length", "fmax_hz"),
+        *("mask_bins", "mask_frames", "noise_db", "shift_seconds", "trainable_layers"),
+    )
+    return {name: getattr(config, name) for name in names}
 
 
 def load_weights(network: tf.keras.Model, weights: str, shaped_by: str) -> None:
