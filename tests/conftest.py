@@ -23,6 +23,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Bytes are numbered: what made them may add the time of day, and workers that start a second
+    apart would collect tests of other names."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(autouse=True)
 def seeds():
     """Every test starts from the same random state; TensorFlow's only where it is loaded."""

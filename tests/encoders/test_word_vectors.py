@@ -58,7 +58,7 @@ def test_every_form_of_file_says_the_same(tmp_path, data):
         (TEXT_FORM + b"cat nan 1\n", "finite numbers; .* at word 5"),
         (BINARY_FORM[:-6], "4 words with vectors of 2 numbers; .* at word 4"),
         (b"4 99999\n" + TEXT_FORM, "says 99999"),
-        (gzip.compress(TEXT_FORM)[:-9], "cannot be read"),
+        (gzip.compress(TEXT_FORM, mtime=0)[:-9], "cannot be read"),
     ],
 )
 def test_damaged_files_are_refused_with_the_place(tmp_path, data, message):
