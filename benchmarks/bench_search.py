@@ -160,13 +160,24 @@ def ranks(servable: EncoderServable, asked: dict[str, bytes], name: str) -> np.n
 
 
 def crossed(
-    servable: EncoderServable, run, asked: dict[str, bytes], name: str
+    servable: EncoderServable,
+    run,
+    asked: dict[str, bytes],
+    name: str,
+    *,
+    by: tuple[str, ...] | None = None,
 ) -> tuple[np.ndarray, int]:
     """As `ranks`, among the items with other modalities than the query's, by these alone; and how
-    many such there are."""
+    many such there are.
+
+    Args:
+      by: by which of them; None for all.
+    """
     catalog = run.retrieval.embed_catalog(content_only=True)
     present = np.array(catalog.present)
-    present[:, servable.modalities.index(name)] = False
+    for column, modality in enumerate(servable.modalities):
+        if modality == name or (by is not None and modality not in by):
+            present[:, column] = False
     left = np.flatnonzero(present.any(axis=1))
     vectors = servable.space(catalog._replace(present=present)).numpy()[left]
     row_of = {item: row for row, item in enumerate(servable.item_id.numpy()[left].astype(str))}
@@ -203,8 +214,8 @@ def figures(place: np.ndarray, num_items: list[int]) -> dict[str, float]:
     }
 
 
-def ask_fold(birds: pathlib.Path, work: pathlib.Path, fold: int) -> dict:
-    """The places of one fold's queries' own items, by way and modality, and the catalog's size."""
+def fold_dataset(birds: pathlib.Path, work: pathlib.Path, fold: int) -> mm.Dataset:
+    """The dataset of a fold, without what it withholds; prepared where it is not there."""
     items = read_items(birds)
     withheld = withhold(items, fold)
     folder = work / f"dataset-{fold}"
@@ -218,7 +229,14 @@ def ask_fold(birds: pathlib.Path, work: pathlib.Path, fold: int) -> dict:
         )
         if failed:
             raise SystemExit(failed)
-    dataset = mm.open_dataset(folder)
+    return mm.open_dataset(folder)
+
+
+def ask_fold(birds: pathlib.Path, work: pathlib.Path, fold: int) -> dict:
+    """The places of one fold's queries' own items, by way and modality, and the catalog's size."""
+    items = read_items(birds)
+    withheld = withhold(items, fold)
+    dataset = fold_dataset(birds, work, fold)
     config = mm.load_config(ROOT / "examples/birds.json").override({"ranking.epochs": 0})
     path = work / f"run-{fold}"
     done = (path / "metrics.json").exists()

@@ -1,4 +1,4 @@
-"""Made-up data of nine kinds of catalogs, as anyone's own data would lie there.
+"""Made-up data of ten kinds of catalogs, as anyone's own data would lie there.
 
     python examples/scenarios.py shop --out work/shop_source
 
@@ -153,6 +153,16 @@ SCENARIOS = {
         column="family",
         pictures=True,
         sounds=True,
+    ),
+    "reviews": Scenario(
+        {
+            "praise": "bargain treasure delight gem triumph",
+            "complaint": "letdown nuisance lemon disaster disgrace",
+            "mixed": "gamble compromise puzzle curiosity tradeoff",
+        },
+        "cordless foldable copper second-hand heavy portable",
+        "I bought this {adjective} kettle last month. It is a {noun}, and I would say so again.",
+        column="sentiment",
     ),
 }
 
