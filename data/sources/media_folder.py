@@ -28,8 +28,8 @@ from data.items.vectors import describe_vectors, read_vectors
 from data.sources import checks
 from data.sources.provenance import settings
 from data.tables import columns, triples
+from data.tables.delimited import Csv
 from data.tables.entities import Entities
-from data.tables.forms import Csv
 from data.tables.side_features import FeatureColumns, FeatureEncoder
 from data.tables.table import Skipped, Table, describe
 from mmrec_tf.errors import ConfigError
