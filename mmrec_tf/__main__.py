@@ -335,8 +335,11 @@ def _lines_of(path: str | None) -> list[str]:
     """The ids of a file with one a line."""
     if not path:
         return []
-    with open(path, encoding="utf-8") as file:
-        return [line.strip() for line in file if line.strip()]
+    try:
+        with open(path, encoding="utf-8") as file:
+            return [line.strip() for line in file if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: wanted ids in UTF-8, one a line; {error.reason}.") from error
 
 
 def _export(arguments: argparse.Namespace) -> None:

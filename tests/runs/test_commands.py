@@ -270,6 +270,11 @@ def test_recommend_leaves_out_what_it_is_told(run, call, tmp_path):
         call, "recommend", run.directory, "--user", "u1", "--unavailable", tmp_path / "no"
     )
     assert status == 1 and "No such file" in err
+    (tmp_path / "gone").write_bytes(b"i4\n\xe9\n")
+    status, err = failed(
+        call, "recommend", run.directory, "--user", "u1", "--unavailable", tmp_path / "gone"
+    )
+    assert status == 2 and "gone: wanted ids in UTF-8, one a line" in err
 
 
 @pytest.mark.slow
