@@ -20,6 +20,8 @@ from mmrec_tf.reporting import tables
 
 # The exit status of an alarm, which is no error.
 DRIFTED = 3
+# Items are numbered by 32 bits.
+LARGEST_K = 2**31 - 1
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -665,8 +667,8 @@ def _numbers(text: str) -> list[int]:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < 1:
-        raise ConfigError(f"--k: wanted numbers of at least 1 such as 10,20; got {text!r}.")
+    if not numbers or min(numbers) < 1 or max(numbers) > LARGEST_K:
+        raise ConfigError(f"--k: wanted numbers of 1 to {LARGEST_K} such as 10,20; got {text!r}.")
     return numbers
 
 

@@ -359,7 +359,8 @@ def test_a_wrong_setting_ends_with_2(dataset, call, tmp_path, setting, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["evaluate", "--k", "ten"], "--k: wanted numbers of at least 1 such as 10,20; got 'ten'"),
+        (["evaluate", "--k", "ten"], "--k: wanted numbers of 1 to 2147483647 such as 10,20"),
+        (["evaluate", "--k", "9" * 25], "; got '9999"),
         (["evaluate", "--k", "0"], "got '0'"),
         (["evaluate", "--k", ""], "got ''"),
         (["evaluate", "--baselines", "eas"], "unknown baseline 'eas'; did you mean 'ease'"),
