@@ -62,7 +62,7 @@ class Begun:
         """Ends it, and all that it started."""
         os.killpg(self.process, signal.SIGKILL)
 
-    def finish(self, *, timeout_seconds: float = 300.0) -> Ended:
+    def finish(self, *, timeout_seconds: float = 900.0) -> Ended:
         """Waits for its end, and ends it when it does not come."""
         until = time.monotonic() + timeout_seconds
         while not self.poll():

@@ -166,30 +166,23 @@ def over_rest() -> Iterator[Sent]:
     text = json.dumps({"inputs": {"user_id": ["\U0001f600" * 10**6]}}, ensure_ascii=False).encode()
     yield Sent("a text of 4 MB of rare characters", "REST", posted(text))
     yield Sent("a page of elsewhere", "REST", posted(b"{}", Origin="http://page.example"))
-    yield Sent("a body of 100 MB", "REST", _too_long)
-    yield Sent("1,000 connections that say nothing", "REST", _silent)
-
-
-def _too_long(server: Server) -> str:
-    try:
-        return server.post(bytes(100_000_000))
-    except (BrokenPipeError, ConnectionResetError):
-        return "closed"
+    yield Sent("a body of 100 MB", "REST", posted(bytes(100_000_000)))
+    yield Sent("500 connections that say nothing", "REST", _silent)
 
 
 def _silent(server: Server) -> str:
     host, _, port = server.rest_address.rpartition(":")
     opened = []
     try:
-        for number in range(1000):
+        for number in range(500):
             one = socket.create_connection((host, int(port)), WAIT_SECONDS)
-            one.sendall(b"POST " if number % 2 else b"")
             opened.append(one)
+            one.sendall(b"POST " if number % 2 else b"")
         time.sleep(0.5)
     finally:
         for one in opened:
             one.close()
-    return "closed"
+    return "kept open"
 
 
 def over_grpc() -> Iterator[Sent]:
@@ -332,7 +325,10 @@ def at_server(server: Server, sent: Sent, plain: predict_pb2.PredictRequest) -> 
     beside.ask()
     beside.start()
     start = time.monotonic()
-    answer = sent.send(server)
+    try:
+        answer = sent.send(server)
+    except OSError:
+        answer = "closed"  # before all was read
     seconds = time.monotonic() - start
     beside.finish()
     most = peak(server.process.pid)

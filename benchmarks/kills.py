@@ -237,8 +237,9 @@ def two_at_once(name: str, work: pathlib.Path) -> dict[str, Any]:
     ends = sorted((process.finish() for process in both), key=lambda end: end.status)
     said = "".join((ends[1].out + ends[1].said).strip().splitlines()[-1:])
     words = ("another process", "stands there")
-    refused = [end.status for end in ends] == [0, 1] and any(word in said for word in words)
-    result = {"refused": refused, "said": said.replace(f"{folder}/", "")}
+    statuses = [end.status for end in ends]
+    refused = statuses == [0, 1] and any(word in said for word in words)
+    result = {"refused": refused, "statuses": statuses, "said": said.replace(f"{folder}/", "")}
     return {**result, "left_over": left_over(folder)}
 
 

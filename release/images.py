@@ -91,7 +91,7 @@ def copies(images: Mapping[str, Image], folder: pathlib.Path = DEPLOY) -> dict[p
                 pinned = f"digest: {image.digest}" if image.digest else f"newTag: {image.tag}"
                 pattern = rf"^  - name: {re.escape(image.name)}\n    (?:newTag|digest): \S+$"
                 line = f"  - name: {image.name}\n    {pinned}"
-            texts[path], number = re.subn(pattern, lambda _, new=line: new, text, flags=re.M)
+            texts[path], number = re.subn(pattern, line, text, flags=re.M)
             if number != 1:
                 raise MmrecError(f"{path}: wanted one place for {image.name}; got {number}.")
     return texts

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from data.interactions import select as selection
 from data.interactions import splits
-from data.interactions.read import event_types, find_fields, read_interactions
-from data.items.content import Layout, MediaItem
+from data.interactions.read import event_types, read_interactions
+from data.items.content import MediaItem
 from data.items.shards import Run, spool, write_spooled
-from data.items.vectors import describe_vectors, read_vectors
+from data.items.vectors import ItemVectors, describe_vectors, read_vectors
 from data.sources import checks
+from data.sources.media_folder.opened import Opened, open_tables
 from data.sources.media_folder.options import MediaFolder, add_arguments, from_arguments
 from data.sources.provenance import settings
 from data.tables import columns, triples
@@ -59,176 +60,175 @@ def prepare(
         for.
       DatasetError: for a table that cannot be read, or when `out` may not be written.
     """
-    catalog = Entities(
-        "items", options.open_table(options.items), options.columns.item, default="item"
-    )
-    interactions = options.open_table(options.interactions)
-    users = (
-        Entities("users", options.open_table(options.users), options.columns.user, default="user")
-        if options.users is not None
-        else None
-    )
-    graph = triples.open_table(options.triples, text=options.text_form)
-    layout = Layout(catalog, options)
-    tables = {
-        "items": catalog.table,
-        "interactions": interactions,
-        "users": users.table if users is not None else None,
-        "triples": graph,
-    }
-    has_split = (options.columns.split or "split") in interactions.columns
-    if options.columns.split is not None:
-        interactions.required_column(options.columns.split, "split")
-    by_source = options.selection.rule(has_split=has_split) == "given"
-    profile_column = None
-    if users is not None:
-        profile_column = users.table.column(options.profile, "profile")
-        options.user_features.check(users.table)
-    options.item_features.check(catalog.table)
-    find_fields(
-        interactions,
-        options.columns,
-        given=by_source,
-        event_weights=options.selection.event_weights,
-    )
-    checks.check_text_options(options.text_form, tables)
+    opened = open_tables(options)
     if dry_run:
         return {
-            "tables": columns.preview(tables),
-            "media": layout.preview(catalog.table),
-            "warnings": checks.notes(tables, layout.root),
+            "tables": columns.preview(opened.tables),
+            "media": opened.layout.preview(opened.items.table),
+            "warnings": opened.notes,
         }
     given = source or {"name": "media-folder", "arguments": settings(options)}
-    source = dict(given) | {"tables": describe(tables) | describe_vectors(options.vectors)}
+    source = dict(given) | {"tables": describe(opened.tables) | describe_vectors(options.vectors)}
     job = {"source": source, "options": settings(options), "versions": versions()}
     with DatasetWriter(out, overwrite=overwrite, job=job) as writer:
-        skipped = Skipped(options.skip_bad_rows)
-        item_features = catalog.number(options.item_features, skipped)
-        user_ids: dict[str, int] = {}
-        user_features = FeatureEncoder(FeatureColumns(), {})
-        if users is not None:
-            user_features = users.number(options.user_features, skipped)
-            user_ids = users.ids
-        listed = len(catalog.ids), len(user_ids)
-        events = read_interactions(
-            interactions,
-            options.columns,
-            users=user_ids,
-            items=catalog.ids,
-            given=by_source,
-            event_weights=options.selection.event_weights,
-            skipped=skipped,
+        return _write(writer, opened, options, source=source, run=run, extra=extra or {})
+
+
+def _write(
+    writer: DatasetWriter,
+    opened: Opened,
+    options: MediaFolder,
+    *,
+    source: Mapping[str, Any],
+    run: Run | None,
+    extra: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Reads the tables, each once, and writes what they come to; returns the manifest."""
+    skipped = Skipped(options.skip_bad_rows)
+    items, users, layout = opened.items, opened.users, opened.layout
+    item_features = items.number(options.item_features, skipped)
+    user_ids: dict[str, int] = {}
+    user_features = FeatureEncoder(FeatureColumns(), {})
+    if users is not None:
+        user_features = users.number(options.user_features, skipped)
+        user_ids = users.ids
+    listed = len(items.ids), len(user_ids)
+    events = read_interactions(
+        opened.interactions,
+        options.columns,
+        users=user_ids,
+        items=items.ids,
+        given=opened.given,
+        event_weights=options.selection.event_weights,
+        skipped=skipped,
+    )
+    warnings = opened.notes
+    warnings += items.warnings + (users.warnings if users is not None else [])
+    warnings += checks.check_ids(
+        options.selection, opened.interactions, items, users, user_ids, listed, events
+    )
+    warnings += checks.check_times(opened.interactions, events)
+    if not len(events.user):
+        skipped.check_left("interactions", opened.interactions)
+    selected = selection.select(
+        events,
+        options.selection,
+        has_split=opened.has_split,
+        users=user_ids,
+        items=items.ids,
+        num_listed_items=listed[0],
+        num_listed_users=listed[1],
+        time_hint=columns.time_hint(opened.interactions),
+    )
+    known = triples.write(
+        writer, opened.graph, items=items.ids, stays=selected.items, skipped=skipped
+    )
+    vectors = _read_vectors(writer, items, options, listed[0], skipped)
+    warnings += [*selected.warnings, *known.warnings]
+    unknown = {name: found.unknown for name, found in vectors.items()}
+    specs = dict(layout.specs)
+    for name, found in vectors.items():
+        warnings += found.warnings
+        specs[name] = ModalitySpec(kind="vector", dim=found.dim)
+    _write_items(writer, opened, item_features, selected.items, vectors, run)
+    profile = _write_users(writer, users, user_ids, user_features, opened.profile, selected.users)
+    splits.write(writer, selected.events)
+    for name, value in extra.items():
+        writer.write_json(name, value)
+    position = selected.events.position
+    schema = Schema(
+        num_users=int(selected.users.sum()),
+        num_items=int(selected.items.sum()),
+        modalities={
+            name: dataclasses.replace(spec, max_values=writer.max_values(name))
+            for name, spec in specs.items()
+            if writer.present(name)
+        },
+        item_features=item_features.specs,
+        user_features=user_features.specs,
+        profile=profile,
+        ordered=selected.ordered,
+        ratings=selected.events.rating is not None,
+        num_entities=known.num_entities,
+        num_relations=known.num_relations,
+        events=event_types(options.selection.event_weights),
+        num_positions=0 if position is None else int(position.max()) + 1,
+    )
+    warnings += [
+        layout.warn_of_none(items.table, name, schema.num_items)
+        for name in layout.places
+        if not writer.present(name)
+    ]
+    dropped = {name: number for name, number in selected.counts.items() if name != "repeated"}
+    return writer.finish(
+        schema,
+        source=source,
+        split_rule=selected.split,
+        borders=selected.borders,
+        duplicates={
+            "items": items.duplicates,
+            "users": users.duplicates if users else 0,
+            "interactions": selected.counts["repeated"],
+            **known.duplicates,
+        },
+        dropped={
+            **{f"interactions {name}": number for name, number in dropped.items()},
+            "items left_out": int((~selected.items).sum()),
+            "users left_out": int((~selected.users).sum()),
+            **known.dropped,
+            **{f"{name} rows of unknown items": number for name, number in unknown.items()},
+        },
+        skipped_rows=skipped.counts,
+        not_read=columns.unread(opened.tables),
+        looked_for=(*layout.asked, *options.vectors),
+        warnings=warnings,
+    )
+
+
+def _read_vectors(
+    writer: DatasetWriter,
+    items: Entities,
+    options: MediaFolder,
+    num_listed: int,
+    skipped: Skipped,
+) -> dict[str, ItemVectors]:
+    """Ready-made vectors by modality, which may stand in the order of the items table if that is
+    whole."""
+    whole = not items.duplicates and "items" not in skipped.counts
+    return {
+        name: read_vectors(
+            name,
+            file,
+            items=items.ids,
+            num_listed=num_listed if whole else None,
+            id_column=items.column,
+            folder=writer.work,
         )
-        warnings = checks.notes(tables, layout.root)
-        warnings += catalog.warnings + (users.warnings if users is not None else [])
-        warnings += checks.check_ids(
-            options.selection, interactions, catalog, users, user_ids, listed, events
-        )
-        warnings += checks.check_times(interactions, events)
-        if not len(events.user):
-            skipped.check_left("interactions", interactions)
-        selected = selection.select(
-            events,
-            options.selection,
-            has_split=has_split,
-            users=user_ids,
-            items=catalog.ids,
-            num_listed_items=listed[0],
-            num_listed_users=listed[1],
-            time_hint=columns.time_hint(interactions),
-        )
-        warnings += selected.warnings
-        known = triples.write(
-            writer, graph, items=catalog.ids, stays=selected.items, skipped=skipped
-        )
-        whole = not catalog.duplicates and "items" not in skipped.counts
-        vectors = {
-            name: read_vectors(
-                name,
-                file,
-                items=catalog.ids,
-                num_listed=listed[0] if whole else None,
-                id_column=catalog.column,
-                folder=writer.work,
-            )
-            for name, file in options.vectors.items()
-        }
-        matrices = {name: found.matrix for name, found in vectors.items()}
-        unknown = {name: found.unknown for name, found in vectors.items()}
-        warnings += known.warnings
-        for of_items in vectors.values():
-            warnings += of_items.warnings
-        specs = layout.specs | {
-            name: ModalitySpec(kind="vector", dim=found.dim) for name, found in vectors.items()
-        }
-        spooled = spool(
-            writer.work / "spool",
-            layout.rows(catalog, item_features, selected.items, vectors=vectors),
-            num_items=int(selected.items.sum()),
-        )
-        # A hundred bytes an item, for as long as all the items take, and nobody asks again.
-        catalog.ids.clear()
-        vectors.clear()
-        write_spooled(
-            writer,
-            spooled,
-            make=MediaItem(layout.media, matrices, layout.tracks, layout.speech),
-            run=run,
-        )
-        profile = _write_users(
-            writer, users, user_ids, user_features, profile_column, selected.users
-        )
-        splits.write(writer, selected.events)
-        for name, value in (extra or {}).items():
-            writer.write_json(name, value)
-        position = selected.events.position
-        schema = Schema(
-            num_users=int(selected.users.sum()),
-            num_items=int(selected.items.sum()),
-            modalities={
-                name: dataclasses.replace(spec, max_values=writer.max_values(name))
-                for name, spec in specs.items()
-                if writer.present(name)
-            },
-            item_features=item_features.specs,
-            user_features=user_features.specs,
-            profile=profile,
-            ordered=selected.ordered,
-            ratings=selected.events.rating is not None,
-            num_entities=known.num_entities,
-            num_relations=known.num_relations,
-            events=event_types(options.selection.event_weights),
-            num_positions=0 if position is None else int(position.max()) + 1,
-        )
-        warnings += [
-            layout.warn_of_none(catalog.table, name, schema.num_items)
-            for name in layout.places
-            if not writer.present(name)
-        ]
-        dropped = {name: number for name, number in selected.counts.items() if name != "repeated"}
-        return writer.finish(
-            schema,
-            source=source,
-            split_rule=selected.split,
-            borders=selected.borders,
-            duplicates={
-                "items": catalog.duplicates,
-                "users": users.duplicates if users else 0,
-                "interactions": selected.counts["repeated"],
-                **known.duplicates,
-            },
-            dropped={
-                **{f"interactions {name}": number for name, number in dropped.items()},
-                "items left_out": int((~selected.items).sum()),
-                "users left_out": int((~selected.users).sum()),
-                **known.dropped,
-                **{f"{name} rows of unknown items": number for name, number in unknown.items()},
-            },
-            skipped_rows=skipped.counts,
-            not_read=columns.unread(tables),
-            looked_for=(*layout.asked, *options.vectors),
-            warnings=warnings,
-        )
+        for name, file in options.vectors.items()
+    }
+
+
+def _write_items(
+    writer: DatasetWriter,
+    opened: Opened,
+    features: FeatureEncoder,
+    stays: NDArray[np.bool_],
+    vectors: dict[str, ItemVectors],
+    run: Run | None,
+) -> None:
+    """Writes the items that stay, with their content; `items.ids` and `vectors` are then empty."""
+    layout = opened.layout
+    matrices = {name: found.matrix for name, found in vectors.items()}
+    spooled = spool(
+        writer.work / "spool",
+        layout.rows(opened.items, features, stays, vectors=vectors),
+        num_items=int(stays.sum()),
+    )
+    # A hundred bytes an item, for as long as all the items take, and nobody asks again.
+    opened.items.ids.clear()
+    vectors.clear()
+    make = MediaItem(layout.media, matrices, layout.tracks, layout.speech)
+    write_spooled(writer, spooled, make=make, run=run)
 
 
 def _write_users(
