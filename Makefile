@@ -1,7 +1,8 @@
 # `make` alone lists what there is. PYTHON=... names the interpreter that .venv is made with.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo live test test-slow check docs docs-serve format lock audit wheel clean
+.PHONY: help setup demo live test test-slow check docs docs-serve format lock audit images \
+  pin-images wheel clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -27,12 +28,13 @@ test: check  ## Checks, then the tests (those marked slow left out)
 test-slow: $(STAMP)  ## The tests marked slow
 	$(BIN)/python -m pytest -m slow
 
-check: $(STAMP)  ## ruff, formatting, types, imports, the site; names known vulnerabilities
+check: $(STAMP)  ## ruff, formatting, types, imports, the site, images; names known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy mmrec_tf $(PROGRAMS) release
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 	@$(MAKE) --no-print-directory docs
+	@$(BIN)/python -m release.images
 	@$(BIN)/python -m release.audit
 
 docs: $(STAMP)  ## Builds the documentation site into build/site; a broken link fails
@@ -51,6 +53,12 @@ lock: $(STAMP)  ## Writes the lock files and bills of materials in release/ for 
 
 audit: $(STAMP)  ## Fails on known vulnerabilities that release/accepted.json does not list
 	$(BIN)/python -m release.audit --strict
+
+images: $(STAMP)  ## Says which images of containers are not pinned by a digest
+	@$(BIN)/python -m release.images
+
+pin-images: $(STAMP)  ## Looks up digests of images, and writes them to serving/deploy
+	@$(BIN)/python -m release.images --pin
 
 wheel: $(STAMP)  ## Builds dist/*.whl, which holds mmrec_tf and nothing else
 	$(BIN)/python -m build --wheel --no-isolation

@@ -17,7 +17,14 @@ from typing import NamedTuple
 # What a kind of command is called by, and what it imports before it works.
 MODULES = {
     "data.prepare": ("data.prepare",),
-    "mmrec_tf": ("mmrec_tf.__main__", "mmrec_tf.runs.train", "mmrec_tf.runs.warm_start"),
+    "mmrec_tf": (
+        "mmrec_tf.__main__",
+        "mmrec_tf.runs.train",
+        "mmrec_tf.runs.warm_start",
+        "mmrec_tf.exporting.publish",
+        "transformers.models.bert.modeling_tf_bert",
+        "tensorflow_serving.apis.predict_pb2",
+    ),
     "tuning.search": ("tuning.search",),
     "serving.check": ("serving.check.__main__", "serving.local_server"),
 }
@@ -25,11 +32,12 @@ _POLL_SECONDS = 0.005
 
 
 class Ended(NamedTuple):
-    """How a command ended: its status, negative by a signal; stdout; and all that was said."""
+    """How a command ended: its status, negative by a signal; stdout; all that was said; its CPU."""
 
     status: int
     out: str
     said: str
+    cpu_seconds: float
 
 
 class Begun:
@@ -39,27 +47,30 @@ class Begun:
         self.process = process
         self._out, self._said = out, said
         self._status: int | None = None
+        self._cpu_seconds = 0.0
 
     def poll(self) -> bool:
         """Whether it has ended."""
         if self._status is None:
-            done, status = os.waitpid(self.process, os.WNOHANG)
+            done, status, used = os.wait4(self.process, os.WNOHANG)
             if done:
                 self._status = os.waitstatus_to_exitcode(status)
+                self._cpu_seconds = used.ru_utime + used.ru_stime
         return self._status is not None
 
     def kill(self) -> None:
         """Ends it, and all that it started."""
         os.killpg(self.process, signal.SIGKILL)
 
-    def finish(self, *, timeout_seconds: float = 300.0) -> Ended:
+    def finish(self, *, timeout_seconds: float = 900.0) -> Ended:
         """Waits for its end, and ends it when it does not come."""
         until = time.monotonic() + timeout_seconds
         while not self.poll():
             if time.monotonic() > until:
                 self.kill()
             time.sleep(_POLL_SECONDS)
-        return Ended(self._status or 0, _read(self._out), _read(self._said))
+        said = _read(self._out), _read(self._said)
+        return Ended(self._status or 0, *said, self._cpu_seconds)
 
 
 def imports() -> None:

@@ -20,6 +20,8 @@ from mmrec_tf.reporting import tables
 
 # The exit status of an alarm, which is no error.
 DRIFTED = 3
+# Items are numbered by 32 bits.
+LARGEST_K = 2**31 - 1
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -335,8 +337,11 @@ def _lines_of(path: str | None) -> list[str]:
     """The ids of a file with one a line."""
     if not path:
         return []
-    with open(path, encoding="utf-8") as file:
-        return [line.strip() for line in file if line.strip()]
+    try:
+        with open(path, encoding="utf-8") as file:
+            return [line.strip() for line in file if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: wanted ids in UTF-8, one a line; {error.reason}.") from error
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -662,8 +667,8 @@ def _numbers(text: str) -> list[int]:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < 1:
-        raise ConfigError(f"--k: wanted numbers of at least 1 such as 10,20; got {text!r}.")
+    if not numbers or min(numbers) < 1 or max(numbers) > LARGEST_K:
+        raise ConfigError(f"--k: wanted numbers of 1 to {LARGEST_K} such as 10,20; got {text!r}.")
     return numbers
 
 

@@ -71,9 +71,10 @@ def run_command(function: Callable[[], int | None], *, name: str | None = None) 
         the message alone.
 
     Returns:
-      The status of `function`; 2 after a ConfigError or a number that nothing here can hold, 1
-      after another MmrecError or an error of the system, such as a missing file, a full disk or
-      too little memory; 130 when it was interrupted. All other errors are bugs, and are raised.
+      The status of `function`; 2 after a ConfigError, or an argument that nothing here can hold,
+      such as a number or bytes that are no text; 1 after another MmrecError or an error of the
+      system, such as a missing file, a full disk or too little memory, or a file that is no text;
+      130 when it was interrupted. All other errors are bugs, and are raised.
     """
     try:
         status = function() or 0
@@ -92,6 +93,11 @@ def run_command(function: Callable[[], int | None], *, name: str | None = None) 
         return _say(1, name, f"out of memory; {str(error) or 'no more could be had'}.")
     except OverflowError as error:
         return _say(2, name, f"wanted numbers of up to 64 bits; {error}.")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        return _say(1, name, f"wanted text in UTF-8; got the byte 0x{byte:02X} ({error.reason}).")
+    except UnicodeEncodeError as error:
+        return _say(*_unwritable(error, name))
     except RecursionError:
         return _say(1, name, "an input is nested too deeply, which nobody meant.")
     except KeyboardInterrupt:
@@ -99,6 +105,8 @@ def run_command(function: Callable[[], int | None], *, name: str | None = None) 
     except Exception as error:
         if _interrupted(error):
             return _say(130, name, "interrupted.")
+        if _NO_TEXT in str(error):
+            return _say(2, name, f"{_WANTED_TEXT}.")
         reason = _of_the_system(error)
         if reason is None:
             raise
@@ -142,6 +150,20 @@ def _interrupted(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+# What TensorFlow says of a text that it cannot hold.
+_NO_TEXT = "Error converting unicode string"
+_WANTED_TEXT = "wanted arguments in UTF-8; an id or a text has bytes that are none"
+
+
+def _unwritable(error: UnicodeEncodeError, name: str | None) -> tuple[int, str | None, str]:
+    """The status, the name and what is said of a text that cannot be written."""
+    found = error.object[error.start : error.end]
+    # As Python holds bytes of a command line that are no UTF-8.
+    if any("\ud800" <= sign <= "\udfff" for sign in found):
+        return 2, name, f"{_WANTED_TEXT}: {found!a}."
+    return 1, name, f"the output's encoding, {error.encoding}, has no {found!a}; set PYTHONUTF8=1."
 
 
 def _say(status: int, *parts: str | None) -> int:

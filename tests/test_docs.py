@@ -342,6 +342,25 @@ def test_files_named_in_code_marks_exist(page):
     assert missing == set()
 
 
+def test_tests_that_pages_name_exist():
+    """As pytest names them, without the parameters; those of the page on faults above all."""
+    faults = (ROOT / "docs/hardening.md").read_text(encoding="utf-8")
+    kinds = re.findall(r"^\| ([A-I]\d?) ", faults, re.MULTILINE)
+    assert set(kinds) == {f"A{n}" for n in range(1, 7)} | set("BCDEFGHI")
+    # A row is worth what its test is.
+    rows = [line for line in faults.splitlines() if line.startswith("| ") and "---" not in line]
+    assert [row for row in rows if "`tests/" not in row and "held by" not in row] == []
+    named: dict[str, set[str]] = {}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for path, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
+            named.setdefault(path, set()).add(test)
+    for path, tests in named.items():
+        assert (ROOT / path).is_file(), path
+        body = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+        assert tests - {n.name for n in body if isinstance(n, ast.FunctionDef)} == set(), path
+
+
 def test_tables_are_those_of_the_committed_results():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.report", "--check"],

@@ -31,6 +31,24 @@ def failing(error):
         (MemoryError(), None, 1, "out of memory; no more could be had.\n"),
         (MemoryError("9 GB"), "data.prepare", 1, "data.prepare: out of memory; 9 GB.\n"),
         (OverflowError("too large"), None, 2, "wanted numbers of up to 64 bits; too large.\n"),
+        (
+            UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "invalid start byte"),
+            "data.inspect",
+            1,
+            "data.inspect: wanted text in UTF-8; got the byte 0xFF (invalid start byte).\n",
+        ),
+        (
+            UnicodeEncodeError("ascii", "Z\xfc", 1, 2, "ordinal not in range(128)"),
+            None,
+            1,
+            "the output's encoding, ascii, has no '\\xfc'; set PYTHONUTF8=1.\n",
+        ),
+        (
+            UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"),
+            None,
+            2,
+            "wanted arguments in UTF-8; an id or a text has bytes that are none: '\\udcff'.\n",
+        ),
         (RecursionError(), None, 1, "an input is nested too deeply, which nobody meant.\n"),
     ],
 )
@@ -57,6 +75,8 @@ def test_a_full_disk_is_one_line_though_tensorflow_says_it_in_its_own_way(capsys
     full = "weights.data; No space left on device\n\t [[node SaveV2]]"
     assert run_command(failing(tf.errors.ResourceExhaustedError(None, None, full))) == 1
     assert capsys.readouterr().err == "weights.data; No space left on device\n"
+    assert run_command(lambda: tf.constant(["\udcff"]) and None) == 2
+    assert capsys.readouterr().err.startswith("wanted arguments in UTF-8; an id or a text")
     with pytest.raises(tf.errors.InvalidArgumentError):
         run_command(failing(tf.errors.InvalidArgumentError(None, None, "shapes")))
 

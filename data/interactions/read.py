@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from data.interactions import times
 from data.interactions.splits import Events
-from data.tables.forms import BadRow, Row
 from data.tables.ids import identifier
+from data.tables.rows import BadRow, Row
 from data.tables.scale import LARGEST
 from data.tables.table import Skipped, Table, complete
 from mmrec_tf.errors import ConfigError, DatasetError

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.tables.forms import BadRow
 from data.tables.likely import is_date, looks_compact
+from data.tables.rows import BadRow
 
 MICROSECONDS = 1_000_000
 # Years as far as 5138; what is beyond was meant as milliseconds.

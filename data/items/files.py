@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.items import workers
-from data.tables.forms import Row
+from data.tables.rows import Row
 from data.tables.table import Table
 from mmrec_tf.errors import ConfigError, DatasetError, MediaError
 from mmrec_tf.records import Quarantined

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.tables.forms import text_of
+from data.tables.rows import text_of
 from mmrec_tf.errors import DatasetError
 
 # So many rows are read at a time.

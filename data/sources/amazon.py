@@ -21,7 +21,7 @@ from data.interactions.read import InteractionColumns
 from data.items.shards import Run
 from data.sources import media_folder, published
 from data.sources.published import PublishedOptions
-from data.tables.forms import JsonLines
+from data.tables.json_lines import JsonLines
 from data.tables.side_features import FeatureColumns
 from data.tables.table import Table
 from mmrec_tf.errors import DatasetError

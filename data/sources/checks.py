@@ -7,8 +7,8 @@ from data.interactions import times
 from data.interactions.options import SelectionOptions
 from data.interactions.splits import Events
 from data.tables import columns
+from data.tables.delimited import Csv
 from data.tables.entities import Entities
-from data.tables.forms import Csv
 from data.tables.ids import Sides, check_overlap
 from data.tables.table import Table
 from mmrec_tf.errors import ConfigError

@@ -18,7 +18,8 @@ from typing import Any
 from data.items.shards import Run
 from data.sources import media_folder, published
 from data.sources.published import PublishedOptions
-from data.tables.forms import BadRow, Csv, Lines
+from data.tables.delimited import Csv, Lines
+from data.tables.rows import BadRow
 from data.tables.side_features import FeatureColumns
 from data.tables.table import Derived, Skipped, Table, complete
 from mmrec_tf.errors import DatasetError

@@ -12,7 +12,7 @@ from data.interactions.options import SelectionOptions
 from data.items import content as item_content
 from data.sources.provenance import settings
 from data.tables import triples
-from data.tables.forms import BadRow, Form
+from data.tables.rows import BadRow, Form
 from data.tables.table import Table
 from mmrec_tf.errors import DatasetError
 

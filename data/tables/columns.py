@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from data.tables.forms import Row
 from data.tables.likely import likely_column, likely_media, likely_time, option
+from data.tables.rows import Row
 from data.tables.table import Table
 
 # So many rows are looked at.

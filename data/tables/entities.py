@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from data.tables.forms import BadRow, Row
 from data.tables.ids import identifier
+from data.tables.rows import BadRow, Row
 from data.tables.side_features import FeatureColumns, FeatureEncoder, FeatureLearner
 from data.tables.table import Skipped, Table, complete
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.tables.forms import BadRow, Row
+from data.tables.rows import BadRow, Row
 from data.tables.scale import LARGEST, far_off
 from data.tables.table import Table
 from mmrec_tf.errors import ConfigError

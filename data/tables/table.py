@@ -8,8 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from data.tables.forms import BadRow, Csv, Form, JsonLines, Row, form_of, undecodable
+from data.tables.delimited import Csv
+from data.tables.forms import form_of
+from data.tables.json_lines import JsonLines
 from data.tables.likely import likely_column
+from data.tables.opening import undecodable
+from data.tables.rows import BadRow, Form, Row
 from mmrec_tf.errors import ConfigError, DatasetError
 
 

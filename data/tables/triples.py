@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data.tables.forms import BadRow, Csv
+from data.tables.delimited import Csv
 from data.tables.ids import Sides, alike, identifier
+from data.tables.rows import BadRow
 from data.tables.table import Skipped, Table, complete
 from mmrec_tf.errors import DatasetError
 from mmrec_tf.records import DatasetWriter, Triples

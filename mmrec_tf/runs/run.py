@@ -18,6 +18,7 @@ RUN/
   tensorboard/      where it was asked for, TensorBoard's log
 """
 
+import contextlib
 import importlib.metadata
 import pathlib
 import shutil
@@ -162,6 +163,19 @@ class Run:
             run = cls(directory)
         run._dataset = dataset
         return run
+
+    def withdraw(self) -> None:
+        """Takes back what `create` wrote, unless something was made of it.
+
+        A setting that is refused as a model is made would otherwise stand in the way of the same
+        command with that setting mended.
+        """
+        if any((self.directory / name).exists() for name in ("weights", "progress", "twin")):
+            return
+        for name in ("run.json", "config.json", "schema.json"):
+            (self.directory / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.directory.rmdir()  # unless others keep something there
 
     @property
     def finished(self) -> bool:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mmrec_tf.config import Config, require_effect
 from mmrec_tf.dataset.directory import Dataset
-from mmrec_tf.errors import RunError
+from mmrec_tf.errors import MmrecError, RunError
 from mmrec_tf.evaluation.evaluate import evaluate
 from mmrec_tf.evaluation.modality_gap import collapsed, diagnose
 from mmrec_tf.ranking.model import RankingModel, require_labels
@@ -90,7 +90,26 @@ def _train(
     callbacks: Callbacks,
 ) -> Run:
     """`train_run`, once it is known that it may."""
+    new = not (directory / "run.json").exists()
     run = Run.create(directory, config, dataset, start=start)
+    try:
+        return _train_stages(run, dataset, config, twin=twin, start=start, callbacks=callbacks)
+    except MmrecError:
+        if new:
+            run.withdraw()
+        raise
+
+
+def _train_stages(
+    run: Run,
+    dataset: Dataset,
+    config: Config,
+    *,
+    twin: bool,
+    start: Run | None,
+    callbacks: Callbacks,
+) -> Run:
+    """Makes and trains what is not there yet, and measures it."""
     run_twin = None
     if twin:
         path = run.directory / "twin"

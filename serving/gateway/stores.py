@@ -28,6 +28,17 @@ def is_redis(state: str) -> bool:
     return read_state(state).startswith(("redis://", "rediss://", "unix://"))
 
 
+def require_state(state: str) -> None:
+    """Refuses a state that is not there, where it is to be read: it would be made, and be empty.
+
+    Raises:
+      ConfigError: for a file that does not exist.
+    """
+    path = read_state(state)
+    if "://" not in path and not pathlib.Path(path).is_file():
+        raise ConfigError(f"--state: wanted the state of a gateway; there is no file {path}.")
+
+
 def open_store(state: str, *, synchronous: str = "full") -> Store:
     """A store, not open yet.
 

@@ -15,7 +15,7 @@ from support import small_world
 
 from mmrec_tf import RankingModel, open_dataset
 from mmrec_tf.config import FAMILIES, Config, LabelsConfig
-from mmrec_tf.config.effects import value_at
+from mmrec_tf.config.paths import value_at
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders import cache
 from mmrec_tf.encoders.audio import clips, mel_cnn, recurrent, saved_model

@@ -7,7 +7,9 @@ import pyarrow.parquet
 import pytest
 
 import mmrec_tf as mm
-from data.tables.forms import BadRow, Csv, JsonLines, Lines, Row
+from data.tables.delimited import Csv, Lines
+from data.tables.json_lines import JsonLines
+from data.tables.rows import BadRow, Row
 from data.tables.table import Derived, Skipped, Table, complete
 
 TEXT = 'item,title,year\n1,"Wren, the\nsmall one",1999\n\n2, Zaunkönig ,\n'
@@ -221,7 +223,7 @@ def test_a_caller_makes_objects_flat(tmp_path):
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.tables.forms.LARGEST_ROW", 30)
+    monkeypatch.setattr("data.tables.opening.LARGEST_ROW", 30)
     path = write_lines(tmp_path / "t.jsonl", {"item": "x" * 9}, {"item": "x" * 30})
     with pytest.raises(mm.DatasetError, match="line 2: wanted one JSON object a line; got a line"):
         list(Table(path))
@@ -241,15 +243,15 @@ def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
     ],
 )
 def test_rows_and_columns_are_bounded(tmp_path, monkeypatch, name, content, message):
-    monkeypatch.setattr("data.tables.forms.LARGEST_ROW", 60)
-    monkeypatch.setattr("data.tables.forms.MOST_COLUMNS", 5)
+    monkeypatch.setattr("data.tables.opening.LARGEST_ROW", 60)
+    monkeypatch.setattr("data.tables.opening.MOST_COLUMNS", 5)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(mm.DatasetError, match=message):
         list(Table(tmp_path / name))
 
 
 def test_lines_without_quotes_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.tables.forms.LARGEST_ROW", 60)
+    monkeypatch.setattr("data.tables.opening.LARGEST_ROW", 60)
     (tmp_path / "t.dat").write_text("1::a\n" * 30 + "2::" + "b" * 60)
     with pytest.raises(mm.DatasetError, match="line 31: wanted rows of at most 60 characters"):
         list(Table(tmp_path / "t.dat", form=Lines(("item", "title"), "::")))
@@ -325,7 +327,7 @@ def test_files_of_other_kinds_are_named(tmp_path, name, start, got):
 
 
 def test_names_that_only_later_objects_have(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.tables.forms.FIRST_OBJECTS", 2)
+    monkeypatch.setattr("data.tables.json_lines.FIRST_OBJECTS", 2)
     path = write_lines(tmp_path / "t.jsonl", {"item": 0}, {"item": 1, "a": "x"}, {"b": 2}, {"b": 3})
     table = Table(path)
     assert table.columns == ["item", "a"] and table.notes == []

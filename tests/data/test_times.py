@@ -8,7 +8,7 @@ import mmrec_tf as mm
 from data.interactions import times
 from data.interactions.options import SelectionOptions
 from data.sources.published import seconds as from_milliseconds
-from data.tables.forms import BadRow
+from data.tables.rows import BadRow
 from mmrec_tf import records
 
 IN_ORDER = SelectionOptions(rows_in_order=True)

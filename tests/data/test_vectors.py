@@ -8,6 +8,7 @@ import pyarrow.parquet
 import pytest
 
 import mmrec_tf as mm
+from data.interactions.read import InteractionColumns
 from data.items.shards import runner
 from data.prepare import main
 from data.sources import media_folder
@@ -105,7 +106,7 @@ def test_numbers_as_ids_and_many_rows(root):
     rows = np.arange(1, 18001, dtype=np.float32).reshape(9000, 2)[::-1]
     save_table(root / "style.parquet", movie=np.arange(9000)[::-1], v=list(rows))
     (root / "style.parquet").rename(root / "s.parquet")
-    columns = media_folder.InteractionColumns(item="movie")
+    columns = InteractionColumns(item="movie")
     _, content = prepare(root, vectors={"style": str(root / "s.parquet")}, columns=columns)
     assert len(style(content)) == 9000
     assert style(content)["0"] == [1, 2] and style(content)["8999"] == [17999, 18000]

@@ -220,6 +220,18 @@ def test_preprocessed_content_belongs_to_its_settings_and_not_to_weights(dataset
     assert prepare(image__size=40)
 
 
+@pytest.mark.parametrize(("layers", "said"), [(0, True), (-1, False)])
+def test_a_frozen_encoder_that_has_learned_nothing_is_said(dataset, capsys, layers, said):
+    """Once for each kind, as several encoders may read it."""
+    encoding._warn_of_random.cache_clear()
+    values = {"image": dataset.catalog.content["image"]}
+    config = small_world.config(image__trainable_layers=layers)
+    for _ in range(2):
+        build_encoders(config, {"image": ModalitySpec("image")}, values)
+    found = capsys.readouterr().err.count("image is read by a frozen encoder of random weights")
+    assert found == said
+
+
 def test_a_disk_that_cannot_be_written_only_warns(tmp_path):
     (tmp_path / "file").write_text("")
     values = table()

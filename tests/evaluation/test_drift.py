@@ -122,8 +122,14 @@ def test_requests_are_read_and_what_is_none_is_refused(tmp_path):
     path.write_text('{"user": "u1", "history": ["i1", ""], "score": 2}\n\n{"history": []}\n')
     found = read_requests(path)
     assert found.users == ["u1", ""] and found.met == [["i1"], []] and found.scores is None
-    for line, why in (("[1]", "wanted an object"), ("{", "wanted JSON"), ("", "there are none")):
-        path.write_text(line + "\n")
+    for line, why in (
+        (b"[1]", "line 1: wanted an object"),
+        (b"{", "line 1: wanted JSON"),
+        (b"\xe9", "line 1: wanted JSON"),
+        (b"[" * 100_000, "line 1: wanted JSON"),
+        (b"", "there are none"),
+    ):
+        path.write_bytes(line + b"\n")
         with pytest.raises(mm.DatasetError, match=why):
             read_requests(path)
 

@@ -270,6 +270,11 @@ def test_recommend_leaves_out_what_it_is_told(run, call, tmp_path):
         call, "recommend", run.directory, "--user", "u1", "--unavailable", tmp_path / "no"
     )
     assert status == 1 and "No such file" in err
+    (tmp_path / "gone").write_bytes(b"i4\n\xe9\n")
+    status, err = failed(
+        call, "recommend", run.directory, "--user", "u1", "--unavailable", tmp_path / "gone"
+    )
+    assert status == 2 and "gone: wanted ids in UTF-8, one a line" in err
 
 
 @pytest.mark.slow
@@ -354,7 +359,8 @@ def test_a_wrong_setting_ends_with_2(dataset, call, tmp_path, setting, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["evaluate", "--k", "ten"], "--k: wanted numbers of at least 1 such as 10,20; got 'ten'"),
+        (["evaluate", "--k", "ten"], "--k: wanted numbers of 1 to 2147483647 such as 10,20"),
+        (["evaluate", "--k", "9" * 25], "; got '9999"),
         (["evaluate", "--k", "0"], "got '0'"),
         (["evaluate", "--k", ""], "got ''"),
         (["evaluate", "--baselines", "eas"], "unknown baseline 'eas'; did you mean 'ease'"),

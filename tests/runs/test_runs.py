@@ -202,6 +202,19 @@ def test_an_unfinished_run_of_another_experiment_is_left_alone(dataset, copy, tm
         train_run(dataset, small_world.config(**QUICK), copy)
 
 
+def test_a_setting_that_is_refused_leaves_nothing_in_the_way_of_the_mended_one(dataset, tmp_path):
+    """The encoder is made once the run is there, and only then is its file looked for."""
+    bad = small_world.config(**{**QUICK, "modalities": ["text"], "text__weights": str(tmp_path)})
+    with pytest.raises(ConfigError, match="text.weights"):
+        train_run(dataset, bad, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    # What had been begun before stays, so that it can go on.
+    Run.create(tmp_path / "run", bad, dataset)
+    with pytest.raises(ConfigError, match="text.weights"):
+        train_run(dataset, bad, tmp_path / "run")
+    assert (tmp_path / "run/run.json").exists()
+
+
 def test_an_unfinished_run_is_not_opened(copy):
     change(copy / "run.json", finished=False)
     with pytest.raises(RunError, match='Go on with the same "mmrec-tf train"'):

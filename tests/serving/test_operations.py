@@ -11,6 +11,7 @@ import yaml
 
 from mmrec_tf.exporting.checksums import write_checksums
 from mmrec_tf.exporting.servables import ENCODER_LIMITS, RECOMMENDER_LIMITS
+from release import images
 from serving.local_server import config_files, metrics
 from serving.local_server.batching import parameters as batching_parameters
 
@@ -218,27 +219,31 @@ def test_monitoring_is_where_everyone_looks():
 # Compose.
 
 
-def images() -> dict[str, str]:
-    """By variable, what .env says."""
-    lines = (SERVING / ".env").read_text("utf-8").splitlines()
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-
-
-def test_images_are_pinned_in_one_place():
-    for image in images().values():
-        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+(@sha256:[0-9a-f]{64})?", image), image
+def test_images_are_named_in_one_place():
+    """By a version; compose reads them there, and copies are as `release.images` writes them."""
+    named = images.read_images()
+    for image in named.values():
+        assert re.match(r"v?\d+\.\d+\.\d+", image.tag), image
     asked = [service["image"] for service in COMPOSE["services"].values()]
+    gateway = yaml.safe_load((SERVING / "gateway/docker-compose.yml").read_text("utf-8"))
+    asked += [gateway["services"]["redis"]["image"]]
     pattern = re.compile(r"\$\{(\w+):\?is in serving/deploy/\.env\}")
     variables = {pattern.fullmatch(image)[1] for image in asked}
-    assert variables == set(images())
+    assert variables | set(images.COPIES) == set(named)
+    assert images.differing() == []
     # No tag beside it, as kustomize would keep that one where a digest stands.
     assert container()["image"] == "tensorflow/serving"
-    (base,) = manifest("base/kustomization.yaml")["images"]
-    name, _, pinned = images()["SERVING_IMAGE"].partition(":")
-    tag, _, digest = pinned.partition("@")
-    assert base == {"name": name, **({"digest": digest} if digest else {"newTag": tag})}
-    (gpu,) = manifest("gpu/kustomization.yaml")["images"]
-    assert (gpu["name"], gpu["newTag"]) == (name, f"{tag}-gpu")
+
+
+def test_no_image_is_named_elsewhere():
+    """What is built here has no version; everything else is one of those in .env."""
+    named = images.read_images().values()
+    known = {one.name for one in named} | set(map(str, named))
+    known |= {"mmrec-gateway", "mmrec-gateway:latest", "mmrec-tuning"}
+    for path in [*MANIFESTS, *SERVING.rglob("docker-compose.yml"), *SERVING.rglob("Dockerfile")]:
+        text = path.read_text("utf-8")
+        for found in re.findall(r"^(?:FROM|\s*(?:- )?image:) (\S+)", text, re.MULTILINE):
+            assert found in known or found.startswith("${"), (path.name, found)
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])

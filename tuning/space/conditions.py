@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmrec_tf.config import Config, setting_paths
-from mmrec_tf.config.effects import Rule, SchemaRule, rules_of
+from mmrec_tf.config.dataset_rules import SchemaRule
+from mmrec_tf.config.effects import rules_of
+from mmrec_tf.config.rules import Rule
 from mmrec_tf.errors import ConfigError, did_you_mean
 from mmrec_tf.schema import Schema
 

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from mmrec_tf.config import ImageConfig, VideoConfig
-from mmrec_tf.config.effects import TRAINING
+from mmrec_tf.config.rules import TRAINING
 from mmrec_tf.encoders import image as pictures
 from mmrec_tf.encoders.encoder import Face, ModalityEncoder
 from mmrec_tf.encoders.pooling import ORDERED, AttentionPool, OrderedPool

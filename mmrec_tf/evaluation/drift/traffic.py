@@ -117,19 +117,20 @@ def read_requests(path: str | pathlib.Path) -> Traffic:
     """
     path = pathlib.Path(path)
     users, met, scores = [], [], []
-    with path.open(encoding="utf-8") as file:
+    # As bytes, so that of a line that is no text the number is known, too.
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DatasetError(f"{path}: line {number}: wanted JSON; {error}.") from error
             history = row.get("history") or [] if isinstance(row, dict) else None
             if not isinstance(history, list) or not all(isinstance(one, str) for one in history):
                 raise DatasetError(
                     f'{path}: line {number}: wanted an object such as {{"user": "u1", "history": '
-                    f'["i3"]}}; got {line.strip()!r:.80}.'
+                    f'["i3"]}}; got {line.decode().strip()!r:.80}.'
                 )
             users.append(str(row.get("user") or row.get("user_id") or ""))
             met.append([one for one in history if one])

@@ -13,7 +13,7 @@ from serving.gateway.estimates import estimators
 from serving.gateway.estimates.log_reading import Log, Policy, draws_of, read_log, rewards_by_arm
 from serving.gateway.lists.arms import arm_name
 from serving.gateway.settings import Settings, read_arms
-from serving.gateway.stores import open_store
+from serving.gateway.stores import open_store, require_state
 
 # Users that were dealt otherwise than they should be; nobody who deals fairly is so unlucky.
 _LEAST_P = 0.001
@@ -71,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _read(state: str) -> Log:
+    require_state(state)
     store = open_store(state)
     await store.open()
     try:

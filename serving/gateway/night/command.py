@@ -21,7 +21,7 @@ from serving.gateway.night.tables import (
 )
 from serving.gateway.store.records import Event, user_hash
 from serving.gateway.store.store import Store
-from serving.gateway.stores import open_store
+from serving.gateway.stores import open_store, require_state
 
 _MOST_TIME = 2**62
 
@@ -65,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _export(state: str, dataset: Any, out: pathlib.Path, until: int | None) -> dict[str, Any]:
+    require_state(state)
     store = open_store(state)
     await store.open()
     try:

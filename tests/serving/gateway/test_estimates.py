@@ -210,3 +210,13 @@ def test_the_command_reads_a_state(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[0] == "draws\t300"
     assert main(["estimate", "--state", str(state), "--arms", "a=0.5,b=0.5"]) == 2
     assert main(["estimate", "--state", str(state), "--exploration", "2"]) == 2
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("command", [["estimate"], ["export", "--out", "tables"]])
+def test_a_state_that_is_not_there_is_named_and_not_made(tmp_path, monkeypatch, capsys, command):
+    """A typing error would be answered by the figures, or the tables, of an empty log."""
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "--state", "gatway.db"]) == 2
+    assert "wanted the state of a gateway; there is no file gatway.db" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
