@@ -23,6 +23,7 @@ from serving.gateway.stores import SYNCHRONOUS, is_redis, open_store
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _START_SECONDS = 180.0
+_SWITCH_SECONDS = 0.0005
 
 
 def parser() -> argparse.ArgumentParser:
@@ -120,6 +121,8 @@ def run(options: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # By default SIGTERM ends a process where it stands, and the local server would live on.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # What answers requests waits this long for a thread that writes, at most.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     with _model_server(options) as address:
         return _serve(options, settings, address)
 

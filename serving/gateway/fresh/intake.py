@@ -220,11 +220,13 @@ class Intake:
         try:
             await self._pool.refresh()
             fresh = [item for item in self._pool.fresh.values() if item.state == "live"]
-            known = await self._known(arm, [item.id for item in fresh])
-            everywhere = len(self._servers.arms) == 1
+            ids = [item.id for item in fresh]
+            known = set(ids)
+            for one in self._servers.arms:
+                known &= await self._known(one, ids)
             there = (await self._pool.embedded(version)).embeddings
             for item in fresh:
-                if item.id in known and everywhere:
+                if item.id in known:
                     now = await self._store.item(item.id)
                     if now is not None and now.digest == item.digest and not now.withdrawn:
                         published = msgspec.structs.replace(now, state="published")

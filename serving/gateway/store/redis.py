@@ -89,6 +89,10 @@ class RedisStore(RedisItems):
             pipeline.hincrby(self.key("shown"), one.item, 1)
         await pipeline.execute()
 
+    async def keep_list(self, shown: ShownList) -> None:
+        # Another gateway may be asked for its next page.
+        await self.add_list(shown)
+
     @reaching
     async def answer_more(self, list_id: str, answered: int) -> None:
         shown = await self._list(list_id)

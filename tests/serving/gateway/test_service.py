@@ -320,6 +320,52 @@ def test_a_new_version_gets_embeddings_of_its_own_and_publishes_what_it_knows(sh
     assert [one["item"] for one in later["items"] if one["slot"] == "fresh"] == ["new1"]
 
 
+def test_an_item_is_published_once_all_arms_know_it(shop):
+    async def act(call, gateway):
+        await recommend(call)
+        await call("PUT", "/v1/items/new1", form={"title": "gull"})
+        known, states = shop.world.knows, []
+        # Only the canary knows it; then both do.
+        for arms in (["canary"], ["canary", "stable"]):
+            shop.world.version += 1
+            shop.world.knows = known | {"new1": "gull"}
+            shop.world.only = arms
+            for _ in range(40):
+                await asyncio.sleep(0.01)
+                for user in ("u1", "u2", "u3", "u4"):
+                    items = [
+                        one["item"] for one in (await recommend(call, user=user)).json()["items"]
+                    ]
+                    assert len(items) == len({*items})
+            states.append((await call("GET", "/v1/items/new1")).json()["state"])
+        return states
+
+    assert shop.run(act, arms={"stable": 0.5, "canary": 0.5}) == ["live", "published"]
+
+
+def test_fresh_items_are_scored_ahead_of_the_list_that_follows_a_click(shop):
+    async def act(call, gateway):
+        for number in range(40):
+            await call("PUT", f"/v1/items/new{number}", form={"title": "gull"})
+        await recommend(call)
+        asked = []
+        for items in (["i05"], []):
+            shop.world.asked.clear()
+            await call("POST", "/v1/events", json_=events(*(event(9, one) for one in items)))
+            await asyncio.sleep(0.05)
+            asked.append([one[0] for one in shop.world.asked])
+            shop.world.asked.clear()
+            answer = (await recommend(call)).json()
+            asked.append([one[0] for one in shop.world.asked])
+        return asked, answer
+
+    shop.world.ranks_new = True
+    asked, answer = shop.run(act)
+    # Of more than 32 those nearest to the user; the list itself asks for nothing but its items.
+    assert asked == [["embed_user", "rank_new"], ["recommend"], [], ["recommend"]]
+    assert "fresh" in [one["slot"] for one in answer["items"]]
+
+
 @pytest.mark.parametrize(
     ("form", "files", "field"),
     [
