@@ -20,6 +20,17 @@ MODULES = {
     "mmrec_tf": ("mmrec_tf.__main__", "mmrec_tf.runs.train", "mmrec_tf.runs.warm_start"),
     "tuning.search": ("tuning.search",),
     "serving.check": ("serving.check.__main__", "serving.local_server"),
+    "serving.local_server": ("serving.local_server.__main__", "serving.local_server.grpc.services"),
+    "serving.client": ("serving.client.__main__", "serving.client.methods"),
+    "benchmarks.event_ids": ("benchmarks.event_ids",),
+    "serving.gateway": (
+        "serving.gateway.__main__",
+        "serving.gateway.serve",
+        "serving.gateway.http.app",
+        "serving.gateway.http.server",
+        "serving.gateway.page.routes",
+        "serving.gateway.night.gate",
+    ),
 }
 _POLL_SECONDS = 0.005
 

@@ -46,13 +46,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="LABEL=SHARE,...",
         help="compare arms, the first with each other; shares as the gateway had them",
     )
+    made.add_argument(
+        "--since", type=int, default=0, metavar="MS", help="lists made since (ms since 1970 UTC)"
+    )
     made.add_argument("--json", action="store_true", help="print one JSON object")
     return made
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints estimates."""
-    log = asyncio.run(_read(options.state))
+    log = asyncio.run(_read(options.state, options.since))
     if options.arms is None:
         settings = Settings(exploration=options.exploration, temperature=options.temperature)
         told = policy_report(log, Policy(settings.exploration, settings.temperature))
@@ -70,11 +73,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _read(state: str) -> Log:
+async def _read(state: str, since: int) -> Log:
     store = open_store(state)
     await store.open()
     try:
-        return await read_log(store)
+        return await read_log(store, since=since)
     finally:
         await store.close()
 
