@@ -2,8 +2,9 @@
 
     python -m benchmarks.bench_nights --work work/nights --out benchmarks/results/nights.json
 
-About ten minutes on two cores. On a planted world people with known tastes ask a gateway for
-lists and click; three such gateways serve the same people side by side:
+About ten minutes on two idle cores. On a planted world people with known tastes ask a gateway for
+lists and click, and now and then find an item by themselves. Three such gateways serve the same
+people side by side:
 
 - `learning`: every night the log is exported, the model trained on from the last run, compared with
   it, exported, checked, tried as a canary on half of the people, and promoted or rolled back;
@@ -55,6 +56,8 @@ K = 10
 KNOWN_ITEMS = 4  # that each user met before the first day
 # How far down people look: each place is looked at that much less often than the one above it.
 EXAMINED = 0.93
+# Of people in a round find an item by themselves, before they look at their list.
+OWN_SHARE = 0.6
 SHARES = "stable=0.5,canary=0.5"
 SETTINGS = {
     "modalities": '["text"]',
@@ -206,7 +209,16 @@ class Simulation:
         return self._result()
 
     def _settings(self) -> dict[str, Any]:
-        names = ("users", "items", "nights", "new_items", "seed", "epochs", "no_spoiled")
+        names = (
+            "users",
+            "items",
+            "nights",
+            "new_items",
+            "seed",
+            "epochs",
+            "night_epochs",
+            "no_spoiled",
+        )
         return {name: getattr(self.options, name) for name in names}
 
     def step(self, name: str, act: Callable[[], None]) -> None:
@@ -289,7 +301,13 @@ class Simulation:
             rng = np.random.default_rng([self.options.seed, *key.encode()])
             draws = rng.random([self.options.users, K])
             shown = np.zeros(3, np.int64)  # Impressions, those of new items, clicks.
+            found = self._found_elsewhere(rng, key)
             for user in rng.permutation(self.options.users).tolist():
+                if user in found:
+                    event = {"id": f"{key}.u{user}.own", "user": f"u{user}", "type": "view"}
+                    event["item"] = f"i{found[user]}"
+                    post(connection, "/v1/events", {"events": [event]})
+                    self._met(name, user, [found[user]])
                 shown += self._look(connection, name, key, user, draws[user])
             connection.close()
             impressions, new, clicks = map(int, shown)
@@ -321,10 +339,20 @@ class Simulation:
                 for place in clicked
             ]
             post(connection, "/v1/events", {"events": events})
-            of_arm = self.told["clicked"].setdefault(name, {})
-            met = {*of_arm.get(f"u{user}", []), *(items[place] for place in clicked)}
-            of_arm[f"u{user}"] = sorted(met)
+            self._met(name, user, [items[place] for place in clicked])
         return np.array([len(items), int((self.planted.day[items] > 0).sum()), len(clicked)])
+
+    def _met(self, name: str, user: int, items: Sequence[int]) -> None:
+        of_arm = self.told["clicked"].setdefault(name, {})
+        of_arm[f"u{user}"] = sorted({*of_arm.get(f"u{user}", []), *items})
+
+    def _found_elsewhere(self, rng: np.random.Generator, key: str) -> dict[int, int]:
+        """What some users find by themselves, by the planted truth: the same in all gateways."""
+        there = self.planted.day <= (self.options.nights if key == "spoiled" else int(key[1:-1]))
+        chance = np.where(there, self.planted.truth.probability(slice(None)), 0.0)
+        chance /= chance.sum(axis=1, keepdims=True)
+        users = np.flatnonzero(rng.random(self.options.users) < OWN_SHARE).tolist()
+        return {user: int(rng.choice(len(there), p=chance[user])) for user in users}
 
     def _nights(self, parser: argparse.ArgumentParser, *more: str) -> Nights:
         work = self.work
@@ -335,7 +363,13 @@ class Simulation:
     def _asked(self) -> list[str]:
         work = self.work
         asked = ["--dataset", str(work / "dataset"), "--run", str(work / "run")]
-        return [*asked, "--export", str(work / "export"), "--set", "training.patience=3"]
+        return [
+            *asked,
+            "--export",
+            str(work / "export"),
+            "--set",
+            f"training.epochs={self.options.night_epochs}",
+        ]
 
     def _night(self) -> None:
         start = time.monotonic()
@@ -442,6 +476,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--new-items", type=int, default=8, help="of them, a day (%(default)s)")
     made.add_argument("--nights", type=int, default=5)
     made.add_argument("--epochs", type=int, default=12)
+    made.add_argument("--night-epochs", type=int, default=8)
     made.add_argument("--no-spoiled", action="store_true", help="no spoiled night at the end")
     made.add_argument("--seed", type=int, default=0)
     return made
@@ -451,7 +486,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs, and writes the result."""
     options = parser().parse_args(arguments)
     given = "python -m benchmarks.bench_nights --work WORK --out FILE"
-    for name in ("users", "items", "new_items", "nights", "epochs", "seed"):
+    for name in ("users", "items", "new_items", "nights", "epochs", "night_epochs", "seed"):
         value = getattr(options, name)
         if value != parser().get_default(name):
             given += f" --{name.replace('_', '-')} {value}"

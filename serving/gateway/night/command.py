@@ -105,7 +105,7 @@ async def export(store: Store, dataset: Any, out: pathlib.Path, until: int) -> d
         features = write_items(folder, list(contents.values()))
         with (folder / "interactions.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["user", "item", "timestamp", "event", "position"])
+            writer.writerow(["user", "item", "timestamp", "event", "position", "list"])
             if dataset is not None:
                 for row in dataset_rows(dataset, lambda user: user_hash(user, salt) in stones):
                     writer.writerow(row)

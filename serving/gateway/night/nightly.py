@@ -4,16 +4,18 @@ Each night has a folder, whose steps are each done once: what was killed goes on
 """
 
 import argparse
+import csv
 import json
 import pathlib
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmrec_tf.errors import ConfigError, ServingError
-from mmrec_tf.records.files import hold_folder, read_json, write_json
+from mmrec_tf.records.files import hold_folder, read_json, replace_file, write_json
 from serving.gateway.lists.requests import now_ms
 from serving.gateway.night.labels import CANARY, MODELS, STABLE, Labels
 from serving.gateway.store.records import DISLIKING, LIKING
@@ -21,6 +23,10 @@ from serving.gateway.store.records import DISLIKING, LIKING
 # Calls a module with arguments, as `python -m` does; returns its status and what it printed.
 Call = Callable[[str, Sequence[str]], tuple[int, str]]
 _LOAD_SECONDS = 300.0
+HELD_OUT = "interactions.split.csv"
+# Of what users found by themselves, for valid and for test each; of fewer nothing can be said.
+_HELD_OUT_SHARE = 0.15
+_FEWEST_HELD_OUT = 30
 _WEIGHTS = ",".join(
     [f"{name}=1" for name in ("seed", *LIKING)] + [f"{name}=0" for name in DISLIKING]
 )
@@ -159,6 +165,7 @@ class Nights:
             self._must("serving.gateway", [*asked, "--out", str(tables), *cut])
         told["log"] = read_json(tables / "export.json")
         if not dataset.exists():
+            hold_out(tables)
             asked = [*prepare_arguments(tables), *options.prepare, "--out", str(dataset)]
             self._must("data.prepare", asked)
         told["dataset_sha256"] = read_json(dataset / "manifest.json")["sha256"]
@@ -242,11 +249,50 @@ class Nights:
         return said
 
 
+def hold_out(tables: pathlib.Path) -> bool:
+    """Writes the interactions with a split: the newest of what users found by themselves is valid
+    and test.
+
+    People click what they are shown, so clicks on lists favor the model that made the lists (Marlin
+    and Zemel 2009): by them no other model would ever be better. What names no list, such as views
+    from a search of the shop, does not. Pairs of a user and an item that stand there twice are
+    train.
+
+    Returns:
+      Whether there are enough of them; else nothing is written, and time alone splits.
+    """
+    with (tables / "interactions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    times = Counter((row["user"], row["item"]) for row in rows)
+    found = [
+        place
+        for place, row in enumerate(rows)
+        if row["event"] in LIKING and not row["list"] and times[row["user"], row["item"]] == 1
+    ]
+    found.sort(key=lambda place: (float(rows[place]["timestamp"]), place))
+    each = int(_HELD_OUT_SHARE * len(found))
+    if each < _FEWEST_HELD_OUT:
+        return False
+    splits = dict.fromkeys(found[-2 * each : -each], "valid") | dict.fromkeys(found[-each:], "test")
+    with (
+        replace_file(tables / HELD_OUT) as aside,
+        aside.open("w", encoding="utf-8", newline="") as f,
+    ):
+        names = ["user", "item", "timestamp", "event", "position", "split"]
+        writer = csv.DictWriter(f, names, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(
+            {**row, "split": splits.get(place, "train")} for place, row in enumerate(rows)
+        )
+    return True
+
+
 def prepare_arguments(tables: pathlib.Path) -> list[str]:
     """What `data.prepare` is asked of the tables of an export of the log."""
-    asked = ["media-folder", "--split", "time", "--event-weights", _WEIGHTS]
-    for name in ("items", "interactions"):
-        asked += [f"--{name}", str(tables / f"{name}.csv")]
+    split = tables / HELD_OUT
+    asked = ["media-folder", "--split", "given" if split.exists() else "time"]
+    asked += ["--event-weights", _WEIGHTS, "--items", str(tables / "items.csv")]
+    asked += ["--interactions", str(split if split.exists() else tables / "interactions.csv")]
     for kind in ("image", "audio"):
         asked += [f"--{kind}", kind if (tables / kind).exists() else "none"]
     features = str(read_json(tables / "export.json")["features"])

@@ -95,7 +95,7 @@ def dataset_rows(dataset: Any, gone: Callable[[str], bool]) -> Iterator[list[str
         found = dataset.interactions(split)
         for user, item, time in zip(found.user, found.item, found.timestamp, strict=True):
             if not left_out[user]:
-                yield [str(users[user]), str(items[item]), str(time), SEEDED, ""]
+                yield [str(users[user]), str(items[item]), str(time), SEEDED, "", ""]
 
 
 async def event_rows(
@@ -109,5 +109,5 @@ async def event_rows(
             if event.type in (*LIKING, *DISLIKING) and not gone(event):
                 position = "" if event.position < 0 else str(event.position)
                 seconds = f"{event.time // 1000}.{event.time % 1000:03d}"
-                yield [event.user, event.item, seconds, event.type, position]
+                yield [event.user, event.item, seconds, event.type, position, event.list]
         after = block[-1].sequence

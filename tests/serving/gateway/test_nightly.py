@@ -1,6 +1,7 @@
 """A night's steps, the labels that it moves, and what becomes of a canary; commands are made up."""
 
 import argparse
+import csv
 import json
 import pathlib
 import subprocess
@@ -10,7 +11,14 @@ import pytest
 
 from mmrec_tf.errors import ConfigError, ServingError
 from serving.gateway.night.labels import Labels
-from serving.gateway.night.nightly import Nights, decide_parser, night_parser, prepare_arguments
+from serving.gateway.night.nightly import (
+    HELD_OUT,
+    Nights,
+    decide_parser,
+    hold_out,
+    night_parser,
+    prepare_arguments,
+)
 from serving.local_server.models import models_config
 
 
@@ -21,6 +29,12 @@ def write(path: pathlib.Path, value) -> None:
 
 def after(arguments, flag):
     return pathlib.Path(arguments[list(arguments).index(flag) + 1])
+
+
+def write_interactions(folder, rows):
+    names = ["user", "item", "timestamp", "event", "position", "list"]
+    lines = [",".join(names), *(",".join(map(str, row)) for row in rows)]
+    (folder / "interactions.csv").write_text("\n".join([*lines, ""]))
 
 
 class Commands:
@@ -37,6 +51,7 @@ class Commands:
         self.fails = ""
         self.passes = True
         self.difference = (-0.1, 0.3)
+        self.rows = ()
 
     def __call__(self, module, arguments):
         name = arguments[0] if module in ("serving.gateway", "mmrec_tf") else module
@@ -49,6 +64,7 @@ class Commands:
     def export(self, arguments):
         out = after(arguments, "--out")
         write(out / "export.json", {"until": 7, "features": "genre,price", "sha256": "s"})
+        write_interactions(out, self.rows)
         (out / "image").mkdir()
         (out / "withdrawn.txt").write_text("i2\n")
 
@@ -196,6 +212,34 @@ def test_tables_are_prepared_with_what_they_hold(tmp_path):
     assert asked[asked.index("--item-numeric") + 1] == "price"
     weights = asked[asked.index("--event-weights") + 1]
     assert "seed=1" in weights and "hide=0" in weights and "buy=1" in weights
+
+
+def test_what_users_found_by_themselves_is_held_out(tmp_path):
+    seeded = [("u1", f"i{n}", 1, "seed", "", "") for n in range(50)]
+    # The newest of all, but on a list; and one that stands there twice.
+    listed = [("u1", f"j{n}", 999, "click", 0, "l") for n in range(50)]
+    twice = [("u2", "i0", 900 + n, "view", "", "") for n in range(2)]
+    own = [("u3", f"i{n}", 100 + n, "view", "", "") for n in range(200)]
+    write_interactions(
+        tmp_path, [*own, *seeded, *listed, *twice, ("u4", "i1", 950, "hide", "", "")]
+    )
+    assert hold_out(tmp_path)
+    with (tmp_path / HELD_OUT).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    held = {
+        split: [row["item"] for row in rows if row["split"] == split] for split in ("valid", "test")
+    }
+    assert held["valid"] == [f"i{n}" for n in range(140, 170)]
+    assert held["test"] == [f"i{n}" for n in range(170, 200)]
+    assert len(rows) == 303 and {row["user"] for row in rows if row["split"] != "train"} == {"u3"}
+    (tmp_path / "export.json").write_text('{"features": ""}')
+    asked = prepare_arguments(tmp_path)
+    assert asked[:3] == ["media-folder", "--split", "given"] and str(tmp_path / HELD_OUT) in asked
+
+
+def test_of_few_time_alone_splits(tmp_path):
+    write_interactions(tmp_path, [("u3", f"i{n}", 100 + n, "view", "", "") for n in range(150)])
+    assert not hold_out(tmp_path) and not (tmp_path / HELD_OUT).exists()
 
 
 @pytest.mark.slow
