@@ -9,6 +9,7 @@ from mmrec_tf.errors import run_command
 COMMANDS = {
     "estimate": ("serving.gateway.estimates.command", "parser", "run"),
     "export": ("serving.gateway.night.command", "parser", "run"),
+    "drain": ("serving.gateway.night.drain", "parser", "run"),
     "gate": ("serving.gateway.night.gate", "parser", "run"),
     "night": ("serving.gateway.night.nightly", "night_parser", "run_night"),
     "decide": ("serving.gateway.night.nightly", "decide_parser", "run_decide"),

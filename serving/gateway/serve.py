@@ -32,7 +32,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m serving.gateway",
         description="Takes events, remembers users, shows new items, and recommends over HTTP. "
-        "Other commands: `estimate` and `export` (each with --help).",
+        "Other commands: `estimate`, `export`, `drain`, `night`, `gate` and `decide` (each with "
+        "--help).",
         parents=[
             connection_options(
                 address=None, timeout_seconds=0.25, needed="without one, serves EXPORT itself"
@@ -182,7 +183,7 @@ def _serve(options: argparse.Namespace, settings: Settings, address: str) -> int
         settings,
         spool_path=options.spool,
         modalities=modalities_of(options.export),
-        remains_in=remains_in(options.dataset),
+        remains_in=remains_in(options.dataset, redis=is_redis(options.state)),
     )
     page = options.page if options.page is not None else options.keys is None
     app = build_app(gateway, keys, more=page_routes(gateway) if page else [])
@@ -223,9 +224,11 @@ def modalities_of(export: str | None) -> Sequence[str]:
     return [str(name) for name in found]
 
 
-def remains_in(dataset: str | None) -> list[str]:
+def remains_in(dataset: str | None, *, redis: bool = False) -> list[str]:
     """What still holds a user who was erased here."""
     places = ["versions of the models that were trained or exported before"]
     if dataset is not None:
         places.insert(0, f"the dataset {dataset}")
+    if redis:
+        places.append("the file that the log is moved to, until it is moved the next time")
     return [*places, "exports of the log that were written before"]

@@ -49,13 +49,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--since", type=int, default=0, metavar="MS", help="lists made since (ms since 1970 UTC)"
     )
+    made.add_argument("--log", metavar="FILE", help="that `drain` moved the log of a Redis to")
     made.add_argument("--json", action="store_true", help="print one JSON object")
     return made
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints estimates."""
-    log = asyncio.run(_read(options.state, options.since))
+    log = asyncio.run(_read(options))
     if options.arms is None:
         settings = Settings(exploration=options.exploration, temperature=options.temperature)
         told = policy_report(log, Policy(settings.exploration, settings.temperature))
@@ -73,11 +74,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _read(state: str, since: int) -> Log:
-    store = open_store(state)
+async def _read(options: argparse.Namespace) -> Log:
+    store = open_store(options.state, log=options.log)
     await store.open()
     try:
-        return await read_log(store, since=since)
+        return await read_log(store, since=options.since)
     finally:
         await store.close()
 

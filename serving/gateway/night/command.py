@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
         "same log gives the same bytes.",
     )
     made.add_argument("--state", default="gateway.db", help="as of the gateway (%(default)s)")
+    made.add_argument("--log", metavar="FILE", help="that `drain` moved the log of a Redis to")
     made.add_argument("--dataset", metavar="DIR", help="which the state was seeded from")
     made.add_argument("--out", required=True, metavar="DIR", help="where it is written")
     made.add_argument(
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         import mmrec_tf
 
         dataset = mmrec_tf.open_dataset(options.dataset, content_memory_mb=0)
-    told = asyncio.run(_export(options.state, dataset, out, options.until))
+    told = asyncio.run(_export(options, dataset, out))
     for line in _lost(dataset):
         print(f"serving.gateway: {line}", file=sys.stderr)
     for name, value in told.items():
@@ -64,8 +65,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _export(state: str, dataset: Any, out: pathlib.Path, until: int | None) -> dict[str, Any]:
-    store = open_store(state)
+async def _export(options: argparse.Namespace, dataset: Any, out: pathlib.Path) -> dict[str, Any]:
+    store, until = open_store(options.state, log=options.log), options.until
     await store.open()
     try:
         last = await store.last_sequence()
@@ -131,7 +132,7 @@ async def _time_of(store: Store, until: int) -> int:
     """When the event at a place in the log happened; the end of time for the end of the log."""
     if until >= await store.last_sequence():
         return _MOST_TIME
-    found = await store.events(until - 1, until, 1)
+    found = await store.events(until - 1, until, 1) if until else []
     return found[0].time if found else 0
 
 

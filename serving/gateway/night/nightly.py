@@ -74,6 +74,7 @@ def decide_parser() -> argparse.ArgumentParser:
 
 def _common(made: argparse.ArgumentParser) -> None:
     made.add_argument("--state", default="gateway.db", help="as of the gateway (%(default)s)")
+    made.add_argument("--log", metavar="FILE", help="moves the log of a Redis here first")
     made.add_argument("--work", required=True, metavar="DIR", help="a folder for each night")
     made.add_argument("--models-config", required=True, metavar="FILE", help="of the server")
     made.add_argument("--address", required=True, metavar="HOST:PORT", help="of the server")
@@ -160,9 +161,12 @@ class Nights:
         options = self._options
         tables, dataset, run = (folder / name for name in ("tables", "dataset", "run"))
         if not tables.exists():
+            if options.log is not None:
+                asked = ["drain", "--state", options.state, "--log", options.log]
+                self._must("serving.gateway", asked)
             asked = ["export", "--state", options.state, "--dataset", options.dataset]
             cut = [] if options.until is None else ["--until", str(options.until)]
-            self._must("serving.gateway", [*asked, "--out", str(tables), *cut])
+            self._must("serving.gateway", [*asked, "--out", str(tables), *cut, *self._logged()])
         told["log"] = read_json(tables / "export.json")
         if not dataset.exists():
             hold_out(tables)
@@ -229,7 +233,8 @@ class Nights:
         told = before[-1]
         options = self._options
         asked = ["estimate", "--state", options.state, "--arms", options.arms, "--json"]
-        said = self._must("serving.gateway", [*asked, "--since", str(told["since"])])
+        asked += ["--since", str(told["since"]), *self._logged()]
+        said = self._must("serving.gateway", asked)
         told["canary"] = json.loads(said)
         (compared,) = [one for one in told["canary"]["compared"] if one["name"] == CANARY]
         # Worse for certain; of two that are alike the one that knows more is kept.
@@ -238,6 +243,9 @@ class Nights:
         self._labels.move(**{STABLE: stable, CANARY: stable})
         folder = self._work / f"{told['night']:03d}"
         return _keep(folder, {**told, "state": "promoted" if good else "rolled back"})
+
+    def _logged(self) -> list[str]:
+        return [] if self._options.log is None else ["--log", self._options.log]
 
     def _must(self, module: str, arguments: Sequence[str], *, also: Sequence[int] = ()) -> str:
         status, said = self._run(module, arguments)
