@@ -29,6 +29,9 @@ MODULES = {
         "serving.gateway.http.app",
         "serving.gateway.http.server",
         "serving.gateway.page.routes",
+        "serving.gateway.estimates.command",
+        "serving.gateway.night.command",
+        "serving.gateway.night.drain",
         "serving.gateway.night.gate",
     ),
 }
