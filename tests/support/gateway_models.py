@@ -54,6 +54,7 @@ class World:
       down: whether nothing answers.
       seconds: how long an answer takes.
       ranks_new: whether the recommender has `rank_new`.
+      takes_video: whether the encoder does.
       asked: (signature, arm, what came) of each call.
     """
 
@@ -65,6 +66,7 @@ class World:
         self.seconds = 0.0
         self.encoder_seconds = 0.0
         self.ranks_new = False
+        self.takes_video = False
         self.asked = []
         self.closed = 0
 
@@ -217,7 +219,7 @@ class Models:
         names = ["recommend", *(["rank_new"] if self.world.ranks_new else [])]
         if model == "encoder":
             names = ["embed_item", "search"]
-        inputs = dict.fromkeys(MODALITIES)
+        inputs = dict.fromkeys([*MODALITIES, *(["video"] if self.world.takes_video else [])])
         signatures = {name: types.SimpleNamespace(inputs=inputs) for name in names}
         return types.SimpleNamespace(signatures=signatures)
 

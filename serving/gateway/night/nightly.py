@@ -145,7 +145,9 @@ class Nights:
                 f"{self._labels.path}: wanted the label {STABLE}, of the version that is served."
             )
         going = before and before[-1]["state"] == "begun"
-        told = before[-1] if going else {"night": len(before) + 1, "state": "begun"}
+        told: dict[str, Any] = {"night": len(before) + 1, "state": "begun"}
+        if going:
+            told = before[-1]
         folder = self._work / f"{told['night']:03d}"
         told |= {"run": str(folder / "run"), "incumbent": self.served(), "stable": stable}
         _keep(folder, told)
@@ -301,7 +303,7 @@ def prepare_arguments(tables: pathlib.Path) -> list[str]:
     asked = ["media-folder", "--split", "given" if split.exists() else "time"]
     asked += ["--event-weights", _WEIGHTS, "--items", str(tables / "items.csv")]
     asked += ["--interactions", str(split if split.exists() else tables / "interactions.csv")]
-    for kind in ("image", "audio"):
+    for kind in ("image", "audio", "video"):
         asked += [f"--{kind}", kind if (tables / kind).exists() else "none"]
     features = str(read_json(tables / "export.json")["features"])
     named = [name for name in features.split(",") if name]

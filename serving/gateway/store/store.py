@@ -79,7 +79,8 @@ class Store(Protocol):
 
         Args:
           item: Item.
-          media: by "image" and "audio", the files to keep; None leaves those that are kept.
+          media: by "image", "audio" and "video" (frames), the files to keep; None leaves those
+            that are kept.
 
         Returns:
           Whether there was none of this id.

@@ -7,9 +7,12 @@ import json
 import time
 
 import pytest
+from support import clips
 from support.gateway_models import NUM_ITEMS, picture
 
 from mmrec_tf.errors import ConfigError
+from mmrec_tf.media.video import prepare as prepare_video
+from mmrec_tf.media.video import split_frames
 from serving.gateway.http.keys import Key, read_keys
 
 
@@ -364,6 +367,52 @@ def test_fresh_items_are_scored_ahead_of_the_list_that_follows_a_click(shop):
     # Of more than 32 those nearest to the user; the list itself asks for nothing but its items.
     assert asked == [["embed_user", "rank_new"], ["recommend"], [], ["recommend"]]
     assert "fresh" in [one["slot"] for one in answer["items"]]
+
+
+def test_a_video_is_taken_as_its_frames_where_the_model_takes_them(shop):
+    film = clips.film(clips.gray([10, 90, 200]))
+
+    async def act(call, gateway):
+        files = [("video", "a.mp4", film)]
+        refused = await call("PUT", "/v1/items/no", form={"title": "owl"}, files=files)
+        shop.world.takes_video = True
+        await gateway.servers.signatures("", "encoder", again=True)
+        put = await call("PUT", "/v1/items/new1", form={"title": "owl"}, files=files)
+        asked = next(one[2] for one in shop.world.asked if one[0] == "embed_item")
+        frames = [(await call("GET", path)) for path in put.json()["frames"]]
+        found = await call("POST", "/v1/search", files=files, form={})
+        sought = next(one[2] for one in shop.world.asked[::-1] if one[0] == "search")
+        bad = await call("PUT", "/v1/items/new2", files=[("video", "a.mp4", b"no film")], form={})
+        half = await call(
+            "PUT", "/v1/items/new3", form={"title": "owl"}, files=[("video", "a.mp4", b"no film")]
+        )
+        two = await call("PUT", "/v1/items/new4", form={"title": "owl"}, files=[*files, *files])
+        again = await call("PUT", "/v1/items/new1", form={"title": "owl"}, files=files)
+        return refused, put, asked, frames, found, sought, bad, half, two, again
+
+    refused, put, asked, frames, found, sought, bad, half, two, again = shop.run(act)
+    assert refused.status == 400 and refused.json()["error"]["field"] == "video"
+    assert "takes no videos" in refused.json()["error"]["message"]
+    assert "it takes image, text" in refused.json()["error"]["message"]
+    assert put.status == 201 and put.json()["state"] == "live" and len(frames) == 3
+    # As `serving.client` prepares a file.
+    expected = split_frames(prepare_video(film))
+    assert asked["video"] == [expected] == sought["video"]
+    assert [frame.body for frame in frames] == expected and found.status == 200
+    assert bad.status == 400 and bad.json()["error"]["field"] == "video"
+    assert half.status == 201 and "video 1: " in half.json()["unreadable"][0]
+    assert two.status == 400 and "at most 1 file" in two.json()["error"]["message"]
+    assert again.status == 200
+
+
+def test_a_video_waits_for_an_encoder_that_does_not_answer(shop):
+    async def act(call, gateway):
+        shop.world.down = True
+        files = [("video", "a.mp4", clips.film(clips.gray([10, 90])))]
+        return await call("PUT", "/v1/items/new1", form={"title": "owl"}, files=files)
+
+    reply = shop.run(act)
+    assert reply.status == 202 and len(reply.json()["frames"]) == 2
 
 
 @pytest.mark.parametrize(
