@@ -29,8 +29,13 @@ ITEM_FIELDS = (
     ("audio", "a sound, may come several times"),
     ("video", "a video, such as MP4, or an animated GIF or WebP; of a model that takes them"),
 )
-SEARCH_FIELDS = (("text", "words"), ("image", "a picture"), ("audio", "a sound"))
-SEARCH_FIELDS += (("video", "a video"), ("k", "at most"))
+SEARCH_FIELDS = (
+    ("text", "words"),
+    ("image", "a picture"),
+    ("audio", "a sound"),
+    ("video", "a video"),
+    ("k", "at most"),
+)
 _PAGE = 100
 _K = 10
 _TYPES = {"image": "image/jpeg", "audio": "audio/wav", "video": "image/jpeg"}
