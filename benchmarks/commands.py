@@ -27,6 +27,20 @@ MODULES = {
     ),
     "tuning.search": ("tuning.search",),
     "serving.check": ("serving.check.__main__", "serving.local_server"),
+    "serving.local_server": ("serving.local_server.__main__", "serving.local_server.grpc.services"),
+    "serving.client": ("serving.client.__main__", "serving.client.methods"),
+    "benchmarks.event_ids": ("benchmarks.event_ids",),
+    "serving.gateway": (
+        "serving.gateway.__main__",
+        "serving.gateway.serve",
+        "serving.gateway.http.app",
+        "serving.gateway.http.server",
+        "serving.gateway.page.routes",
+        "serving.gateway.estimates.command",
+        "serving.gateway.night.command",
+        "serving.gateway.night.drain",
+        "serving.gateway.night.gate",
+    ),
 }
 _POLL_SECONDS = 0.005
 

@@ -317,7 +317,29 @@ def index_table(result: dict, names: Collection[str] = (), *, but: str = "") -> 
     return "\n".join(lines) + "\n"
 
 
+def loop_table(result: dict) -> str:
+    """What the nights of simulated users came to."""
+    recall, nights = result["recall_of_the_truth"], result["settings"]["nights"]
+    mean, low, high = recall["difference"]
+    lines = [
+        f"| after {nights} nights | trained each night | never trained again | difference, 95 % |",
+        "| --- | --- | --- | --- |",
+        f"| recall@10 of the planted truth | {recall['learning']:.4f} | {recall['frozen']:.4f} "
+        f"| {mean:+.4f} ({low:+.4f} to {high:+.4f}) |",
+    ]
+    share = result["new_items_share_of_impressions"]
+    lines += [
+        "",
+        "| share of impressions | trained each night | never | never, and no exploration slot |",
+        "| --- | --- | --- | --- |",
+        f"| of items that came in these days | {share['learning']:.3f} | {share['frozen']:.3f} "
+        f"| {share['no_slot']:.3f} |",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 PARTS = {
+    "loop": loop_table,
     "clustered": lambda result: index_table(result, ["clustered"]),
     "grown": lambda result: index_table(result, ["grown"]),
     "trained": lambda result: index_table(result, but="clustered"),

@@ -12,6 +12,7 @@ from serving.client.answers import (
     FoundItems,
     ItemEmbeddings,
     ItemLabels,
+    NewRanking,
     Outputs,
     Ranking,
     Recommendations,
@@ -102,6 +103,22 @@ class AsyncClient(BaseClient):
         return await self._ask(
             self._questions.rank(
                 user_id, item_id, history=history, time=time, profile=profile, features=features
+            )
+        )
+
+    async def rank_new(
+        self,
+        user_id: Sequence[str],
+        items: ItemEmbeddings,
+        *,
+        history: Lists | None = None,
+        time: Sequence[int] | None = None,
+        item_features: Lists | None = None,
+    ) -> NewRanking:
+        """As `Client.rank_new`."""
+        return await self._ask(
+            self._questions.rank_new(
+                user_id, items, history=history, time=time, item_features=item_features
             )
         )
 

@@ -11,6 +11,7 @@ from mmrec_tf.recommender.outputs import to_str
 __all__ = [
     "FoundItems",
     "ItemEmbeddings",
+    "NewRanking",
     "Outputs",
     "Ranking",
     "Recommendations",
@@ -78,6 +79,25 @@ class Ranking(NamedTuple):
     item_id: NDArray[Any]
     score: NDArray[Any]
     probability: NDArray[Any]
+    version: int = 0
+
+
+class NewRanking(NamedTuple):
+    """What is said of items that are in no catalog yet, in the order given.
+
+    Attributes:
+      score: <float32>[batch, new], on the scale of `Recommendations.score`; -1e9 for an item with
+        no content that could be read.
+      probability: <float32>[batch, new], of a click; 0 for such an item.
+      modality: object[batch, new] of str, as in `Recommendations`.
+      history_item: object[batch, new] of str, as in `Recommendations`.
+      version: as in `Recommendations`.
+    """
+
+    score: NDArray[Any]
+    probability: NDArray[Any]
+    modality: NDArray[Any]
+    history_item: NDArray[Any]
     version: int = 0
 
 

@@ -144,6 +144,63 @@ def require_read(
     )
 
 
+def new_inputs(
+    embedding: NDArray[Any],
+    modalities: NDArray[Any] | None,
+    present: NDArray[Any] | None,
+    weights: NDArray[Any],
+    features: Lists | None,
+    num_rows: int,
+) -> dict[str, NDArray[Any]]:
+    """New items as `rank_new` takes them, the same for each user.
+
+    Args:
+      embedding: <float32>[new, dim].
+      modalities: <float32>[new, modality, dim].
+      present: <bool>[new, modality].
+      weights: <float32>[new, modality].
+      features: [new, any], side features; None for none.
+      num_rows: of users.
+
+    Raises:
+      ConfigError: for no item, parts that do not belong together, or an answer without modalities.
+    """
+    if modalities is None or present is None:
+        raise ConfigError(
+            "items: wanted an answer of embed_item with modalities and present; got one without. "
+            "Export the model with this version of mmrec_tf."
+        )
+    parts = {
+        "embedding": np.asarray(embedding, np.float32),
+        "modalities": np.asarray(modalities, np.float32),
+        "present": np.asarray(present, np.bool_),
+        "weights": np.asarray(weights, np.float32),
+    }
+    shapes = {name: part.shape for name, part in parts.items()}
+    count, dim = shapes["modalities"][1:] if len(shapes["modalities"]) == 3 else (0, 0)
+    new = len(parts["embedding"])
+    wanted = {
+        "embedding": (new, dim),
+        "modalities": (new, count, dim),
+        "present": (new, count),
+        "weights": (new, count),
+    }
+    if not new or shapes != wanted:
+        raise ConfigError(
+            "items: wanted at least one item, as embed_item answers them: embedding [new, dim], "
+            f"modalities [new, modality, dim], present and weights [new, modality]; got {shapes}."
+        )
+    rows = rows_of("item_features", [()] * new if features is None else features, new)
+    # Each list begins with "", as a server that batches fills short ones up with the first element.
+    blank = np.array([b""], object)
+    table = [np.concatenate([blank, row]) for row in rows]
+    parts["features"] = pad_rows(table, max(map(len, table)))
+    return {
+        name: np.ascontiguousarray(np.broadcast_to(part, (num_rows, *part.shape)))
+        for name, part in parts.items()
+    }
+
+
 def times(values: Sequence[int] | None, num_rows: int) -> NDArray[Any]:
     """When each asks, <int64>[batch]; 0 for None, a time that is not known."""
     values = [0] * num_rows if values is None else values

@@ -11,6 +11,7 @@ from serving.client.answers import (
     FoundItems,
     ItemEmbeddings,
     ItemLabels,
+    NewRanking,
     Outputs,
     Ranking,
     Recommendations,
@@ -32,6 +33,7 @@ from serving.client.inputs import (
     Lists,
     blank,
     column,
+    new_inputs,
     pad_rows,
     require_read,
     rows_of,
@@ -114,6 +116,42 @@ class Questions:
             for place, row in enumerate(rows):
                 parts[name][place, len(row) :] = np.nan
         return Ranking(to_str(inputs["item_id"][:, :width]), **parts, version=outputs.version)
+
+    def rank_new(
+        self,
+        user_id: Sequence[str],
+        items: ItemEmbeddings,
+        *,
+        history: Lists | None,
+        time: Sequence[int] | None,
+        item_features: Lists | None,
+    ) -> Steps[NewRanking]:
+        """As `Client.rank_new`."""
+        users = user_inputs(user_id, profile=None, history=history)
+        inputs = {name: users[name] for name in ("user_id", "history")}
+        inputs["time"] = times(time, len(user_id))
+        new = len(items.embedding)
+        inputs |= new_inputs(
+            *items[:1], items.modalities, items.present, items.weights, item_features, len(user_id)
+        )
+        outputs = yield from self._rows(self._recommender, inputs, "rank_new")
+        unread = outputs.get("unread")
+        if unread is not None and unread[:, :new].any():
+            place = int(np.argwhere(unread[:, :new])[0][1])
+            came = list(item_features[place]) if item_features is not None else []
+            raise ConfigError(
+                f"rank_new: wanted item_features as NAME=VALUE that the model reads; item {place} "
+                f"has {came}. The model card says what it reads."
+            )
+        # A server that batches may have filled this request up to the widest one in its batch.
+        columns = {
+            name: output(outputs, name, "rank_new")[:, :new] for name in NewRanking._fields[:-1]
+        }
+        words = ("modality", "history_item")
+        return NewRanking(
+            **{name: to_str(part) if name in words else part for name, part in columns.items()},
+            version=outputs.version,
+        )
 
     def similar_items(self, item_id: Sequence[str], *, k: int | None) -> Steps[SimilarItems]:
         """As `Client.similar_items`."""

@@ -12,6 +12,7 @@ from serving.client.answers import (
     FoundItems,
     ItemEmbeddings,
     ItemLabels,
+    NewRanking,
     Outputs,
     Ranking,
     Recommendations,
@@ -141,6 +142,35 @@ class Client(BaseClient):
         return self._ask(
             self._questions.rank(
                 user_id, item_id, history=history, time=time, profile=profile, features=features
+            )
+        )
+
+    def rank_new(
+        self,
+        user_id: Sequence[str],
+        items: ItemEmbeddings,
+        *,
+        history: Lists | None = None,
+        time: Sequence[int] | None = None,
+        item_features: Lists | None = None,
+    ) -> NewRanking:
+        """Scores items that are in no catalog yet, as `rank` will once they are published.
+
+        Args:
+          user_id: [batch].
+          items: of `embed_item`, [new] items of the same version of the model; the same for each
+            user.
+          history: as in `recommend`.
+          time: as in `recommend`.
+          item_features: [new, any], side features such as "genre=comedy"; what the model does not
+            read is refused.
+
+        Returns:
+          [batch, new] scores, probabilities and reasons.
+        """
+        return self._ask(
+            self._questions.rank_new(
+                user_id, items, history=history, time=time, item_features=item_features
             )
         )
 

@@ -1,7 +1,7 @@
 """Takes events in: checked one by one, logged once, and only then acknowledged."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -20,6 +20,8 @@ OLDEST_SECONDS = 24 * 3600.0
 AHEAD_SECONDS = 5.0
 # Users whose next list is waited for, for the metrics.
 _MOST_CLICKED = 10_000
+# A request with events of more users is a copy of some log, and nobody waits for a list.
+_MOST_AHEAD = 5
 
 
 class Events:
@@ -32,6 +34,7 @@ class Events:
         *,
         spool: Spool | None = None,
         metrics: Metrics,
+        on_liked: Callable[[str], None] = lambda user: None,
     ):
         """Describes it.
 
@@ -40,8 +43,10 @@ class Events:
           rates: how many events of one user are taken.
           spool: takes events while the store is out of reach; None refuses them then.
           metrics: Metrics.
+          on_liked: told the users whose histories grew, once for each request.
         """
         self._store, self._rates, self._spool, self._metrics = store, rates, spool, metrics
+        self._on_liked = on_liked
         self._clicked: dict[str, float] = {}
 
     async def add(self, raw: RawEvents) -> EventsOut:
@@ -70,6 +75,9 @@ class Events:
                 self._clicked[event.user] = time.monotonic()
                 if event.list in lists:
                     self._metrics.click(event, lists[event.list])
+        liked = {e.user for e, is_new in zip(events, new, strict=True) if is_new}
+        for user in liked if len(liked) < _MOST_AHEAD else ():
+            self._on_liked(user)
         while len(self._clicked) > _MOST_CLICKED:
             self._clicked.pop(next(iter(self._clicked)))
         for _ in rejected:

@@ -130,6 +130,7 @@ class ItemOut(msgspec.Struct, frozen=True, omit_defaults=True):
     price: float | None = None
     images: list[str] = []
     sounds: list[str] = []
+    frames: list[str] = []
     weights: dict[str, float] = {}
     unreadable: list[str] = []
     unused: list[str] = []

@@ -81,15 +81,19 @@ async def _put_items(store: Store, dataset: Any, *, media: bool) -> None:
 
 
 async def _put(store: Store, schema: Any, found: Any, *, media: bool) -> None:
+    from mmrec_tf.media.video import split_frames
+
     there = await store.item(found.item_id)
     if there is not None and (there.digest or there.withdrawn):
         return  # Someone put it, or withdrew it, and knows better.
     kinds = {name: spec.kind for name, spec in schema.modalities.items()}
-    files: dict[str, list[bytes]] = {"image": [], "audio": []}
+    files: dict[str, list[bytes]] = {"image": [], "audio": [], "video": []}
     words: list[str] = []
     for name, values in found.content.items():
         if kinds[name] == "text":
             words += values
+        elif kinds[name] == "video" and media:
+            files["video"] += [frame for clip in values for frame in split_frames(clip)]
         elif kinds[name] in files and media:
             files[kinds[name]] += values
     title, rest = split_title(" ".join(words))
@@ -101,6 +105,7 @@ async def _put(store: Store, schema: Any, found: Any, *, media: bool) -> None:
         price=price_of(schema.item_features, found.features),
         images=len(files["image"]),
         sounds=len(files["audio"]),
+        frames=len(files["video"]),
         updated=now_ms(),
     )
     await store.put_item(item, files)

@@ -23,6 +23,7 @@ from serving.gateway.stores import SYNCHRONOUS, is_redis, open_store
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _START_SECONDS = 180.0
+_SWITCH_SECONDS = 0.0005
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,7 +32,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m serving.gateway",
         description="Takes events, remembers users, shows new items, and recommends over HTTP. "
-        "Other commands: `estimate` and `export` (each with --help).",
+        "Other commands: `estimate`, `export`, `drain`, `night`, `gate` and `decide` (each with "
+        "--help).",
         parents=[
             connection_options(
                 address=None, timeout_seconds=0.25, needed="without one, serves EXPORT itself"
@@ -120,6 +122,8 @@ def run(options: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # By default SIGTERM ends a process where it stands, and the local server would live on.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # What answers requests waits this long for a thread that writes, at most.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     with _model_server(options) as address:
         return _serve(options, settings, address)
 
@@ -179,7 +183,7 @@ def _serve(options: argparse.Namespace, settings: Settings, address: str) -> int
         settings,
         spool_path=options.spool,
         modalities=modalities_of(options.export),
-        remains_in=remains_in(options.dataset),
+        remains_in=remains_in(options.dataset, redis=is_redis(options.state)),
     )
     page = options.page if options.page is not None else options.keys is None
     app = build_app(gateway, keys, more=page_routes(gateway) if page else [])
@@ -220,9 +224,11 @@ def modalities_of(export: str | None) -> Sequence[str]:
     return [str(name) for name in found]
 
 
-def remains_in(dataset: str | None) -> list[str]:
+def remains_in(dataset: str | None, *, redis: bool = False) -> list[str]:
     """What still holds a user who was erased here."""
     places = ["versions of the models that were trained or exported before"]
     if dataset is not None:
         places.insert(0, f"the dataset {dataset}")
+    if redis:
+        places.append("the file that the log is moved to, until it is moved the next time")
     return [*places, "exports of the log that were written before"]

@@ -91,7 +91,13 @@ class Gateway:
         )
         of_user = Rates(settings.events_per_second, 20 * settings.events_per_second)
         self.rates = Rates(settings.requests_per_second, 2 * settings.requests_per_second)
-        self.events = Events(self.store, of_user, spool=self._spool, metrics=self.metrics)
+        self.events = Events(
+            self.store,
+            of_user,
+            spool=self._spool,
+            metrics=self.metrics,
+            on_liked=self.recommending.ahead,
+        )
         await self.intake.start()
         await self.recommending.warm_up()
         loop = asyncio.get_running_loop()
@@ -105,6 +111,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.intake.close()
+        await self.recommending.close()
         await self.servers.close()
         if self._spool is not None:
             await self._spool.close()
@@ -114,9 +121,10 @@ class Gateway:
         """Forgets a user."""
         await self.store.erase(user, now_ms())
 
-    def metrics_text(self) -> bytes:
+    async def metrics_text(self) -> bytes:
         """What Prometheus is shown."""
         return self.metrics.text(
+            spooled=0 if self._spool is None else await self._spool.waiting(),
             fresh=len(self.pool.fresh),
             waiting=self.intake.waiting,
             broken=len(self.servers.open_breakers()),

@@ -3,6 +3,7 @@
 import pathlib
 
 from mmrec_tf.errors import ConfigError
+from serving.gateway.store.drained_log import DrainedLog
 from serving.gateway.store.sqlite import SqliteStore
 from serving.gateway.store.store import Store
 
@@ -39,21 +40,24 @@ def require_state(state: str) -> None:
         raise ConfigError(f"--state: wanted the state of a gateway; there is no file {path}.")
 
 
-def open_store(state: str, *, synchronous: str = "full") -> Store:
+def open_store(state: str, *, synchronous: str = "full", log: str | None = None) -> Store:
     """A store, not open yet.
 
     Args:
       state: the path of a SQLite file, the URL of a Redis, or `@` and a file that holds either.
       synchronous: as for `SqliteStore`.
+      log: the file that the log of a Redis is moved to; None where nothing was.
 
     Raises:
-      ConfigError: for a URL of something else.
+      ConfigError: for a URL of something else, or a log beside a SQLite file.
     """
     state = read_state(state)
     if is_redis(state):
         from serving.gateway.store.redis import RedisStore
 
-        return RedisStore(state)
+        return RedisStore(state, log=None if log is None else DrainedLog(log))
+    if log is not None:
+        raise ConfigError("--log: has no effect beside a SQLite state, whose log is in that file.")
     if "://" in state:
         raise ConfigError(
             f"--state: wanted a file, or redis://HOST:PORT/0; got {state.partition('://')[0]}://."

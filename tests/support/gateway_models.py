@@ -50,27 +50,31 @@ class World:
     Attributes:
       version: of both models.
       knows: further items by id and word, as a later version does.
+      only: arms that have this version and know that; none for all, others have version 1.
       down: whether nothing answers.
       seconds: how long an answer takes.
       ranks_new: whether the recommender has `rank_new`.
+      takes_video: whether the encoder does.
       asked: (signature, arm, what came) of each call.
     """
 
     def __init__(self):
         self.version = 1
         self.knows = {}
+        self.only = ()
         self.down = False
         self.seconds = 0.0
         self.encoder_seconds = 0.0
         self.ranks_new = False
+        self.takes_video = False
         self.asked = []
         self.closed = 0
 
-    @property
-    def items(self) -> dict[str, np.ndarray]:
+    def items_of(self, arm: str) -> dict[str, np.ndarray]:
         words = list(WORDS)
         found = {item_id(n): vector_of(words[n % DIM]) for n in range(NUM_ITEMS)}
-        return found | {name: vector_of(word) for name, word in self.knows.items()}
+        knows = {} if self.only and arm not in self.only else self.knows
+        return found | {name: vector_of(word) for name, word in knows.items()}
 
     def client(self, arm: str, seconds: float) -> "Models":
         return Models(self, arm, seconds)
@@ -81,6 +85,14 @@ class Models:
 
     def __init__(self, world: World, arm: str, timeout: float):
         self.world, self.arm, self.timeout = world, arm, timeout
+
+    @property
+    def items(self):
+        return self.world.items_of(self.arm)
+
+    @property
+    def version(self):
+        return 1 if self.world.only and self.arm not in self.world.only else self.world.version
 
     async def _asked(self, signature, seconds=None, **what):
         world = self.world
@@ -93,11 +105,11 @@ class Models:
             raise CallError("late", code=grpc.StatusCode.DEADLINE_EXCEEDED, details="late")
 
     def _user(self, history):
-        known = [one for one in history if one in self.world.items]
-        return self.world.items[known[-1]] if known else None
+        known = [one for one in history if one in self.items]
+        return self.items[known[-1]] if known else None
 
     def _scores(self, history):
-        user, items = self._user(history), self.world.items
+        user, items = self._user(history), self.items
         at = vector_of("") if user is None else user
         return {
             name: float(10 * vector @ at - place / 100)
@@ -127,7 +139,7 @@ class Models:
             1 / (1 + np.exp(-score / 10)),
             np.array([modality], object),
             np.array([because], object),
-            self.world.version,
+            self.version,
         )
 
     async def rank(self, user_id, item_id, *, history, time):
@@ -135,7 +147,7 @@ class Models:
         scores = self._scores(history[0])
         score = np.array([[scores.get(name, -1e9) for name in item_id[0]]], np.float32)
         probability = np.where(score > -1e9, 1 / (1 + np.exp(-np.maximum(score, -99) / 10)), 0)
-        return Ranking(np.array(item_id, object), score, probability, self.world.version)
+        return Ranking(np.array(item_id, object), score, probability, self.version)
 
     async def embed_user(self, user_id, history):
         await self._asked("embed_user", history=list(history[0]))
@@ -144,19 +156,19 @@ class Models:
         return UserEmbeddings(
             np.zeros([1, DIM], np.float32) if user is None else user[None],
             known,
-            self.world.version,
+            self.version,
         )
 
     async def similar_items(self, item_id):
         await self._asked("similar_items", item=item_id[0])
-        items = self.world.items
+        items = self.items
         found = FoundItems(*self._nearest(items.get(item_id[0]), without=item_id[0]), None)
-        return SimilarItems(found.item_id, found.score, self.world.version)
+        return SimilarItems(found.item_id, found.score, self.version)
 
     def _nearest(self, vector, *, without="", k=10):
         scores = {
             name: float(other @ vector)
-            for name, other in (self.world.items if vector is not None else {}).items()
+            for name, other in (self.items if vector is not None else {}).items()
             if name != without
         }
         best = sorted(scores, key=lambda name: (-scores[name], name))[:k]
@@ -170,7 +182,7 @@ class Models:
     async def search(self, **content):
         await self._asked("search", self.world.encoder_seconds, **content)
         found = self._nearest(self._content(content), k=content.get("k") or 10)
-        return FoundItems(*found, np.zeros([1, 2], bool), self.world.version)
+        return FoundItems(*found, np.zeros([1, 2], bool), self.version)
 
     async def embed_item(self, **content):
         await self._asked("embed_item", self.world.encoder_seconds, **content)
@@ -182,7 +194,7 @@ class Models:
             "present": has,
             "unreadable": np.zeros([1, 2], bool),
             "modalities": np.stack([[vector, vector]]).astype(np.float32),
-            "version": self.world.version,
+            "version": self.version,
         }
         names = [name for name in ItemEmbeddings._fields if name in answer]
         return ItemEmbeddings(**{name: answer[name] for name in names})
@@ -199,7 +211,7 @@ class Models:
         outputs = {"score": score, "probability": 1 / (1 + np.exp(-score / 10))}
         return Outputs(
             {**outputs, "modality": blank, "history_item": np.full(score.shape, b"", object)},
-            version=self.world.version,
+            version=self.version,
         )
 
     async def metadata(self, model):
@@ -207,7 +219,7 @@ class Models:
         names = ["recommend", *(["rank_new"] if self.world.ranks_new else [])]
         if model == "encoder":
             names = ["embed_item", "search"]
-        inputs = dict.fromkeys(MODALITIES)
+        inputs = dict.fromkeys([*MODALITIES, *(["video"] if self.world.takes_video else [])])
         signatures = {name: types.SimpleNamespace(inputs=inputs) for name in names}
         return types.SimpleNamespace(signatures=signatures)
 

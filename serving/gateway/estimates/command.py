@@ -46,13 +46,17 @@ def parser() -> argparse.ArgumentParser:
         metavar="LABEL=SHARE,...",
         help="compare arms, the first with each other; shares as the gateway had them",
     )
+    made.add_argument(
+        "--since", type=int, default=0, metavar="MS", help="lists made since (ms since 1970 UTC)"
+    )
+    made.add_argument("--log", metavar="FILE", help="that `drain` moved the log of a Redis to")
     made.add_argument("--json", action="store_true", help="print one JSON object")
     return made
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints estimates."""
-    log = asyncio.run(_read(options.state))
+    log = asyncio.run(_read(options))
     if options.arms is None:
         settings = Settings(exploration=options.exploration, temperature=options.temperature)
         told = policy_report(log, Policy(settings.exploration, settings.temperature))
@@ -70,12 +74,12 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _read(state: str) -> Log:
-    require_state(state)
-    store = open_store(state)
+async def _read(options: argparse.Namespace) -> Log:
+    require_state(options.state)
+    store = open_store(options.state, log=options.log)
     await store.open()
     try:
-        return await read_log(store)
+        return await read_log(store, since=options.since)
     finally:
         await store.close()
 

@@ -29,11 +29,16 @@ class Log(NamedTuple):
     liked: dict[str, set[str]]
 
 
-async def read_log(store: Store) -> Log:
-    """Reads all lists, and likes that name them; the same item of a list counts once."""
+async def read_log(store: Store, *, since: int = 0) -> Log:
+    """Reads lists, and likes that name them; the same item of a list counts once.
+
+    Args:
+      store: Store, open.
+      since: lists made before are left out, in milliseconds since 1970 UTC.
+    """
     lists, after = list[ShownList](), 0
     while block := await store.lists(after, _BLOCK):
-        lists += block
+        lists += [shown for shown in block if shown.time >= since]
         after = block[-1].sequence
     liked: dict[str, set[str]] = defaultdict(set)
     last, after = await store.last_sequence(), 0

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmrec_tf.errors import MediaError
-from mmrec_tf.media import audio, image, text
+from mmrec_tf.media import audio, image, text, video
 from serving.gateway.store.records import Item
 
 
@@ -17,7 +17,7 @@ class PutContent(NamedTuple):
       title, text: words.
       categories: such as "genre=comedy".
       price: None for none.
-      images, sounds: files as they came.
+      images, sounds, videos: files as they came; at most one video.
     """
 
     title: str = ""
@@ -26,25 +26,41 @@ class PutContent(NamedTuple):
     price: float | None = None
     images: tuple[bytes, ...] = ()
     sounds: tuple[bytes, ...] = ()
+    videos: tuple[bytes, ...] = ()
+
+    @property
+    def named(self) -> str:
+        """The field of whatever files came; "text" where none did."""
+        kinds = {"image": self.images, "audio": self.sounds, "video": self.videos}
+        return next((name for name, files in kinds.items() if files), "text")
 
     def digest(self) -> str:
         """A hash of all of it."""
         hashed = hashlib.blake2b(digest_size=16)
         words = [self.title, self.text, repr(self.price), *sorted(self.categories)]
         parts = [part.encode("utf-8", "surrogateescape") for part in words]
-        for part in [*parts, b"images", *self.images, b"sounds", *self.sounds]:
+        files = [b"images", *self.images, b"sounds", *self.sounds]
+        files += [b"videos", *self.videos] if self.videos else []
+        for part in [*parts, *files]:
             hashed.update(len(part).to_bytes(8, "little") + part)
         return hashed.hexdigest()
 
 
 class Prepared(NamedTuple):
-    """The same as `data.prepare` would have made it, and what could not be read."""
+    """The same as `data.prepare` would have made it, a video as its frames, and what could not be
+    read."""
 
     title: str
     text: str
     images: list[bytes]
     sounds: list[bytes]
+    frames: list[bytes]
     unreadable: list[str]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing could be read."""
+        return not any(self[:-1])
 
 
 async def prepare(content: PutContent) -> Prepared:
@@ -63,8 +79,14 @@ def _prepare(content: PutContent) -> Prepared:
                 kept.append(image.prepare(data) if kind == "image" else audio.prepare(data))
             except MediaError as error:
                 unreadable.append(f"{kind} {place + 1}: {error}")
+    frames = list[bytes]()
+    for place, data in enumerate(content.videos):
+        try:
+            frames += video.split_frames(video.prepare(data))
+        except MediaError as error:
+            unreadable.append(f"video {place + 1}: {error}")
     title, words = text.prepare(content.title), text.prepare(content.text)
-    return Prepared(title, words, images, sounds, unreadable)
+    return Prepared(title, words, images, sounds, frames, unreadable)
 
 
 def item_text(item: Item) -> str:
@@ -87,7 +109,7 @@ def encoder_inputs(
 
     Args:
       item: Item.
-      files: its pictures and sounds, by "image" and "audio".
+      files: its pictures, sounds and frames, by "image", "audio" and "video".
       takes: the inputs of the signature.
     """
     words = item_text(item)
@@ -95,6 +117,7 @@ def encoder_inputs(
         "text": [words] if words else [],
         "image": list(files.get("image", ())),
         "audio": list(files.get("audio", ())),
+        "video": list(files.get("video", ())),
         "features": entries_of(item),
     }
     given = {name: [values] for name, values in has.items() if values and name in takes}

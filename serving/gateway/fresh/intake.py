@@ -95,11 +95,15 @@ class Intake:
             return Taken(before, False, self._unused.get(item_id, []))
         if len(self._waiting) >= MOST_WAITING and item_id not in self._waiting:
             raise busy(f"{MOST_WAITING} items wait for the encoder; send this one again later.")
+        if content.videos:
+            await self.require_videos()
         prepared = await prepare(content)
-        if not (prepared.title or prepared.text or prepared.images or prepared.sounds):
+        if prepared.empty:
             told = "; ".join(prepared.unreadable) or "nothing came"
-            field = "image" if content.images else "audio" if content.sounds else "text"
-            raise invalid(field, f"wanted words, a picture or a sound that can be read; {told}.")
+            raise invalid(
+                content.named,
+                f"wanted words, a picture, a sound or a video that can be read; {told}.",
+            )
         item = Item(
             id=item_id,
             title=prepared.title,
@@ -108,12 +112,13 @@ class Intake:
             price=content.price,
             images=len(prepared.images),
             sounds=len(prepared.sounds),
+            frames=len(prepared.frames),
             state="pending",
             digest=digest,
             unreadable=prepared.unreadable,
             updated=now_ms(),
         )
-        files = {"image": prepared.images, "audio": prepared.sounds}
+        files = {"image": prepared.images, "audio": prepared.sounds, "video": prepared.frames}
         created = await self._store.put_item(item, files)
         self._waiting[item_id] = None
         embedding = asyncio.get_running_loop().create_task(self._embed_all(item))
@@ -132,6 +137,27 @@ class Intake:
             await self._store.withdraw(item_id)
             raise
         return Taken(item, created, self._unused.get(item_id, []))
+
+    async def require_videos(self) -> None:
+        """Refuses videos where no model takes them; while the encoder does not answer, they are
+        taken on trust.
+
+        Raises:
+          Refusal: a 400.
+        """
+        takes: set[str] = set()
+        for arm in self._servers.arms:
+            try:
+                signatures = await self._servers.signatures(arm, "encoder")
+            except Unanswered:
+                return
+            takes |= set(signatures["embed_item"].inputs)
+        if "video" not in takes:
+            raise invalid(
+                "video",
+                "this model takes no videos, as it was trained without; it takes "
+                f"{', '.join(sorted(takes - {'features'}))}",
+            )
 
     def _late(self, task: "asyncio.Task[Item]") -> None:
         self._tasks.discard(task)
@@ -181,7 +207,8 @@ class Intake:
 
     async def _inputs(self, arm: str, item: Item) -> tuple[dict[str, object], list[str]]:
         files: dict[str, list[bytes]] = {}
-        for kind, count in (("image", item.images), ("audio", item.sounds)):
+        kinds = (("image", item.images), ("audio", item.sounds), ("video", item.frames))
+        for kind, count in kinds:
             found = [await self._store.media(item.id, kind, n) for n in range(count)]
             files[kind] = [data for data in found if data is not None]
         signatures = await self._servers.signatures(arm, "encoder")
@@ -220,11 +247,13 @@ class Intake:
         try:
             await self._pool.refresh()
             fresh = [item for item in self._pool.fresh.values() if item.state == "live"]
-            known = await self._known(arm, [item.id for item in fresh])
-            everywhere = len(self._servers.arms) == 1
+            ids = [item.id for item in fresh]
+            known = set(ids)
+            for one in self._servers.arms:
+                known &= await self._known(one, ids)
             there = (await self._pool.embedded(version)).embeddings
             for item in fresh:
-                if item.id in known and everywhere:
+                if item.id in known:
                     now = await self._store.item(item.id)
                     if now is not None and now.digest == item.digest and not now.withdrawn:
                         published = msgspec.structs.replace(now, state="published")

@@ -19,11 +19,13 @@ class Embedded(NamedTuple):
       items: ids.
       vectors: <float32>[item, dim].
       embeddings: by id.
+      revision: of the store, when they were read.
     """
 
     items: list[str]
     vectors: NDArray[np.float32]
     embeddings: Mapping[str, Embedding]
+    revision: int = 0
 
 
 class FreshPool:
@@ -50,22 +52,24 @@ class FreshPool:
         # The revision is read first: what changes meanwhile is read by the next call.
         withdrawn = await self._store.withdrawn()
         fresh = {item.id: item for item in await self._store.fresh_items()}
-        embedded = {version: await self._read(version, fresh) for version in self._embedded}
+        embedded = {
+            version: await self._read(version, fresh, revision) for version in self._embedded
+        }
         self.withdrawn, self.fresh, self._embedded = withdrawn, fresh, embedded
         self._revision = revision
 
     async def embedded(self, version: int) -> Embedded:
         """Fresh items that have an embedding of a version."""
         if version not in self._embedded:
-            self._embedded[version] = await self._read(version, self.fresh)
+            self._embedded[version] = await self._read(version, self.fresh, self._revision)
         return self._embedded[version]
 
-    async def _read(self, version: int, fresh: Mapping[str, Item]) -> Embedded:
+    async def _read(self, version: int, fresh: Mapping[str, Item], revision: int) -> Embedded:
         found = {
             one.item: one for one in await self._store.embeddings(version) if one.item in fresh
         }
         vectors = np.array([one.vector for one in found.values()], np.float32)
-        return Embedded(list(found), vectors, found)
+        return Embedded(list(found), vectors, found, revision)
 
     def forget(self, versions: Collection[int]) -> None:
         """Drops versions that are not served any more."""

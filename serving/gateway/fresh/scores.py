@@ -1,7 +1,8 @@
 """What the model says of fresh items, on the scale of its own list."""
 
+import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,17 @@ from serving.gateway.fresh.pool import MOST_SCORED, Embedded, nearest
 from serving.gateway.models.servers import Servers
 from serving.gateway.store.records import Shown
 
+# Scores are asked for again after so long, as models may know the hour of the day.
+_KEPT_SECONDS = 60.0
+_MOST_KEPT = 10_000
+
 
 class FreshScores:
     """Scores fresh items for a user.
+
+    What was asked for once is kept until something that it depends on changes: the version, the
+    history, or which fresh items come into question. Whoever asks for what is being asked for
+    already waits for that answer.
 
     A recommender with the signature `rank_new` ranks them by their own embeddings. Of an older
     export, each is given what its nearest item of the catalog gets from `rank`: that is on the
@@ -25,6 +34,8 @@ class FreshScores:
         """Describes it."""
         self._servers = servers
         self._ranks_new: dict[tuple[str, int], bool] = {}
+        self._kept: dict[Hashable, tuple[float, list[Shown]]] = {}
+        self._asked: dict[Hashable, asyncio.Task[list[Shown]]] = {}
 
     async def of(
         self,
@@ -52,13 +63,44 @@ class FreshScores:
         chosen = [item for item in embedded.items if item in among]
         if not chosen:
             return []
+        key = (arm, version, user, tuple(history), tuple(chosen), embedded.revision)
+        kept = self._kept.get(key)
+        if kept is not None and time.monotonic() - kept[0] < _KEPT_SECONDS:
+            return kept[1]
+        asked = self._asked.get(key)
+        if asked is None:
+            asking = self._ask(arm, user, history, embedded, chosen, version=version)
+            asked = self._asked[key] = asyncio.get_running_loop().create_task(asking)
+            asked.add_done_callback(lambda task: self._told(key, task))
+        # One of several that wait may go away.
+        return await asyncio.shield(asked)
+
+    def _told(self, key: Hashable, task: "asyncio.Task[list[Shown]]") -> None:
+        del self._asked[key]
+        # Looked at here, as whoever asked may be gone.
+        if not task.cancelled() and task.exception() is None:
+            self._kept.pop(key, None)
+            self._kept[key] = (time.monotonic(), task.result())
+            if len(self._kept) > _MOST_KEPT:
+                self._kept.pop(next(iter(self._kept)))
+
+    async def _ask(
+        self,
+        arm: str,
+        user: str,
+        history: Sequence[str],
+        embedded: Embedded,
+        chosen: list[str],
+        *,
+        version: int,
+    ) -> list[Shown]:
         if len(chosen) > MOST_SCORED:
             answer = await self._servers.embed_user(arm, user, history)
             if not answer.known[0]:
                 # Nothing is known, so nothing is near: the newest will do.
                 chosen = chosen[-MOST_SCORED:]
             else:
-                chosen = nearest(embedded, answer.embedding[0], among=among)
+                chosen = nearest(embedded, answer.embedding[0], among={*chosen})
         told = all(embedded.embeddings[item].modalities for item in chosen)
         if told and await self._has_rank_new(arm, version):
             return await self._rank_new(arm, user, history, embedded, chosen)

@@ -11,6 +11,7 @@ from serving.gateway.refusals import Refusal, invalid
 
 MOST_FILE_BYTES = 16 * 2**20
 MOST_FILES = 16
+FILES = ("image", "audio", "video")
 MOST_WORDS = 20_000
 MOST_CATEGORIES = 100
 
@@ -23,7 +24,7 @@ class Form(NamedTuple):
 
 
 async def read_form(request: Request, *, words: tuple[str, ...]) -> Form:
-    """Reads a form whose files are `image` and `audio`.
+    """Reads a form whose files are `image`, `audio` and `video`.
 
     Args:
       request: of `multipart/form-data` or of `application/x-www-form-urlencoded`.
@@ -46,10 +47,10 @@ async def read_form(request: Request, *, words: tuple[str, ...]) -> Form:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 await _add_file(found, name, value)
-            elif name in ("image", "audio") and not value:
+            elif name in FILES and not value:
                 continue  # A browser's field of files that was left empty.
             elif name not in words:
-                raise invalid(name, f"wanted one of {', '.join((*words, 'image', 'audio'))}")
+                raise invalid(name, f"wanted one of {', '.join((*words, *FILES))}")
             else:
                 found.words.setdefault(name, []).append(value)
     finally:
@@ -58,8 +59,8 @@ async def read_form(request: Request, *, words: tuple[str, ...]) -> Form:
 
 
 async def _add_file(found: Form, name: str, file: UploadFile) -> None:
-    if name not in ("image", "audio"):
-        raise invalid(name, "wanted files as image or audio")
+    if name not in FILES:
+        raise invalid(name, f"wanted files as {', '.join(FILES)}")
     data = await file.read(MOST_FILE_BYTES + 1)
     if len(data) > MOST_FILE_BYTES:
         raise Refusal(
@@ -67,8 +68,9 @@ async def _add_file(found: Form, name: str, file: UploadFile) -> None:
         )
     if data or file.filename:
         found.files.setdefault(name, []).append(data)
-    if len(found.files.get(name, ())) > MOST_FILES:
-        raise invalid(name, f"wanted at most {MOST_FILES} files")
+    most = 1 if name == "video" else MOST_FILES
+    if len(found.files.get(name, ())) > most:
+        raise invalid(name, f"wanted at most {most} file{'s' * (most > 1)}")
 
 
 def one_of(form: Form, name: str) -> str:
@@ -116,4 +118,5 @@ def content_of(form: Form) -> PutContent:
         price=number,
         images=tuple(form.files.get("image", ())),
         sounds=tuple(form.files.get("audio", ())),
+        videos=tuple(form.files.get("video", ())),
     )

@@ -1,5 +1,6 @@
 """What Prometheus is shown: `mmrec_gateway_*`."""
 
+from collections import Counter as Counts
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -44,6 +45,8 @@ class Metrics:
         self._waiting = named(Gauge, "waiting_items", "Items that wait for the encoder.", [])
         self._broken = named(Gauge, "open_breakers", "Servers that are left alone.", [])
 
+        self._spooled = named(Gauge, "spooled_events", "Events that wait for Redis.", [])
+
     def request(self, route: str, status: int, seconds: float) -> None:
         """A request was answered."""
         self._requests.labels(route, str(status)).inc()  # type: ignore[attr-defined]
@@ -63,8 +66,8 @@ class Metrics:
             self._lists.labels(shown.arm).inc()  # type: ignore[attr-defined]
             for reason in shown.degraded:
                 self._degraded.labels(reason).inc()  # type: ignore[attr-defined]
-        for one in shown.items[places]:
-            self._impressions.labels(shown.arm, one.slot).inc()  # type: ignore[attr-defined]
+        for slot, count in Counts(one.slot for one in shown.items[places]).items():
+            self._impressions.labels(shown.arm, slot).inc(count)  # type: ignore[attr-defined]
 
     def click(self, event: Event, shown: ShownList) -> None:
         """An item of a list was liked."""
@@ -76,12 +79,13 @@ class Metrics:
         """So long after the newest click of its user a list was made."""
         self._reflected.observe(seconds)  # type: ignore[attr-defined]
 
-    def text(self, *, fresh: int, waiting: int, broken: int) -> bytes:
+    def text(self, *, fresh: int, waiting: int, broken: int, spooled: int = 0) -> bytes:
         """All of it, in Prometheus' form."""
         for gauge, value in (
             (self._fresh, fresh),
             (self._waiting, waiting),
             (self._broken, broken),
+            (self._spooled, spooled),
         ):
             gauge.set(value)  # type: ignore[attr-defined]
         return generate_latest(self._registry)

@@ -27,11 +27,18 @@ ITEM_FIELDS = (
     ("price", "a number"),
     ("image", "a picture, may come several times"),
     ("audio", "a sound, may come several times"),
+    ("video", "a video, such as MP4, or an animated GIF or WebP; of a model that takes them"),
 )
-SEARCH_FIELDS = (("text", "words"), ("image", "a picture"), ("audio", "a sound"), ("k", "at most"))
+SEARCH_FIELDS = (
+    ("text", "words"),
+    ("image", "a picture"),
+    ("audio", "a sound"),
+    ("video", "a video"),
+    ("k", "at most"),
+)
 _PAGE = 100
 _K = 10
-_TYPES = {"image": "image/jpeg", "audio": "audio/wav"}
+_TYPES = {"image": "image/jpeg", "audio": "audio/wav", "video": "image/jpeg"}
 
 
 def item_id(request: Request) -> str:
@@ -78,7 +85,7 @@ async def get_items(gateway: Gateway, request: Request) -> Response:
 
 
 async def get_media(gateway: Gateway, request: Request) -> Response:
-    """A picture or a sound of an item, as the model is given it."""
+    """A picture, a sound or a frame of an item, as the model is given it."""
     kind, place = request.path_params["kind"], int(request.path_params["place"])
     data = await gateway.store.media(item_id(request), kind, place) if kind in _TYPES else None
     if data is None:
@@ -121,6 +128,7 @@ async def post_search(gateway: Gateway, request: Request) -> Response:
         text=one_of(form, "text"),
         images=tuple(files.get("image", ())),
         sounds=tuple(files.get("audio", ())),
+        videos=tuple(files.get("video", ())),
     )
     return answer(await search(gateway, content, int(k)))
 
@@ -131,6 +139,8 @@ async def search(gateway: Gateway, content: PutContent, k: int) -> FoundOut:
     Raises:
       Refusal: where there is nothing to search by, or the encoder does not take it.
     """
+    if content.videos:
+        await gateway.intake.require_videos()
     prepared = await prepare(content)
     asked: Mapping[str, Any] = {
         name: [values]
@@ -138,13 +148,15 @@ async def search(gateway: Gateway, content: PutContent, k: int) -> FoundOut:
             ("text", [prepared.text] if prepared.text else []),
             ("image", prepared.images),
             ("audio", prepared.sounds),
+            ("video", prepared.frames),
         )
         if values
     }
     if not asked:
-        field = "image" if content.images else "audio" if content.sounds else "text"
         told = "; ".join(prepared.unreadable) or "nothing came"
-        raise invalid(field, f"wanted words, a picture or a sound that can be read; {told}")
+        raise invalid(
+            content.named, f"wanted words, a picture, a sound or a video that can be read; {told}"
+        )
     try:
         found = await gateway.servers.search(gateway.servers.arms[0], asked)
     except Unanswered as error:
@@ -182,6 +194,7 @@ def item_out(gateway: Gateway, item: Item, *, unused: list[str] | None = None) -
         price=item.price,
         images=[f"/v1/items/{path}/image/{place}" for place in range(item.images)],
         sounds=[f"/v1/items/{path}/audio/{place}" for place in range(item.sounds)],
+        frames=[f"/v1/items/{path}/video/{place}" for place in range(item.frames)],
         weights=dict(zip(names, item.weights, strict=True)),
         unreadable=item.unreadable,
         unused=unused or [],

@@ -28,7 +28,7 @@ async def readyz(gateway: Gateway, request: Request) -> Response:
 
 async def metrics(gateway: Gateway, request: Request) -> Response:
     """For Prometheus."""
-    return Response(gateway.metrics_text(), headers={"Content-Type": CONTENT_TYPE})
+    return Response(await gateway.metrics_text(), headers={"Content-Type": CONTENT_TYPE})
 
 
 ENDPOINTS = (

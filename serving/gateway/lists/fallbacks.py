@@ -1,5 +1,6 @@
 """Lists for when the models do not answer: the user's last one, and what is popular."""
 
+import itertools
 import time
 from collections.abc import Collection
 
@@ -20,7 +21,7 @@ class Fallbacks:
     def __init__(self, store: Store):
         """Describes them."""
         self._store = store
-        self._popular: list[str] = []
+        self._popular: list[Shown] = []
         self._read_at = -_FRESH_SECONDS
 
     async def items(
@@ -34,9 +35,12 @@ class Fallbacks:
     ) -> list[Shown]:
         """At most so many items: of the user's last list, then popular ones."""
         last = await self._last(user)
-        popular = [Shown(item=item, slot="popular") for item in await self.popular()]
+        # Of items that have to fit, all come into question.
+        wanted = _MOST + len(last) if allow or deny else most
         found: dict[str, Shown] = {}
-        for one in [*last, *popular]:
+        for one in itertools.chain(last, await self.popular()):
+            if len(found) >= wanted:
+                break
             if one.item not in hidden:
                 found.setdefault(one.item, one)
         chosen = list(found.values())
@@ -44,11 +48,12 @@ class Fallbacks:
             chosen = await self._fitting(chosen, allow, deny)
         return chosen[:most]
 
-    async def popular(self) -> list[str]:
+    async def popular(self) -> list[Shown]:
         """Popular items, a few seconds old at most where the store answers."""
         if time.monotonic() - self._read_at >= _FRESH_SECONDS:
             try:
-                self._popular = [item for item, _ in await self._store.popular(_MOST)]
+                popular = await self._store.popular(_MOST)
+                self._popular = [Shown(item=item, slot="popular") for item, _ in popular]
                 self._read_at = time.monotonic()
             except StoreError:
                 pass

@@ -2,15 +2,16 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
+from serving.client import Recommendations
 from serving.gateway.fresh.pool import FreshPool, stand_ins
 from serving.gateway.fresh.scores import FreshScores
 from serving.gateway.lists.arms import Arms, arm_name
-from serving.gateway.lists.exploration import PLACE, SHORTEST, draw, pool_of
+from serving.gateway.lists.exploration import MOST_POOL, PLACE, SHORTEST, draw, pool_of
 from serving.gateway.lists.fallbacks import Fallbacks
 from serving.gateway.lists.known import Known, read_known
 from serving.gateway.lists.merging import fits, merge, shown_of
@@ -23,6 +24,8 @@ from serving.gateway.store.store import Store, StoreError
 # A request to the recommender holds at most 1,024 entries of a list.
 _MOST_EXCLUDED = 1000
 MOST_LISTED = 50
+# Users for whom fresh items are scored before they ask, at a time.
+_MOST_AHEAD = 4
 # Fewer than open a breaker.
 _WARM_UPS = 3
 
@@ -70,6 +73,7 @@ class Recommending:
         self._rng = rng or random.SystemRandom()
         # The version that an arm answered with last; the next answer is most likely of it, too.
         self._versions: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self.arms = Arms(settings.arms, salt=settings.arm_salt)
 
     async def warm_up(self) -> None:
@@ -105,7 +109,9 @@ class Recommending:
             pass
         hidden = known.hidden | frozenset(self._pool.withdrawn)
         model = [one for one in asked.model if one.item not in hidden]
-        fresh = [one for one in asked.fresh if one.item not in hidden]
+        # A version of one arm may know what is fresh still to another's.
+        listed = {one.item for one in model}
+        fresh = [one for one in asked.fresh if one.item not in hidden and one.item not in listed]
         candidates: list[Candidate] = []
         if "model" in asked.degraded:
             items = await self._fallbacks.items(
@@ -127,12 +133,37 @@ class Recommending:
             answered=min(wish.k, len(items)),
         )
         try:
-            await self._store.add_list(shown)
+            await self._store.keep_list(shown)
         except StoreError:
             # Nobody can be asked for the rest of it, nor a click be joined with it.
             lost = sorted({*shown.degraded, "log"})
             shown = msgspec.structs.replace(shown, degraded=lost, items=items[: wish.k])
         return shown
+
+    def ahead(self, user: str) -> None:
+        """Has fresh items scored for a user who did something and will want a list; the next list
+        finds the scores there. Where many do at once, some are left to their list."""
+        if self._pool.fresh and user and len(self._tasks) < _MOST_AHEAD:
+            task = asyncio.get_running_loop().create_task(self._score_ahead(user))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _score_ahead(self, user: str) -> None:
+        wish, arm = Wish(user), self.arms.of(user)
+        known = await read_known(self._store, wish)
+        version = self._versions.get(arm, 0)
+        try:
+            embedded = await self._pool.embedded(version)
+            history = stand_ins(known.history, embedded)
+            await self._fresh(arm, wish, known, history, version)
+        except (Unanswered, StoreError):
+            pass  # The list will try for itself, and tell.
+
+    async def close(self) -> None:
+        """Leaves what was begun ahead."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def page(self, shown: ShownList, place: int, k: int) -> tuple[list[Shown], int | None]:
         """The page of a list that begins at a place, and where the next one begins; what was
@@ -154,13 +185,20 @@ class Recommending:
         embedded = await self._pool.embedded(version)
         history = stand_ins(known.history, embedded)
         hidden = [*dict.fromkeys([*known.hidden, *self._pool.withdrawn])][:_MOST_EXCLUDED]
-        listed, scored = await asyncio.gather(
-            self._servers.recommend(
-                arm, known.user, history, exclude=hidden, allow=wish.allow, deny=wish.deny
-            ),
-            self._fresh(arm, wish, known, history, version),
-            return_exceptions=True,
+        listing = self._servers.recommend(
+            arm, known.user, history, exclude=hidden, allow=wish.allow, deny=wish.deny
         )
+        listed: Recommendations | BaseException
+        scored: list[Shown] | BaseException = []
+        if self._pool.fresh:
+            listed, scored = await asyncio.gather(
+                listing, self._fresh(arm, wish, known, history, version), return_exceptions=True
+            )
+        else:
+            try:
+                listed = await listing
+            except Unanswered as error:
+                listed = error
         if isinstance(listed, BaseException):
             if not isinstance(listed, Unanswered):
                 raise listed
@@ -204,10 +242,12 @@ class Recommending:
         above = {one.item for one in items[:place]}
         rest = [one for one in items[place:] if one.slot == "model"]
         left = [one for one in fresh if one.item not in above]
-        try:
-            counts = await self._store.shown_counts([one.item for one in [*rest, *left]])
-        except StoreError:
-            return items, []
+        counts: Mapping[str, int] = {}
+        if len(rest) + len(left) > MOST_POOL:  # Else all of them may be drawn.
+            try:
+                counts = await self._store.shown_counts([one.item for one in [*rest, *left]])
+            except StoreError:
+                return items, []
         pool = pool_of(rest, left, counts)
         if len(pool) < 2:
             return items, []

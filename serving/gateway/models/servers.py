@@ -19,6 +19,7 @@ from serving.client import (
 from serving.gateway.models.breaker import Breaker
 
 Answer = TypeVar("Answer")
+_PATIENCE = 1.04  # of the client's own deadline
 
 
 class Unanswered(ServingError):
@@ -153,7 +154,7 @@ class Servers:
         start = time.monotonic()
         try:
             # The client keeps to the deadline itself; this is for what it waits for before.
-            async with asyncio.timeout(1.1 * self._seconds[kind]):
+            async with asyncio.timeout(_PATIENCE * self._seconds[kind]):
                 answer = await call(self._clients[arm, kind])
         except (ServingError, TimeoutError) as error:
             # A server that says no is there.

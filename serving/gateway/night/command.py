@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
         "same log gives the same bytes.",
     )
     made.add_argument("--state", default="gateway.db", help="as of the gateway (%(default)s)")
+    made.add_argument("--log", metavar="FILE", help="that `drain` moved the log of a Redis to")
     made.add_argument("--dataset", metavar="DIR", help="which the state was seeded from")
     made.add_argument("--out", required=True, metavar="DIR", help="where it is written")
     made.add_argument(
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         import mmrec_tf
 
         dataset = mmrec_tf.open_dataset(options.dataset, content_memory_mb=0)
-    told = asyncio.run(_export(options.state, dataset, out, options.until))
+    told = asyncio.run(_export(options, dataset, out))
     for line in _lost(dataset):
         print(f"serving.gateway: {line}", file=sys.stderr)
     for name, value in told.items():
@@ -64,9 +65,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _export(state: str, dataset: Any, out: pathlib.Path, until: int | None) -> dict[str, Any]:
-    require_state(state)
-    store = open_store(state)
+async def _export(options: argparse.Namespace, dataset: Any, out: pathlib.Path) -> dict[str, Any]:
+    require_state(options.state)
+    store, until = open_store(options.state, log=options.log), options.until
     await store.open()
     try:
         last = await store.last_sequence()
@@ -106,7 +107,7 @@ async def export(store: Store, dataset: Any, out: pathlib.Path, until: int) -> d
         features = write_items(folder, list(contents.values()))
         with (folder / "interactions.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["user", "item", "timestamp", "event", "position"])
+            writer.writerow(["user", "item", "timestamp", "event", "position", "list"])
             if dataset is not None:
                 for row in dataset_rows(dataset, lambda user: user_hash(user, salt) in stones):
                     writer.writerow(row)
@@ -132,7 +133,7 @@ async def _time_of(store: Store, until: int) -> int:
     """When the event at a place in the log happened; the end of time for the end of the log."""
     if until >= await store.last_sequence():
         return _MOST_TIME
-    found = await store.events(until - 1, until, 1)
+    found = await store.events(until - 1, until, 1) if until else []
     return found[0].time if found else 0
 
 

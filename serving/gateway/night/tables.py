@@ -6,17 +6,18 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from mmrec_tf import records
+from mmrec_tf.media.video import join_frames, split_frames
 from serving.gateway.seeding import categories_of, price_of, split_title
 from serving.gateway.store.records import DISLIKING, LIKING, Event, Item
 from serving.gateway.store.store import Store
 
 SEEDED = "seed"  # the type of an interaction that the dataset had before
 _BLOCK = 1000
-_ENDINGS = {"image": "jpg", "audio": "wav"}
+_ENDINGS = {"image": "jpg", "audio": "wav", "video": "mjpeg"}
 
 
 class Content(NamedTuple):
-    """An item and its files by "image" and "audio"."""
+    """An item and its files by "image" and "audio"; by "video" its frames."""
 
     item: Item
     files: dict[str, list[bytes]]
@@ -27,12 +28,14 @@ def dataset_items(dataset: Any) -> Iterator[Content]:
     kinds: dict[str, str] = {name: spec.kind for name, spec in dataset.schema.modalities.items()}
     specs = dataset.schema.item_features
     for found in records.read_items(dataset.directory, dataset.schema):
-        files: dict[str, list[bytes]] = {"image": [], "audio": []}
+        files: dict[str, list[bytes]] = {"image": [], "audio": [], "video": []}
         words: list[str] = []
         content: dict[str, Any] = found.content
         for name, values in content.items():
             if kinds[name] == "text":
                 words += [str(value) for value in values]
+            elif kinds[name] == "video":
+                files["video"] += [frame for clip in values for frame in split_frames(clip)]
             elif kinds[name] in files:
                 files[kinds[name]] += values
         title, rest = split_title(" ".join(words))
@@ -53,7 +56,8 @@ async def put_items(store: Store, until: int) -> AsyncIterator[Content]:
         for item in page:
             if item.digest and item.updated <= until:
                 files: dict[str, list[bytes]] = {}
-                for kind, count in (("image", item.images), ("audio", item.sounds)):
+                kinds = (("image", item.images), ("audio", item.sounds), ("video", item.frames))
+                for kind, count in kinds:
                     found = [await store.media(item.id, kind, n) for n in range(count)]
                     files[kind] = [data for data in found if data is not None]
                 yield Content(item, files)
@@ -66,12 +70,16 @@ def write_items(folder: pathlib.Path, items: Sequence[Content]) -> list[str]:
     features += ["price"] if any(one.item.price is not None for one in items) else []
     with (folder / "items.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["item", "title", "description", "image", "audio", *features])
+        writer.writerow(["item", "title", "description", *_ENDINGS, *features])
         for number, (item, files) in enumerate(sorted(items, key=lambda one: one.item.id)):
             cells = [item.id, item.title, item.text]
-            for kind in ("image", "audio"):
+            for kind in _ENDINGS:
                 paths = []
-                for place, data in enumerate(files.get(kind, ())):
+                several: Sequence[bytes] = files.get(kind, ())
+                if kind == "video" and several:
+                    # A Motion JPEG stream, which preparation reads as any film.
+                    several = [join_frames(several)]
+                for place, data in enumerate(several):
                     path = f"{kind}/{number:07d}-{place}.{_ENDINGS[kind]}"
                     (folder / kind).mkdir(exist_ok=True)
                     (folder / path).write_bytes(data)
@@ -95,7 +103,7 @@ def dataset_rows(dataset: Any, gone: Callable[[str], bool]) -> Iterator[list[str
         found = dataset.interactions(split)
         for user, item, time in zip(found.user, found.item, found.timestamp, strict=True):
             if not left_out[user]:
-                yield [str(users[user]), str(items[item]), str(time), SEEDED, ""]
+                yield [str(users[user]), str(items[item]), str(time), SEEDED, "", ""]
 
 
 async def event_rows(
@@ -109,5 +117,5 @@ async def event_rows(
             if event.type in (*LIKING, *DISLIKING) and not gone(event):
                 position = "" if event.position < 0 else str(event.position)
                 seconds = f"{event.time // 1000}.{event.time % 1000:03d}"
-                yield [event.user, event.item, seconds, event.type, position]
+                yield [event.user, event.item, seconds, event.type, position, event.list]
         after = block[-1].sequence

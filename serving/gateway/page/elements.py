@@ -12,7 +12,12 @@ _SLOTS = {
     "last": ("From your last list", "The model does not answer just now"),
     "popular": ("Popular", "The model does not answer just now"),
 }
-_MODALITIES = {"text": "its words", "image": "its picture", "audio": "its sound"}
+_MODALITIES = {
+    "text": "its words",
+    "image": "its picture",
+    "audio": "its sound",
+    "video": "its video",
+}
 
 
 def tag(name: str, inner: str = "", /, **attributes: str | bool | None) -> str:
@@ -70,10 +75,11 @@ def meters(weights: Mapping[str, float]) -> str:
 
 
 def media(item: Item | None, item_id: str) -> str:
-    """The item's first picture, or a blank one."""
-    if item is None or not item.images:
+    """The item's first picture, else the first frame of its video, or a blank one."""
+    if item is None or not (item.images or item.frames):
         return tag("div", "no picture", class_="blank", aria_hidden="true")
-    source = f"/v1/items/{quote(item_id, safe='')}/image/0"
+    kind = "image" if item.images else "video"
+    source = f"/v1/items/{quote(item_id, safe='')}/{kind}/0"
     return tag("img", src=source, alt="", loading="lazy", width="320", height="240")
 
 

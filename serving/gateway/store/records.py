@@ -110,6 +110,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
       categories: such as "genre=comedy".
       price: None where it has none.
       images, sounds: how many of each are kept.
+      frames: how many of its video are kept.
       state: "catalog": came with the dataset; "pending": put, not yet embedded; "live": put and
         embedded; "published": put, and by now a version of the model knows it.
       withdrawn: never to be shown.
@@ -126,6 +127,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     price: float | None = None
     images: int = 0
     sounds: int = 0
+    frames: int = 0
     state: str = "catalog"
     withdrawn: bool = False
     digest: str = ""

@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
+from mmrec_tf.errors import ConfigError
+from serving.gateway.store.drained_log import DrainedLog
 from serving.gateway.store.records import (
     DISLIKING,
     LIKING,
@@ -28,13 +30,21 @@ class RedisStore(RedisItems):
     """A `Store` in Redis.
 
     How durable an answer is depends on the server: with `appendfsync everysec` a power failure may
-    take the last second, with `always` nothing. The whole log lies in its memory; nothing moves it
-    elsewhere.
+    take the last second, with `always` nothing. The log lies in its memory until it is moved to a
+    file (`serving.gateway.night.drain`).
+
+    Attributes:
+      log: what was moved; None where that is not at hand.
     """
 
-    def __init__(self, url: str, *, prefix: str = "mmrec:"):
-        """As `RedisConnection`."""
+    def __init__(self, url: str, *, prefix: str = "mmrec:", log: DrainedLog | None = None):
+        """As `RedisConnection`, and
+
+        Args:
+          log: the file that events are moved to, for `events`.
+        """
         super().__init__(url, prefix=prefix)
+        self.log = log
         self._add = self._redis.register_script(ADD_EVENT)
         self._salt = ""
 
@@ -42,8 +52,12 @@ class RedisStore(RedisItems):
     async def open(self) -> None:
         await self._redis.set(self.key("salt"), secrets.token_hex(16), nx=True)
         self._salt = (await self._redis.get(self.key("salt"))).decode()
+        if self.log is not None:
+            self.log.open()
 
     async def close(self) -> None:
+        if self.log is not None:
+            self.log.close()
         await self._redis.aclose()
 
     @reaching
@@ -83,11 +97,15 @@ class RedisStore(RedisItems):
         pipeline.set(self.key("answered", shown.id), shown.answered, ex=REMEMBERED_SECONDS)
         pipeline.set(self.key("last", shown.user), shown.id, ex=REMEMBERED_SECONDS)
         pipeline.rpush(self.key("userlists", shown.user), f"{shown.id} {sequence}")
-        entry = {"id": shown.id, "time": shown.time}
+        entry = {"id": shown.id, "time": shown.time, "user": shown.user}
         pipeline.xadd(self.key("lists"), entry, id=f"{sequence}-0")
         for one in shown.items[: shown.answered]:
             pipeline.hincrby(self.key("shown"), one.item, 1)
         await pipeline.execute()
+
+    async def keep_list(self, shown: ShownList) -> None:
+        # Another gateway may be asked for its next page.
+        await self.add_list(shown)
 
     @reaching
     async def answer_more(self, list_id: str, answered: int) -> None:
@@ -134,6 +152,9 @@ class RedisStore(RedisItems):
                 names = (self.key("list", list_id), self.key("answered", list_id))
                 await self._redis.delete(*names)
                 await self._redis.xdel(self.key("lists"), place)
+                mine = f"{list_id} {place.partition(b'-')[0].decode()}"
+                lists = self.key("userlists", entry.get(b"user", b"").decode())
+                await self._redis.lrem(lists, 1, mine)
             count += len(old)
             if len(old) < len(entries):
                 break
@@ -165,6 +186,7 @@ class RedisStore(RedisItems):
             pipeline.xdel(self.key("lists"), f"{sequence}-0")
         for kind in ("liked", "disliked", "last", "userlog", "userlists"):
             pipeline.delete(self.key(kind, user))
+        pipeline.hdel(self.key("drained-of"), user)
         await pipeline.execute()
 
     @reaching
@@ -180,8 +202,43 @@ class RedisStore(RedisItems):
     async def salt(self) -> str:
         return self._salt
 
-    @reaching
     async def events(self, after: int, until: int, most: int) -> Sequence[Event]:
+        drained = await self.drained()
+        if after >= min(drained, until):
+            found = await self.events_here(after, until, most)
+            # Some may have been moved between the two questions.
+            if await self.drained() <= after:
+                return found
+            return await self.events(after, until, most)
+        if self.log is None:
+            raise ConfigError(
+                f"the log up to place {drained} was moved to a file (python -m serving.gateway "
+                f"drain): name that by --log; it was to be read from {after + 1} on."
+            )
+        # What was moved and is in Redis still, as moving was broken off, is read there.
+        moved = self.log.events(after, min(until, drained), most)
+        return moved or await self.events(drained, until, most)
+
+    @reaching
+    async def drained(self) -> int:
+        """Up to which place the log was moved to a file."""
+        return int(await self._redis.get(self.key("drained")) or 0)
+
+    @reaching
+    async def drop_events(self, events: Sequence[Event]) -> None:
+        """Takes events out of the log, which are in a file by now: the oldest, without a gap."""
+        last = events[-1].sequence
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.set(self.key("drained"), last)
+        pipeline.xtrim(self.key("log"), minid=f"{last + 1}-0", approximate=False)
+        for event in events:
+            pipeline.lrem(self.key("userlog", event.user), 1, event.sequence)
+            pipeline.hincrby(self.key("drained-of"), event.user, 1)
+        await pipeline.execute()
+
+    @reaching
+    async def events_here(self, after: int, until: int, most: int) -> Sequence[Event]:
+        """As `events`, of what is in Redis still."""
         entries = await self._redis.xrange(
             self.key("log"), min=f"{after + 1}-0", max=f"{until}-0", count=most
         )
@@ -195,7 +252,8 @@ class RedisStore(RedisItems):
     @reaching
     async def user_counts(self, user: str) -> Mapping[str, int]:
         return {
-            "events": await self._redis.llen(self.key("userlog", user)),
+            "events": await self._redis.llen(self.key("userlog", user))
+            + int(await self._redis.hget(self.key("drained-of"), user) or 0),
             "lists": await self._redis.llen(self.key("userlists", user)),
         }
 

@@ -4,7 +4,9 @@ import os
 import pathlib
 import secrets
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from time import monotonic
+from typing import TypeVar
 
 import msgspec
 
@@ -22,7 +24,12 @@ from serving.gateway.store.records import (
 )
 from serving.gateway.store.writer import Writer
 
+Result = TypeVar("Result")
 _EVENT = "SELECT id, user, item, type, time, list, position, sequence FROM event"
+# Lists that wait for the writer; with more, whoever asks for one waits, too.
+_MOST_WAITING = 256
+# How long it may take to learn of what another process changed in the file.
+_OTHERS_SECONDS = 1.0
 # SQLite takes so many values in one statement at least.
 _MOST_VALUES = 900
 
@@ -51,6 +58,12 @@ class SqliteStore:
         self._synchronous = synchronous
         self._writer = Writer(self._connect)
         self._salt = ""
+        # Lists on their way to the file, by id; and whether the last one got there.
+        self._waiting: dict[str, ShownList] = {}
+        # Read again after a change of this process, and now and then for those of others.
+        self._revision, self._stones, self._read_at = 0, frozenset[str](), -_OTHERS_SECONDS
+        self._read_once = False
+        self._writable = True
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
@@ -102,16 +115,20 @@ class SqliteStore:
         )
 
     async def add_list(self, shown: ShownList) -> None:
-        content = msgspec.msgpack.encode(shown)
+        await self._writer.do(lambda connection: acts.add_list(connection, shown))
+        self._writable = True
 
-        def act(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "INSERT INTO list (id, user, time, answered, content) VALUES (?, ?, ?, ?, ?)",
-                (shown.id, shown.user, shown.time, shown.answered, content),
-            )
-            acts.count_shown(connection, shown, 0, shown.answered)
+    async def keep_list(self, shown: ShownList) -> None:
+        if len(self._waiting) >= _MOST_WAITING or not self._writable:
+            return await self.add_list(shown)
 
-        await self._writer.do(act)
+        def done(error: Exception | None) -> None:
+            self._waiting.pop(shown.id, None)
+            # Of the next one it can be said that it is not kept.
+            self._writable = error is None
+
+        self._writer.do_later(lambda connection: acts.add_list(connection, shown), done)
+        self._waiting[shown.id] = shown
 
     async def answer_more(self, list_id: str, answered: int) -> None:
         def act(connection: sqlite3.Connection) -> None:
@@ -123,9 +140,12 @@ class SqliteStore:
         await self._writer.do(act)
 
     async def find_list(self, list_id: str) -> ShownList | None:
-        return acts.one_list(self._read, list_id)
+        return self._waiting.get(list_id) or acts.one_list(self._read, list_id)
 
     async def last_list(self, user: str) -> ShownList | None:
+        for shown in reversed(self._waiting.values()):
+            if shown.user == user:
+                return shown
         row = self._read.execute(
             "SELECT sequence, answered, content FROM list WHERE user = ? "
             "ORDER BY sequence DESC LIMIT 1",
@@ -164,7 +184,7 @@ class SqliteStore:
     async def put_item(
         self, item: Item, media: Mapping[str, Sequence[bytes]] | None = None
     ) -> bool:
-        return await self._writer.do(lambda connection: acts.put_item(connection, item, media))
+        return await self._revise(lambda connection: acts.put_item(connection, item, media))
 
     async def item(self, item_id: str) -> Item | None:
         row = self._read.execute("SELECT content FROM item WHERE id = ?", (item_id,)).fetchone()
@@ -192,7 +212,7 @@ class SqliteStore:
         return None if row is None else bytes(row[0])
 
     async def withdraw(self, item_id: str) -> None:
-        await self._writer.do(lambda connection: acts.withdraw(connection, item_id))
+        await self._revise(lambda connection: acts.withdraw(connection, item_id))
 
     async def withdrawn(self) -> Collection[str]:
         rows = self._read.execute("SELECT id FROM item WHERE withdrawn = 1").fetchall()
@@ -206,7 +226,27 @@ class SqliteStore:
         )
 
     async def revision(self) -> int:
-        return int(self._meta("revision") or 0)
+        self._look()
+        return self._revision
+
+    def _look(self) -> None:
+        """Reads what every list asks for, where it may have changed."""
+        if monotonic() - self._read_at < _OTHERS_SECONDS:
+            return
+        self._read_at = monotonic()
+        revision = int(self._meta("revision") or 0)
+        if revision != self._revision or not self._read_once:
+            rows = self._read.execute("SELECT user FROM erased").fetchall()
+            self._stones = frozenset(row[0] for row in rows)
+        self._revision, self._read_once = revision, True
+
+    async def _revise(self, act: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Writes what changes the revision."""
+
+        def done(error: Exception | None) -> None:
+            self._read_at = -_OTHERS_SECONDS
+
+        return await self._writer.do(act, done)
 
     async def put_embeddings(self, embeddings: Sequence[Embedding]) -> None:
         rows = [(one.item, one.version, msgspec.msgpack.encode(one)) for one in embeddings]
@@ -216,7 +256,7 @@ class SqliteStore:
             connection.executemany(put, rows)
             acts.revise(connection)
 
-        await self._writer.do(act)
+        await self._revise(act)
 
     async def embeddings(self, version: int) -> Sequence[Embedding]:
         rows = self._read.execute(
@@ -234,13 +274,11 @@ class SqliteStore:
 
     async def erase(self, user: str, time: int) -> None:
         stone = user_hash(user, self._salt)
-
-        await self._writer.do(lambda connection: acts.erase(connection, user, stone, time))
+        await self._revise(lambda connection: acts.erase(connection, user, stone, time))
 
     async def erased(self, user: str) -> bool:
-        stone = user_hash(user, self._salt)
-        row = self._read.execute("SELECT 1 FROM erased WHERE user = ?", (stone,)).fetchone()
-        return row is not None
+        self._look()
+        return bool(self._stones) and user_hash(user, self._salt) in self._stones
 
     async def tombstones(self) -> Sequence[Tombstone]:
         rows = self._read.execute("SELECT user, time FROM erased ORDER BY user").fetchall()
@@ -269,12 +307,16 @@ class SqliteStore:
         )
 
     async def user_counts(self, user: str) -> Mapping[str, int]:
-        return {
-            f"{table}s": self._read.execute(
-                f"SELECT COUNT(*) FROM {table} WHERE user = ?", (user,)
-            ).fetchone()[0]
-            for table in ("event", "list")
-        }
+        def act(connection: sqlite3.Connection) -> Mapping[str, int]:
+            return {
+                f"{table}s": connection.execute(
+                    f"SELECT COUNT(*) FROM {table} WHERE user = ?", (user,)
+                ).fetchone()[0]
+                for table in ("event", "list")
+            }
+
+        # By the writer, after the lists that wait for it.
+        return await self._writer.do(act)
 
     async def last_sequence(self) -> int:
         return int(self._read.execute("SELECT MAX(sequence) FROM event").fetchone()[0] or 0)

@@ -37,6 +37,15 @@ def add_event(connection: sqlite3.Connection, event: Event) -> bool:
     return True
 
 
+def add_list(connection: sqlite3.Connection, shown: ShownList) -> None:
+    """As `Store.add_list`."""
+    connection.execute(
+        "INSERT INTO list (id, user, time, answered, content) VALUES (?, ?, ?, ?, ?)",
+        (shown.id, shown.user, shown.time, shown.answered, msgspec.msgpack.encode(shown)),
+    )
+    count_shown(connection, shown, 0, shown.answered)
+
+
 def count_shown(connection: sqlite3.Connection, shown: ShownList, start: int, stop: int) -> None:
     """Counts places `start` to `stop` of a list as shown."""
     places = list(enumerate(shown.items))[start:stop]
@@ -66,7 +75,7 @@ def list_of(sequence: int, answered: int, content: bytes) -> ShownList:
 
 
 def revise(connection: sqlite3.Connection) -> None:
-    """Counts a change of items or embeddings."""
+    """Counts a change of items, embeddings or tombstones."""
     connection.execute(
         "INSERT INTO meta (name, value) VALUES ('revision', '1') "
         "ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + 1"
@@ -120,6 +129,7 @@ def erase(connection: sqlite3.Connection, user: str, stone: str, time: int) -> N
     connection.execute("DELETE FROM list WHERE user = ?", (user,))
     connection.execute("DELETE FROM history WHERE user = ?", (user,))
     connection.execute("INSERT OR REPLACE INTO erased VALUES (?, ?)", (stone, time))
+    revise(connection)
 
 
 def seed(

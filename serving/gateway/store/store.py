@@ -45,6 +45,11 @@ class Store(Protocol):
     async def add_list(self, shown: ShownList) -> None:
         """Keeps a list, its first `answered` places as shown."""
 
+    async def keep_list(self, shown: ShownList) -> None:
+        """As `add_list`, but may return before the list is durable, where this gateway alone asks
+        for it: `find_list` and `last_list` know it at once, and no event that is added later is in
+        the log without it. The end of the process within that moment may lose the list."""
+
     async def answer_more(self, list_id: str, answered: int) -> None:
         """Counts more places of a list as shown: the first `answered`."""
 
@@ -74,7 +79,8 @@ class Store(Protocol):
 
         Args:
           item: Item.
-          media: by "image" and "audio", the files to keep; None leaves those that are kept.
+          media: by "image", "audio" and "video" (frames), the files to keep; None leaves those
+            that are kept.
 
         Returns:
           Whether there was none of this id.

@@ -16,8 +16,9 @@ _MOST_TOGETHER = 256
 
 class _Job(NamedTuple):
     act: Act
-    future: "asyncio.Future[Any]"
+    future: "asyncio.Future[Any] | None"
     loop: asyncio.AbstractEventLoop
+    done: Callable[[Exception | None], None] | None = None
 
 
 class Writer:
@@ -33,13 +34,23 @@ class Writer:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="gateway-writer", daemon=True)
         self._closed = False
+        # Jobs that are begun after what is at hand.
+        self._later: list[_Job] = []
 
     def start(self) -> None:
         """Starts the thread."""
         self._thread.start()
 
-    async def do(self, act: Callable[[sqlite3.Connection], Result]) -> Result:
+    async def do(
+        self,
+        act: Callable[[sqlite3.Connection], Result],
+        done: Callable[[Exception | None], None] | None = None,
+    ) -> Result:
         """Runs a function in a transaction; returns what it returned once that is on the disk.
+
+        Args:
+          act: the function.
+          done: as for `do_later`; called before this returns, and also where whoever asked is gone.
 
         Raises:
           StoreError: when the database cannot be written, such as on a full disk.
@@ -48,14 +59,42 @@ class Writer:
             raise StoreError("the store is closed; nothing can be written any more.")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._jobs.put(_Job(act, future, loop))
+        self._hand_over()
+        self._jobs.put(_Job(act, future, loop, done))
         # Whoever asked may be gone; what was begun is written all the same.
         result: Result = await asyncio.shield(future)
         return result
 
+    def do_later(
+        self, act: Callable[[sqlite3.Connection], Any], done: Callable[[Exception | None], None]
+    ) -> None:
+        """Runs a function in a transaction, before those of requests that come after this one.
+
+        It is begun after what is at hand, so that its thread takes no time from the answer.
+
+        Args:
+          act: the function.
+          done: called in the event loop with what went wrong, None for nothing, once the outcome
+            is known.
+
+        Raises:
+          StoreError: when the store is closed.
+        """
+        if self._closed:
+            raise StoreError("the store is closed; nothing can be written any more.")
+        loop = asyncio.get_running_loop()
+        self._later.append(_Job(act, None, loop, done))
+        loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        for job in self._later:
+            self._jobs.put(job)
+        self._later.clear()
+
     def close(self) -> None:
         """Writes what has come so far, and ends the thread."""
         self._closed = True
+        self._hand_over()
         self._jobs.put(None)
         self._thread.join()
 
@@ -89,7 +128,7 @@ class Writer:
             outcomes = [failure] * len(jobs)
         for job, outcome in zip(jobs, outcomes, strict=True):
             try:
-                job.loop.call_soon_threadsafe(_tell, job.future, outcome)
+                job.loop.call_soon_threadsafe(_tell, job, outcome)
             except RuntimeError:
                 pass  # The loop that asked has ended.
 
@@ -107,8 +146,11 @@ def _try(connection: sqlite3.Connection, act: Act) -> Any:
     return outcome
 
 
-def _tell(future: "asyncio.Future[Any]", outcome: Any) -> None:
-    if future.done():
+def _tell(job: _Job, outcome: Any) -> None:
+    if job.done is not None:
+        job.done(outcome if isinstance(outcome, Exception) else None)
+    future = job.future
+    if future is None or future.done():
         return
     if isinstance(outcome, Exception):
         future.set_exception(outcome)

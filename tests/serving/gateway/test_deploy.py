@@ -1,5 +1,6 @@
 """Files for compose, Kubernetes and Prometheus that have to fit the gateway."""
 
+import json
 import pathlib
 import re
 
@@ -9,7 +10,7 @@ import yaml
 from mmrec_tf.errors import ConfigError
 from serving.gateway import serve
 from serving.gateway.http.metrics import Metrics
-from serving.gateway.night import command
+from serving.gateway.night import command, drain
 from serving.gateway.stores import is_redis, open_store
 
 DEPLOY = pathlib.Path(__file__).resolve().parents[3] / "serving/deploy"
@@ -38,7 +39,11 @@ def test_flags_are_those_of_the_command():
     # The same but for the address.
     assert kubernetes[1:] == compose[1:]
     job = PODS["cronjob"]["containers"][0]["args"]
-    assert job[0] == "export" and command.parser().parse_args(job[1:]).overwrite
+    exported = command.parser().parse_args(job[1:])
+    (moving,) = PODS["cronjob"]["initContainers"]
+    moved = drain.parser().parse_args(moving["args"][1:])
+    assert job[0] == "export" and moving["args"][0] == "drain" and exported.overwrite
+    assert (moved.state, moved.log) == (exported.state, exported.log)
 
 
 @pytest.mark.parametrize("name", PODS)
@@ -46,14 +51,15 @@ def test_pods_have_no_more_rights_than_they_need(name):
     pod = PODS[name]
     assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] > 0
     assert pod["automountServiceAccountToken"] is False
-    (container,) = pod["containers"]
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    # Secrets come as files.
-    assert "env" not in container and "secrets" in [v["name"] for v in container["volumeMounts"]]
+    for container in [*pod["containers"], *pod.get("initContainers", ())]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        # Secrets come as files.
+        mounts = [mount["name"] for mount in container["volumeMounts"]]
+        assert "env" not in container and "secrets" in mounts
 
 
 @pytest.mark.parametrize("name", ["gateway", "redis"])
@@ -73,14 +79,31 @@ def test_policies_let_through_what_is_asked():
     assert labels["mmrec-serving/client"] == "true"
 
 
-def test_alerts_use_metrics_that_are_written():
+def test_the_dashboard_uses_metrics_that_are_written():
+    board = json.loads((DEPLOY / "grafana/gateway.json").read_text("utf-8"))
+    text = " ".join(t["expr"] for p in board["panels"] for t in p.get("targets", ()))
+    asked = set(re.findall(r"mmrec_gateway_\w+", text))
+    assert len(asked) >= 8 and asked <= written()
+    titles = [panel["title"] for panel in board["panels"]]
+    assert len({*titles}) == len(titles) and board["uid"] == "mmrec-tf-gateway"
+    sources = {t["datasource"]["uid"] for p in board["panels"] for t in p.get("targets", ())}
+    (source,) = read("grafana/datasources.yml")["datasources"]
+    assert sources == {source["uid"]}
+    mounted = [volume.split(":")[0] for volume in COMPOSE["grafana"]["volumes"]]
+    assert mounted == ["./grafana/gateway.json"]
+
+
+def written() -> set[str]:
     text = Metrics().text(fresh=0, waiting=0, broken=0).decode()
-    written = set(re.findall(r"# TYPE (\S+) ", text))
-    written |= {f"{name}_bucket" for name in written}
+    names = set(re.findall(r"# TYPE (\S+) ", text))
+    return names | {f"{name}_{part}" for name in names for part in ("bucket", "count", "sum")}
+
+
+def test_alerts_use_metrics_that_are_written():
     rules = [rule for group in read("gateway/alerts.yml")["groups"] for rule in group["rules"]]
     for rule in rules:
         named = set(re.findall(r"mmrec_gateway_\w+", rule["expr"]))
-        assert named - written == set() and (named or "up{" in rule["expr"])
+        assert named - written() == set() and (named or "up{" in rule["expr"])
         assert rule["labels"]["severity"] in ("page", "ticket")
     jobs = [job["job_name"] for job in read("gateway/prometheus.yml")["scrape_configs"]]
     assert jobs == ["tensorflow-serving", "mmrec-gateway"]

@@ -6,11 +6,14 @@ import json
 
 import numpy as np
 import pytest
-from support import small_world
+from support import clips, small_world
 
 import mmrec_tf
 from data import prepare
+from mmrec_tf import records
+from mmrec_tf.media import video
 from serving.gateway.__main__ import main
+from serving.gateway.night.nightly import prepare_arguments
 from serving.gateway.seeding import seed, split_title
 from serving.gateway.store.records import Event, Item
 from serving.gateway.store.sqlite import SqliteStore
@@ -101,6 +104,43 @@ def test_the_log_becomes_tables_that_prepare_reads(state, dataset, tmp_path, cap
     opened = mmrec_tf.open_dataset(tmp_path / "prepared")
     assert "new, 1" in opened.catalog.item_id.tolist()
     assert opened.schema.modalities.keys() >= {"text", "image", "audio"}
+
+
+def test_videos_come_through_the_tables_frame_by_frame(tmp_path):
+    films = [clips.film(clips.gray([10, 90, 200])), clips.film(clips.gray([50]))]
+    frames = [video.split_frames(video.prepare(film)) for film in films]
+
+    async def act():
+        store = SqliteStore(tmp_path / "state.db", synchronous="normal")
+        await store.open()
+        for number, one in enumerate(frames):
+            item = Item(
+                id=f"v{number}",
+                title="a film",
+                digest="d",
+                state="live",
+                frames=len(one),
+                updated=1,
+            )
+            await store.put_item(item, {"video": one})
+        clicks = [
+            Event(id=f"e{n}", user=f"u{n % 4}", item=f"v{n % 2}", type="click", time=1000 + n)
+            for n in range(8)
+        ]
+        await store.add_events(clicks)
+        await store.close()
+
+    asyncio.run(act())
+    tables = tmp_path / "tables"
+    assert main(["export", "--state", str(tmp_path / "state.db"), "--out", str(tables)]) == 0
+    asked = [*prepare_arguments(tables), "--split", "random", "--out", str(tmp_path / "dataset")]
+    assert asked[asked.index("--video") + 1] == "video" and prepare.main(asked) == 0
+    opened = mmrec_tf.open_dataset(tmp_path / "dataset")
+    found = {
+        one.item_id: video.split_frames(one.content["video"][0])
+        for one in records.read_items(opened.directory, opened.schema)
+    }
+    assert found == {"v0": frames[0], "v1": frames[1]}
 
 
 def test_a_cut_leaves_later_events_and_items_out(state, tmp_path):

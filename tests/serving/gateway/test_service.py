@@ -7,9 +7,12 @@ import json
 import time
 
 import pytest
+from support import clips
 from support.gateway_models import NUM_ITEMS, picture
 
 from mmrec_tf.errors import ConfigError
+from mmrec_tf.media.video import prepare as prepare_video
+from mmrec_tf.media.video import split_frames
 from serving.gateway.http.keys import Key, read_keys
 
 
@@ -318,6 +321,98 @@ def test_a_new_version_gets_embeddings_of_its_own_and_publishes_what_it_knows(sh
     assert swapped["version"] == 2 and swapped["degraded"] == ["fresh"]
     assert states == ["live", "published"] and later["degraded"] == []
     assert [one["item"] for one in later["items"] if one["slot"] == "fresh"] == ["new1"]
+
+
+def test_an_item_is_published_once_all_arms_know_it(shop):
+    async def act(call, gateway):
+        await recommend(call)
+        await call("PUT", "/v1/items/new1", form={"title": "gull"})
+        known, states = shop.world.knows, []
+        # Only the canary knows it; then both do.
+        for arms in (["canary"], ["canary", "stable"]):
+            shop.world.version += 1
+            shop.world.knows = known | {"new1": "gull"}
+            shop.world.only = arms
+            for _ in range(40):
+                await asyncio.sleep(0.01)
+                for user in ("u1", "u2", "u3", "u4"):
+                    items = [
+                        one["item"] for one in (await recommend(call, user=user)).json()["items"]
+                    ]
+                    assert len(items) == len({*items})
+            states.append((await call("GET", "/v1/items/new1")).json()["state"])
+        return states
+
+    assert shop.run(act, arms={"stable": 0.5, "canary": 0.5}) == ["live", "published"]
+
+
+def test_fresh_items_are_scored_ahead_of_the_list_that_follows_a_click(shop):
+    async def act(call, gateway):
+        for number in range(40):
+            await call("PUT", f"/v1/items/new{number}", form={"title": "gull"})
+        await recommend(call)
+        asked = []
+        for items in (["i05"], []):
+            shop.world.asked.clear()
+            await call("POST", "/v1/events", json_=events(*(event(9, one) for one in items)))
+            await asyncio.sleep(0.05)
+            asked.append([one[0] for one in shop.world.asked])
+            shop.world.asked.clear()
+            answer = (await recommend(call)).json()
+            asked.append([one[0] for one in shop.world.asked])
+        return asked, answer
+
+    shop.world.ranks_new = True
+    asked, answer = shop.run(act)
+    # Of more than 32 those nearest to the user; the list itself asks for nothing but its items.
+    assert asked == [["embed_user", "rank_new"], ["recommend"], [], ["recommend"]]
+    assert "fresh" in [one["slot"] for one in answer["items"]]
+
+
+def test_a_video_is_taken_as_its_frames_where_the_model_takes_them(shop):
+    film = clips.film(clips.gray([10, 90, 200]))
+
+    async def act(call, gateway):
+        files = [("video", "a.mp4", film)]
+        refused = await call("PUT", "/v1/items/no", form={"title": "owl"}, files=files)
+        shop.world.takes_video = True
+        await gateway.servers.signatures("", "encoder", again=True)
+        put = await call("PUT", "/v1/items/new1", form={"title": "owl"}, files=files)
+        asked = next(one[2] for one in shop.world.asked if one[0] == "embed_item")
+        frames = [(await call("GET", path)) for path in put.json()["frames"]]
+        found = await call("POST", "/v1/search", files=files, form={})
+        sought = next(one[2] for one in shop.world.asked[::-1] if one[0] == "search")
+        bad = await call("PUT", "/v1/items/new2", files=[("video", "a.mp4", b"no film")], form={})
+        half = await call(
+            "PUT", "/v1/items/new3", form={"title": "owl"}, files=[("video", "a.mp4", b"no film")]
+        )
+        two = await call("PUT", "/v1/items/new4", form={"title": "owl"}, files=[*files, *files])
+        again = await call("PUT", "/v1/items/new1", form={"title": "owl"}, files=files)
+        return refused, put, asked, frames, found, sought, bad, half, two, again
+
+    refused, put, asked, frames, found, sought, bad, half, two, again = shop.run(act)
+    assert refused.status == 400 and refused.json()["error"]["field"] == "video"
+    assert "takes no videos" in refused.json()["error"]["message"]
+    assert "it takes image, text" in refused.json()["error"]["message"]
+    assert put.status == 201 and put.json()["state"] == "live" and len(frames) == 3
+    # As `serving.client` prepares a file.
+    expected = split_frames(prepare_video(film))
+    assert asked["video"] == [expected] == sought["video"]
+    assert [frame.body for frame in frames] == expected and found.status == 200
+    assert bad.status == 400 and bad.json()["error"]["field"] == "video"
+    assert half.status == 201 and "video 1: " in half.json()["unreadable"][0]
+    assert two.status == 400 and "at most 1 file" in two.json()["error"]["message"]
+    assert again.status == 200
+
+
+def test_a_video_waits_for_an_encoder_that_does_not_answer(shop):
+    async def act(call, gateway):
+        shop.world.down = True
+        files = [("video", "a.mp4", clips.film(clips.gray([10, 90])))]
+        return await call("PUT", "/v1/items/new1", form={"title": "owl"}, files=files)
+
+    reply = shop.run(act)
+    assert reply.status == 202 and len(reply.json()["frames"]) == 2
 
 
 @pytest.mark.parametrize(

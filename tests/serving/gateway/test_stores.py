@@ -165,6 +165,46 @@ def test_lists_are_found_by_id_and_user_and_count_as_shown_by_the_page(on):
     assert last.id == "l2" and last.degraded == ["model"]
 
 
+def test_a_list_that_is_kept_is_known_at_once_and_before_its_clicks(on):
+    async def act(store):
+        for number in range(3):
+            await store.keep_list(shown(number, "a", "b"))
+        found, last = await store.find_list("l0"), await store.last_list("u1")
+        # Once an event is in the log, so are the lists before it.
+        await store.add_events([event(1, list="l2")])
+        counts = await store.user_counts("u1")
+        lists = [one.id for one in await store.lists(0, 9)]
+        await store.keep_list(shown(4, "c"))
+        await store.erase("u1", 5000)
+        gone = await store.find_list("l4"), await store.last_list("u1"), await store.lists(0, 9)
+        await store.keep_list(shown(5, "c", user="u2"))
+        return found, last, counts, lists, gone
+
+    found, last, counts, lists, gone = on(act)
+    assert found.id == "l0" and last.id == "l2" and counts == {"events": 1, "lists": 3}
+    assert lists == ["l0", "l1", "l2"] and gone[:2] == (None, None) and list(gone[2]) == []
+
+    async def look(store):
+        return [one.id for one in await store.lists(0, 9)]
+
+    assert on(look) == ["l5"]  # Written before the store was closed.
+
+
+def test_after_a_list_that_could_not_be_kept_the_next_one_says_so(tmp_path):
+    async def act():
+        store = SqliteStore(tmp_path / "state.db", synchronous="normal")
+        await store.open()
+        await store._writer.do(lambda connection: connection.execute("DROP TABLE list"))
+        await store.keep_list(shown(1, "a"))
+        while store._waiting:
+            await asyncio.sleep(0.01)
+        with pytest.raises(StoreError, match="cannot be written"):
+            await store.keep_list(shown(2, "a"))
+        await store.close()
+
+    asyncio.run(act())
+
+
 def test_lists_are_read_in_order_and_expire(on):
     async def act(store):
         for number in range(4):
