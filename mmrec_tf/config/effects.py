@@ -348,6 +348,19 @@ RULES = (
         "one or more, as the head compares content",
         lambda c: c.modalities != () or c.item_head.kind != "content",
     ),
+    # Cold items
+    Rule(
+        _under("cold_items", "num_neighbors", "hidden_share", "exposure"),
+        "cold_items.fit",
+        "true",
+        lambda c: c.cold_items.fit,
+    ),
+    Rule(
+        ("cold_items.fit",),
+        "modalities",
+        "one or more, as items that nobody met are alike by content",
+        lambda c: c.modalities != (),
+    ),
     # Ranking
     Rule(
         _under(
@@ -527,6 +540,12 @@ def schema_rules(config: Any, schema: Schema) -> Iterator[SchemaRule]:
         f"the loss is among modalities, of which there are {len(names)}",
         "Choose two or more",
         lambda c: _aligns(c, names),
+    )
+    yield SchemaRule(
+        ("cold_items.*",),
+        "the dataset has no modality, by which items that nobody met would be alike",
+        "Prepare it with content",
+        lambda c: bool(names),
     )
     yield SchemaRule(
         ("alignment.target",),
