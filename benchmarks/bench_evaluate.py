@@ -101,7 +101,7 @@ def vectors_of(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What ours multiplies for users without a history, <float32>[user or item, dim + 1]."""
     output = model.embed_catalog()
-    items = model.candidates(tf.constant(output.embedding), model.tables["log_frequency"])
+    items = model.catalog_candidates(output.embedding)
     history = tf.zeros([len(users), NUM_TRAIN, model.config.dim])
     known = tf.zeros([len(users), NUM_TRAIN], tf.bool)
     user = model.embed_users(tf.constant(users, tf.int32), history, known)

@@ -4,7 +4,9 @@
     python -m benchmarks.report --check    says whether they are up to date (exit status 1 if not)
 
 A table stands between `<!-- results NAME PART -->` and `<!-- end -->`; the part is a split of an
-example's result, SPLIT_less for what it has over the others, or that of another benchmark.
+example's result, SPLIT_less for what it has over the others, SPLIT_content for what content is
+worth there, SPLIT_met for how that goes by how often train met an item, or that of another
+benchmark. With `later` behind the part, a result that is not there yet leaves a line that says so.
 """
 
 import argparse
@@ -17,7 +19,7 @@ from collections.abc import Collection
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = ("README.md", "examples/*.md", "docs/*.md")
 COLUMNS = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
-MARK = re.compile(r"(<!-- results (\w+) (\w+) -->\n).*?(<!-- end -->)", re.S)
+MARK = re.compile(r"(<!-- results (\w+) (\w+)( later)? -->\n).*?(<!-- end -->)", re.S)
 LABELS = {
     "model": "this config",
     "id_only": "its id-only twin",
@@ -31,7 +33,10 @@ LABELS = {
     "ceiling": "ceiling: the planted truth",
     "cold": "this config, on items without train interactions",
     "cold_id_only": "its twin, on items without train interactions",
+    "unplaced": "this config, cold items where content alone places them",
 }
+# What says whether content is worth anything.
+CONTENT_ROWS = ("id_only", "popularity", "content_knn", "unplaced")
 
 
 # What says the most of all this, for the first page.
@@ -135,6 +140,51 @@ def difference_table(result: dict, split: str) -> str:
             "{:+.4f} ({:+.4f} to {:+.4f})".format(*values[column]) for column in COLUMNS
         )
         lines.append(f"| {LABELS.get(name, name)} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def content_table(result: dict, split: str) -> str:
+    """What content is worth: the model and what knows none of it, or nothing else, with what the
+    model has over each; and each modality alone."""
+    # Results from before differences were told have none.
+    figures = result["splits"][split]
+    differences = result.get("differences", {}).get(split, {})
+    lines = [
+        f"| {split} split, {figures['users']} users | recall@10 | this config less it, 95 % "
+        "| ndcg@10 | this config less it, 95 % |",
+        f"| --- |{' --- |' * 4}",
+    ]
+    alone = [name for name in figures if name.endswith("_and_id")]
+    for name in ("model", *CONTENT_ROWS, *alone):
+        if not figures.get(name):
+            continue
+        cells = []
+        for metric in ("recall@10", "ndcg@10"):
+            less = differences.get(name)
+            cells.append(f"{figures[name][metric]:.4f}")
+            cells.append("{:+.4f} ({:+.4f} to {:+.4f})".format(*less[metric]) if less else "")
+        label = LABELS.get(name, name.replace("_and_id", " alone, and ids"))
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def met_table(result: dict, split: str) -> str:
+    """Recall by how often train met what was wanted."""
+    slices = result["slices"][split]
+    # Results from before the counts were told have thirds.
+    counted = [name for name in slices if name.startswith("met ") and "," not in name]
+    who = ("model", "id_only", "popularity", "content_knn")
+    there = [one for one in who if any(one in found for found in slices.values())]
+    lines = [
+        f"| {split} split, recall@20 | items | users | "
+        f"{' | '.join(LABELS[one] for one in there)} |",
+        f"| --- |{' --- |' * (2 + len(there))}",
+    ]
+    for name in ("cold", *(counted or ("tail", "middle", "head"))):
+        found = slices[name]
+        if found["users"]:
+            cells = " | ".join(f"{found[one]['recall@20']:.4f}" for one in there)
+            lines.append(f"| {name} | {found['items']} | {found['users']} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
@@ -356,6 +406,10 @@ PARTS = {
     "test_short": lambda result: table(result, "test", rows=SHORT_ROWS, columns=SHORT_COLUMNS),
     "test_less": lambda result: difference_table(result, "test"),
     "valid_less": lambda result: difference_table(result, "valid"),
+    "test_content": lambda result: content_table(result, "test"),
+    "test_met": lambda result: met_table(result, "test"),
+    "valid_content": lambda result: content_table(result, "valid"),
+    "valid_met": lambda result: met_table(result, "valid"),
     "speed": speed_table,
     "memory": memory_table,
     "cache": cache_table,
@@ -367,9 +421,11 @@ def filled(text: str) -> str:
 
     def fill(match: re.Match) -> str:
         path = ROOT / "benchmarks" / "results" / f"{match[2]}.json"
+        if match[4] and not path.exists():
+            return f"{match[1]}*Not measured yet.*\n{match[5]}"
         result = json.loads(path.read_text(encoding="utf-8"))
         part = PARTS[match[3]](result) if match[3] in PARTS else table(result, match[3])
-        return f"{match[1]}{part}{match[4]}"
+        return f"{match[1]}{part}{match[5]}"
 
     return MARK.sub(fill, text)
 

@@ -18,6 +18,7 @@ import sys
 
 import pytest
 
+from benchmarks import report
 from mmrec_tf.__main__ import build_parser
 from mmrec_tf.config import load_config
 
@@ -370,3 +371,55 @@ def test_tables_are_those_of_the_committed_results():
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_table_of_a_result_that_is_not_there_yet_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    page = "<!-- results cold test_content{} -->\nold\n<!-- end -->\n"
+    with pytest.raises(FileNotFoundError):
+        report.filled(page.format(""))
+    assert "*Not measured yet.*\n<!-- end -->" in report.filled(page.format(" later"))
+    figures = {"recall@10": 0.5, "ndcg@10": 0.25, "recall@20": 0.75}
+    result = {
+        "splits": {
+            "test": {"users": 3, "model": figures, "id_only": figures, "image_and_id": figures}
+        },
+        "differences": {"test": {"id_only": {m: [0.01, -0.02, 0.03] for m in figures}}},
+        "slices": {
+            "test": {
+                name: {"items": 2, "users": users, "model": figures, "id_only": figures}
+                for name, users in (("cold", 3), ("met 1 to 5 times", 1), ("met 6 to 20 times", 0))
+            }
+        },
+    }
+    folder = tmp_path / "benchmarks/results"
+    folder.mkdir(parents=True)
+    (folder / "cold.json").write_text(json.dumps(result))
+    found = report.filled(page.format(" later")).splitlines()
+    assert found[3] == "| this config | 0.5000 |  | 0.2500 |  |"
+    less = "+0.0100 (-0.0200 to +0.0300)"
+    assert found[4] == f"| its id-only twin | 0.5000 | {less} | 0.2500 | {less} |"
+    assert found[5].startswith("| image alone, and ids | 0.5000 |  |")
+    met = report.filled(page.format("").replace("test_content", "test_met")).splitlines()
+    assert met[3:5] == [
+        "| cold | 2 | 3 | 0.7500 | 0.7500 |",
+        "| met 1 to 5 times | 2 | 1 | 0.7500 | 0.7500 |",
+    ]
+    assert len(met) == 6
+
+
+@pytest.mark.parametrize(
+    ("more", "wanted"),
+    [
+        (["--set", "training.epochs=1"], "--set: wanted --result NAME beside it"),
+        (["--result", "a/b"], "--result: wanted letters, digits and underscores"),
+        (["--set", "epochs", "--result", "other"], "--set: wanted PATH=VALUE"),
+    ],
+)
+def test_a_result_is_not_written_over_by_other_settings(more, wanted, monkeypatch, capsys):
+    from benchmarks import bench_example
+
+    arguments = ["bench_example", "posters", "--dataset", "none", "--work", "none", *more]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert bench_example.main() == 2
+    assert wanted in capsys.readouterr().err

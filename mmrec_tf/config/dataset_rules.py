@@ -74,6 +74,12 @@ def schema_rules(config: Any, schema: Schema) -> Iterator[SchemaRule]:
         lambda c: aligns(c, names),
     )
     yield SchemaRule(
+        ("cold_items.*",),
+        "the dataset has no modality, by which items that nobody met would be alike",
+        "Prepare it with content",
+        lambda c: bool(names),
+    )
+    yield SchemaRule(
         ("alignment.target",),
         f"the modalities that are read are {', '.join(names) or 'none'}",
         "Choose one of two or more, to which the others are mapped",

@@ -17,6 +17,7 @@ from mmrec_tf.config.encoders import AudioConfig, ImageConfig, TextConfig, Video
 from mmrec_tf.config.ranking import RankingConfig, RecommenderConfig
 from mmrec_tf.config.retrieval import (
     AlignmentConfig,
+    ColdItemsConfig,
     GraphConfig,
     ItemConfig,
     ItemHeadConfig,
@@ -112,6 +113,7 @@ class Config:
     user: UserConfig = field(default_factory=UserConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     item_head: ItemHeadConfig = field(default_factory=ItemHeadConfig)
+    cold_items: ColdItemsConfig = field(default_factory=ColdItemsConfig)
     ranking: RankingConfig = field(default_factory=RankingConfig)
     recommender: RecommenderConfig = field(default_factory=RecommenderConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -184,6 +186,7 @@ class Config:
                 "labels.softmax": (),
                 "labels.sigmoid": (),
                 "graph.content_layers": 0,
+                "cold_items.fit": False,
                 "user.profile": False,
                 "user.features": False,
                 "ranking.content": False,

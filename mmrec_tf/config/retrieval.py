@@ -295,6 +295,29 @@ class ItemHeadConfig:
 
 
 @dataclass(frozen=True)
+class ColdItemsConfig:
+    """Where items without train interactions are placed, new ones too. With `fit` their vectors are
+    pulled toward the `num_neighbors` nearest warm items by content, and their scores take an offset
+    (Heater, Zhu et al. 2020; DropoutNet, Volkovs et al. 2017; CLCRec, Wei et al. 2021). How far and
+    how much is found when the towers are trained, by a simulated cold start on train that hides
+    `hidden_share` of the warm items: these are to take `exposure` times as large a share of the
+    places of a list as they have of the train interactions."""
+
+    fit: bool = False
+    num_neighbors: int = 20
+    hidden_share: float = 0.1
+    exposure: float = 1.0
+
+    def __post_init__(self) -> None:
+        at_least(self, "cold_items.", {"num_neighbors": 1})
+        require(
+            0 < self.hidden_share <= 0.5,
+            f"cold_items.hidden_share: wanted above 0, at most 0.5; got {self.hidden_share:g}.",
+        )
+        require(self.exposure > 0, f"cold_items.exposure: wanted above 0; got {self.exposure:g}.")
+
+
+@dataclass(frozen=True)
 class LabelsConfig:
     """Heads on the item tower that foretell what items are called, from a categorical side feature
     each, which the tower then does not read. They regularize what content says, and tag new items.

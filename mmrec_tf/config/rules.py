@@ -320,6 +320,19 @@ RULES = (
         "one or more, as the head compares content",
         lambda c: c.modalities != () or c.item_head.kind != "content",
     ),
+    # Cold items
+    Rule(
+        _under("cold_items", "num_neighbors", "hidden_share", "exposure"),
+        "cold_items.fit",
+        "true",
+        lambda c: c.cold_items.fit,
+    ),
+    Rule(
+        ("cold_items.fit",),
+        "modalities",
+        "one or more, as items that nobody met are alike by content",
+        lambda c: c.modalities != (),
+    ),
     # Ranking
     Rule(
         under(

@@ -245,6 +245,8 @@ def _describe(
         }
         fit = recommender.retrieval.item_head_fit
         about["item_head"] = None if fit is None else fit.to_json()
+        placed = recommender.retrieval.cold_items_fit
+        about["cold_items"] = None if placed is None else placed.to_json()
         about["profile"] = recommender.retriever.reads_profile
         about["features"] = list(recommender.retriever.feature_entries.specs)
     else:

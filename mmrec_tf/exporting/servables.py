@@ -29,6 +29,7 @@ from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS
 from mmrec_tf.recommender.new_items import NewItems
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.retrieval.catalog_tables import PROFILE
+from mmrec_tf.retrieval.cold_items import nearest, pulled
 from mmrec_tf.retrieval.index import ExactIndex
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import LOWEST_SCORE, FeatureSpec, ModalitySpec
@@ -291,6 +292,38 @@ def _rows_without_ties(score: np.ndarray) -> list[int]:
     return list(rows) or list(range(len(score)))
 
 
+class Neighborhood(tf.Module):
+    """Places new items as `RetrievalModel.fit_cold_items` places cold ones of the catalog.
+
+    Args:
+      retrieval: RetrievalModel that places items.
+      catalog: TowerOutput, its catalog embedded by content alone.
+    """
+
+    def __init__(self, retrieval: RetrievalModel, catalog: TowerOutput):
+        super().__init__(name="neighborhood")
+        fit = retrieval.cold_items_fit
+        assert fit is not None
+        self.pull, self.num_neighbors = fit.pull, fit.num_neighbors
+        warm, fixed = retrieval.near_items(), {"trainable": False}
+        self.content = tf.Variable(catalog.embedding[warm], name="content", **fixed)
+        self.vectors = tf.Variable(retrieval.embed_all()[warm], name="vectors", **fixed)
+
+    def place(self, own: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
+        """Where items belong.
+
+        Args:
+          own: <float32>[batch, dim], where content alone places them.
+          present: <bool>[batch], which of them have content; the others stay where they are.
+
+        Returns:
+          <float32>[batch, dim].
+        """
+        row, weight = nearest(own, tf.convert_to_tensor(self.content), self.num_neighbors)
+        placed = pulled(own, tf.gather(self.vectors, row), weight, self.pull)
+        return tf.where(present[:, None], placed, own)
+
+
 class EncoderServable(tf.Module):
     """`embed_item`, `search` and, of a model with labels, `tag`: raw content in, one input a
     modality.
@@ -364,6 +397,7 @@ class EncoderServable(tf.Module):
         }
         # An asked-for item has no id, so the catalog's are compared without theirs.
         catalog = retrieval.embed_catalog(content_only=True)
+        self.near = Neighborhood(retrieval, catalog) if retrieval.places_items else None
         self.space = SearchSpace(catalog)
         self.index = build_index(self.space(catalog).numpy())
         allowed = np.ones([len(item_id)], bool) if available is None else available
@@ -424,8 +458,11 @@ class EncoderServable(tf.Module):
             unread = {"unread": tf.reduce_any(passed_over, axis=1)}
         output, present, unreadable, heaviest = self._tower(given, features)
         attends = any(isinstance(e, SeveralValues) for e in self.state.encoders.values())
+        embedding = output.embedding
+        if self.near is not None:
+            embedding = self.near.place(embedding, tf.reduce_any(output.present, axis=1))
         return {
-            "embedding": output.embedding,
+            "embedding": embedding,
             "modalities": tf.cast(output.modalities, tf.float32),
             "weights": output.weights,
             "present": present,

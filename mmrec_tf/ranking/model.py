@@ -167,9 +167,7 @@ class RankingModel(Stage):
         """The retrieval model's catalog, embedded once, and who met what."""
         retrieval, dataset = self.retrieval, self.dataset
         output = retrieval.embed_catalog()
-        log_frequency = retrieval.tables["log_frequency"]
-        vectors = retrieval.candidates(tf.constant(output.embedding), log_frequency)
-        self.state.index = ExactIndex(vectors)
+        self.state.index = ExactIndex(retrieval.catalog_candidates(output.embedding))
         self.state.recommender = None
         self.state.seen = StoredHistories(dataset.histories(), times=False)
         self.state.items = {

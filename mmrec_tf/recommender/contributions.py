@@ -18,7 +18,7 @@ import tensorflow as tf
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.recommender.ranked import Request
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.retrieval.embedding_parts import catalog_parts
+from mmrec_tf.retrieval.embedding_parts import catalog_parts, reads_others
 from mmrec_tf.towers import TowerOutput
 from mmrec_tf.towers.additive import CONSTANT, FEATURES, ID, PROFILE, user_parts
 
@@ -38,7 +38,8 @@ class Contributions(NamedTuple):
         "user features" and "constant".
       columns: the modalities, then "id", "features" and "constant".
       table: <float64>[row, column], what each pair of parts adds.
-      popularity: float, the popularity bias; of a user of whom nothing is known all of the score.
+      popularity: float, the popularity bias, of a cold item with the offset that was fitted; of a
+        user of whom nothing is known all of the score.
       head: by item of the history, what the head adds for it; {} without one.
       known: bool, whether anything is known of the user.
     """
@@ -146,7 +147,7 @@ class Explainer:
             names = ("modalities", "present", "weights")
             tables = [self.recommender.items[name].numpy() for name in names]
             self._catalog = TowerOutput(np.zeros([0]), *tables)
-        if retrieval.state.graph is None:
+        if not reads_others(retrieval):
             return catalog_parts(retrieval, self._catalog, items)
         if self._whole is None:
             self._whole = catalog_parts(retrieval, self._catalog)

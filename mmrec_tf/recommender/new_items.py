@@ -16,11 +16,12 @@ from mmrec_tf.schema import LOWEST_SCORE
 class NewItems(tf.Module):
     """What `rank` will say of an item once it is published, before it is.
 
-    A new item counts as one without any interaction: it has the popularity bias, and takes the
-    dampening, of such an item. What smoothing over alike content (`graph.content_layers`) will do
-    to its embedding is not foreseen, nor what a head of items against items (`item_head`) will add
-    to its score, which only a head of kind "content" does; smoothing over shared users does nothing
-    to it.
+    A new item counts as one without any interaction: it has the popularity bias, takes the
+    dampening and has the offset (`cold_items`) of such an item; how far it is pulled toward warm
+    ones is in the embedding that `embed_item` answers. What smoothing over alike content
+    (`graph.content_layers`) will do to embeddings, its own or those of its neighbors, is not
+    foreseen, nor what a head of items against items (`item_head`) will add to its score, which only
+    a head of kind "content" does; smoothing over shared users does nothing to it.
 
     Args:
       recommender: Recommender.
@@ -38,6 +39,9 @@ class NewItems(tf.Module):
         whole = recommender.retrieval.candidates(nothing, tf.constant([frequency], tf.float32))
         # A number, as the weight behind it is not part of an export.
         self.bias = float(whole[0, -1])
+        placed = recommender.retrieval.cold_items_fit
+        if placed is not None:
+            self.bias += placed.offset
         known = dataset.known_count(recommender.history)
         self.popularity = float(-np.log(np.mean(known + 1.0)))
         self.stored = {

@@ -58,10 +58,7 @@ class Retriever(tf.Module):
         self.config = config
         self.dim = config.dim
         self.history_length = config.user.history_length
-        vectors = retrieval.candidates(
-            tf.constant(catalog.embedding), retrieval.tables["log_frequency"]
-        )
-        self._know(dataset, history, vectors)
+        self._know(dataset, history, retrieval.catalog_candidates(catalog.embedding))
         self.item_table = Numbering(dataset.catalog.item_id)
         self.user_table = Numbering(dataset.users.user_id)
         self.available = tf.Variable(
@@ -77,8 +74,8 @@ class Retriever(tf.Module):
         Args:
           dataset: Dataset.
           history: as for `Dataset.known_interactions`.
-          vectors: <float32>[item, dim + 1], as `RetrievalModel.candidates` makes them. The bias in
-            them is trained, and is that of train whatever is known.
+          vectors: <float32>[item, dim + 1], as `RetrievalModel.catalog_candidates` makes them. The
+            bias in them is trained, and is that of train whatever is known.
         """
         popularity = relative_log_frequency(dataset.known_count(history))
         # One more column: what is popular is found by the same dot product.

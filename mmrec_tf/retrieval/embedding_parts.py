@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from mmrec_tf.retrieval.cold_items import pulled_parts
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.towers import ItemTower, TowerOutput
 from mmrec_tf.towers.additive import is_plain, is_weighted_sum, item_parts
@@ -24,26 +25,40 @@ def catalog_parts(
       items: <int>[item], the items that are asked for; None for all.
 
     Returns:
-      <float32>[item, part, dim], the parts of `item_parts`, smoothed as the embeddings are: what
-      reaches an item from its neighbors counts for the part that it is of.
+      <float32>[item, part, dim], the parts of `item_parts`, smoothed as the embeddings are, and
+      placed where the items are cold: what reaches an item from its neighbors counts for the part
+      that it is of.
 
     Raises:
       ConfigError: for a model with an item tower of one's own.
     """
     graph, wanted = retrieval.state.graph, items
-    if graph is not None or items is None:
+    if reads_others(retrieval) or items is None:
         items = np.arange(retrieval.schema.num_items)
     parts = np.concatenate(
         [_parts(retrieval, catalog, items[at : at + _BLOCK]) for at in range(0, len(items), _BLOCK)]
     )
-    if graph is None:
+    if not reads_others(retrieval):
         return parts
-    # A linear map, so that what it makes of the parts sums to what it makes of their sum.
-    smooth = np.asarray(graph.smooth(tf.constant(parts.reshape([len(items), -1]))))
-    smooth = smooth.reshape(parts.shape).astype(np.float64)
-    square = np.square(smooth.sum(axis=1)).sum(axis=-1)
-    smooth = (smooth / np.sqrt(np.maximum(square, _EPSILON))[:, None, None]).astype(np.float32)
-    return smooth if wanted is None else smooth[wanted]
+    whole = parts
+    if graph is not None:
+        # A linear map, so that what it makes of the parts sums to what it makes of their sum.
+        smooth = np.asarray(graph.smooth(tf.constant(parts.reshape([len(items), -1]))))
+        smooth = smooth.reshape(parts.shape).astype(np.float64)
+        square = np.square(smooth.sum(axis=1)).sum(axis=-1)
+        whole = (smooth / np.sqrt(np.maximum(square, _EPSILON))[:, None, None]).astype(np.float32)
+    fit = retrieval.cold_items_fit
+    if fit is not None and retrieval.places_items:
+        placed = whole.copy()
+        for some, near, weight in retrieval.cold_neighbors():
+            placed[some] = pulled_parts(parts[some], whole[near], weight, fit.pull)
+        whole = placed
+    return whole if wanted is None else whole[wanted]
+
+
+def reads_others(retrieval: RetrievalModel) -> bool:
+    """Whether an item's embedding depends on those of others."""
+    return retrieval.state.graph is not None or retrieval.places_items
 
 
 def _parts(retrieval: RetrievalModel, catalog: TowerOutput, items: np.ndarray) -> np.ndarray:
@@ -74,8 +89,9 @@ def reason_tables(retrieval: RetrievalModel, catalog: TowerOutput) -> dict[str, 
     count = len(retrieval.modalities)
     if not count or not is_plain(retrieval.item_tower, ItemTower):
         return {}
-    scaled = is_weighted_sum(retrieval.item_tower.fusion) and retrieval.state.graph is None
-    size = _BLOCK if retrieval.state.graph is None else retrieval.schema.num_items
+    alone = not reads_others(retrieval)
+    scaled = is_weighted_sum(retrieval.item_tower.fusion) and alone
+    size = _BLOCK if alone else retrieval.schema.num_items
     found: dict[str, list[np.ndarray]] = {"id": [], "scale" if scaled else "parts": []}
     for start in range(0, retrieval.schema.num_items, size):
         items = np.arange(start, min(start + size, retrieval.schema.num_items))

@@ -4,6 +4,7 @@ Smoothing is linear in the item embeddings. So a smoothed catalog is again one v
 user tower reads smoothed vectors where it read plain ones, and serving stays one dot product.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -213,6 +214,19 @@ class CatalogGraph:
             content_layers=settings.content_layers,
             edge_dropout=settings.edge_dropout,
         )
+
+    def without(self, items: np.ndarray) -> "CatalogGraph":
+        """The same as if nobody had met some items, <bool>[item]; alike content stays linked."""
+        if self.interactions is None:
+            return self
+        user, item = np.asarray(self.interactions.indices).T
+        num_users, num_items = self.interactions.shape
+        kept = ~items[item]
+        other = copy.copy(self)
+        other.interactions = _sparse(
+            interaction_graph(user[kept], item[kept], num_users=num_users, num_items=num_items)
+        )
+        return other
 
     def smooth(self, embedding: tf.Tensor, *, training: bool = False) -> tf.Tensor:
         """Smooths.

@@ -21,8 +21,16 @@ from mmrec_tf.encoders.several import SeveralValues
 from mmrec_tf.evaluation.baselines import BLOCK
 from mmrec_tf.evaluation.evaluate import blocks
 from mmrec_tf.evaluation.metrics import top_k
-from mmrec_tf.retrieval import cached_histories
-from mmrec_tf.retrieval.catalog_tables import PROFILE, build_tables, gather
+from mmrec_tf.retrieval import cached_histories, cold_items_fit
+from mmrec_tf.retrieval.catalog_tables import (
+    PROFILE,
+    build_tables,
+    cold_log_frequency,
+    gather,
+    train_count,
+)
+from mmrec_tf.retrieval.cold_items import near_items, place
+from mmrec_tf.retrieval.cold_items_fit import ColdItemsFit, Lists, Simulation
 from mmrec_tf.retrieval.content_encoders import make_encoders, raw_content
 from mmrec_tf.retrieval.item_graph import spectral_embedding, train_graph
 from mmrec_tf.retrieval.item_head import ItemHead
@@ -55,7 +63,8 @@ class RetrievalModel(Stage):
     with unit vectors, and temperature and w learned (w only with `retrieval.popularity_bias`).
     `queries` and `candidates` fold all of it into vectors of `dim + 1` entries, so that serving
     is one dot product. A head of items against items (`item_head`), which `fit_item_head` makes
-    when the towers are trained, adds its own score.
+    when the towers are trained, adds its own score. Items without train interactions are placed by
+    their content alone, or as `fit_cold_items` found (`cold_items`).
 
     The model holds the catalog's content as tables, and batches name items by number:
     content is gathered where it is needed, once for each distinct item of a batch. Tables above
@@ -142,6 +151,7 @@ class RetrievalModel(Stage):
         self.state.fits = {}
         # In the namespace, as it is fitted when all else is trained: no epoch's checkpoint has it.
         self.state.item_head = self.state.item_head_fit = self.state.item_head_graph = None
+        self.state.cold_items_fit = None
         self.trained_encoders = {n: e for n, e in encoders.items() if not e.frozen}
         self._make_weights()
         self.state.tables, self.state.graph = build_tables(
@@ -247,6 +257,14 @@ class RetrievalModel(Stage):
                 f"{size} of them."
             )
         drawn = settings.num_uniform_negatives + settings.num_mined_negatives + settings.memory_size
+        negatives = settings.softmax == "full" or settings.num_uniform_negatives
+        if self.config.cold_items.fit and settings.cold_negatives and negatives:
+            found.append(
+                "retrieval.cold_negatives true teaches that items which train never met are "
+                "unwanted. The simulated cold start of cold_items.fit hides items that it taught "
+                "nothing of the kind, so its offset is too low for those of this catalog. Set "
+                "retrieval.cold_negatives to false."
+            )
         size = min(size, len(self.dataset.interactions("train").user))
         if settings.softmax == "batch" and size == 1 and not drawn:
             found.append(
@@ -455,6 +473,16 @@ class RetrievalModel(Stage):
         bias = self.popularity_weight * log_frequency
         return tf.concat([item_embedding, bias[..., None]], axis=-1)
 
+    def catalog_candidates(self, embedding: np.ndarray | tf.Tensor) -> tf.Tensor:
+        """`candidates` of the whole catalog, as it is ranked: with what is added to the scores of
+        cold items, where that was fitted. <float32>[item, dim] -> <float32>[item, dim + 1]."""
+        vectors = self.candidates(tf.constant(embedding), self.tables["log_frequency"])
+        fit = self.cold_items_fit
+        if fit is None or not fit.offset:
+            return vectors
+        offset = tf.constant(np.where(self.placed_items(), fit.offset, 0.0), tf.float32)
+        return vectors + tf.pad(offset[:, None], [[0, 0], [self.config.dim, 0]])
+
     def smooth(self, embedding: tf.Tensor, *, training: bool = False) -> tf.Tensor:
         """Embeddings of the whole catalog, smoothed as the config says, <float32>[item, dim]."""
         if self.state.graph is None:
@@ -462,11 +490,12 @@ class RetrievalModel(Stage):
         return unit(self.state.graph.smooth(embedding, training=training))
 
     def embed_catalog(self, *, content_only: bool = False) -> TowerOutput:
-        """`embed_items` over the whole catalog, in blocks, then `smooth`.
+        """`embed_items` over the whole catalog, in blocks, then `smooth`; cold items as
+        `fit_cold_items` found.
 
         Args:
-          content_only: places every item by its own content alone, unsmoothed, as an item that is
-            not in the catalog would be.
+          content_only: places every item by its own content alone, unsmoothed and where its
+            content lies, as the tower places an item that is not in the catalog.
 
         Returns:
           TowerOutput of NumPy arrays with one row an item.
@@ -482,17 +511,50 @@ class RetrievalModel(Stage):
         whole = TowerOutput(*(np.concatenate([p[i].numpy() for p in parts]) for i in range(4)))
         if content_only:
             return whole
-        return whole._replace(embedding=np.asarray(self.smooth(whole.embedding)))
+        return whole._replace(embedding=self._finished(whole.embedding))
 
     def embed_all(self) -> np.ndarray:
         """The embeddings of `embed_catalog` alone, <float32>[item, dim], which take less memory."""
+        return self._finished(self._embed_rows(np.arange(self.schema.num_items)))
+
+    def _embed_rows(self, rows: np.ndarray, *, content_only: bool = False) -> np.ndarray:
+        """`embed_items` of some items <int>[row], in blocks, <float32>[row, dim]."""
         block = FEW if self.reads_raw else MANY
-        num_items = self.schema.num_items
-        embedding = np.empty([num_items, self.config.dim], np.float32)
-        for start in range(0, num_items, block):
-            rows = tf.range(start, min(start + block, num_items))
-            embedding[start : start + block] = self.embed_items(rows).embedding
-        return np.asarray(self.smooth(tf.constant(embedding)))
+        embedding = np.empty([len(rows), self.config.dim], np.float32)
+        for start in range(0, len(rows), block):
+            some = tf.constant(rows[start : start + block], tf.int32)
+            output = self.embed_items(some, content_only=content_only)
+            embedding[start : start + block] = output.embedding
+        return embedding
+
+    def _finished(self, own: np.ndarray) -> np.ndarray:
+        """Embeddings of the whole catalog as `embed_items` makes them, smoothed, with cold items
+        where they were found to belong, <float32>[item, dim]."""
+        smooth = np.asarray(self.smooth(tf.constant(own)))
+        fit = self.cold_items_fit
+        if fit is None or not self.places_items:
+            return smooth
+        cold, warm = np.flatnonzero(self.placed_items()), np.flatnonzero(self.near_items())
+        placed = place(
+            smooth,
+            self._by_content(own, warm),
+            cold,
+            warm,
+            num_neighbors=fit.num_neighbors,
+            pull=fit.pull,
+        )
+        smooth = np.array(smooth)
+        smooth[cold] = placed
+        return smooth
+
+    def _by_content(self, own: np.ndarray, warm: np.ndarray) -> np.ndarray:
+        """Where content alone places items, unsmoothed, <float32>[item, dim]: of `own` as
+        `embed_items` makes it all but the warm ones stand there already, <int>[warm]."""
+        if self.item_tower.id_embedding is None:
+            return own
+        content = own.copy()
+        content[warm] = self._embed_rows(warm, content_only=True)
+        return content
 
     def embed_named(
         self, numbers: Mapping[str, tf.Tensor], *, training: bool = False
@@ -792,16 +854,18 @@ class RetrievalModel(Stage):
         return fit
 
     def fit(self, *args: Any, **kwargs: Any) -> tf.keras.callbacks.History:
-        """As `Stage.fit`. A head from before is dropped, as it was fitted to other towers;
-        `fit_item_head` makes another."""
+        """As `Stage.fit`. A head from before is dropped, and where cold items were placed, as both
+        were fitted to other towers; `fit_item_head` and `fit_cold_items` do it anew."""
         self.set_item_head(None, None)
+        self.set_cold_items(None)
         return super().fit(*args, **kwargs)
 
     def finish(self) -> None:
-        """As `Stage.finish`: the head of items against items, with a line on stderr."""
-        fit = self.fit_item_head()
-        if fit is not None:
-            tqdm.write(str(fit), file=sys.stderr)
+        """As `Stage.finish`: the head of items against items, and where cold items are placed, each
+        with a line on stderr."""
+        for fit in (self.fit_item_head(), self.fit_cold_items()):
+            if fit is not None:
+                tqdm.write(str(fit), file=sys.stderr)
 
     def set_item_head(self, head: ItemHead | None, fit: ItemHeadFit | None) -> None:
         """Takes a head into use, with the weights that were fitted; None for none. One that is of
@@ -818,6 +882,125 @@ class RetrievalModel(Stage):
             spec = tf.TensorSpec([None, None], tf.int32)
             self.state.item_head_graph = tf.function(head.__call__, input_signature=[spec])
 
+    # Items without train interactions
+
+    @property
+    def cold_items_fit(self) -> ColdItemsFit | None:
+        """Where a simulated cold start places such items, also where that changes nothing; None
+        where the config does not ask, and before it is fitted."""
+        return self.state.cold_items_fit
+
+    def set_cold_items(self, fit: ColdItemsFit | None) -> None:
+        """Takes what was fitted into use; None for nothing."""
+        self.state.cold_items_fit = fit
+
+    def placed_items(self) -> np.ndarray:
+        """The items that are placed: without train interactions, but with content, <bool>[item]."""
+        return ~self.tables["warm"].numpy() & self._has_content()
+
+    def near_items(self) -> np.ndarray:
+        """The items that they may be pulled toward: warm ones with content, <bool>[item]."""
+        return self.tables["warm"].numpy() & self._has_content()
+
+    def _has_content(self) -> np.ndarray:
+        return np.asarray(self.tables["present"]).any(axis=1)
+
+    @property
+    def places_items(self) -> bool:
+        """Whether the vectors of cold items are others than their content alone makes them."""
+        fit = self.cold_items_fit
+        # Without anything that is warm there is nothing to be near to.
+        return fit is not None and fit.pull > 0 and bool(self.near_items().any())
+
+    def cold_neighbors(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """The items of `placed_items` with those that they are pulled toward, in blocks, as of
+        `mmrec_tf.retrieval.cold_items.near_items`; nothing unless `places_items`."""
+        fit = self.cold_items_fit
+        if fit is None or not self.places_items:
+            return
+        cold, warm = np.flatnonzero(self.placed_items()), np.flatnonzero(self.near_items())
+        content = np.zeros([self.schema.num_items, self.config.dim], np.float32)
+        for rows in (cold, warm):
+            content[rows] = self._embed_rows(rows, content_only=True)
+        yield from near_items(content, cold, warm, fit.num_neighbors)
+
+    def fit_cold_items(self, *, monitor: str | None = None) -> ColdItemsFit | None:
+        """Finds where items without train interactions belong, by a simulated cold start on train
+        (`mmrec_tf.retrieval.cold_items_fit`), and places them there from then on; done once the
+        towers are trained, and the head is fitted.
+
+        Args:
+          monitor: the metric whose cut-off counts; None for `training.monitor`.
+
+        Returns:
+          ColdItemsFit; None where the config asks for none.
+        """
+        self.set_cold_items(None)
+        settings = self.config.cold_items
+        if not settings.fit:
+            return None
+        drawn = cold_items_fit.simulate(
+            self._liked(self.dataset),
+            self.near_items(),
+            share=settings.hidden_share,
+            seed=self.config.training.seed,
+        )
+        k = int((monitor or self.config.training.monitor).partition("@")[2])
+        fit = cold_items_fit.fit(
+            drawn,
+            self._simulated_lists(drawn) if len(drawn.users) else (),
+            warm=np.flatnonzero(self.tables["warm"].numpy() & ~drawn.hidden),
+            k=k,
+            num_neighbors=settings.num_neighbors,
+            exposure=settings.exposure,
+        )
+        self.set_cold_items(fit)
+        return fit
+
+    def _simulated_lists(self, drawn: Simulation) -> Iterator[Lists]:
+        """The scores of the simulated catalog, which holds warm items alone, for its users."""
+        left = self.tables["warm"].numpy() & ~drawn.hidden
+        hidden, warm = np.flatnonzero(drawn.hidden), np.flatnonzero(left)
+        near = np.flatnonzero(left & self._has_content())
+        own = self._embed_rows(np.arange(self.schema.num_items))
+        own[hidden] = self._embed_rows(hidden, content_only=True)
+        graph = self.state.graph
+        smooth = own
+        if graph is not None:
+            smooth = np.asarray(unit(graph.without(drawn.hidden).smooth(tf.constant(own))))
+        content, num_neighbors = self._by_content(own, near), self.config.cold_items.num_neighbors
+        placed = [
+            place(smooth, content, hidden, near, num_neighbors=num_neighbors, pull=pull)
+            if pull
+            else smooth[hidden]
+            for pull in cold_items_fit.PULLS
+        ]
+        count = np.where(drawn.hidden, 0, train_count(self.dataset, self.config.retrieval))
+        frequency = cold_log_frequency(count, self.config.retrieval)
+        log_frequency = tf.gather(self.tables["log_frequency"], warm)
+        of_warm = self.candidates(tf.constant(smooth[warm]), log_frequency)
+        of_hidden = [
+            self.candidates(tf.constant(vectors), tf.fill([len(hidden)], frequency))
+            for vectors in placed
+        ]
+        embedding, column = tf.constant(smooth), np.full(self.schema.num_items, -1)
+        column[warm] = np.arange(len(warm))
+        for block in blocks(len(drawn.users), self.schema.num_items):
+            users = drawn.users[block]
+            queries = self.queries(self._embed_known(drawn.histories, embedding, users))
+            scores = tf.matmul(queries, of_warm, transpose_b=True).numpy()
+            others = [tf.matmul(queries, v, transpose_b=True).numpy() for v in of_hidden]
+            if self.state.item_head_graph is not None:
+                longest = np.diff(drawn.histories.offset)[users].max(initial=0)
+                past = tf.constant(drawn.histories.last(users, int(longest)))
+                added = self.state.item_head_graph(past).numpy()
+                scores += added[:, warm]
+                if self.config.item_head.kind == "content":
+                    others = [part + added[:, hidden] for part in others]
+            row, item = drawn.histories.pairs(users)
+            scores[row, column[item]] = -np.inf
+            yield Lists(block.start, scores, others)
+
     def _scored(
         self, dataset: Dataset, users: np.ndarray, history: str, embedded: np.ndarray | None = None
     ) -> Iterator[Scored]:
@@ -825,7 +1008,7 @@ class RetrievalModel(Stage):
         before, <float32>[item, dim], or is embedded now."""
         histories, liked = dataset.histories(history=history), self._liked(dataset, history)
         embedding = tf.constant(self.embed_all() if embedded is None else embedded)
-        vectors = self.candidates(embedding, self.tables["log_frequency"])
+        vectors = self.catalog_candidates(embedding)
         for block in blocks(len(users), dataset.schema.num_items):
             some = users[block]
             queries = self.queries(self._embed_known(liked, embedding, some))

@@ -146,7 +146,7 @@ def _splits(run: Run) -> dict[str, Any]:
 def _model(run: Run) -> dict[str, Any]:
     config, metrics = run.config, run.metrics
     names = config.modalities if config.modalities is not None else tuple(run.schema.modalities)
-    head = run.item_head_fit
+    head, placed = run.item_head_fit, run.cold_items_fit
     return {
         "stages": ["retrieval", *(["ranking"] if run.serves_ranking else [])],
         "ranking_trained": run.ranks,
@@ -155,6 +155,7 @@ def _model(run: Run) -> dict[str, Any]:
         "dim": config.dim,
         "parameters": metrics.get("parameters"),
         "item_head": None if head is None else head.to_json(),
+        "cold_items": None if placed is None else placed.to_json(),
         "config": config.to_json(),
     }
 
@@ -389,6 +390,12 @@ def _sections(card: Mapping[str, Any]) -> Iterator[str]:
     if head is not None:
         yield from _heading("Head of items against items")
         yield from _table(("fitted on valid", ""), [(k, _cell(v)) for k, v in head.items()])
+    placed = model["cold_items"]
+    if placed is not None:
+        yield from _heading("Items without train interactions")
+        yield from _table(
+            ("found by a simulated cold start", ""), [(k, _cell(v)) for k, v in placed.items()]
+        )
     yield from _heading("How to reproduce")
     yield from ["```", *card["reproduce"], "```", ""]
     versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())

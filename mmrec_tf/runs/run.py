@@ -9,6 +9,7 @@ RUN/
   assets/NAME/      vocabulary and architecture of each encoder
   weights/          checkpoints: encoders, retrieval, item_head, ranking
   item_head.json    of a head of items against items: its weights, fitted on the valid split
+  cold_items.json   where items without train interactions are placed, as a simulation found
   calibration.json  what makes a probability of a logit, fitted on the valid split
   ranking.json      whether ranking is served, or retrieval's own order, which it did not beat
   history.csv       one row an epoch of the retrieval model; ranking_history.csv likewise
@@ -33,6 +34,7 @@ from mmrec_tf.ranking.model import RankingModel
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.records.files import read_json, read_sealed, write_json, write_sealed, write_text
 from mmrec_tf.records.manifest import sha256
+from mmrec_tf.retrieval.cold_items_fit import ColdItemsFit
 from mmrec_tf.retrieval.content_encoders import make_encoders
 from mmrec_tf.retrieval.item_head import ItemHead
 from mmrec_tf.retrieval.item_head_fit import ItemHeadFit
@@ -235,6 +237,7 @@ class Run:
                 if fit.used:
                     load_weights(self.directory / "weights/item_head", head=head)
                 model.set_item_head(head, fit)
+            model.set_cold_items(self.cold_items_fit)
             self._retrieval = model
         return self._retrieval
 
@@ -251,6 +254,21 @@ class Run:
             return None
         try:
             return ItemHeadFit.from_json(read_json(path))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: wanted JSON; {error}. Train again.") from error
+
+    @property
+    def cold_items_fit(self) -> ColdItemsFit | None:
+        """Where items without train interactions are placed; None where that was not fitted.
+
+        Raises:
+          RunError: when the file is damaged.
+        """
+        path = self.directory / "cold_items.json"
+        if not path.exists():
+            return None
+        try:
+            return ColdItemsFit.from_json(read_json(path))
         except (OSError, ValueError) as error:
             raise RunError(f"{path}: wanted JSON; {error}. Train again.") from error
 
@@ -380,6 +398,11 @@ class Run:
         if model.item_head_fit is not None:
             # Last, as it says that the head is whole.
             write_json(self.directory / "item_head.json", model.item_head_fit.to_json())
+
+    def save_cold_items(self, model: RetrievalModel) -> None:
+        """Writes where the model places items without train interactions."""
+        if model.cold_items_fit is not None:
+            write_json(self.directory / "cold_items.json", model.cold_items_fit.to_json())
 
     def save_ranking(self, model: RankingModel, *, served: bool = True) -> None:
         """Writes the trained ranking model, and whether recommenders of this run rank with it."""

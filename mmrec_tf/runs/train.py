@@ -157,6 +157,7 @@ def _train_stages(
         shutil.copy(progress / "retrieval/history.csv", run.directory / "history.csv")
         # First, as the weights say that retrieval is done.
         run.save_item_head(retrieval)
+        run.save_cold_items(retrieval)
         run.save_retrieval(retrieval)
     untrained = progress / "retrieval/diagnostics.json"
     metrics: dict[str, Any] = {
@@ -175,6 +176,8 @@ def _train_stages(
         metrics["labels"] = report_labels(run.retrieval)
     if run.item_head_fit is not None:
         metrics["item_head"] = run.item_head_fit.to_json()
+    if run.cold_items_fit is not None:
+        metrics["cold_items"] = run.cold_items_fit.to_json()
     if config.ranking.epochs:
         if run.ranking is None:
             ranking = RankingModel(config, dataset, retrieval=run.retrieval)

@@ -162,6 +162,8 @@ def reembed(
     retrieval = RetrievalModel(start.config, dataset, encoders=encoders, initialize=False)
     carry_weights(retrieval, start, dataset)
     carry_item_head(retrieval, start)
+    # The neighbors are those of the catalog that is there now.
+    retrieval.set_cold_items(start.cold_items_fit)
     ranking = None
     if start.serves_ranking:
         ranking = RankingModel(start.config, dataset, retrieval=retrieval, initialize=False)

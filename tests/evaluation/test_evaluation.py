@@ -215,6 +215,9 @@ def test_slices_by_hand(tmp_path):
         "tail": [2, 3],
         "middle": [1],
         "head": [0],
+        "met 1 to 5 times": [0, 1, 2, 3],
+        "met 6 to 20 times": [],
+        "met more than 20 times": [],
     }
 
 
@@ -238,7 +241,10 @@ def test_slices_of_the_small_world(dataset):
     assert count[slices["middle"]].max() < count[slices["head"]].min()
     both = slices["cold, with image"]
     np.testing.assert_array_equal(both, (count == 0) & present[:, 1])
-    assert len(slices) == 1 + 4 + 3 + 8 + 4 * (3 + 8)
+    met = [(name, members) for name, members in slices.items() if name.startswith("met ")]
+    for (name, members), (low, high) in zip(met, [(1, 5), (6, 20), (21, count.max())], strict=True):
+        np.testing.assert_array_equal(members, (count >= low) & (count <= high), name)
+    assert len(slices) == 1 + 4 + 3 + 3 + 8 + 4 * (3 + 8)
 
 
 def test_a_slice_counts_its_own_pairs_and_users(model, dataset):

@@ -50,6 +50,17 @@ def head(model):
     model.set_item_head(layer, None)
 
 
+def place(model):
+    """Makes cold items of some, and pulls them toward others; what they were before is returned."""
+    warm = model.tables["warm"].numpy()
+    warm[[6, 13]] = False
+    model.state.tables = {**model.tables, "warm": tf.constant(warm)}
+    before = model.embed_all()
+    fit = model.fit_cold_items()
+    model.set_cold_items(fit._replace(pull=0.6, offset=0.8, num_neighbors=4))
+    return before
+
+
 CONFIGS = {
     "gated": {"item__fusion": "gated", "user__history": "attention"},
     "concat": {"item__fusion": "concat", "user__hidden": 4, "user__id_embedding": True},
@@ -63,6 +74,13 @@ CONFIGS = {
     },
     "ids": {"modalities": [], "user__id_embedding": True, "user__history": "none"},
     "head": {},
+    "cold": {"cold_items__fit": True, "item__features": True},
+    "cold, graph": {
+        "cold_items__fit": True,
+        "graph__layers": 1,
+        "graph__content_layers": 1,
+        "retrieval__softmax": "full",
+    },
 }
 
 
@@ -78,7 +96,12 @@ def test_contributions_sum_to_the_score(world, name):
     model = drawn(world, **CONFIGS[name])
     if name == "head":
         head(model)
+    if "cold" in name:
+        before = place(model)
     recommender = serve(model)
+    if "cold" in name:
+        moved = np.abs(model.embed_all() - before).max(axis=1) > 1e-3
+        np.testing.assert_array_equal(np.flatnonzero(moved), [6, 13])
     explainer = Explainer(recommender)
     retriever = recommender.retriever
     for user in PEOPLE:
