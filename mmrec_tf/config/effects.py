@@ -246,6 +246,12 @@ RULES = (
         lambda c: c.user.history == "self_attention",
     ),
     Rule(
+        ("user.interests",),
+        "user.history",
+        '"attention"',
+        lambda c: c.user.history == "attention",
+    ),
+    Rule(
         _under("user", "time_gaps", "hidden", "dropout"),
         "user.history",
         "another kind than none",

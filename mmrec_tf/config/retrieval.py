@@ -151,7 +151,10 @@ class UserConfig:
     embeds a history's items: "trained" runs each of them through the item tower, which learns from
     histories, too; "cached" reads a table of the whole catalog that is embedded anew as each epoch
     begins and every `refresh_steps` steps in between (0: never), so that a step embeds the items
-    to be told apart, and of each history a few at most."""
+    to be told apart, and of each history a few at most. `interests` is how many vectors an
+    "attention" history becomes, each with attention of its own (ComiRec-SA, Cen et al. 2020): an
+    item is scored by the one that is nearest to it, and training moves that which is nearest to the
+    item that was chosen."""
 
     id_embedding: bool = shapes_weights(False)
     id_dropout: float = 0.1
@@ -162,6 +165,7 @@ class UserConfig:
     refresh_steps: int = 0
     num_layers: int = shapes_weights(1)
     num_heads: int = shapes_weights(1)
+    interests: int = shapes_weights(1)
     time_gaps: bool = shapes_weights(False)
     hidden: int = shapes_weights(0)
     profile: bool = True
@@ -173,7 +177,7 @@ class UserConfig:
         one_of("user.history_context", self.history_context, HISTORY_CONTEXTS)
         one_of("user.history_embedding", self.history_embedding, HISTORY_EMBEDDINGS)
         at_least(self, "user.", {"history_length": 1, "hidden": 0, "refresh_steps": 0})
-        at_least(self, "user.", {"num_layers": 1, "num_heads": 1})
+        at_least(self, "user.", {"num_layers": 1, "num_heads": 1, "interests": 1})
         for name in ("id_dropout", "dropout"):
             value = getattr(self, name)
             require(0 <= value < 1, f"user.{name}: wanted 0 up to 1 (exclusive); got {value}.")

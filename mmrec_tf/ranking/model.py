@@ -22,6 +22,7 @@ from mmrec_tf.recommender.funnel import ranking_metric
 from mmrec_tf.recommender.ranked import Lists, Ranked, Request, Rows
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.retrieval.index import Added, ExactIndex, gather_rows
+from mmrec_tf.retrieval.index.interests import one_an_item, score_rows
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import LOWEST_SCORE
 from mmrec_tf.towers import IdEmbedding, UserTower, unit
@@ -285,9 +286,10 @@ class RankingModel(Stage):
     def _embed_users(
         self, request: Request, items: Mapping[str, Any], training: bool = False
     ) -> tf.Tensor:
-        """<float32>[batch, dim], unit vectors."""
+        """<float32>[batch, dim], or with several interests <float32>[batch, interest, dim], unit
+        vectors."""
         if self.user_tower is None:
-            return unit(request.queries[:, : self.config.dim])
+            return unit(request.queries[..., : self.config.dim])
         return self.retrieval.embed_users(
             request.user,
             self._embed_items(tf.maximum(request.history, 0), items),
@@ -354,9 +356,12 @@ class RankingModel(Stage):
             # Training shifts no item that it never met.
             embedding = rows.vector[..., : self.config.dim]
         bias = rows.vector[..., self.config.dim : self.config.dim + 1]
+        user = self._embed_users(request, items, training)
+        if user.shape.rank == 3:
+            user = one_an_item(user, embedding)
         return self.pairs(
             {
-                "user": self._embed_users(request, items, training),
+                "user": user,
                 "item": embedding,
                 "numbers": tf.concat([score[..., None], bias], axis=-1),
                 "modalities": rows.modalities,
@@ -543,7 +548,7 @@ class RankingModel(Stage):
     def _retrieved(self, request: Request, item: tf.Tensor) -> tf.Tensor:
         """The retrieval model's scores of items, <int32>[batch, any] -> <float32>[batch, any]."""
         vectors = gather_rows(self.items["vector"], item)
-        score = tf.einsum("bd,bcd->bc", request.queries, vectors)
+        score = score_rows(request.queries, vectors)
         head = self.retrieval.item_head
         return score if head is None else score + head.score_items(request.whole, item)
 
@@ -556,9 +561,9 @@ class RankingModel(Stage):
         return Request(queries, inputs["user"], history, inputs["gap"], inputs["time"])
 
     def _blank_request(self) -> Request:
-        steps = self.config.user.history_length
+        steps, interests = self.config.user.history_length, self.config.user.interests
         return Request(
-            tf.zeros([1, self.config.dim + 1]),
+            tf.zeros([1, *([interests] if interests > 1 else []), self.config.dim + 1]),
             tf.constant([-1]),
             tf.fill([1, steps], -1),
             tf.fill([1, steps], -1.0),

@@ -114,7 +114,8 @@ class PairFeatures(tf.keras.layers.Layer):
 
         Args:
           inputs: dict of
-            user: <float32>[batch, dim];
+            user: <float32>[batch, dim], or <float32>[batch, candidate, dim], what stands for the
+              user beside each candidate;
             item: <float32>[batch, candidate, dim];
             numbers: <float32>[batch, candidate, any], the retrieval score first;
             modalities: <float32>[batch, candidate, modality, dim];
@@ -143,7 +144,8 @@ class PairFeatures(tf.keras.layers.Layer):
         def wide(value: tf.Tensor, width: int) -> tf.Tensor:
             return tf.reshape(value, [-1, width])
 
-        fields = [repeated(user), wide(item, self.dim)]
+        each = user.shape.rank == 3
+        fields = [wide(user, self.dim) if each else repeated(user), wide(item, self.dim)]
         numbers = inputs["numbers"]
         scaled = tf.concat([numbers[..., :1] * SCORE_SCALE, numbers[..., 1:]], axis=-1)
         dense = [wide(scaled, numbers.shape[-1])]
@@ -152,7 +154,10 @@ class PairFeatures(tf.keras.layers.Layer):
             fields += [wide(part, self.dim) for part in tf.unstack(modalities, axis=2)]
             count = modalities.shape[2]
             dense += [
-                wide(tf.einsum("bd,bcmd->bcm", user, modalities), count),
+                wide(
+                    tf.einsum(f"{'bcd' if each else 'bd'},bcmd->bcm", user, modalities),
+                    count,
+                ),
                 tf.cast(wide(inputs["present"], count), tf.float32),
                 wide(inputs["weights"], count),
             ]

@@ -24,6 +24,7 @@ from mmrec_tf.evaluation.metrics import top_k
 from mmrec_tf.retrieval import cached_histories
 from mmrec_tf.retrieval.catalog_tables import PROFILE, build_tables, gather
 from mmrec_tf.retrieval.content_encoders import make_encoders, raw_content
+from mmrec_tf.retrieval.index.interests import one_an_item, score_all
 from mmrec_tf.retrieval.item_graph import spectral_embedding, train_graph
 from mmrec_tf.retrieval.item_head import ItemHead
 from mmrec_tf.retrieval.item_head_fit import ItemHeadFit, Scored, fit_weights
@@ -55,7 +56,8 @@ class RetrievalModel(Stage):
     with unit vectors, and temperature and w learned (w only with `retrieval.popularity_bias`).
     `queries` and `candidates` fold all of it into vectors of `dim + 1` entries, so that serving
     is one dot product. A head of items against items (`item_head`), which `fit_item_head` makes
-    when the towers are trained, adds its own score.
+    when the towers are trained, adds its own score. A user may have several vectors
+    (`user.interests`), of which the highest score counts.
 
     The model holds the catalog's content as tables, and batches name items by number:
     content is gathered where it is needed, once for each distinct item of a batch. Tables above
@@ -433,7 +435,7 @@ class RetrievalModel(Stage):
           tower: a UserTower of this config; None for the model's own.
 
         Returns:
-          <float32>[batch, dim].
+          <float32>[batch, dim], or with several interests <float32>[batch, interest, dim].
         """
         if gap is None:
             gap = tf.fill(tf.shape(known), -1.0)
@@ -446,9 +448,9 @@ class RetrievalModel(Stage):
         return tower(inputs, training=training)
 
     def queries(self, user_embedding: tf.Tensor) -> tf.Tensor:
-        """<float32>[batch, dim] -> <float32>[batch, dim + 1], ready for a dot product."""
+        """<float32>[..., dim] -> <float32>[..., dim + 1], ready for a dot product."""
         scaled = user_embedding * tf.exp(-self.log_temperature)
-        return tf.concat([scaled, tf.ones_like(scaled[:, :1])], axis=-1)
+        return tf.concat([scaled, tf.ones_like(scaled[..., :1])], axis=-1)
 
     def candidates(self, item_embedding: tf.Tensor, log_frequency: tf.Tensor) -> tf.Tensor:
         """<float32>[..., dim], <float32>[...] -> <float32>[..., dim + 1]."""
@@ -572,6 +574,11 @@ class RetrievalModel(Stage):
             training=training,
         )
         embedding = output.embedding
+        if self.config.user.interests > 1:
+            # The interest that is nearest to what was chosen learns from it, and is compared with
+            # all the rest (Cen et al. 2020, eq. 7 and 8).
+            chosen = tf.gather(embedding, rows["item"])[:, None]
+            user = one_an_item(user, chosen)[:, 0]
         if training and settings.embedding_noise:
             user, embedding = (with_noise(x, settings.embedding_noise) for x in (user, embedding))
 
@@ -694,7 +701,8 @@ class RetrievalModel(Stage):
           training: whether dropout is on.
 
         Returns:
-          <float32>[batch, dim], unit vectors.
+          <float32>[batch, dim], unit vectors; with several interests <float32>[batch, interest,
+          dim].
         """
         history = inputs["history"]
         _, output, rows = self.embed_named({"history": history}, training=training)
@@ -707,14 +715,17 @@ class RetrievalModel(Stage):
         )
 
     def embed(self, users: np.ndarray) -> np.ndarray:
-        """The embeddings of users with their train histories, <int>[n] -> <float32>[n, dim]."""
+        """The embeddings of users with their train histories, <int>[n] -> <float32>[n, dim]; with
+        several interests <float32>[n, interest, dim]."""
         liked = self._liked(self.dataset)
         embedding = tf.constant(self.embed_all())
         parts = [
             self._embed_known(liked, embedding, users[start : start + BLOCK]).numpy()
             for start in range(0, len(users), BLOCK)
         ]
-        return np.concatenate(parts) if parts else np.zeros([0, self.config.dim], np.float32)
+        interests = self.config.user.interests
+        shape = [0, self.config.dim] if interests == 1 else [0, interests, self.config.dim]
+        return np.concatenate(parts) if parts else np.zeros(shape, np.float32)
 
     def _liked(self, dataset: Dataset, history: str = "train") -> Histories:
         """What a history holds."""
@@ -722,7 +733,7 @@ class RetrievalModel(Stage):
         return dataset.histories(disliked_below=disliked_below, history=history)
 
     def _embed_known(self, liked: Histories, embedding: tf.Tensor, users: np.ndarray) -> tf.Tensor:
-        """<float32>[n, dim] of users, given their histories and the items' embeddings."""
+        """What `embed_users` makes of users, given their histories and the items' embeddings."""
         history, gap, known = map(tf.constant, liked.read(users, self.config.user.history_length))
         return self.embed_users(
             tf.constant(users, tf.int32),
@@ -830,7 +841,7 @@ class RetrievalModel(Stage):
             some = users[block]
             queries = self.queries(self._embed_known(liked, embedding, some))
             # A copy, so it may be written to.
-            towers = tf.matmul(queries, vectors, transpose_b=True).numpy()
+            towers = score_all(queries, vectors).numpy()
             head = None
             if self.state.item_head_graph is not None:
                 longest = int((liked.offset[some + 1] - liked.offset[some]).max(initial=0))

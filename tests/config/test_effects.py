@@ -213,6 +213,7 @@ CHANGED = {
     "user.refresh_steps": 2,
     "user.num_layers": 2,
     "user.num_heads": 2,
+    "user.interests": 2,
     "user.time_gaps": True,
     "user.hidden": 4,
     "user.profile": False,

@@ -385,6 +385,8 @@ KINDS = {
             "recommender__diversity": 0.4,
             "recommender__popular_diversity": 0.6,
             "recommender__popularity_dampening": 0.3,
+            "user__history": "attention",
+            "user__interests": 2,
             "unavailable": WITHDRAWN,
         },
     ),
