@@ -285,6 +285,36 @@ RULES = (
             or bool(c.ranking.epochs and c.ranking.target_attention)
         ),
     ),
+    Rule(
+        _under("user", "training_window"),
+        "user.history",
+        "another kind than none",
+        lambda c: c.user.history != "none",
+    ),
+    Rule(
+        ("user.training_window",),
+        "user.history_length",
+        "more than the window",
+        lambda c: c.user.training_window < c.user.history_length,
+    ),
+    Rule(
+        _under("retrieval", "next_items", "fading"),
+        "user.history",
+        "another kind than none",
+        lambda c: c.user.history != "none",
+    ),
+    Rule(
+        _under("retrieval", "next_items", "fading"),
+        "user.history_context",
+        '"past" (or "auto", where the split follows time)',
+        lambda c: c.user.history_context != "others",
+    ),
+    Rule(
+        ("retrieval.fading",),
+        "retrieval.next_items",
+        "2 or more",
+        lambda c: c.retrieval.next_items > 1,
+    ),
     # Retrieval
     Rule(
         _under(
@@ -314,9 +344,35 @@ RULES = (
         lambda c: c.retrieval.disliked_below is not None,
     ),
     Rule(
+        _under(
+            "retrieval",
+            "sampling_correction",
+            "remove_accidental_hits",
+            "num_hard_negatives",
+            "num_mined_negatives",
+            "mining_epochs",
+            "memory_size",
+        ),
+        "retrieval.loss",
+        '"softmax" or "bpr", as gbce compares with num_uniform_negatives alone',
+        lambda c: c.retrieval.loss != "gbce",
+    ),
+    Rule(
+        ("retrieval.calibration",),
+        "retrieval.loss",
+        '"gbce"',
+        lambda c: c.retrieval.loss == "gbce",
+    ),
+    Rule(
+        ("retrieval.calibration",),
+        "retrieval.softmax",
+        '"batch", as among all items there is nothing to calibrate',
+        lambda c: c.retrieval.softmax == "batch",
+    ),
+    Rule(
         ("retrieval.label_smoothing",),
         "retrieval.loss",
-        '"softmax", as bpr has no target to spread',
+        '"softmax", as the others have no target to spread',
         lambda c: c.retrieval.loss == "softmax",
     ),
     # Head of items against items
@@ -528,6 +584,12 @@ def schema_rules(config: Any, schema: Schema) -> Iterator[SchemaRule]:
             "Set trainable_layers of one",
             lambda c: False,
         )
+    yield SchemaRule(
+        _under("retrieval", "next_items", "fading"),
+        "the dataset's split does not follow time, so that histories hold all else of a user",
+        "Set user.history_context to past",
+        lambda c: schema.ordered or c.user.history_context == "past",
+    )
     yield SchemaRule(
         _under("alignment", "contrastive_weight", "temperature"),
         f"the loss is among modalities, of which there are {len(names)}",

@@ -234,7 +234,7 @@ class RankingModel(Stage):
             batch_size,
             seed,
             # Ranking learns from a user's own candidates, popular ones too.
-            item_balance=0.0,
+            as_served=True,
             keep_disliked=click_rating is not None,
             unclicked_below=click_rating,
         )

@@ -129,6 +129,15 @@ class RetrievalModel(Stage):
             initializer="zeros",
             trainable=config.retrieval.popularity_bias,
         )
+        self.intercept = None
+        if config.retrieval.loss == "gbce":
+            # Probabilities of single items have a level, which the order of items knows nothing of:
+            # no score holds it. It starts where all are as probable.
+            self.intercept = self.add_weight(
+                name="intercept",
+                shape=[],
+                initializer=tf.keras.initializers.Constant(-np.log(schema.num_items)),
+            )
         self.objective = self.make_objective()
         self.loss_tracker = tf.keras.metrics.Mean(name="loss")
         self.contrastive_tracker = tf.keras.metrics.Mean(name="contrastive_loss")
@@ -237,6 +246,7 @@ class RetrievalModel(Stage):
         histories whose items go through encoders that train."""
         settings, found = self.config.retrieval, []
         user, size = self.config.user, self.config.training.batch_size
+        length = user.training_window or user.history_length
         if (
             self.reads_raw
             and settings.softmax == "batch"
@@ -244,7 +254,7 @@ class RetrievalModel(Stage):
             and not self.caches_histories
         ):
             found.append(
-                f"each step runs up to {size * (1 + user.history_length)} items through encoders "
+                f"each step runs up to {size * (1 + length)} items through encoders "
                 "that train, most of them histories'. user.history_embedding cached leaves "
                 f"{size} of them."
             )
@@ -591,10 +601,13 @@ class RetrievalModel(Stage):
             remembered = kept, self.candidates(vectors, popularity)
 
         def loss_of(user: tf.Tensor, embedding: tf.Tensor) -> tf.Tensor:
+            candidates = self.candidates(embedding, log_frequency)
+            if self.intercept is not None:
+                candidates += self.intercept * tf.one_hot(self.config.dim, self.config.dim + 1)
             losses = self.objective(
                 inputs,
                 self.queries(user),
-                self.candidates(embedding, log_frequency),
+                candidates,
                 numbers=numbers,
                 rows=rows,
                 tables=self.tables,

@@ -228,7 +228,8 @@ class UserTower(tf.keras.layers.Layer):
             num_users=schema.num_users if config.user.id_embedding else 0,
             dim=config.dim,
             history=config.user.history,
-            num_steps=config.user.history_length,
+            # Older places are not trained, and count as the oldest that is.
+            num_steps=config.user.training_window or config.user.history_length,
             num_layers=config.user.num_layers,
             num_heads=config.user.num_heads,
             interests=config.user.interests,

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 from tqdm import tqdm
 
-from mmrec_tf.config import Config
+from mmrec_tf.config import Config, RetrievalConfig
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders.encoder import count_weights
 from mmrec_tf.errors import ConfigError
@@ -296,17 +296,22 @@ class Stage(tfrs.Model):
         batch_size: int | None,
         seed: int | None,
         *,
-        item_balance: float | None = None,
+        as_served: bool = False,
         **options: Any,
     ) -> tf.data.Dataset:
-        training, retrieval = self.config.training, self.config.retrieval
-        if item_balance is not None:
-            retrieval = dataclasses.replace(retrieval, item_balance=item_balance)
+        """As `batches`; `as_served` takes each example once, as the next item after the history
+        that is read when it is recommended, whatever retrieval learns from."""
+        training, retrieval, user = self.config.training, self.config.retrieval, self.config.user
+        if as_served:
+            retrieval = dataclasses.replace(
+                retrieval, item_balance=0.0, next_items=1, fading=RetrievalConfig.fading
+            )
+            user = dataclasses.replace(user, training_window=0)
         train = split == "train"
         return self.dataset.batches(
             split,
             batch_size or training.batch_size * training.accumulation_steps,
-            user=self.config.user,
+            user=user,
             retrieval=retrieval,
             shuffle=train,
             seed=training.seed if seed is None else seed,
