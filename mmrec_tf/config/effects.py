@@ -415,9 +415,10 @@ RULES = (
         _under(
             "ranking",
             *("architecture", "num_cross_layers", "projection_dim", "hidden", "dropout"),
-            *("target_attention", "fine_tune", "content", "features", "context"),
+            *("target_attention", "fine_tune", "content", "features", "context", "signals"),
             *("position_bias", "tasks", "score_weights", "task_weights", "uncertainty"),
-            *("sharing", "num_experts", "loss", "positive_weight", "focal_gamma"),
+            *("sharing", "num_experts", "entire_space"),
+            *("loss", "positive_weight", "focal_gamma"),
             *("num_negatives", "num_disliked", "candidate_share", "learning_rate", "monitor"),
             "serve",
         ),
@@ -441,11 +442,25 @@ RULES = (
         _under(
             "ranking",
             *("hidden", "dropout", "target_attention", "content", "features", "context"),
-            *("sharing", "num_experts"),
+            *("signals", "sharing", "num_experts"),
         ),
         "ranking.architecture",
         "another than bilinear, which reads the user's and the item's vector alone",
         lambda c: c.ranking.architecture != "bilinear",
+    ),
+    Rule(
+        ("ranking.signals",),
+        "item_head.kind",
+        "another kind than none, or leave head out of them",
+        lambda c: "head" not in c.ranking.signals or c.item_head.kind != "none",
+        lambda c: tuple(name for name in c.ranking.signals if name != "head"),
+    ),
+    Rule(
+        ("ranking.signals",),
+        "modalities",
+        "one or more, or leave modalities out of them",
+        lambda c: "modalities" not in c.ranking.signals or c.modalities != (),
+        lambda c: tuple(name for name in c.ranking.signals if name != "modalities"),
     ),
     Rule(
         _under("ranking", "dropout", "sharing", "num_experts"),
@@ -464,6 +479,20 @@ RULES = (
         "ranking.sharing",
         '"mmoe" or "ple"',
         lambda c: c.ranking.sharing != "shared_bottom",
+    ),
+    Rule(
+        ("ranking.entire_space",),
+        "ranking.tasks",
+        "click and a type of event",
+        lambda c: (
+            "click" in c.ranking.tasks and not {"click", "rating"}.issuperset(c.ranking.tasks)
+        ),
+    ),
+    Rule(
+        ("ranking.entire_space",),
+        "ranking.loss",
+        '"binary", as the order of candidates tells no probability to multiply',
+        lambda c: c.ranking.loss == "binary",
     ),
     Rule(
         ("ranking.task_weights",),
@@ -584,6 +613,13 @@ def schema_rules(config: Any, schema: Schema) -> Iterator[SchemaRule]:
             "Set trainable_layers of one",
             lambda c: False,
         )
+    yield SchemaRule(
+        ("ranking.signals",),
+        "there is no modality to compare by",
+        "Leave modalities out of them",
+        lambda c: bool(names) or "modalities" not in c.ranking.signals,
+        lambda c: tuple(name for name in c.ranking.signals if name != "modalities"),
+    )
     yield SchemaRule(
         _under("retrieval", "next_items", "fading"),
         "the dataset's split does not follow time, so that histories hold all else of a user",

@@ -133,6 +133,13 @@ class Config:
                 f"{self.retrieval.softmax} and {json.dumps(self.training.jit_compile)}. Set "
                 "graph.layers and graph.content_layers to 0, or change those.",
             )
+        looked_up = [name for name in ("head", "co_occurrence") if name in self.ranking.signals]
+        require(
+            not (looked_up and self.training.jit_compile),
+            f"ranking.signals: wanted no {' and '.join(looked_up)} with training.jit_compile, as "
+            "what is looked up in a table of neighbors has no shape known beforehand. Leave it "
+            "out, or set training.jit_compile to false.",
+        )
         require(
             self.alignment.trainable or "contrastive" not in self.alignment.kinds,
             "alignment.trainable: wanted true with contrastive among alignment.kinds, which pulls "

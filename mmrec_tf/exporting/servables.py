@@ -76,6 +76,7 @@ class RecommenderServable(tf.Module):
             *recommender.retrieval.user_tables,
             recommender.retrieval.log_temperature,
             *(recommender.ranking.variables if recommender.ranking else []),
+            *(recommender.ranking.tables if recommender.ranking else []),
             *(recommender.item_head.variables if recommender.item_head else []),
             recommender.retriever.item_table,
             recommender.retriever.user_table,

@@ -29,6 +29,7 @@ class PairFeatures(tf.keras.layers.Layer):
       item_sizes, user_sizes: side features, as `SideFeatures.sizes_of`; empty for none.
       attention: whether the history comes in as each candidate sees it.
       context: of "hour" and "weekday" (UTC) those that come in.
+      signals: what the numbers behind the first two are of, see `Signals.labels`.
       context_dropout: share of the examples whose time is hidden in training, so that a request
         without one is answered well.
     """
@@ -43,6 +44,7 @@ class PairFeatures(tf.keras.layers.Layer):
         attention: bool = False,
         context: Sequence[str] = (),
         context_dropout: float = 0.1,
+        signals: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -54,11 +56,13 @@ class PairFeatures(tf.keras.layers.Layer):
             "attention": attention,
             "context": tuple(context),
             "context_dropout": context_dropout,
+            "signals": tuple(signals),
         }
         plain: dict[str, Any] = {"dtype": "float32"}
         self.dim = dim
         self.content = content
         self.context_dropout = context_dropout
+        self.signals = tuple(signals)
         self.item_features = (
             SideFeatures(item_sizes, dim, name="item_features", **plain) if item_sizes else None
         )
@@ -95,7 +99,8 @@ class PairFeatures(tf.keras.layers.Layer):
           modalities: their names.
         """
         content = list(modalities) if self.content else []
-        fields, numbers = ["user", "item", *content], ["retrieval score", "popularity"]
+        fields = ["user", "item", *content]
+        numbers = ["retrieval score", "popularity", *self.signals]
         # Its dot product with the user, whether it is present, and its weight.
         numbers += 3 * content
         fields += ["item features"] if self.item_features is not None else []

@@ -41,6 +41,10 @@ class RankingStage(Protocol):
         """What an export has to carry."""
 
     @property
+    def tables(self) -> list[tf.Variable]:
+        """What it has to carry beside them."""
+
+    @property
     def click_shift(self) -> float:
         """What to add to the logit of a click where negatives were drawn for training."""
 

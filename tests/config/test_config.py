@@ -318,6 +318,7 @@ def test_the_settings_that_weights_depend_on():
         "ranking.content",
         "ranking.features",
         "ranking.context",
+        "ranking.signals",
         "ranking.position_bias",
         "ranking.tasks",
         "ranking.sharing",

@@ -387,6 +387,7 @@ KINDS = {
             "recommender__popularity_dampening": 0.3,
             "user__history": "attention",
             "user__interests": 2,
+            "ranking__signals": ["neighbors", "recency", "modalities", "co_occurrence", "trend"],
             "unavailable": WITHDRAWN,
         },
     ),
