@@ -176,7 +176,9 @@ def _user_queries(recommender: Recommender, rng: np.random.Generator) -> np.ndar
     read, gap, _ = recommender.read_history(user)
     request = recommender.request(user, read, gap, tf.zeros_like(user, tf.int64))
     queries = request.queries.numpy()
-    queries = queries.reshape([-1, queries.shape[-1]])[:NUM_QUERIES]
+    if queries.ndim == 3:
+        # Mixed, as one half of what is returned is to speak for the other.
+        queries = rng.permutation(queries.reshape([-1, queries.shape[-1]]))[:NUM_QUERIES]
     return np.pad(queries, [[0, 0], [0, 1]])
 
 

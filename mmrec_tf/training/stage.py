@@ -187,7 +187,8 @@ class Stage(tfrs.Model):
           **kwargs: as of `tf.keras.Model.predict`, with batches.
 
         Returns:
-          With users, their embeddings <float32>[n, dim]; under `k` the numbers of items
+          With users, their embeddings <float32>[n, dim], with several interests <float32>[n,
+          interest, dim]; under `k` the numbers of items
           <int32>[n, k], best first, none of them among the user's train items; padded on the right
           with -1. With batches, what Keras returns.
 
