@@ -32,6 +32,7 @@ from mmrec_tf.config.ranking import (
     RANKING_METRICS,
     SERVES,
     SHARINGS,
+    SIGNALS,
     RankingConfig,
     RecommenderConfig,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "SERVES",
     "SHARED",
     "SHARINGS",
+    "SIGNALS",
     "SOFTMAXES",
     "VALUES_POOLINGS",
     "WEIGHTINGS",

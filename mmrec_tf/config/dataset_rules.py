@@ -68,6 +68,19 @@ def schema_rules(config: Any, schema: Schema) -> Iterator[SchemaRule]:
             lambda c: False,
         )
     yield SchemaRule(
+        ("ranking.signals",),
+        "there is no modality to compare by",
+        "Leave modalities out of them",
+        lambda c: bool(names) or "modalities" not in c.ranking.signals,
+        lambda c: tuple(name for name in c.ranking.signals if name != "modalities"),
+    )
+    yield SchemaRule(
+        under("retrieval", "next_items", "fading"),
+        "the dataset's split does not follow time, so that histories hold all else of a user",
+        "Set user.history_context to past",
+        lambda c: schema.ordered or c.user.history_context == "past",
+    )
+    yield SchemaRule(
         under("alignment", "contrastive_weight", "temperature"),
         f"the loss is among modalities, of which there are {len(names)}",
         "Choose two or more",

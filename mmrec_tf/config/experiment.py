@@ -46,7 +46,8 @@ class TrainingConfig:
     The learning rate rises over `warmup_steps`, then falls to 0 at the last step (`decay` "linear"
     or "cosine") or stays; encoders that train take `encoder_learning_rate_factor` of it.
     `accumulation_steps` batches make one update, `steps_per_execution` updates one call of the
-    compiled step.
+    compiled step. `average_epochs` n has the mean of the weights after the last n epochs measured
+    and kept (Izmailov et al. 2018), while training goes on with its own.
 
     `catalog_memory_mb` is room for the items' vectors or preprocessed content, in MiB; a modality
     that does not fit into what is left stays on disk, and a batch's items are read from there.
@@ -64,6 +65,7 @@ class TrainingConfig:
     encoder_learning_rate_factor: float = 1.0
     accumulation_steps: int = 1
     steps_per_execution: int = 1
+    average_epochs: int = 1
     monitor: str = "ndcg@10"
     patience: int = 5
     mixed_precision: bool = False
@@ -76,7 +78,7 @@ class TrainingConfig:
         at_least(self, "training.", {"epochs": 1, "batch_size": 1, "patience": 0, "seed": 0})
         at_least(self, "training.", {"weight_decay": 0, "clip_norm": 0, "catalog_memory_mb": 0})
         at_least(self, "training.", {"warmup_steps": 0, "accumulation_steps": 1})
-        at_least(self, "training.", {"steps_per_execution": 1})
+        at_least(self, "training.", {"steps_per_execution": 1, "average_epochs": 1})
         require(
             self.encoder_learning_rate_factor > 0,
             "training.encoder_learning_rate_factor: wanted above 0; got "
@@ -133,6 +135,13 @@ class Config:
                 f"{self.retrieval.softmax} and {json.dumps(self.training.jit_compile)}. Set "
                 "graph.layers and graph.content_layers to 0, or change those.",
             )
+        looked_up = [name for name in ("head", "co_occurrence") if name in self.ranking.signals]
+        require(
+            not (looked_up and self.training.jit_compile),
+            f"ranking.signals: wanted no {' and '.join(looked_up)} with training.jit_compile, as "
+            "what is looked up in a table of neighbors has no shape known beforehand. Leave it "
+            "out, or set training.jit_compile to false.",
+        )
         require(
             self.alignment.trainable or "contrastive" not in self.alignment.kinds,
             "alignment.trainable: wanted true with contrastive among alignment.kinds, which pulls "

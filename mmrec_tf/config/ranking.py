@@ -9,6 +9,7 @@ ARCHITECTURES = ("dcn", "dlrm", "deepfm", "mlp", "bilinear")
 SHARINGS = ("shared_bottom", "mmoe", "ple")
 RANKING_LOSSES = ("listwise", "pairwise", "binary")
 CONTEXTS = ("hour", "weekday")
+SIGNALS = ("neighbors", "recency", "modalities", "head", "co_occurrence", "trend")
 RANKING_METRICS = ("auc", "gauc", "rmse")
 SERVES = ("auto", "always")
 CALIBRATIONS = ("none", "temperature", "platt", "isotonic")
@@ -24,7 +25,11 @@ class RankingConfig:
     `target_attention` reads the history with each candidate in view (DIN, Zhou et al. 2018).
     `fine_tune` trains a copy of user tower and item embeddings along; retrieval's own stay.
     `content` and `features` say whether modalities and side features come in, `context` what of
-    the time of a request does (UTC). `position_bias` learns what the place in a list that an item
+    the time of a request does (UTC). `signals` are further numbers of user and candidate, see
+    `mmrec_tf.ranking.signals`: cosines with the history's items ("neighbors"), those weighted by
+    how new they are ("recency"), cosines by modality ("modalities"), what a head of items against
+    items adds ("head"), how often train users met both ("co_occurrence"), and whether an item is on
+    the rise ("trend"). `position_bias` learns what the place in a list that an item
     was shown at adds, and leaves it out when recommending.
 
     `tasks`: "click", "rating" and names of the dataset's types of event. The first one's logit
@@ -32,7 +37,9 @@ class RankingConfig:
     below `click_rating` is no click; null makes all of them clicks. Losses add up, weighted by
     `task_weights` (all 1 by default), or by learned `uncertainty` (Kendall et al. 2018). Hidden
     layers are shared by the tasks as `sharing` says: "shared_bottom", "mmoe" (Ma et al. 2018) or
-    "ple" (Tang et al. 2020), the latter two with `num_experts` experts.
+    "ple" (Tang et al. 2020), the latter two with `num_experts` experts. `entire_space` has the
+    probability of an event be that of a click times that of the event after one, both learned from
+    all candidates (ESMM, Ma et al. 2018b).
     `loss` of clicks and events: "listwise" and "pairwise" learn the order of a user's candidates,
     "binary" the probability of each, positives counting `positive_weight` times, easy examples
     fading with `focal_gamma` (Lin et al. 2017).
@@ -60,6 +67,7 @@ class RankingConfig:
     content: bool = shapes_weights(True)
     features: bool = shapes_weights(True)
     context: tuple[str, ...] = shapes_weights(())
+    signals: tuple[str, ...] = shapes_weights(())
     position_bias: bool = shapes_weights(False)
     tasks: tuple[str, ...] = shapes_weights(("click",))
     click_rating: float | None = None
@@ -68,6 +76,7 @@ class RankingConfig:
     uncertainty: bool = False
     sharing: str = shapes_weights("shared_bottom")
     num_experts: int = shapes_weights(4)
+    entire_space: bool = False
     loss: str = shapes_weights("listwise")
     positive_weight: float = 1.0
     focal_gamma: float = 0.0
@@ -94,6 +103,12 @@ class RankingConfig:
         )
         for name in self.context:
             one_of("ranking.context", name, CONTEXTS)
+        for name in self.signals:
+            one_of("ranking.signals", name, SIGNALS)
+        require(
+            len(set(self.signals)) == len(self.signals),
+            f"ranking.signals: wanted each at most once; got {', '.join(self.signals)}.",
+        )
         counts = {
             "num_negatives": 0,
             "num_disliked": 0,

@@ -23,7 +23,7 @@ ID_INITS = ("random", "spectral")
 HISTORIES = ("none", "mean", "gru", "attention", "self_attention")
 HISTORY_CONTEXTS = ("auto", "past", "others")
 HISTORY_EMBEDDINGS = ("trained", "cached")
-LOSSES = ("softmax", "bpr")
+LOSSES = ("softmax", "bpr", "gbce")
 SOFTMAXES = ("batch", "full")
 CORRECTIONS = ("none", "counts", "streaming")
 ITEM_HEADS = ("none", "ease", "slist", "content")
@@ -151,17 +151,23 @@ class UserConfig:
     embeds a history's items: "trained" runs each of them through the item tower, which learns from
     histories, too; "cached" reads a table of the whole catalog that is embedded anew as each epoch
     begins and every `refresh_steps` steps in between (0: never), so that a step embeds the items
-    to be told apart, and of each history a few at most."""
+    to be told apart, and of each history a few at most. `interests` is how many vectors an
+    "attention" history becomes, each with attention of its own (ComiRec-SA, Cen et al. 2020): an
+    item is scored by the one that is nearest to it, and training moves that which is nearest to the
+    item that was chosen. `training_window` above 0 has training read so many items in a row of a
+    history, drawn anew each time from the `history_length` that are read otherwise."""
 
     id_embedding: bool = shapes_weights(False)
     id_dropout: float = 0.1
     history: str = shapes_weights("mean")
     history_length: int = 50
     history_context: str = "auto"
+    training_window: int = 0
     history_embedding: str = "trained"
     refresh_steps: int = 0
     num_layers: int = shapes_weights(1)
     num_heads: int = shapes_weights(1)
+    interests: int = shapes_weights(1)
     time_gaps: bool = shapes_weights(False)
     hidden: int = shapes_weights(0)
     profile: bool = True
@@ -173,7 +179,8 @@ class UserConfig:
         one_of("user.history_context", self.history_context, HISTORY_CONTEXTS)
         one_of("user.history_embedding", self.history_embedding, HISTORY_EMBEDDINGS)
         at_least(self, "user.", {"history_length": 1, "hidden": 0, "refresh_steps": 0})
-        at_least(self, "user.", {"num_layers": 1, "num_heads": 1})
+        at_least(self, "user.", {"training_window": 0})
+        at_least(self, "user.", {"num_layers": 1, "num_heads": 1, "interests": 1})
         for name in ("id_dropout", "dropout"):
             value = getattr(self, name)
             require(0 <= value < 1, f"user.{name}: wanted 0 up to 1 (exclusive); got {value}.")
@@ -183,7 +190,10 @@ class UserConfig:
 class RetrievalConfig:
     """The retrieval loss.
 
-    `loss`: "softmax", or "bpr" (Rendle et al. 2009), each positive against each negative.
+    `loss`: "softmax"; "bpr" (Rendle et al. 2009), each positive against each negative; or "gbce",
+    binary cross-entropy against `num_uniform_negatives` items alone, or under "full" all of them,
+    where the positive counts as much as `calibration` says (gSASRec, Petrov and Macdonald 2023): 0
+    for plain cross-entropy, 1 for probabilities that are right among all items.
     `softmax`: "batch" compares with the batch's other items (sampled softmax), "full" with the
     whole catalog. In-batch only:
       `sampling_correction` subtracts the log of the sampling probability from the logits (logQ, Yi
@@ -205,6 +215,9 @@ class RetrievalConfig:
     False, nobody could have it yet, so it is no negative, and is given average popularity.
     `item_balance` draws a training example with probability proportional to
     count(item) ** -item_balance: 0 takes each example once an epoch, 1 all items equally often.
+    `next_items` n makes an example one of the n items that come after its history, each of them
+    `fading` times as often as the one before (in expectation the loss of all n with fading
+    weights): its history ends up to n - 1 items earlier, drawn anew in each epoch.
     """
 
     loss: str = "softmax"
@@ -227,6 +240,9 @@ class RetrievalConfig:
     popularity_bias: bool = True
     cold_negatives: bool = True
     item_balance: float = 0.0
+    next_items: int = 1
+    fading: float = 0.5
+    calibration: float = 0.75
 
     def __post_init__(self) -> None:
         one_of("retrieval.loss", self.loss, LOSSES)
@@ -234,7 +250,19 @@ class RetrievalConfig:
         one_of("retrieval.sampling_correction", self.sampling_correction, CORRECTIONS)
         counts = ("num_hard_negatives", "num_uniform_negatives", "num_mined_negatives")
         at_least(self, "retrieval.", dict.fromkeys((*counts, "memory_size"), 0))
-        at_least(self, "retrieval.", {"mining_epochs": 1, "disliked_weight": 0})
+        at_least(self, "retrieval.", {"mining_epochs": 1, "disliked_weight": 0, "next_items": 1})
+        require(
+            0 <= self.calibration <= 1,
+            f"retrieval.calibration: wanted 0 to 1; got {self.calibration:g}.",
+        )
+        require(
+            self.loss != "gbce" or self.softmax == "full" or self.num_uniform_negatives > 0,
+            "retrieval.num_uniform_negatives: wanted 1 or more with retrieval.loss gbce, which "
+            "compares with them alone; got 0. A few hundred do well.",
+        )
+        require(
+            0 < self.fading <= 1, f"retrieval.fading: wanted above 0, up to 1; got {self.fading:g}."
+        )
         at_least(self, "retrieval.", {"embedding_noise": 0, "adversarial": 0})
         require(
             0 <= self.label_smoothing < 1,

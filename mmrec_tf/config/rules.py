@@ -242,6 +242,12 @@ RULES = (
         lambda c: c.user.history_embedding == "cached",
     ),
     Rule(
+        ("user.interests",),
+        "user.history",
+        '"attention"',
+        lambda c: c.user.history == "attention",
+    ),
+    Rule(
         under("user", "history_length", "history_context"),
         "user.history",
         "another kind than none",
@@ -250,6 +256,36 @@ RULES = (
             or c.retrieval.mask_history
             or bool(c.ranking.epochs and c.ranking.target_attention)
         ),
+    ),
+    Rule(
+        under("user", "training_window"),
+        "user.history",
+        "another kind than none",
+        lambda c: c.user.history != "none",
+    ),
+    Rule(
+        ("user.training_window",),
+        "user.history_length",
+        "more than the window",
+        lambda c: c.user.training_window < c.user.history_length,
+    ),
+    Rule(
+        under("retrieval", "next_items", "fading"),
+        "user.history",
+        "another kind than none",
+        lambda c: c.user.history != "none",
+    ),
+    Rule(
+        under("retrieval", "next_items", "fading"),
+        "user.history_context",
+        '"past" (or "auto", where the split follows time)',
+        lambda c: c.user.history_context != "others",
+    ),
+    Rule(
+        ("retrieval.fading",),
+        "retrieval.next_items",
+        "2 or more",
+        lambda c: c.retrieval.next_items > 1,
     ),
     # Retrieval
     Rule(
@@ -280,9 +316,35 @@ RULES = (
         lambda c: c.retrieval.disliked_below is not None,
     ),
     Rule(
+        under(
+            "retrieval",
+            "sampling_correction",
+            "remove_accidental_hits",
+            "num_hard_negatives",
+            "num_mined_negatives",
+            "mining_epochs",
+            "memory_size",
+        ),
+        "retrieval.loss",
+        '"softmax" or "bpr", as gbce compares with num_uniform_negatives alone',
+        lambda c: c.retrieval.loss != "gbce",
+    ),
+    Rule(
+        ("retrieval.calibration",),
+        "retrieval.loss",
+        '"gbce"',
+        lambda c: c.retrieval.loss == "gbce",
+    ),
+    Rule(
+        ("retrieval.calibration",),
+        "retrieval.softmax",
+        '"batch", as among all items there is nothing to calibrate',
+        lambda c: c.retrieval.softmax == "batch",
+    ),
+    Rule(
         ("retrieval.label_smoothing",),
         "retrieval.loss",
-        '"softmax", as bpr has no target to spread',
+        '"softmax", as the others have no target to spread',
         lambda c: c.retrieval.loss == "softmax",
     ),
     # Head of items against items
@@ -322,7 +384,7 @@ RULES = (
     ),
     # Cold items
     Rule(
-        _under("cold_items", "num_neighbors", "hidden_share", "exposure"),
+        under("cold_items", "num_neighbors", "hidden_share", "exposure"),
         "cold_items.fit",
         "true",
         lambda c: c.cold_items.fit,
@@ -338,9 +400,10 @@ RULES = (
         under(
             "ranking",
             *("architecture", "num_cross_layers", "projection_dim", "hidden", "dropout"),
-            *("target_attention", "fine_tune", "content", "features", "context"),
+            *("target_attention", "fine_tune", "content", "features", "context", "signals"),
             *("position_bias", "tasks", "score_weights", "task_weights", "uncertainty"),
-            *("sharing", "num_experts", "loss", "positive_weight", "focal_gamma"),
+            *("sharing", "num_experts", "entire_space"),
+            *("loss", "positive_weight", "focal_gamma"),
             *("num_negatives", "num_disliked", "candidate_share", "learning_rate", "monitor"),
             "serve",
         ),
@@ -364,11 +427,25 @@ RULES = (
         under(
             "ranking",
             *("hidden", "dropout", "target_attention", "content", "features", "context"),
-            *("sharing", "num_experts"),
+            *("signals", "sharing", "num_experts"),
         ),
         "ranking.architecture",
         "another than bilinear, which reads the user's and the item's vector alone",
         lambda c: c.ranking.architecture != "bilinear",
+    ),
+    Rule(
+        ("ranking.signals",),
+        "item_head.kind",
+        "another kind than none, or leave head out of them",
+        lambda c: "head" not in c.ranking.signals or c.item_head.kind != "none",
+        lambda c: tuple(name for name in c.ranking.signals if name != "head"),
+    ),
+    Rule(
+        ("ranking.signals",),
+        "modalities",
+        "one or more, or leave modalities out of them",
+        lambda c: "modalities" not in c.ranking.signals or c.modalities != (),
+        lambda c: tuple(name for name in c.ranking.signals if name != "modalities"),
     ),
     Rule(
         under("ranking", "dropout", "sharing", "num_experts"),
@@ -387,6 +464,20 @@ RULES = (
         "ranking.sharing",
         '"mmoe" or "ple"',
         lambda c: c.ranking.sharing != "shared_bottom",
+    ),
+    Rule(
+        ("ranking.entire_space",),
+        "ranking.tasks",
+        "click and a type of event",
+        lambda c: (
+            "click" in c.ranking.tasks and not {"click", "rating"}.issuperset(c.ranking.tasks)
+        ),
+    ),
+    Rule(
+        ("ranking.entire_space",),
+        "ranking.loss",
+        '"binary", as the order of candidates tells no probability to multiply',
+        lambda c: c.ranking.loss == "binary",
     ),
     Rule(
         ("ranking.task_weights",),

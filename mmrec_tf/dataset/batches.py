@@ -27,6 +27,9 @@ def build_batches(
     batch_size: int,
     length: int,
     context: str,
+    window: int = 0,
+    next_items: int = 1,
+    fading: float = 1.0,
     among: np.ndarray | None = None,
     shuffle: bool = False,
     seed: int = 0,
@@ -46,6 +49,12 @@ def build_batches(
       context: "last", the end of the user's history; "past", what lies before the example;
         "others", all but the example itself. The latter two are for examples in the order of
         `histories`, by user and oldest first.
+      window: how many items in a row of those a batch carries instead, drawn anew each time; 0 for
+        all of them. Not under "last".
+      next_items: under "past", of how many items the example may be any that comes after its
+        history: this ends so many items earlier less one, or fewer, drawn anew each time. It keeps
+        one item where there is one.
+      fading: how much more often it ends n items earlier than n + 1.
       among: <bool>[example], whether it stands in `histories`, which then hold these and no
         others; None where all do. Under "last" it makes no difference.
       disliked: the train items that each user rated low; None where that is not asked.
@@ -70,7 +79,15 @@ def build_batches(
     }
     # On the host, wherever the model is: a table on a GPU would be copied back for each batch.
     with tf.device("CPU"):
-        around = _surround(histories, length=length, context=context, among=among, seed=seed)
+        around = _surround(
+            histories,
+            length=length,
+            context=context,
+            window=window,
+            fades=fading ** np.arange(next_items),
+            among=among,
+            seed=seed,
+        )
         dislikes = _dislikes(disliked, length=num_disliked, seed=seed)
         if item_balance:
             choose = _balanced_draw(interactions.item, item_balance, seed=seed)
@@ -126,9 +143,18 @@ def _drawn_places(steps: int, seed: int) -> tf.data.Dataset:
 
 
 def _surround(
-    histories: Histories, *, length: int, context: str, among: np.ndarray | None, seed: int
+    histories: Histories,
+    *,
+    length: int,
+    context: str,
+    window: int,
+    fades: np.ndarray,
+    among: np.ndarray | None,
+    seed: int,
 ) -> Callable:
-    """The function that gives a batch of columns, with its number, its histories."""
+    """The function that gives a batch of columns, with its number, its histories; `fades` are the
+    shares of the examples whose history ends 0, 1, ... items earlier."""
+    width = window or length
     table = HistoryTable.constant(histories)
     place = _places(among)
 
@@ -137,16 +163,21 @@ def _surround(
         if context == "last":
             read = table.last(start, end, length)
         elif context == "past":
-            read = table.last(start, place(batch["at"])[0], length)
+            end = place(batch["at"])[0]
+            if len(fades) > 1:
+                end -= _draw_earlier(end - start - 1, fades, [~number, seed])
+            if window:
+                end = _draw_end(tf.maximum(start, end - length), end, window, [seed, number])
+            read = table.last(start, end, width)
         else:
             own, itself = place(batch["at"])
-            position, known = _window(end - start - itself, length, [seed, number])
+            position, known = _window(end - start - itself, width, [seed, number])
             after = tf.cast(position >= (own - start)[:, None], tf.int64)
             read = table.read(start[:, None] + position + after * itself[:, None], known)
         return {
             "user": batch["user"],
-            "history": tf.ensure_shape(read.item, [None, length]),
-            "gap": tf.ensure_shape(read.gap, [None, length]),
+            "history": tf.ensure_shape(read.item, [None, width]),
+            "gap": tf.ensure_shape(read.gap, [None, width]),
             "item": batch["item"],
             "time": batch["time"],
             "rating": batch["rating"],
@@ -156,6 +187,23 @@ def _surround(
         }
 
     return surround
+
+
+def _draw_earlier(most: tf.Tensor, fades: np.ndarray, seed: list[Any]) -> tf.Tensor:
+    """How many items earlier histories end, <int64>[batch]: n as often as `fades[n]` says among
+    those from 0 to `most` <int64>[batch]."""
+    up_to = tf.constant(np.cumsum(fades))
+    total = tf.gather(up_to, tf.clip_by_value(most, 0, len(fades) - 1))
+    drawn = total * tf.random.stateless_uniform(tf.shape(total), seed, dtype=tf.float64)
+    return tf.reduce_sum(tf.cast(drawn[:, None] >= up_to[None, :-1], tf.int64), axis=1)
+
+
+def _draw_end(start: tf.Tensor, end: tf.Tensor, window: int, seed: list[Any]) -> tf.Tensor:
+    """Where windows end that lie anywhere among the items from `start` up to `end`, each
+    <int64>[batch]; at `end` where there are no more of them."""
+    room = tf.maximum(end - start - window, 0)
+    drawn = tf.random.stateless_uniform(tf.shape(room), seed, maxval=2**31 - 1, dtype=tf.int64)
+    return end - drawn % (room + 1)
 
 
 def _places(among: np.ndarray | None) -> Callable:

@@ -201,7 +201,11 @@ class Dataset:
         """Batches of a split's interactions, each with a history from the train split.
 
         A train example never finds itself in its own history. What else the history holds is
-        `user.history_context`: the interactions before it, or all others.
+        `user.history_context`: the interactions before it, or all others. Under
+        `user.training_window` a train example carries that many in a row of the last
+        `user.history_length` before it, or of all others, drawn anew each time. Under
+        `retrieval.next_items` n its history ends up to n - 1 items earlier, so that it is one of
+        the next n.
 
         Under `retrieval.disliked_below` train interactions with a lower rating are no examples and
         stand in no history, whatever the split; up to 16 of the user's own go with each example as
@@ -210,12 +214,14 @@ class Dataset:
         Args:
           split: "train", "valid" or "test".
           batch_size: int.
-          user: UserConfig with `history_length` and `history_context`; None for the defaults.
-          retrieval: RetrievalConfig with `item_balance` and `disliked_below`; None for the
-            defaults, which take each example once and dislike nothing. Under an `item_balance`
-            above 0, examples are drawn with replacement, as many an epoch as there are, with
-            probability proportional to count ** -item_balance, count being how often the examples
-            name the example's item: with 1, all items come equally often.
+          user: UserConfig with `history_length`, `training_window` and `history_context`; None for
+            the defaults.
+          retrieval: RetrievalConfig with `item_balance`, `next_items`, `fading` and
+            `disliked_below`; None for the defaults, which take each example once, as the next item,
+            and dislike nothing. Under an `item_balance` above 0, examples are drawn with
+            replacement, as many an epoch as there are, with probability proportional to count **
+            -item_balance, count being how often the examples name the example's item: with 1, all
+            items come equally often.
           shuffle: whether the order of examples is random, and another one in each pass over the
             batches: that of the n-th pass to begin follows from `seed` and n.
           seed: of the order and of the choice of history and of disliked items.
@@ -239,12 +245,21 @@ class Dataset:
         Raises:
           DatasetError: for a split without interactions.
           ConfigError: for `disliked_below` where there are no ratings, or all of train are lower;
-            when nothing answers at the address of the data service.
+            for `next_items` above 1 where histories are not what lies before an example; when
+            nothing answers at the address of the data service.
         """
         user, retrieval = user or UserConfig(), retrieval or RetrievalConfig()
         context = user.history_context
         if context == "auto":
             context = "past" if self.schema.ordered else "others"
+        if retrieval.next_items > 1 and context != "past":
+            raise ConfigError(
+                "retrieval.next_items: wanted 1, as histories hold all other items of a user, and "
+                f"nothing comes next; got {retrieval.next_items}. Set user.history_context to past."
+            )
+        trains = split == "train"
+        length = user.history_length
+        window = user.training_window if trains else 0
         data = self.interactions(split)
         if not len(data.user):
             raise DatasetError(f"{self.directory}: the {split} split has no interactions.")
@@ -259,12 +274,15 @@ class Dataset:
             disliked = self._by_user(_select(train, apart))
             num_disliked = min(int(np.diff(disliked.offset).max(initial=0)), MOST_DISLIKED)
         batches = build_batches(
-            data if split != "train" or keep_disliked else liked,
+            data if not trains or keep_disliked else liked,
             self._by_user(liked),
             batch_size=batch_size,
-            length=user.history_length,
-            context=context if split == "train" else "last",
-            among=~low if split == "train" and keep_disliked else None,
+            length=length,
+            context=context if trains else "last",
+            window=window,
+            next_items=retrieval.next_items,
+            fading=retrieval.fading,
+            among=~low if trains and keep_disliked else None,
             shuffle=shuffle,
             seed=seed,
             drop_remainder=drop_remainder,
@@ -275,7 +293,7 @@ class Dataset:
             data_service=data_service,
         )
         spec = self.schema.batch_spec(
-            batch_size if drop_remainder else None, user.history_length, num_disliked
+            batch_size if drop_remainder else None, window or length, num_disliked
         )
         if batches.element_spec != spec:
             raise DatasetError(f"batches: wanted {spec}; made {batches.element_spec}.")

@@ -168,13 +168,18 @@ def _servables(
 
 
 def _user_queries(recommender: Recommender, rng: np.random.Generator) -> np.ndarray:
-    """What some users, who have met something, ask the index, <float32>[user, dim]."""
+    """What some users, who have met something, ask the index, <float32>[user, dim]; of several
+    interests each as one, as each asks by itself."""
     histories = recommender.dataset.histories(history=recommender.history)
     met = np.flatnonzero(np.diff(histories.offset) > 0)
     user = tf.constant(rng.permutation(met)[:NUM_QUERIES], tf.int32)
     read, gap, _ = recommender.read_history(user)
     request = recommender.request(user, read, gap, tf.zeros_like(user, tf.int64))
-    return np.pad(request.queries.numpy(), [[0, 0], [0, 1]])
+    queries = request.queries.numpy()
+    if queries.ndim == 3:
+        # Mixed, as one half of what is returned is to speak for the other.
+        queries = rng.permutation(queries.reshape([-1, queries.shape[-1]]))[:NUM_QUERIES]
+    return np.pad(queries, [[0, 0], [0, 1]])
 
 
 def _take_number(parents: Sequence[pathlib.Path], version: int | None) -> int:

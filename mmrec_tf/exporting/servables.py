@@ -77,6 +77,7 @@ class RecommenderServable(tf.Module):
             *recommender.retrieval.user_tables,
             recommender.retrieval.log_temperature,
             *(recommender.ranking.variables if recommender.ranking else []),
+            *(recommender.ranking.tables if recommender.ranking else []),
             *(recommender.item_head.variables if recommender.item_head else []),
             recommender.retriever.item_table,
             recommender.retriever.user_table,
@@ -160,7 +161,8 @@ class RecommenderServable(tf.Module):
     def embed_user(
         self, user_id: tf.Tensor, history: tf.Tensor, profile: tf.Tensor, features: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """embedding <float32>[batch, dim]; known and unread <bool>[batch]."""
+        """embedding <float32>[batch, dim], or <float32>[batch, interest, dim]; known and unread
+        <bool>[batch]."""
         inputs = {"user_id": user_id, "history": history}
         inputs |= {"profile": profile, "features": features}
         return self.state.recommender.embed_user_ids(*check_limits(self.limits, inputs))

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from mmrec_tf.dataset import draws
+from mmrec_tf.retrieval.index.interests import score_all
 from mmrec_tf.schema import LOWEST_SCORE
 
 # A part has about so many items or more: a smaller catalog is searched whole.
@@ -33,7 +34,7 @@ def search_part(
 
     Args:
       vectors: <float32>[item, dim].
-      queries: <float32>[batch, dim].
+      queries: <float32>[batch, dim] or <float32>[batch, interest, dim].
       exclude: <int32>[batch, any], items that must not be found while others are left; -1 for none.
       stride: int.
       k: int, at most the size of the part.
@@ -49,7 +50,7 @@ def search_part(
     # The last of the blocks may be cut short by the end of the catalog.
     inside = items < num_items
     items = tf.minimum(items, num_items - 1)
-    scores = tf.matmul(queries, tf.gather(vectors, items), transpose_b=True)
+    scores = score_all(queries, tf.gather(vectors, items))
     scores = tf.where(inside, scores, LOWEST_SCORE)
     block = tf.maximum(exclude, 0) // stride
     of_block = tf.cast(tf.maximum(exclude, 0) - block * stride, tf.float32)

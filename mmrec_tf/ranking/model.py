@@ -16,12 +16,14 @@ from mmrec_tf.evaluation.evaluate import evaluate
 from mmrec_tf.ranking.feature_interaction import INTERACTIONS
 from mmrec_tf.ranking.losses import LOSSES, squared_loss
 from mmrec_tf.ranking.mining import part_stride, search_part
-from mmrec_tf.ranking.multitask import SHARINGS, UncertaintyWeights
+from mmrec_tf.ranking.multitask import SHARINGS, UncertaintyWeights, both_logit
 from mmrec_tf.ranking.pair_features import PairFeatures
+from mmrec_tf.ranking.signals import Signals
 from mmrec_tf.recommender.funnel import ranking_metric
 from mmrec_tf.recommender.ranked import Lists, Ranked, Request, Rows
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.retrieval.index import Added, ExactIndex, gather_rows
+from mmrec_tf.retrieval.index.interests import one_an_item, score_rows
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import LOWEST_SCORE
 from mmrec_tf.towers import IdEmbedding, UserTower, unit
@@ -99,14 +101,26 @@ class RankingModel(Stage):
             )
             for name in self.tasks
         ]
-        self.factor = self.add_weight(name="factor", shape=[len(self.binary)], initializer="ones")
+        # Where an event is one after a click, retrieval's score says how probable the click is.
+        factors = [float(not settings.entire_space or name == "click") for name in self.binary]
+        self.factor = self.add_weight(
+            name="factor",
+            shape=[len(self.binary)],
+            initializer=tf.keras.initializers.Constant(factors),
+        )
         self.rating_scale = self.add_weight(
             name="rating_scale",
             shape=[2],
             initializer=tf.keras.initializers.Constant([0.0, 1.0]),
             trainable=False,
         )
-        self.pairs = PairFeatures.from_experiment(config, schema, name="pairs")
+        # In the namespace, too: their tables follow from the dataset.
+        self.state.signals = Signals(
+            config, dataset, head=lambda: retrieval.item_head, modalities=retrieval.modalities
+        )
+        self.pairs = PairFeatures.from_experiment(
+            config, schema, name="pairs", signals=self.state.signals.labels()
+        )
         self.position = (
             IdEmbedding(schema.num_positions, 1, name="position")
             if settings.position_bias
@@ -144,6 +158,11 @@ class RankingModel(Stage):
     def retrieval(self) -> RetrievalModel:
         """The model that finds what this one orders."""
         return self.state.retrieval
+
+    @property
+    def tables(self) -> list[tf.Variable]:
+        """What it looks up beside its weights and the retrieval model's, for an export."""
+        return self.state.signals.tables
 
     @property
     def click_shift(self) -> float:
@@ -188,7 +207,8 @@ class RankingModel(Stage):
         if "rating" in self.tasks:
             rating = train.rating
             self.rating_scale.assign([rating.mean(), max(float(rating.std()), 1e-6)])
-        if self.config.ranking.loss != "binary":
+        settings = self.config.ranking
+        if settings.loss != "binary":
             return
         lists = self._lists(next(iter(self.batches("train", batch_size=1024))))
         for place, name in enumerate(self.tasks):
@@ -197,6 +217,12 @@ class RankingModel(Stage):
                     part.numpy().ravel()
                     for part in (lists.retrieved, lists.labels[name], lists.weight)
                 )
+                if settings.entire_space and name != "click":
+                    # Among clicks, and not by the score.
+                    click = lists.labels["click"].numpy().ravel()
+                    weight, score = weight * click, np.zeros_like(score)
+                    if not weight.any():
+                        continue
                 self.heads[place].bias.assign([level(score[weight > 0], label[weight > 0])])
 
     @property
@@ -231,7 +257,7 @@ class RankingModel(Stage):
             batch_size,
             seed,
             # Ranking learns from a user's own candidates, popular ones too.
-            item_balance=0.0,
+            as_served=True,
             keep_disliked=click_rating is not None,
             unclicked_below=click_rating,
         )
@@ -283,9 +309,10 @@ class RankingModel(Stage):
     def _embed_users(
         self, request: Request, items: Mapping[str, Any], training: bool = False
     ) -> tf.Tensor:
-        """<float32>[batch, dim], unit vectors."""
+        """<float32>[batch, dim], or with several interests <float32>[batch, interest, dim], unit
+        vectors."""
         if self.user_tower is None:
-            return unit(request.queries[:, : self.config.dim])
+            return unit(request.queries[..., : self.config.dim])
         return self.retrieval.embed_users(
             request.user,
             self._embed_items(tf.maximum(request.history, 0), items),
@@ -339,6 +366,7 @@ class RankingModel(Stage):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """What the network reads of candidates, arguments as for `rank`: what `PairFeatures.call`
         returns."""
+        in_catalog = rows is None
         if rows is None:
             rows = Rows(
                 vector=gather_rows(items["vector"], item),
@@ -352,11 +380,29 @@ class RankingModel(Stage):
             # Training shifts no item that it never met.
             embedding = rows.vector[..., : self.config.dim]
         bias = rows.vector[..., self.config.dim : self.config.dim + 1]
+        numbers = [score[..., None], bias]
+        if self.state.signals.names:
+            met = tf.maximum(request.history, 0)
+            numbers.append(
+                self.state.signals(
+                    request,
+                    item,
+                    rows,
+                    history=gather_rows(items["vector"], met)[..., : self.config.dim],
+                    modalities=tf.gather(items["modalities"], met),
+                    present=tf.gather(items["present"], met),
+                    in_catalog=in_catalog,
+                    training=training,
+                )
+            )
+        user = self._embed_users(request, items, training)
+        if user.shape.rank == 3:
+            user = one_an_item(user, embedding)
         return self.pairs(
             {
-                "user": self._embed_users(request, items, training),
+                "user": user,
                 "item": embedding,
-                "numbers": tf.concat([score[..., None], bias], axis=-1),
+                "numbers": tf.concat(numbers, axis=-1),
                 "modalities": rows.modalities,
                 "present": rows.present,
                 "weights": rows.weights,
@@ -394,6 +440,10 @@ class RankingModel(Stage):
                 logits[name] = self.rating_scale[0] + self.rating_scale[1] * out
             else:
                 logits[name] = self.factor[self.binary.index(name)] * score + out
+        if self.config.ranking.entire_space:
+            for name in self.binary:
+                if name != "click":
+                    logits[name] = both_logit(logits["click"], logits[name])
         weights = self.config.ranking.score_weights
         if not weights:
             return Ranked(logits[self.tasks[0]], logits, None)
@@ -475,6 +525,9 @@ class RankingModel(Stage):
             )
             if name in self.tasks
         }
+        if settings.entire_space:
+            for name in self.binary:
+                labels[name] *= labels["click"]
         retrieved = self._retrieved(request, candidates)
         weight = tf.concat([tf.ones_like(click)[:, None], weight], axis=1)
         return Lists(request, candidates, retrieved, weight, labels)
@@ -541,7 +594,7 @@ class RankingModel(Stage):
     def _retrieved(self, request: Request, item: tf.Tensor) -> tf.Tensor:
         """The retrieval model's scores of items, <int32>[batch, any] -> <float32>[batch, any]."""
         vectors = gather_rows(self.items["vector"], item)
-        score = tf.einsum("bd,bcd->bc", request.queries, vectors)
+        score = score_rows(request.queries, vectors)
         head = self.retrieval.item_head
         return score if head is None else score + head.score_items(request.whole, item)
 
@@ -554,9 +607,9 @@ class RankingModel(Stage):
         return Request(queries, inputs["user"], history, inputs["gap"], inputs["time"])
 
     def _blank_request(self) -> Request:
-        steps = self.config.user.history_length
+        steps, interests = self.config.user.history_length, self.config.user.interests
         return Request(
-            tf.zeros([1, self.config.dim + 1]),
+            tf.zeros([1, *([interests] if interests > 1 else []), self.config.dim + 1]),
             tf.constant([-1]),
             tf.fill([1, steps], -1),
             tf.fill([1, steps], -1.0),

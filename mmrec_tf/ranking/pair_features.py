@@ -29,6 +29,7 @@ class PairFeatures(tf.keras.layers.Layer):
       item_sizes, user_sizes: side features, as `SideFeatures.sizes_of`; empty for none.
       attention: whether the history comes in as each candidate sees it.
       context: of "hour" and "weekday" (UTC) those that come in.
+      signals: what the numbers behind the first two are of, see `Signals.labels`.
       context_dropout: share of the examples whose time is hidden in training, so that a request
         without one is answered well.
     """
@@ -43,6 +44,7 @@ class PairFeatures(tf.keras.layers.Layer):
         attention: bool = False,
         context: Sequence[str] = (),
         context_dropout: float = 0.1,
+        signals: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -54,11 +56,13 @@ class PairFeatures(tf.keras.layers.Layer):
             "attention": attention,
             "context": tuple(context),
             "context_dropout": context_dropout,
+            "signals": tuple(signals),
         }
         plain: dict[str, Any] = {"dtype": "float32"}
         self.dim = dim
         self.content = content
         self.context_dropout = context_dropout
+        self.signals = tuple(signals)
         self.item_features = (
             SideFeatures(item_sizes, dim, name="item_features", **plain) if item_sizes else None
         )
@@ -95,7 +99,8 @@ class PairFeatures(tf.keras.layers.Layer):
           modalities: their names.
         """
         content = list(modalities) if self.content else []
-        fields, numbers = ["user", "item", *content], ["retrieval score", "popularity"]
+        fields = ["user", "item", *content]
+        numbers = ["retrieval score", "popularity", *self.signals]
         # Its dot product with the user, whether it is present, and its weight.
         numbers += 3 * content
         fields += ["item features"] if self.item_features is not None else []
@@ -114,7 +119,8 @@ class PairFeatures(tf.keras.layers.Layer):
 
         Args:
           inputs: dict of
-            user: <float32>[batch, dim];
+            user: <float32>[batch, dim], or <float32>[batch, candidate, dim], what stands for the
+              user beside each candidate;
             item: <float32>[batch, candidate, dim];
             numbers: <float32>[batch, candidate, any], the retrieval score first;
             modalities: <float32>[batch, candidate, modality, dim];
@@ -143,7 +149,8 @@ class PairFeatures(tf.keras.layers.Layer):
         def wide(value: tf.Tensor, width: int) -> tf.Tensor:
             return tf.reshape(value, [-1, width])
 
-        fields = [repeated(user), wide(item, self.dim)]
+        each = user.shape.rank == 3
+        fields = [wide(user, self.dim) if each else repeated(user), wide(item, self.dim)]
         numbers = inputs["numbers"]
         scaled = tf.concat([numbers[..., :1] * SCORE_SCALE, numbers[..., 1:]], axis=-1)
         dense = [wide(scaled, numbers.shape[-1])]
@@ -152,7 +159,10 @@ class PairFeatures(tf.keras.layers.Layer):
             fields += [wide(part, self.dim) for part in tf.unstack(modalities, axis=2)]
             count = modalities.shape[2]
             dense += [
-                wide(tf.einsum("bd,bcmd->bcm", user, modalities), count),
+                wide(
+                    tf.einsum(f"{'bcd' if each else 'bd'},bcmd->bcm", user, modalities),
+                    count,
+                ),
                 tf.cast(wide(inputs["present"], count), tf.float32),
                 wide(inputs["weights"], count),
             ]

@@ -16,7 +16,8 @@ class Candidates(NamedTuple):
       logit: <float32>[batch, candidate], of a click, not calibrated.
       rating: <float32>[batch, candidate], predicted; None for a model that predicts none.
       attention: as in `Ranked`.
-      user: <float32>[batch, dim], the user's embedding.
+      user: <float32>[batch, dim], the user's embedding, or with several interests <float32>[batch,
+        candidate, dim], that which each candidate is scored by.
       nobody: <bool>[batch], whether nothing is known of the user.
     """
 

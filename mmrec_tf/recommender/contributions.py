@@ -6,7 +6,8 @@ the score is
     u . v / temperature + popularity + head = sum over r, c of u_r . v_c / temperature + ...,
 
 a table with a row for each part of the user and a column for each part of the item. Its columns,
-summed, say what each modality and the id add; its rows what each item of the history adds.
+summed, say what each modality and the id add; its rows what each item of the history adds. Of
+several interests of a user, u is the one that the item is scored by.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from mmrec_tf.errors import ConfigError
 from mmrec_tf.recommender.ranked import Request
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.retrieval.embedding_parts import catalog_parts, reads_others
+from mmrec_tf.retrieval.index.interests import nearest_interest, score_rows
 from mmrec_tf.towers import TowerOutput
 from mmrec_tf.towers.additive import CONSTANT, FEATURES, ID, PROFILE, user_parts
 
@@ -178,17 +180,23 @@ class Explainer:
         recommender = self.recommender
         retriever, retrieval = recommender.retriever, recommender.retrieval
         nobody = bool(retriever.nobody(request)[0])
-        rows, of_user = self._user(request)
         of_items = self.parts_of(items).astype(np.float64)
         inverse = float(tf.exp(-retrieval.log_temperature))
         vectors = recommender.index.gather(tf.constant(items, tf.int32)).numpy()
         queries = retriever.queries(request, tf.constant([nobody]))
-        scores = tf.einsum("d,cd->c", queries[0], vectors)[None]
+        if queries.shape.rank == 2:
+            scores = tf.einsum("d,cd->c", queries[0], vectors)[None]
+            interest = np.zeros([len(items)], np.int64)
+        else:
+            scores = score_rows(queries, vectors[None])
+            interest = nearest_interest(queries, vectors[None]).numpy()[0]
+        users = {one: self._user(request, one) for one in np.unique(interest).tolist()}
         named = tf.constant(items[None], tf.int32)
         scores = retriever.score_items(request, named, scores)[0].numpy()
         heads = self._head(past, items)
         found = []
         for place, item_id in enumerate(item_ids):
+            rows, of_user = users[int(interest[place])]
             table = of_user @ of_items[place].T * inverse
             # What is popular is found by another number than the model's own.
             bias = vectors[place, -1] if nobody else vectors[place, -2]
@@ -252,8 +260,8 @@ class Explainer:
         )
         return request, request.whole.numpy()[0]
 
-    def _user(self, request: Request) -> tuple[tuple[str, ...], np.ndarray]:
-        """The parts of the user: what they are of, and <float64>[part, dim]."""
+    def _user(self, request: Request, interest: int) -> tuple[tuple[str, ...], np.ndarray]:
+        """The parts of one of the user's vectors: what they are of, and <float64>[part, dim]."""
         recommender = self.recommender
         retrieval = recommender.retrieval
         history, dim = request.history, recommender.config.dim
@@ -271,7 +279,7 @@ class Explainer:
         if tower.features is not None:
             known: Mapping[str, tf.Tensor] = retrieval.features_of(request.user)
             inputs["features"] = known if request.features is None else request.features
-        vectors = user_parts(tower, inputs).vectors[0].astype(np.float64)
+        vectors = user_parts(tower, inputs, interest=interest).vectors[0].astype(np.float64)
         steps = history.numpy()[0]
         real = np.flatnonzero(steps >= 0)
         ids = recommender.dataset.catalog.item_id

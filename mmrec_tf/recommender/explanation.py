@@ -44,7 +44,7 @@ def explain(
             weight *= tf.gather(reasons["scale"], item)[..., None]
     of_id = None
     if "id" in reasons:
-        of_id = tf.einsum("bd,bcd->bc", shown.user, tf.gather(reasons["id"], item))
+        of_id = _products(shown.user, tf.gather(reasons["id"], item))
     return explain_rows(
         shown,
         history,
@@ -83,7 +83,7 @@ def explain_rows(
     Returns:
       As `explain`.
     """
-    share = tf.einsum("bd,bcmd->bcm", shown.user, modalities) * weights
+    share = _products(shown.user, modalities) * weights
     none = tf.zeros(tf.shape(vectors)[:2])
     if of_id is not None:
         none = tf.maximum(none, of_id)
@@ -94,9 +94,17 @@ def explain_rows(
     share = tf.concat([share, last], axis=2)
     weight = shown.attention
     if weight is None:
-        dim = shown.user.shape[1]
+        dim = shown.user.shape[-1]
         read = gather_rows(catalog, tf.maximum(history, 0))[..., :dim]
         weight = tf.einsum("bcd,bsd->bcs", vectors[..., :dim], read)
     step = tf.argmax(tf.where(history[:, None, :] >= 0, weight, LOWEST_SCORE), axis=2)
     because = tf.gather(history, step, batch_dims=1)
     return tf.argmax(share, axis=2, output_type=tf.int32), because
+
+
+def _products(user: tf.Tensor, parts: tf.Tensor) -> tf.Tensor:
+    """The dot products of users, as `Candidates.user` has them, with what candidates consist of,
+    <float32>[batch, candidate, ..., dim] -> <float32>[batch, candidate, ...]."""
+    left = "bcd" if user.shape.rank == 3 else "bd"
+    more = "m" if parts.shape.rank == 4 else ""
+    return tf.einsum(f"{left},bc{more}d->bc{more}", user, parts)

@@ -30,6 +30,7 @@ from mmrec_tf.evaluation.metrics import (
     threshold_metrics,
 )
 from mmrec_tf.recommender.recommender import Recommender
+from mmrec_tf.retrieval.index.interests import score_rows
 from mmrec_tf.schema import LOWEST_SCORE
 
 # Users, or interactions, that are ranked at once.
@@ -163,7 +164,10 @@ def rank_shown(
         past = recommender.read_past(user)
         request = recommender.request(user, read, gap, time, past=past)
         vector = recommender.index.gather(item)[:, :-1]
-        retrieved = tf.reduce_sum(request.queries * vector, axis=1, keepdims=True)
+        if request.queries.shape.rank == 2:
+            retrieved = tf.reduce_sum(request.queries * vector, axis=1, keepdims=True)
+        else:
+            retrieved = score_rows(request.queries, vector[:, None])
         retrieved = recommender.retriever.score_items(request, item[:, None], retrieved)
         ranked = ranking.rank(request, item[:, None], recommender.items, retrieved)
         logits = {name: value[:, 0] for name, value in ranked.logits.items()}

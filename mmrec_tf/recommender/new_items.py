@@ -10,6 +10,7 @@ from mmrec_tf.recommender.feature_entries import FeatureEntries
 from mmrec_tf.recommender.ranked import Rows
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.retrieval.catalog_tables import cold_log_frequency, train_count
+from mmrec_tf.retrieval.index.interests import score_rows
 from mmrec_tf.schema import LOWEST_SCORE
 
 
@@ -110,7 +111,7 @@ class NewItems(tf.Module):
         vectors = tf.concat([placed, tf.fill(shape, self.popularity)[..., None]], axis=2)
         brought, unread = self._features(features)
         rows = Rows(placed, modalities, counted, weights, brought)
-        retrieved = tf.einsum("bd,bcd->bc", retriever.queries(request, nobody), vectors)
+        retrieved = score_rows(retriever.queries(request, nobody), vectors)
         shown = recommender.judge(
             request, nobody, tf.zeros(shape, tf.int32), retrieved, vectors, rows=rows
         )

@@ -113,7 +113,9 @@ def occlude(
     }
     inputs["encoded"][modality] = tf.constant(vectors)
     embedding = retrieval.item_tower(inputs).embedding.numpy()
-    scores = embedding @ request.queries.numpy()[0, : recommender.config.dim]
+    # One column, or one for each interest.
+    queries = np.atleast_2d(request.queries.numpy()[0])[:, : recommender.config.dim]
+    scores = (embedding @ queries.T).max(axis=1)
     weight = (scores[0] - scores[1:]).tolist()
     found = [Piece(n, p, w) for (n, p, _), w in zip(pieces, weight, strict=True)]
     found.sort(key=lambda piece: -piece.weight)

@@ -10,7 +10,8 @@ class Request(NamedTuple):
     """Whom candidates are ranked for.
 
     Attributes:
-      queries: <float32>[batch, dim + 1], what `RetrievalModel.queries` returned.
+      queries: <float32>[batch, dim + 1], or with several interests <float32>[batch, interest,
+        dim + 1], what `RetrievalModel.queries` returned.
       user: <int32>[batch], -1 for an unknown user.
       history: <int32>[batch, step], -1 for padding.
       gap: <float32>[batch, step], as in `Schema.batch_spec`.

@@ -24,6 +24,7 @@ from mmrec_tf.recommender.retriever import Retriever
 from mmrec_tf.recommender.ties import even_out
 from mmrec_tf.retrieval.embedding_parts import reason_tables
 from mmrec_tf.retrieval.index import ExactIndex
+from mmrec_tf.retrieval.index.interests import one_an_item, score_rows
 from mmrec_tf.retrieval.item_head import ItemHead
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import HISTORIES, LOWEST_SCORE
@@ -38,6 +39,10 @@ class RankingStage(Protocol):
     @property
     def variables(self) -> list[tf.Variable]:
         """What an export has to carry."""
+
+    @property
+    def tables(self) -> list[tf.Variable]:
+        """What it has to carry beside them."""
 
     @property
     def click_shift(self) -> float:
@@ -295,7 +300,7 @@ class Recommender(tf.Module):
           rows: as in `RankingModel.rank`.
         """
         # What is popular was found by another number than the model's own.
-        own = tf.einsum("bd,bcd->bc", request.queries, vectors[..., :-1])
+        own = score_rows(request.queries, vectors[..., :-1])
         own = tf.where(nobody[:, None], own, retrieved)
         score, logit, rating, attention = retrieved, own, None, None
         if self.ranking is not None:
@@ -310,7 +315,10 @@ class Recommender(tf.Module):
         if self.config.recommender.popularity_dampening:
             less = self.config.recommender.popularity_dampening * vectors[..., -1]
             score = tf.where(nobody[:, None], score, score - less)
-        user = request.queries[:, : self.config.dim]
+        user = request.queries
+        if user.shape.rank == 3:
+            user = one_an_item(user, vectors[..., :-1])
+        user = user[..., : self.config.dim]
         return Candidates(item, retrieved, score, logit, rating, attention, user, nobody)
 
     def candidates(
@@ -387,10 +395,12 @@ class Recommender(tf.Module):
         )
         found = self.candidates(request, exclude, num=max(self.num_candidates, k), wish=wish)
         place = self.order(found, min(k, found.item.shape[1]))
+        # Of several interests there is one a candidate.
+        whole = ("nobody",) if found.user.shape.rank == 3 else ("user", "nobody")
         parts = {
             name: tf.gather(part, place, batch_dims=1)
             for name, part in found._asdict().items()
-            if name not in ("user", "nobody") and part is not None
+            if name not in whole and part is not None
         }
         return found._replace(**parts)
 
@@ -505,7 +515,7 @@ class Recommender(tf.Module):
         item = self.retriever.item_table.lookup(item_id)
         row, nobody = tf.maximum(item, 0), self.retriever.nobody(request)
         queries = self.retriever.queries(request, nobody)
-        retrieved = tf.einsum("bd,bcd->bc", queries, self.index.gather(row))
+        retrieved = score_rows(queries, self.index.gather(row))
         retrieved = self.retriever.score_items(request, row, retrieved)
         ranked = self.rank(request, nobody, row, retrieved)
         probability = self.calibration(ranked.logit)
@@ -526,14 +536,15 @@ class Recommender(tf.Module):
 
         Returns:
           "embedding" <float32>[batch, dim], of unit length, whose dot product with an item's is
-          what retrieval goes by; "known" <bool>[batch], whether anything is known of the user; and
-          "unread" as in `recommend_ids`.
+          what retrieval goes by; with several interests <float32>[batch, interest, dim], of which
+          the highest product counts; "known" <bool>[batch], whether anything is known of the user;
+          and "unread" as in `recommend_ids`.
         """
         user = self.retriever.user_table.lookup(user_id)
         read, gap, _ = self.retriever.read_history(user, history)
         time = tf.zeros_like(user, tf.int64)
         request = self.request(user, read, gap, time, profile=profile, features=features)
-        embedding = tf.math.l2_normalize(request.queries[:, : self.config.dim], axis=1)
+        embedding = tf.math.l2_normalize(request.queries[..., : self.config.dim], axis=-1)
         return {
             "embedding": embedding,
             "known": ~self.retriever.nobody(request),

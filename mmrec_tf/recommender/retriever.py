@@ -257,10 +257,13 @@ class Retriever(tf.Module):
         return nobody & ~known
 
     def queries(self, request: Request, nobody: tf.Tensor) -> tf.Tensor:
-        """<float32>[batch, dim + 2], for the index."""
-        queries = tf.pad(request.queries, [[0, 0], [0, 1]])
+        """<float32>[batch, dim + 2], or with several interests <float32>[batch, interest, dim + 2],
+        for the index."""
+        several = request.queries.shape.rank == 3
+        queries = tf.pad(request.queries, [*[[0, 0]] * (2 if several else 1), [0, 1]])
         popular = tf.one_hot(self.dim + 1, self.dim + 2)
-        return tf.where(nobody[:, None], popular[None, :], queries)
+        nobody = nobody[:, None, None] if several else nobody[:, None]
+        return tf.where(nobody, popular, queries)
 
     def search(
         self,
@@ -291,7 +294,7 @@ class Retriever(tf.Module):
             return self.index.exact_search(
                 queries, num, exclude=exclude, allowed=self._allowed(wish), added=added
             )
-        found = self.index.search(queries, num, exclude=exclude, allowed=self._allowed(None))
+        found = self._look_up(queries, exclude, num)
         if self.item_head is not None:
             found = self._unite(queries, request.whole, exclude, *found)
         whole = nobody if wish is None else nobody | self.filter.asks(*wish)
@@ -312,6 +315,41 @@ class Retriever(tf.Module):
 
         return tf.cond(tf.reduce_any(whole), compare, lambda: list(found))
 
+    def _look_up(
+        self, queries: tf.Tensor, exclude: tf.Tensor, num: int
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """What an index finds that does not look at every item, result as of `search`.
+
+        Each interest asks by itself: an item that is among a user's best is among the best of the
+        interest that it is scored by, as no more items are before it there.
+        """
+        allowed = self._allowed(None)
+        if queries.shape.rank == 2:
+            return self.index.search(queries, num, exclude=exclude, allowed=allowed)
+        interests = queries.shape[1]
+        score, item = self.index.search(
+            tf.reshape(queries, [-1, queries.shape[2]]),
+            num,
+            exclude=tf.repeat(exclude, interests, axis=0),
+            allowed=allowed,
+        )
+        num = item.shape[1]
+        found = tf.reshape(tf.where(score > LOWEST_SCORE, item, -1), [-1, interests * num])
+        specs = (tf.TensorSpec([num], tf.float32), tf.TensorSpec([num], tf.int32))
+
+        def best(row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+            query, items, hidden = row
+            return best_of(
+                self.index.vectors,
+                query,
+                tf.unique(items).y,
+                hidden,
+                k=num,
+                first=self.index.first,
+            )
+
+        return tf.map_fn(best, (queries, found, exclude), fn_output_signature=specs)
+
     def _unite(
         self,
         queries: tf.Tensor,
@@ -324,7 +362,7 @@ class Retriever(tf.Module):
         the order of their sums.
 
         Args:
-          queries: <float32>[batch, dim + 2].
+          queries: as `queries` returns them.
           past: <int32>[batch, any], see `read_past`.
           exclude: <int32>[batch, any], items that must not be found; -1 for none.
           score, item: [batch, num], as the index found them.

@@ -105,6 +105,30 @@ def fit_neighbors(
     return Neighbors(item, weight)
 
 
+def fit_co_occurrence(config: Config, dataset: Dataset, *, count: int) -> Neighbors:
+    """How often train users met two items both, as a cosine: users of both over the root of the
+    users of each (Sarwar et al. 2001, section 3.1.1), the `count` highest of each item.
+
+    Args:
+      config: Config, whose `retrieval.disliked_below` says what is liked.
+      dataset: Dataset.
+      count: int.
+    """
+    liked, num_items = _liked(config, dataset), dataset.schema.num_items
+    met = _history_matrix(liked, np.arange(num_items))
+    scale = 1.0 / np.sqrt(np.maximum(np.bincount(liked.item, minlength=num_items), 1))
+    item, weight = [], []
+    for block, together in _met_together(met):
+        cosine = scipy.sparse.diags(scale[block]) @ together @ scipy.sparse.diags(scale)
+        rows = np.arange(cosine.shape[0])
+        cosine = cosine.tolil()
+        cosine[rows, rows + block.start] = 0.0
+        found = strongest(cosine.tocsr(), count)
+        item.append(found.item)
+        weight.append(found.weight)
+    return Neighbors(np.concatenate(item), np.concatenate(weight))
+
+
 def strongest(matrix: np.ndarray | scipy.sparse.csr_matrix, count: int) -> Neighbors:
     """The `count` entries of each row with the highest absolute values, those first; of equal ones
     the lower column first, and none that is 0.

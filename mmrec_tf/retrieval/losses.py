@@ -197,6 +197,44 @@ def bpr_loss(
     )
 
 
+def positive_power(num_drawn: int, num_items: int, calibration: float) -> float:
+    """beta of gBCE: with alpha, the share of the other items that are drawn, and t, the
+    calibration, alpha * (t * (1 - 1 / alpha) + 1 / alpha) (Petrov and Macdonald 2023, section 5.2):
+    1 at t = 0, alpha at t = 1.
+
+    Args:
+      num_drawn: negatives of a positive.
+      num_items: of the catalog, at least two.
+      calibration: 0 to 1.
+    """
+    alpha = min(num_drawn / max(num_items - 1, 1), 1.0)
+    return alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
+
+
+def gbce_loss(
+    positive: tf.Tensor, negative: tf.Tensor, *, weight: tf.Tensor, power: float
+) -> tf.Tensor:
+    """Generalized binary cross-entropy (Petrov and Macdonald 2023, section 5.1): the mean over the
+    positive and its negatives of -log sigmoid(positive) ** power and -log(1 - sigmoid(negative)).
+
+    Where negatives are a few of many items, plain cross-entropy (power 1) takes a positive for more
+    probable than it is among all of them, and tells the best items apart poorly.
+
+    Args:
+      positive: <float32>[batch], logits.
+      negative: <float32>[batch, n].
+      weight: <float32>[batch, n], how much each counts; 0 for not at all.
+      power: see `positive_power`.
+
+    Returns:
+      <float32>[batch].
+    """
+    counts = weight > 0
+    against = tf.where(counts, weight * tf.nn.softplus(tf.where(counts, negative, 0.0)), 0.0)
+    total = power * tf.nn.softplus(-positive) + tf.reduce_sum(against, axis=1)
+    return total / (1.0 + tf.reduce_sum(weight, axis=1))
+
+
 def with_noise(vectors: tf.Tensor, deviation: float) -> tf.Tensor:
     """Vectors with Gaussian noise on each coordinate, of a standard deviation of `deviation` /
     sqrt(dim): relative to a coordinate of a unit vector."""

@@ -32,6 +32,7 @@ from mmrec_tf.retrieval.catalog_tables import (
 from mmrec_tf.retrieval.cold_items import near_items, place
 from mmrec_tf.retrieval.cold_items_fit import ColdItemsFit, Lists, Simulation
 from mmrec_tf.retrieval.content_encoders import make_encoders, raw_content
+from mmrec_tf.retrieval.index.interests import one_an_item, score_all
 from mmrec_tf.retrieval.item_graph import spectral_embedding, train_graph
 from mmrec_tf.retrieval.item_head import ItemHead
 from mmrec_tf.retrieval.item_head_fit import ItemHeadFit, Scored, fit_weights
@@ -64,7 +65,8 @@ class RetrievalModel(Stage):
     `queries` and `candidates` fold all of it into vectors of `dim + 1` entries, so that serving
     is one dot product. A head of items against items (`item_head`), which `fit_item_head` makes
     when the towers are trained, adds its own score. Items without train interactions are placed by
-    their content alone, or as `fit_cold_items` found (`cold_items`).
+    their content alone, or as `fit_cold_items` found (`cold_items`). A user may have several
+    vectors (`user.interests`), of which the highest score counts.
 
     The model holds the catalog's content as tables, and batches name items by number:
     content is gathered where it is needed, once for each distinct item of a batch. Tables above
@@ -136,6 +138,15 @@ class RetrievalModel(Stage):
             initializer="zeros",
             trainable=config.retrieval.popularity_bias,
         )
+        self.intercept = None
+        if config.retrieval.loss == "gbce":
+            # Probabilities of single items have a level, which the order of items knows nothing of:
+            # no score holds it. It starts where all are as probable.
+            self.intercept = self.add_weight(
+                name="intercept",
+                shape=[],
+                initializer=tf.keras.initializers.Constant(-np.log(schema.num_items)),
+            )
         self.objective = self.make_objective()
         self.loss_tracker = tf.keras.metrics.Mean(name="loss")
         self.contrastive_tracker = tf.keras.metrics.Mean(name="contrastive_loss")
@@ -245,6 +256,7 @@ class RetrievalModel(Stage):
         histories whose items go through encoders that train."""
         settings, found = self.config.retrieval, []
         user, size = self.config.user, self.config.training.batch_size
+        length = user.training_window or user.history_length
         if (
             self.reads_raw
             and settings.softmax == "batch"
@@ -252,7 +264,7 @@ class RetrievalModel(Stage):
             and not self.caches_histories
         ):
             found.append(
-                f"each step runs up to {size * (1 + user.history_length)} items through encoders "
+                f"each step runs up to {size * (1 + length)} items through encoders "
                 "that train, most of them histories'. user.history_embedding cached leaves "
                 f"{size} of them."
             )
@@ -451,7 +463,7 @@ class RetrievalModel(Stage):
           tower: a UserTower of this config; None for the model's own.
 
         Returns:
-          <float32>[batch, dim].
+          <float32>[batch, dim], or with several interests <float32>[batch, interest, dim].
         """
         if gap is None:
             gap = tf.fill(tf.shape(known), -1.0)
@@ -464,9 +476,9 @@ class RetrievalModel(Stage):
         return tower(inputs, training=training)
 
     def queries(self, user_embedding: tf.Tensor) -> tf.Tensor:
-        """<float32>[batch, dim] -> <float32>[batch, dim + 1], ready for a dot product."""
+        """<float32>[..., dim] -> <float32>[..., dim + 1], ready for a dot product."""
         scaled = user_embedding * tf.exp(-self.log_temperature)
-        return tf.concat([scaled, tf.ones_like(scaled[:, :1])], axis=-1)
+        return tf.concat([scaled, tf.ones_like(scaled[..., :1])], axis=-1)
 
     def candidates(self, item_embedding: tf.Tensor, log_frequency: tf.Tensor) -> tf.Tensor:
         """<float32>[..., dim], <float32>[...] -> <float32>[..., dim + 1]."""
@@ -634,6 +646,11 @@ class RetrievalModel(Stage):
             training=training,
         )
         embedding = output.embedding
+        if self.config.user.interests > 1:
+            # The interest that is nearest to what was chosen learns from it, and is compared with
+            # all the rest (Cen et al. 2020, eq. 7 and 8).
+            chosen = tf.gather(embedding, rows["item"])[:, None]
+            user = one_an_item(user, chosen)[:, 0]
         if training and settings.embedding_noise:
             user, embedding = (with_noise(x, settings.embedding_noise) for x in (user, embedding))
 
@@ -646,10 +663,13 @@ class RetrievalModel(Stage):
             remembered = kept, self.candidates(vectors, popularity)
 
         def loss_of(user: tf.Tensor, embedding: tf.Tensor) -> tf.Tensor:
+            candidates = self.candidates(embedding, log_frequency)
+            if self.intercept is not None:
+                candidates += self.intercept * tf.one_hot(self.config.dim, self.config.dim + 1)
             losses = self.objective(
                 inputs,
                 self.queries(user),
-                self.candidates(embedding, log_frequency),
+                candidates,
                 numbers=numbers,
                 rows=rows,
                 tables=self.tables,
@@ -756,7 +776,8 @@ class RetrievalModel(Stage):
           training: whether dropout is on.
 
         Returns:
-          <float32>[batch, dim], unit vectors.
+          <float32>[batch, dim], unit vectors; with several interests <float32>[batch, interest,
+          dim].
         """
         history = inputs["history"]
         _, output, rows = self.embed_named({"history": history}, training=training)
@@ -769,14 +790,17 @@ class RetrievalModel(Stage):
         )
 
     def embed(self, users: np.ndarray) -> np.ndarray:
-        """The embeddings of users with their train histories, <int>[n] -> <float32>[n, dim]."""
+        """The embeddings of users with their train histories, <int>[n] -> <float32>[n, dim]; with
+        several interests <float32>[n, interest, dim]."""
         liked = self._liked(self.dataset)
         embedding = tf.constant(self.embed_all())
         parts = [
             self._embed_known(liked, embedding, users[start : start + BLOCK]).numpy()
             for start in range(0, len(users), BLOCK)
         ]
-        return np.concatenate(parts) if parts else np.zeros([0, self.config.dim], np.float32)
+        interests = self.config.user.interests
+        shape = [0, self.config.dim] if interests == 1 else [0, interests, self.config.dim]
+        return np.concatenate(parts) if parts else np.zeros(shape, np.float32)
 
     def _liked(self, dataset: Dataset, history: str = "train") -> Histories:
         """What a history holds."""
@@ -784,7 +808,7 @@ class RetrievalModel(Stage):
         return dataset.histories(disliked_below=disliked_below, history=history)
 
     def _embed_known(self, liked: Histories, embedding: tf.Tensor, users: np.ndarray) -> tf.Tensor:
-        """<float32>[n, dim] of users, given their histories and the items' embeddings."""
+        """What `embed_users` makes of users, given their histories and the items' embeddings."""
         history, gap, known = map(tf.constant, liked.read(users, self.config.user.history_length))
         return self.embed_users(
             tf.constant(users, tf.int32),
@@ -988,8 +1012,9 @@ class RetrievalModel(Stage):
         for block in blocks(len(drawn.users), self.schema.num_items):
             users = drawn.users[block]
             queries = self.queries(self._embed_known(drawn.histories, embedding, users))
-            scores = tf.matmul(queries, of_warm, transpose_b=True).numpy()
-            others = [tf.matmul(queries, v, transpose_b=True).numpy() for v in of_hidden]
+            # Copies, so they may be written to.
+            scores = score_all(queries, of_warm).numpy()
+            others = [score_all(queries, vectors).numpy() for vectors in of_hidden]
             if self.state.item_head_graph is not None:
                 longest = np.diff(drawn.histories.offset)[users].max(initial=0)
                 past = tf.constant(drawn.histories.last(users, int(longest)))
@@ -1013,7 +1038,7 @@ class RetrievalModel(Stage):
             some = users[block]
             queries = self.queries(self._embed_known(liked, embedding, some))
             # A copy, so it may be written to.
-            towers = tf.matmul(queries, vectors, transpose_b=True).numpy()
+            towers = score_all(queries, vectors).numpy()
             head = None
             if self.state.item_head_graph is not None:
                 longest = int((liked.offset[some + 1] - liked.offset[some]).max(initial=0))

@@ -14,8 +14,10 @@ from mmrec_tf.retrieval.losses import (
     batch_softmax_loss,
     bpr_loss,
     full_softmax_loss,
+    gbce_loss,
     history_mask,
     named_in,
+    positive_power,
     sampled_softmax_loss,
 )
 from mmrec_tf.retrieval.negatives import (
@@ -134,6 +136,8 @@ class Objective(tf.Module):
         settings = self.settings
         if settings.softmax == "full":
             return self._full(inputs, queries, candidates, numbers, tables)
+        if settings.loss == "gbce":
+            return self._uniform(inputs, queries, candidates, numbers, rows, tables)
         plain = settings.loss == "softmax" and not settings.label_smoothing
         plain = plain and not settings.memory_size
         plain = plain and not {"uniform", "mined", "disliked"} & set(numbers)
@@ -179,6 +183,13 @@ class Objective(tf.Module):
             allowed = history_mask(inputs["history"], item, num_items=self.num_items)
         if not settings.cold_negatives:
             allowed &= tables["warm"][None, :]
+        if settings.loss == "gbce":
+            weight = tf.cast(allowed & ~own, tf.float32)
+            if "disliked" in numbers:
+                others = history_mask(numbers["disliked"], item, num_items=self.num_items)
+                weight = tf.where(others, weight, weight * settings.disliked_weight)
+            positive = tf.gather(logits, item, batch_dims=1)
+            return gbce_loss(positive, logits, weight=weight, power=1.0)
         if "disliked" in numbers:
             others = history_mask(numbers["disliked"], item, num_items=self.num_items)
             logits = tf.where(others, logits, logits + self.log_dislike)
@@ -189,6 +200,36 @@ class Objective(tf.Module):
         return full_softmax_loss(
             logits, item, allowed=allowed | own, label_smoothing=settings.label_smoothing
         )
+
+    def _uniform(
+        self,
+        inputs: Mapping[str, tf.Tensor],
+        queries: tf.Tensor,
+        candidates: tf.Tensor,
+        numbers: Mapping[str, tf.Tensor],
+        rows: Mapping[str, tf.Tensor],
+        tables: Mapping[str, tf.Tensor],
+    ) -> tf.Tensor:
+        """Against items that are drawn evenly, the same for all rows, and what a row dislikes."""
+        settings, item, drawn = self.settings, inputs["item"], numbers["uniform"]
+        known = inputs["history"] if settings.mask_history else inputs["history"][:, :0]
+        apart = tf.concat([known, numbers["disliked"]], axis=1) if "disliked" in numbers else known
+        allowed = (drawn[None, :] != item[:, None]) & ~named_in(apart, drawn)
+        if not settings.cold_negatives:
+            allowed &= tf.gather(tables["warm"], drawn)[None, :]
+        vectors = tf.gather(candidates, rows["uniform"])
+        logits = tf.matmul(queries, vectors, transpose_b=True)
+        weight = tf.cast(allowed, tf.float32)
+        if "disliked" in numbers:
+            number = numbers["disliked"]
+            more = tf.einsum("bd,bnd->bn", queries, tf.gather(candidates, rows["disliked"]))
+            counts = (number >= 0) & (number != item[:, None]) & ~named_in(known, number)
+            logits = tf.concat([logits, more], axis=1)
+            more_weight = settings.disliked_weight * tf.cast(counts, tf.float32)
+            weight = tf.concat([weight, more_weight], axis=1)
+        positive = tf.reduce_sum(queries * tf.gather(candidates, rows["item"]), axis=1)
+        power = positive_power(settings.num_uniform_negatives, self.num_items, settings.calibration)
+        return gbce_loss(positive, logits, weight=weight, power=power)
 
     def _in_batch(
         self,

@@ -129,12 +129,13 @@ def item_parts(
     return Parts(names, scaled_parts(parts).astype(np.float32))
 
 
-def user_parts(tower: UserTower, inputs: Mapping[str, Any]) -> Parts:
+def user_parts(tower: UserTower, inputs: Mapping[str, Any], *, interest: int = 0) -> Parts:
     """What the embedding of one user is the sum of.
 
     Args:
       tower: UserTower.
       inputs: as for its call, of a batch of one.
+      interest: which of the tower's vectors, where it makes several.
 
     Returns:
       Parts: each step of the history, by its place as a string, zeros where there is none; then
@@ -155,7 +156,7 @@ def user_parts(tower: UserTower, inputs: Mapping[str, Any]) -> Parts:
         if tower.gaps is not None:
             read += tower.gaps(gap_number(inputs["gap"]))
         known = np.asarray(inputs["known"])[0]
-        history[known] = _history_parts(tower, read, known)
+        history[known] = _history_parts(tower, read, known, interest)
     more = [np.zeros([tower.dim])] * 3
     if tower.id_embedding is not None:
         more[0] = np.asarray(tower.id_embedding(inputs["user"]), np.float64)[0]
@@ -173,7 +174,9 @@ def _projected(tower: UserTower, pooled: tf.Tensor) -> tf.Tensor:
     return total if tower.hidden is None else total + tower.hidden(pooled)
 
 
-def _history_parts(tower: UserTower, read: tf.Tensor, known: np.ndarray) -> np.ndarray:
+def _history_parts(
+    tower: UserTower, read: tf.Tensor, known: np.ndarray, interest: int
+) -> np.ndarray:
     """What each known step of one history adds, <float64>[known step, dim]."""
     places = np.flatnonzero(known)
 
@@ -183,13 +186,16 @@ def _history_parts(tower: UserTower, read: tf.Tensor, known: np.ndarray) -> np.n
         shown[:, places] = members
         repeated = tf.repeat(read, len(members), axis=0)
         pooled = tower.pool(repeated, tf.constant(shown))
+        if tower.interests > 1:
+            pooled = pooled[:, interest]
         return np.asarray(_projected(tower, pooled), np.float64)
 
     if tower.hidden is not None or tower.history not in ("mean", "attention"):
         return shapley.estimate(value, len(places))
     weight = np.full([len(places)], 1.0 / max(len(places), 1))
     if tower.history == "attention":
-        weight = np.asarray(tower.attention_weights(read, tf.constant(known[None])))[0][places]
+        weights = np.asarray(tower.attention_weights(read, tf.constant(known[None])))[0]
+        weight = (weights[interest] if tower.interests > 1 else weights)[places]
     # The projection without its bias, which is the constant.
     kernel = np.asarray(tower.project.kernel, np.float64)
     return weight[:, None] * (np.asarray(read, np.float64)[0][places] @ kernel)

@@ -127,7 +127,7 @@ class UserTower(tf.keras.layers.Layer):
 
     Args:
       num_users: int. Rows of the id embedding; 0 for a tower without ids.
-      dim, history, num_layers, num_heads, time_gaps, hidden, id_dropout, dropout: as in
+      dim, history, num_layers, num_heads, interests, time_gaps, hidden, id_dropout, dropout: as in
         `mmrec_tf.config`.
       num_steps: int. Steps of a history.
       profile: bool. Whether an encoded profile text comes in.
@@ -143,6 +143,7 @@ class UserTower(tf.keras.layers.Layer):
         num_steps: int = 50,
         num_layers: int = 1,
         num_heads: int = 1,
+        interests: int = 1,
         time_gaps: bool = False,
         hidden: int = 0,
         id_dropout: float = 0.0,
@@ -159,6 +160,7 @@ class UserTower(tf.keras.layers.Layer):
             "num_steps": num_steps,
             "num_layers": num_layers,
             "num_heads": num_heads,
+            "interests": interests,
             "time_gaps": time_gaps,
             "hidden": hidden,
             "id_dropout": id_dropout,
@@ -169,6 +171,7 @@ class UserTower(tf.keras.layers.Layer):
         policy = {"dtype": self.dtype_policy}
         self.dim = dim
         self.history = history
+        self.interests = interests
         self.id_dropout = id_dropout
         self.id_embedding = (
             IdEmbedding(num_users, dim, name="id_embedding", **policy) if num_users else None
@@ -189,7 +192,7 @@ class UserTower(tf.keras.layers.Layer):
             self.score = tf.keras.Sequential(
                 [
                     tf.keras.layers.Dense(dim, activation="tanh", **policy),
-                    tf.keras.layers.Dense(1, use_bias=False, **policy),
+                    tf.keras.layers.Dense(interests, use_bias=False, **policy),
                 ],
                 name="score",
             )
@@ -225,9 +228,11 @@ class UserTower(tf.keras.layers.Layer):
             num_users=schema.num_users if config.user.id_embedding else 0,
             dim=config.dim,
             history=config.user.history,
-            num_steps=config.user.history_length,
+            # Older places are not trained, and count as the oldest that is.
+            num_steps=config.user.training_window or config.user.history_length,
             num_layers=config.user.num_layers,
             num_heads=config.user.num_heads,
+            interests=config.user.interests,
             time_gaps=config.user.time_gaps,
             hidden=config.user.hidden,
             id_dropout=config.user.id_dropout,
@@ -240,15 +245,20 @@ class UserTower(tf.keras.layers.Layer):
         )
 
     def pool(self, history: tf.Tensor, known: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """<float32>[batch, step, dim], <bool>[batch, step] -> [batch, dim]."""
+        """<float32>[batch, step, dim], <bool>[batch, step] -> [batch, dim], or with several
+        interests [batch, interest, dim]."""
         some = tf.reduce_any(known, axis=1, keepdims=True)
         if self.history == "gru":
             # A row without any step would be undefined for the fused kernels: give it one.
             first = tf.one_hot(tf.zeros_like(known[:, 0], tf.int32), tf.shape(known)[1]) > 0
             pooled = self.gru(history, mask=known | (first & ~some))
         elif self.history == "attention":
-            weights = self.attention_weights(history, known)
-            pooled = tf.einsum("bs,bsd->bd", tf.cast(weights, history.dtype), history)
+            weights = tf.cast(self.attention_weights(history, known), history.dtype)
+            if self.interests > 1:
+                pooled = tf.einsum("bis,bsd->bid", weights, history)
+                some = some[:, None]
+            else:
+                pooled = tf.einsum("bs,bsd->bd", weights, history)
         elif self.history == "self_attention":
             pooled = self.attention(history, known, training=training)
         else:
@@ -258,11 +268,16 @@ class UserTower(tf.keras.layers.Layer):
         return tf.where(some, pooled, tf.zeros_like(pooled))
 
     def attention_weights(self, history: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
-        """What each step weighs in an "attention" history, as of `pool`: <float32>[batch, step]."""
+        """What each step weighs in an "attention" history, as of `pool`: <float32>[batch, step], or
+        with several interests, each of which weighs anew, <float32>[batch, interest, step] (Cen et
+        al. 2020, eq. 6, with recency in place of places)."""
         newest = tf.minimum(steps_from_newest(known), self.num_steps - 1)
-        logits = tf.cast(self.score(history)[..., 0], tf.float32)
-        logits += tf.gather(tf.cast(self.recency, tf.float32), newest)
-        return masked_softmax(logits, known)
+        recency = tf.gather(tf.cast(self.recency, tf.float32), newest)
+        logits = tf.cast(self.score(history), tf.float32)
+        if self.interests > 1:
+            logits = tf.transpose(logits, [0, 2, 1]) + recency[:, None]
+            return masked_softmax(logits, tf.broadcast_to(known[:, None], tf.shape(logits)))
+        return masked_softmax(logits[..., 0] + recency, known)
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> tf.Tensor:
         """Embeds users.
@@ -279,7 +294,8 @@ class UserTower(tf.keras.layers.Layer):
           training: whether dropout of ids and units is on.
 
         Returns:
-          <float32>[batch, dim], unit length; finite for a user of whom nothing is known.
+          <float32>[batch, dim], unit length; finite for a user of whom nothing is known. With
+          several interests <float32>[batch, interest, dim], a vector each.
         """
         user = inputs["user"]
         if self.history == "none":
@@ -294,11 +310,15 @@ class UserTower(tf.keras.layers.Layer):
         total = self.project(pooled)
         if self.hidden is not None:
             total += self.hidden(pooled)
+
+        def shared(value: tf.Tensor) -> tf.Tensor:
+            return value[:, None] if self.interests > 1 else value
+
         if self.id_embedding is not None:
             kept = keep(tf.shape(user), self.id_dropout, training)
-            total += self.id_embedding(tf.where(kept, user, -1))
+            total += shared(self.id_embedding(tf.where(kept, user, -1)))
         if self.profile is not None:
-            total += self.profile(inputs["profile"])
+            total += shared(self.profile(inputs["profile"]))
         if self.features is not None:
-            total += self.features(inputs["features"])
+            total += shared(self.features(inputs["features"]))
         return unit(total)

@@ -13,6 +13,7 @@ from mmrec_tf.records.files import replace_file
 from mmrec_tf.records.progress import show_progress
 from mmrec_tf.training.checkpoints import is_chief, keep_state, kept_state, load_weights
 from mmrec_tf.training.stage import Stage
+from mmrec_tf.training.weight_average import WeightAverage
 
 # Of so many of the highest items of a user, mined negatives are drawn.
 MINED = 100
@@ -23,7 +24,9 @@ class Validation(tf.keras.callbacks.Callback):
     when they have not got better for `patience` epochs.
 
     What was measured is in the epoch's logs as "valid_ndcg@10" or the like, for the callbacks
-    after this one; the model is left with the best weights.
+    after this one; the model is left with the best weights. Under `training.average_epochs` n above
+    1 it measures, and keeps, the mean of the weights after the last n epochs, while training goes
+    on with its own.
 
     Args:
       dataset: Dataset.
@@ -51,6 +54,7 @@ class Validation(tf.keras.callbacks.Callback):
         self.measure_start = measure_start
         self.best, self.best_epoch = -np.inf, -1
         self.weights: list[np.ndarray] | None = None
+        self.average: WeightAverage | None = None
 
     def set_model(self, model: Stage) -> None:
         """Takes from the model's config what was not given."""
@@ -66,6 +70,8 @@ class Validation(tf.keras.callbacks.Callback):
         return self.model.measure(self.dataset, self.monitor)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
+        epochs = self.model.config.training.average_epochs
+        self.average = WeightAverage(self.model, epochs, self.directory)
         facts = kept_state(self.directory, "best") if self.directory else None
         if self.directory is not None and facts is not None:
             self.best, self.best_epoch = facts["best"], facts["epoch"]
@@ -78,12 +84,16 @@ class Validation(tf.keras.callbacks.Callback):
             self._keep(self.measure(), -1)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        value = self.measure()
+        assert self.average is not None
+        self.average.add(epoch)
+        with self.average.applied():
+            value = self.measure()
+            better = value > self.best
+            if better:
+                self._keep(value, epoch)
         if logs is not None:
             logs[f"valid_{self.monitor}"] = value
-        if value > self.best:
-            self._keep(value, epoch)
-        elif self.patience and epoch - self.best_epoch >= self.patience:
+        if not better and self.patience and epoch - self.best_epoch >= self.patience:
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict | None = None) -> None:

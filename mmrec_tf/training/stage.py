@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 from tqdm import tqdm
 
-from mmrec_tf.config import Config
+from mmrec_tf.config import Config, RetrievalConfig
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders.encoder import count_weights
 from mmrec_tf.errors import ConfigError
@@ -187,7 +187,8 @@ class Stage(tfrs.Model):
           **kwargs: as of `tf.keras.Model.predict`, with batches.
 
         Returns:
-          With users, their embeddings <float32>[n, dim]; under `k` the numbers of items
+          With users, their embeddings <float32>[n, dim], with several interests <float32>[n,
+          interest, dim]; under `k` the numbers of items
           <int32>[n, k], best first, none of them among the user's train items; padded on the right
           with -1. With batches, what Keras returns.
 
@@ -296,17 +297,22 @@ class Stage(tfrs.Model):
         batch_size: int | None,
         seed: int | None,
         *,
-        item_balance: float | None = None,
+        as_served: bool = False,
         **options: Any,
     ) -> tf.data.Dataset:
-        training, retrieval = self.config.training, self.config.retrieval
-        if item_balance is not None:
-            retrieval = dataclasses.replace(retrieval, item_balance=item_balance)
+        """As `batches`; `as_served` takes each example once, as the next item after the history
+        that is read when it is recommended, whatever retrieval learns from."""
+        training, retrieval, user = self.config.training, self.config.retrieval, self.config.user
+        if as_served:
+            retrieval = dataclasses.replace(
+                retrieval, item_balance=0.0, next_items=1, fading=RetrievalConfig.fading
+            )
+            user = dataclasses.replace(user, training_window=0)
         train = split == "train"
         return self.dataset.batches(
             split,
             batch_size or training.batch_size * training.accumulation_steps,
-            user=self.config.user,
+            user=user,
             retrieval=retrieval,
             shuffle=train,
             seed=training.seed if seed is None else seed,

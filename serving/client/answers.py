@@ -106,7 +106,8 @@ class UserEmbeddings(NamedTuple):
 
     Attributes:
       embedding: <float32>[batch, dim], of unit length; its dot product with an item's is
-        the retrieval score.
+        the retrieval score. Of a model with several interests <float32>[batch, interest, dim], of
+        which the highest product counts.
       known: <bool>[batch]; False where nothing is known about the user, so that the embedding is
         meaningless.
       version: as in `Recommendations`.

@@ -18,7 +18,7 @@ from support.small_world import build_retrieval
 from support.tiny_dataset import examples, user, write
 
 from mmrec_tf import RetrievalModel
-from mmrec_tf.config import RetrievalConfig
+from mmrec_tf.config import Config, RetrievalConfig, require_effect
 from mmrec_tf.dataset.batches import NUM_ORDERS
 from mmrec_tf.dataset.catalog import draw_probability
 from mmrec_tf.errors import ConfigError
@@ -47,6 +47,62 @@ def frequency(dataset, balance, **options):
 def popular(tmp_path_factory):
     """Twelve items, of which the first is met twelve times as often as the last."""
     return popular_world(tmp_path_factory.mktemp("popular") / "d")
+
+
+# Next items and windows
+
+
+def ends(dataset, length, retrieval, *, window=0, epochs=400):
+    """How often each history comes before each item of the first user, over some epochs."""
+    settings = dataclasses.replace(user(length, "past"), training_window=window)
+    batches = dataset.batches("train", 8, user=settings, retrieval=retrieval, shuffle=True)
+    found = collections.defaultdict(collections.Counter)
+    for (person, item), _, _, history in histories(batches.repeat(epochs)):
+        if person == 0:
+            found[item][tuple(one for one in history if one >= 0)] += 1
+    return found
+
+
+def test_an_example_is_one_of_the_next_items_the_nearest_most_often(tmp_path):
+    dataset = write(tmp_path / "d", train=[[0, 1, 2, 3, 4]], valid=[[5]], ordered=True)
+    found = ends(dataset, 9, RetrievalConfig(next_items=3, fading=0.5))
+    # A history is not emptied, and no longer than it is.
+    assert found[0] == {(): 400} and found[1] == {(0,): 400}
+    for item in (3, 4):
+        want = {tuple(range(item - n)): 400 * 0.5**n / 1.75 for n in range(3)}
+        assert set(found[item]) == set(want)
+        for history, count in found[item].items():
+            assert abs(count - want[history]) < 4 * 400**0.5 / 2
+    assert set(found[2]) == {(0, 1), (0,)}
+    # One next item alone is as ever, and a user without a past has none.
+    plain = ends(dataset, 9, RetrievalConfig(), epochs=2)
+    assert plain[4] == {(0, 1, 2, 3): 2}
+
+
+def test_a_window_lies_anywhere_in_what_is_read_otherwise(tmp_path):
+    dataset = write(tmp_path / "d", train=[list(range(9))], valid=[[9]], ordered=True, num_items=10)
+    found = ends(dataset, 5, RetrievalConfig(), window=2)
+    assert found[1] == {(0,): 400} and found[2] == {(0, 1): 400}
+    # Of the last five before it, two in a row, all about as often.
+    assert set(found[8]) == {(3, 4), (4, 5), (5, 6), (6, 7)}
+    assert min(found[8].values()) > 60
+    both = ends(dataset, 5, RetrievalConfig(next_items=2, fading=1.0), window=2)
+    assert set(both[8]) == {(2, 3), (3, 4), (4, 5), (5, 6), (6, 7)}
+    for split, width in (("train", 2), ("valid", 5)):
+        settings = dataclasses.replace(user(5, "past"), training_window=2)
+        (batch,) = dataset.batches(split, 99, user=settings).as_numpy_iterator()
+        assert batch["history"].shape[1] == width
+    others = dataclasses.replace(user(5, "others"), training_window=2)
+    for _, _, _, history in histories(dataset.batches("train", 8, user=others)):
+        assert len(history) == 2 and (history[1] - history[0]) % 9 in (1, 2, 7, 8)
+
+
+def test_where_nothing_comes_next_no_next_items_are_learned(tmp_path):
+    dataset = write(tmp_path / "d")
+    with pytest.raises(ConfigError, match="retrieval.next_items: wanted 1, as histories hold all"):
+        dataset.batches("train", 8, retrieval=RetrievalConfig(next_items=2))
+    with pytest.raises(ConfigError, match="retrieval.next_items: wanted 1 as the dataset's split"):
+        require_effect(Config(retrieval=RetrievalConfig(next_items=2)), dataset.schema)
 
 
 # Balance

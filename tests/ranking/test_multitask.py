@@ -6,7 +6,14 @@ import tensorflow as tf
 
 from mmrec_tf.config.ranking import SHARINGS as NAMES
 from mmrec_tf.errors import ConfigError
-from mmrec_tf.ranking.multitask import PLE, SHARINGS, MMoE, SharedBottom, UncertaintyWeights
+from mmrec_tf.ranking.multitask import (
+    PLE,
+    SHARINGS,
+    MMoE,
+    SharedBottom,
+    UncertaintyWeights,
+    both_logit,
+)
 
 ROWS, WIDTH = 7, 5
 
@@ -195,3 +202,20 @@ def test_uncertainty_refuses():
     for count in (1, 3):
         with pytest.raises(ValueError, match=f"one for each of 2 tasks; got {count}"):
             layer([tf.constant(1.0)] * count)
+
+
+# The entire space
+
+
+def test_the_logit_of_both_is_that_of_the_product():
+    first, second = normal(50) * 3, normal(50, seed=1) * 3
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x.astype(np.float64)))
+
+    product = sigmoid(first) * sigmoid(second)
+    got = both_logit(tf.constant(first), tf.constant(second))
+    np.testing.assert_allclose(got, np.log(product / (1 - product)), atol=1e-5)
+    # Where a difference to 1 would be all rounding, and where both are nearly sure or nearly out.
+    far = both_logit(tf.constant([-60.0, 40.0, 90.0]), tf.constant([-50.0, 40.0, 20.0]))
+    np.testing.assert_allclose(far, [-110.0, 40.0 - np.log(2), 20.0], rtol=1e-6)

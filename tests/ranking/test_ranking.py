@@ -272,3 +272,35 @@ def test_a_retrieval_model_of_another_dataset_is_refused(retrieval, tmp_path):
     other = open_dataset(small_world.write(tmp_path / "other", seed=1))
     with pytest.raises(ConfigError, match="retrieval: wanted a model made from"):
         RankingModel(retrieval.config, other, retrieval=retrieval)
+
+
+@pytest.mark.parametrize("fine_tune", [False, True])
+def test_of_several_interests_a_candidate_meets_the_one_it_is_scored_by(dataset, fine_tune):
+    settings = {"user__history": "attention", "user__interests": 2, "user__history_length": 4}
+    retrieval = build_retrieval(dataset, **settings)
+    model = moved(build(retrieval, dataset, ranking__fine_tune=fine_tune, **settings))
+    inputs = batch(dataset)
+    request = model._request(inputs)
+    item = tf.tile(tf.range(6)[None], [len(inputs["user"]), 1])
+    vectors = tf.gather(model.items["vector"], item)
+    each = np.einsum("bid,bcd->bci", request.queries, vectors)
+    retrieved = model._retrieved(request, item)
+    np.testing.assert_allclose(retrieved, each.max(axis=2), rtol=1e-4, atol=1e-4)
+    fields = model.gather_pairs(request, item, model.items, retrieved)[0].numpy()
+    if not fine_tune:
+        nearest = each.argmax(axis=2)
+        assert len(np.unique(nearest)) == 2
+        queries = np.take_along_axis(request.queries.numpy(), nearest[:, :, None], axis=1)[..., :-1]
+        want = queries / np.linalg.norm(queries, axis=2, keepdims=True)
+        np.testing.assert_allclose(fields[:, :, 0], want, atol=1e-5)
+    # A candidate is judged alike whatever stands beside it, and the tower learns where it trains.
+    alone = model.rank(request, item[:, 2:3], model.items, retrieved[:, 2:3]).score
+    whole = model.rank(request, item, model.items, retrieved).score
+    np.testing.assert_allclose(whole[:, 2:3], alone, rtol=1e-4, atol=1e-4)
+    if not fine_tune:
+        return
+    with tf.GradientTape() as tape:
+        loss = model.compute_loss(inputs)
+    assert np.isfinite(float(loss))
+    for gradient in tape.gradient(loss, model.user_tower.score.trainable_weights):
+        assert np.abs(tf.convert_to_tensor(gradient)).max() > 0

@@ -101,6 +101,36 @@ def test_every_loss_learns_clicks(labeled, retrieval, loss):
     assert logits["click"][liked].mean() > logits["click"][~liked].mean() + 1
 
 
+def test_an_event_is_a_click_and_what_comes_after_one(labeled, retrieval, monkeypatch):
+    settings = {"tasks": ["click", "buy"], "click_rating": 4, "loss": "binary"}
+    model = build(retrieval, labeled, entire_space=True, **settings)
+    batch = next(iter(model.batches(batch_size=64)))
+    # Before training what is bought goes by the click alone, at the rate of those that were.
+    lists = model._lists(batch)
+    ranked = model.rank(lists.request, lists.item, model.items, lists.retrieved)
+    click, buy = (1 / (1 + np.exp(-ranked.logits[name])) for name in ("click", "buy"))
+    rate = buy / click
+    np.testing.assert_allclose(rate, rate[0, 0], rtol=1e-4)
+    whole = model._lists(next(iter(model.batches(batch_size=1024))))
+    clicked = whole.labels["click"].numpy() > 0
+    assert rate[0, 0] == pytest.approx(whole.labels["buy"].numpy()[clicked].mean(), abs=0.01)
+    # Nothing is bought that is no click, whatever the dataset says.
+    labels = {name: value.numpy() for name, value in lists.labels.items()}
+    assert (labels["buy"] <= labels["click"]).all() and labels["buy"].any()
+    # The loss is that of both probabilities, over all candidates.
+    weight, want = lists.weight.numpy(), 0.0
+    for name, said_of in (("click", click), ("buy", buy)):
+        each = -np.where(labels[name] > 0, np.log(said_of), np.log(1 - said_of))
+        want += np.mean((each * weight).sum(axis=1) / weight.sum(axis=1))
+    monkeypatch.setattr(model, "_lists", lambda inputs: lists)
+    assert float(model.compute_loss(batch)) == pytest.approx(want, rel=1e-4)
+    monkeypatch.undo()
+    history = fit(model, labeled)
+    assert history["buy_loss"][-1] < 0.9 * history["buy_loss"][0]
+    ranked = model.rank(lists.request, lists.item, model.items, lists.retrieved)
+    assert (ranked.logits["buy"] <= ranked.logits["click"]).numpy().all()
+
+
 def test_a_low_rating_is_no_click_and_a_negative_of_those_that_are(labeled, retrieval):
     batch = next(iter(build(retrieval, labeled, click_rating=4).batches(batch_size=500, seed=0)))
     assert (batch["rating"].numpy() < 4).any()

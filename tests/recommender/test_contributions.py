@@ -72,6 +72,7 @@ CONFIGS = {
         "item__features": True,
         "user__features": True,
     },
+    "interests": {"user__history": "attention", "user__interests": 3, "user__id_embedding": True},
     "ids": {"modalities": [], "user__id_embedding": True, "user__history": "none"},
     "head": {},
     "cold": {"cold_items__fit": True, "item__features": True},
@@ -111,6 +112,9 @@ def test_contributions_sum_to_the_score(world, name):
         vectors = recommender.index.vectors.numpy()[explainer.numbers(items)]
         nobody = retriever.nobody(request)
         want = (retriever.queries(request, nobody).numpy() @ vectors.T)[0]
+        if name == "interests":
+            assert user == "nobody" or len(set(want.argmax(axis=0).tolist())) > 1
+            want = want.max(axis=0)
         if name == "head":
             number = tf.constant(explainer.numbers(items)[None], tf.int32)
             want = want + model.item_head.score_items(tf.constant(past[None]), number).numpy()[0]
@@ -128,8 +132,9 @@ def world_items(world):
     return world.catalog.item_id.tolist()
 
 
-def test_what_is_served_names_the_modality_that_the_contributions_name(world):
-    recommender = serve(drawn(world, **CONFIGS["gated"]))
+@pytest.mark.parametrize("name", ["gated", "interests"])
+def test_what_is_served_names_the_modality_that_the_contributions_name(world, name):
+    recommender = serve(drawn(world, **CONFIGS[name]))
     answer = recommender.recommend(PEOPLE, k=12)
     named = set()
     for row, user in enumerate(PEOPLE):

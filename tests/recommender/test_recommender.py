@@ -19,6 +19,7 @@ from mmrec_tf.evaluation.calibration import Calibration
 from mmrec_tf.recommender.inputs import pad_lists
 from mmrec_tf.recommender.ranked import Request
 from mmrec_tf.retrieval.index import ExactIndex, IvfIndex
+from mmrec_tf.retrieval.item_head import ItemHead
 from mmrec_tf.schema import LOWEST_SCORE, SPLITS
 
 ALL = [item_id(n) for n in range(NUM_ITEMS)]
@@ -38,6 +39,15 @@ def rank(recommender, user, history, item):
     strings = (tf.constant(part, tf.string) for part in ([user], [history], [item]))
     inputs = (*strings, tf.constant([0], tf.int64), *silent(1))
     return recommender.rank_ids(*inputs)["score"].numpy()[0]
+
+
+def add_head(model):
+    """A head that leads from each item to the two before it."""
+    layer = ItemHead(NUM_ITEMS, 2)
+    number = np.arange(NUM_ITEMS)
+    layer.neighbors.assign(np.stack([number - 1, number - 2], axis=1).clip(-1))
+    layer.values.assign(np.stack([0.7 + 0.01 * number, 0.2 + 0 * number], axis=1))
+    model.set_item_head(layer, None)
 
 
 def silent(num_users):
@@ -727,3 +737,61 @@ def test_the_index_is_never_read_row_by_row_sparsely(recommender, monkeypatch):
     fresh.similar_items([item_id(0)])
     rank(fresh, user_id(0), [item_id(1)], [item_id(2)])
     assert found and not any(found)
+
+
+# Several interests
+
+
+INTERESTS = {"user__history": "attention", "user__interests": 3}
+
+
+@pytest.fixture(scope="module")
+def interested(dataset):
+    return build_recommender(dataset, ranking=False, **INTERESTS)
+
+
+def test_of_several_interests_the_nearest_counts_in_every_way_of_asking(dataset, interested):
+    retrieval, users = interested.retrieval, np.arange(NUM_USERS)
+    vectors = retrieval.embed(users)
+    assert vectors.shape == (NUM_USERS, 3, retrieval.config.dim)
+    products = np.einsum("uid,nd->uin", vectors, retrieval.embed_all()) / 0.1
+    assert len(np.unique(products.argmax(axis=1)[~np.isin(users, NEWCOMER)])) == 3
+    score = products.max(axis=1) + 0.7 * dataset.catalog.log_frequency
+    user = 4
+    told = rank(interested, user_id(user), [], ALL)
+    np.testing.assert_allclose(told, score[user], rtol=1e-4, atol=1e-4)
+    met = dataset.histories().pairs(users)
+    score[met] = -np.inf
+    best = np.argsort(-score, axis=1, kind="stable")[:, :10]
+    np.testing.assert_array_equal(retrieval.rank_items(dataset, users, k=10), best)
+    known = users[users != NEWCOMER]
+    answer = interested.recommend([user_id(n) for n in known], k=10)
+    assert answer.item_id.tolist() == [[item_id(n) for n in row] for row in best[known].tolist()]
+    # A served user is all of these vectors.
+    given = tf.constant([user_id(user)]), tf.fill([1, 0], ""), *silent(1)
+    np.testing.assert_allclose(
+        interested.embed_user_ids(*given)["embedding"][0], vectors[user], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_lists_are_read_for_each_interest(dataset, interested, head):
+    recommender = build_recommender(dataset, ranking=False, **INTERESTS) if head else interested
+    if head:
+        add_head(recommender.retrieval)
+    index = recommender.index
+    asked = recommender.retrieval.queries(recommender.retrieval.embed(np.arange(NUM_USERS)))
+    queries = np.pad(asked.numpy().reshape([-1, asked.shape[2]]), [[0, 0], [0, 1]])
+    whole = IvfIndex(index.vectors.numpy(), queries, num_lists=5, num_probes=5)
+    people = [user_id(n) for n in range(NUM_USERS)] + ["nobody"]
+    want = recommender.recommend(people, k=6)
+    got = recommender.with_index(whole).recommend(people, k=6)
+    np.testing.assert_array_equal(got.item_id, want.item_id)
+    np.testing.assert_allclose(got.score, want.score, rtol=1e-4, atol=1e-4)
+    few = IvfIndex(index.vectors.numpy(), queries, num_lists=5, num_probes=1)
+    found = recommender.with_index(few).recommend(people, k=6)
+    # A list an interest, and each item once.
+    assert (found.score[:-1] <= want.score[:-1] + 1e-4).all()
+    for row in found.item_id.tolist():
+        shown = [one for one in row if one]
+        assert len(set(shown)) == len(shown) > 0

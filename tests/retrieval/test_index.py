@@ -20,6 +20,7 @@ from mmrec_tf.retrieval.index import (
 from mmrec_tf.retrieval.index import build as building
 from mmrec_tf.retrieval.index.alike import first_alike
 from mmrec_tf.retrieval.index.clustering import query_metric
+from mmrec_tf.retrieval.index.interests import nearest_interest, one_an_item, score_rows
 from mmrec_tf.schema import LOWEST_SCORE
 
 KINDS = ("ivf", "ivf_int8", "ivf_pq")
@@ -545,3 +546,28 @@ def test_vectors_that_differ_cost_nothing():
     assert first_alike(np.zeros([3, 2], np.float32)).tolist() == [0, 0, 0]
     assert first_alike(np.zeros([0, 2], np.float32)) is None
     assert first_alike(np.float32([[np.nan], [np.nan]])) is None
+
+
+def test_of_several_queries_of_one_user_the_best_counts(drawn, monkeypatch):
+    vectors, queries = drawn
+    several = queries[:24].reshape([8, 3, -1])
+    asked = tf.constant(several)
+    index, exclude = ExactIndex(vectors), tf.constant([[0, 5, -1]] * 8)
+    want = (several @ vectors.T).max(axis=1)
+    want[:, [0, 5]] = LOWEST_SCORE
+    best = np.argsort(-want, axis=1, kind="stable")[:, :10]
+    for room in (exact.MAX_SCORES, 7 * len(vectors)):
+        # In one piece, and in blocks of two users.
+        monkeypatch.setattr(exact, "MAX_SCORES", room)
+        search = tf.function(lambda some: index.exact_search(some, 10, exclude=exclude))
+        spec = tf.TensorSpec([None, *several.shape[1:]], tf.float32)
+        score, item = search.get_concrete_function(spec)(asked)
+        np.testing.assert_array_equal(item, best)
+        np.testing.assert_allclose(score, np.take_along_axis(want, best, axis=1), rtol=1e-5)
+    # The same of some items alone.
+    rows = tf.constant(vectors[np.arange(40).reshape(8, 5)])
+    products = np.einsum("bid,bcd->bci", several, rows)
+    np.testing.assert_allclose(score_rows(asked, rows), products.max(axis=2), rtol=1e-5)
+    np.testing.assert_array_equal(nearest_interest(asked, rows), products.argmax(axis=2))
+    taken = np.take_along_axis(several, products.argmax(axis=2)[:, :, None], axis=1)
+    np.testing.assert_array_equal(one_an_item(asked, rows), taken)

@@ -10,9 +10,11 @@ from mmrec_tf.retrieval.losses import (
     batch_softmax_loss,
     bpr_loss,
     full_softmax_loss,
+    gbce_loss,
     history_mask,
     named_in,
     perturb,
+    positive_power,
     sampled_softmax_loss,
     with_noise,
 )
@@ -381,3 +383,43 @@ def test_masks_scatter_nothing_that_a_gpu_cannot():
     kinds = {op.type: op.get_attr("T") for op in graph.get_operations() if "Scatter" in op.type}
     # TensorFlow has these for bools and for int32 on a CPU alone.
     assert "ScatterNd" in kinds and not {tf.bool, tf.int32} & set(kinds.values())
+
+
+# Generalized binary cross-entropy
+
+
+def test_gbce_by_hand():
+    positive, negative = tf.constant([0.0, 2.0]), tf.constant([[0.0, 1.0, 99.0], [-3.0, 0.0, 0.0]])
+    weight = tf.constant([[1.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    log = np.log
+    # -log sigmoid(0) = log 2, -log(1 - sigmoid(1)) = log(1 + e).
+    want = [(0.5 * log(2) + log(2) + 2 * log(1 + np.e)) / 4, 0.5 * log(1 + np.exp(-2))]
+    np.testing.assert_allclose(gbce_loss(positive, negative, weight=weight, power=0.5), want, 1e-5)
+
+
+def test_the_power_of_a_positive_goes_from_one_to_the_share_that_is_drawn():
+    assert positive_power(10, 101, 0.0) == pytest.approx(1.0)
+    assert positive_power(10, 101, 1.0) == pytest.approx(0.1)
+    assert positive_power(10, 101, 0.5) == pytest.approx(0.55)
+    assert positive_power(500, 101, 0.7) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("calibration", "right"), [(1.0, True), (0.0, False)])
+def test_calibrated_probabilities_are_those_among_all_items(calibration, right):
+    """One user, ten items, chosen as often as `share` says, three of the others drawn evenly."""
+    share = np.array([0.3, 0.2, 0.14, 0.1, 0.08, 0.06, 0.05, 0.04, 0.02, 0.01])
+    power = positive_power(3, 10, calibration)
+    # Expected weight of each item as a negative: it is drawn where another is the positive.
+    drawn = (1 - share) * 3 / 9
+    logits = tf.Variable(tf.zeros([10]))
+    optimizer = tf.keras.optimizers.Adam(0.1)
+    for _ in range(400):
+        with tf.GradientTape() as tape:
+            against = tf.reduce_sum(drawn * tf.nn.softplus(logits))
+            ways = tf.fill([10, 1], 0.0)
+            each = gbce_loss(logits, ways, weight=tf.zeros_like(ways), power=power)
+            loss = tf.reduce_sum(share * each) + against
+        optimizer.apply_gradients([(tape.gradient(loss, logits), logits)])
+    got = tf.sigmoid(logits).numpy()
+    assert np.allclose(got, share, atol=0.01) == right
+    assert (got - share).min() > -0.01

@@ -477,3 +477,65 @@ def test_histories_through_an_encoder_that_trains_are_told(dataset):
     model = build(dataset, **settings, user__history_embedding="cached")
     model.trained_encoders = {"vector": types.SimpleNamespace(stores_vectors=False)}
     assert not model.remarks()
+
+
+# Binary cross-entropy
+
+
+def binary_loss(model, negatives, *, power):
+    """The mean gBCE of `REPEATED`, with the negatives of each row as (item, weight)."""
+    logits = logits_of(model, REPEATED) - np.log(NUM_ITEMS)
+    losses = []
+    for row, own in enumerate(ITEM):
+        pairs = [(n, w) for n, w in negatives(row, own) if w]
+        against = sum(w * np.log1p(np.exp(logits[row, n])) for n, w in pairs)
+        total = power * np.log1p(np.exp(-logits[row, own])) + against
+        losses.append(total / (1 + sum(w for _, w in pairs)))
+    return np.mean(losses)
+
+
+@pytest.mark.parametrize("dislikes", [False, True])
+@pytest.mark.parametrize("cold", [True, False])
+def test_binary_cross_entropy_compares_with_uniform_negatives_alone(
+    dataset, monkeypatch, cold, dislikes
+):
+    settings = {"loss": "gbce", "num_uniform_negatives": 6, "cold_negatives": cold}
+    model = build_disliking(dataset, disliked_weight=2.5, **settings)
+    beside = {"disliked": DISLIKED} if dislikes else {}
+    stand_beside(model, monkeypatch, uniform=UNIFORM, **beside)
+
+    def negatives(row, own):
+        hated = set(DISLIKED[row]) if dislikes else set()
+        left_out = set(HISTORY[row]) | hated | (set() if cold else set(small_world.COLD))
+        found = [(n, 1.0) for n in UNIFORM if n not in left_out | {own}]
+        if dislikes:
+            known = {own, -1} | set(HISTORY[row])
+            found += [(n, 2.5) for n in DISLIKED[row] if n not in known]
+        return found
+
+    alpha = 6 / (NUM_ITEMS - 1)
+    power = alpha * (0.75 * (1 - 1 / alpha) + 1 / alpha)
+    loss, found = gradients(model, REPEATED)
+    assert loss == pytest.approx(binary_loss(model, negatives, power=power), rel=1e-4)
+    named = dict(zip([w.name for w in model.trainable_variables], found, strict=True))
+    assert np.abs(named["intercept:0"]) > 1e-4
+
+
+def test_binary_cross_entropy_over_all_items(dataset):
+    model = build(dataset, **of_retrieval(loss="gbce", softmax="full"))
+
+    def negatives(row, own):
+        return [(n, 1.0) for n in range(NUM_ITEMS) if n not in {*HISTORY[row], own}]
+
+    got = float(model.compute_loss(REPEATED))
+    assert got == pytest.approx(binary_loss(model, negatives, power=1.0), rel=1e-4)
+    # The level of probabilities is in no score.
+    before = model.rank_items(dataset, np.arange(9), k=5)
+    model.intercept.assign_add(3.0)
+    np.testing.assert_array_equal(model.rank_items(dataset, np.arange(9), k=5), before)
+    assert float(model.compute_loss(REPEATED)) != pytest.approx(got, rel=1e-3)
+
+
+def test_binary_cross_entropy_wants_negatives(dataset):
+    with pytest.raises(ConfigError, match="num_uniform_negatives: wanted 1 or more with"):
+        build(dataset, **of_retrieval(loss="gbce"))

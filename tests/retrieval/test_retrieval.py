@@ -88,6 +88,27 @@ def test_in_batch_loss_is_what_it_says(dataset, correction, hits, mask, hard):
     assert float(model.compute_loss(REPEATED)) == pytest.approx(np.mean(losses), rel=1e-4)
 
 
+def test_the_interest_nearest_to_what_was_chosen_learns(dataset):
+    settings = {"user__history": "attention", "user__interests": 3, "retrieval__softmax": "full"}
+    model = build(dataset, **settings, retrieval__mask_history=False)
+    logits = logits_of(model, REPEATED)
+    assert logits.shape == (6, 3, small_world.NUM_ITEMS)
+    item = REPEATED["item"].numpy()
+    chosen = np.take_along_axis(logits, item[:, None, None], axis=2)[..., 0].argmax(axis=1)
+    assert len(set(chosen.tolist())) > 1
+    logits = np.take_along_axis(logits, chosen[:, None, None], axis=1)[:, 0]
+    peak = logits.max(axis=1)
+    wanted = np.log(np.exp(logits - peak[:, None]).sum(axis=1)) + peak - logits[np.arange(6), item]
+    got = float(model.compute_loss(REPEATED))
+    assert got == pytest.approx(wanted.mean(), rel=1e-4)
+    # Of a history that tells them apart, what the others weigh by has no gradient.
+    one = batch(item[:1], history=[[7, 3, 20, 4]])
+    _, found = gradients(model, one)
+    names = [weight.name for weight in model.trainable_variables]
+    (last,) = (g for g, name in zip(found, names, strict=True) if g.shape == (8, 3))
+    assert (np.abs(last).max(axis=0) > 0).sum() == 1
+
+
 def test_full_loss_is_what_it_says(dataset):
     for mask in (False, True):
         model = build(dataset, retrieval__softmax="full", retrieval__mask_history=mask)

@@ -168,6 +168,8 @@ def seen_in_training(dataset: Dataset, *, model: bool = True) -> dict[str, np.nd
     for context in ("past", "others"):
         user = UserConfig(history_length=4, history_context=context)
         settings = [{"item_balance": 0.0}, {"item_balance": 1.0}]
+        if context == "past":
+            settings.append({"next_items": 3})
         if dataset.schema.ratings:
             settings.append({"disliked_below": 3.0})
         for setting in settings:

@@ -128,6 +128,20 @@ def test_parts_of_a_user_sum_to_the_embedding_under_every_history(history, hidde
         )
 
 
+@pytest.mark.parametrize("hidden", [0, 6])
+def test_parts_of_each_interest_sum_to_its_own_vector(hidden):
+    tower = UserTower(
+        num_users=3, dim=DIM, history="attention", num_steps=STEPS, interests=2, hidden=hidden
+    )
+    trained(tower, one_user())
+    inputs = one_user([1, 0, 1, 1] + [0] * (STEPS - 4))
+    vectors = np.asarray(tower(inputs))[0]
+    assert np.abs(vectors[0] - vectors[1]).max() > 0.1
+    for interest, want in enumerate(vectors):
+        parts = user_parts(tower, inputs, interest=interest).vectors[0]
+        np.testing.assert_allclose(parts.sum(axis=0), want, atol=5e-6)
+
+
 def test_steps_of_a_mean_have_each_its_own_share():
     tower = trained(UserTower(num_users=0, dim=DIM, num_steps=STEPS), one_user())
     inputs = one_user([1, 1] + [0] * (STEPS - 2))

@@ -333,6 +333,9 @@ CASES = {
     "user_mean": user(history="mean", dropout=0.5, id_dropout=0.5),
     "user_gru": user(history="gru", num_users=0),
     "user_attention": user(history="attention"),
+    "user_interests": user(
+        history="attention", interests=3, hidden=5, profile=True, feature_sizes=SIZES
+    ),
     "user_self_attention": user(
         "key/bias:0", history="self_attention", num_heads=2, num_steps=STEPS, time_gaps=True
     ),
@@ -348,6 +351,13 @@ CASES = {
         TargetAttention, {"hidden": 5, "normalize": False}, target_inputs, exact=True
     ),
     "pairs": Case(PairFeatures, {"dim": DIM}, request_inputs, loss=every_output, exact=True),
+    "pairs_interests": Case(
+        PairFeatures,
+        {"dim": DIM},
+        lambda rng: ({**request_inputs(rng)[0], "user": normal(rng, ROWS, 2, DIM)},),
+        loss=every_output,
+        exact=True,
+    ),
     "pairs_everything": Case(
         PairFeatures,
         {

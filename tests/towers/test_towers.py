@@ -60,6 +60,27 @@ FEATURES = {
 SIZES = {"genre": 4, "price": 0}
 
 
+def test_each_interest_weighs_a_history_anew():
+    inputs = users()
+    tower = user_tower(num_users=0, history="attention", interests=2, num_steps=3)
+    weights = tower.attention_weights(inputs["history"], inputs["known"]).numpy()
+    assert weights.shape == (4, 2, 3)
+    np.testing.assert_allclose(weights.sum(axis=2)[:3], 1, atol=1e-6)
+    assert not weights[3].any() and not weights[:, :, ~inputs["known"][1]][1].any()
+    assert np.abs(weights[0, 0] - weights[0, 1]).max() > 0.01
+    # One alone, with the weights that are its own, makes the same vector.
+    got = tower(inputs).numpy()
+    for interest in range(2):
+        one = user_tower(num_users=0, history="attention", num_steps=3)
+        one.set_weights(
+            [
+                own[:, interest : interest + 1] if own.shape[-1] == 2 else own
+                for own in tower.get_weights()
+            ]
+        )
+        np.testing.assert_allclose(one(inputs), got[:, interest], atol=1e-6)
+
+
 # Items
 
 

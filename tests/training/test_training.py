@@ -217,6 +217,13 @@ RANDOM = {
         "user__history_context": "others",
         "user__history_length": 2,
         "retrieval__item_balance": 0.5,
+        "training__average_epochs": 2,
+    },
+    "past": {
+        "user__history_context": "past",
+        "user__training_window": 2,
+        "user__history_length": 3,
+        "retrieval__next_items": 3,
     },
     "in_batch": {
         "retrieval__softmax": "batch",
@@ -308,6 +315,26 @@ def test_early_stopping_leaves_the_best_weights(dataset, monkeypatch):
     assert history.history["valid_ndcg@10"] == [0.1, 0.5, 0.3, 0.4, 0.2]
     assert_equal(values(model), answers.weights[1])
     assert differ(answers.weights[1], answers.weights[4])
+
+
+def test_the_mean_of_the_last_epochs_is_measured_and_kept_and_trained_on_is_not(
+    dataset, monkeypatch
+):
+    plain = Scripted(monkeypatch, [0.1, 0.2, 0.3, 0.4])
+    train(model_of(dataset, training__epochs=4), dataset)
+    answers = Scripted(monkeypatch, [0.1, 0.2, 0.9, 0.4])
+    model = model_of(dataset, training__epochs=4, training__average_epochs=2)
+    last = []
+    keep = tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: last.append(values(model)))
+    train(model, dataset, callbacks=[keep])
+    for epoch, own in enumerate(plain.weights):
+        # Training went on with its own weights, as without averaging.
+        assert_equal(last[epoch], own)
+        before = plain.weights[max(epoch - 1, 0)]
+        mean = [(a.astype(np.float64) + b) / 2 for a, b in zip(own, before, strict=True)]
+        assert_equal(answers.weights[epoch], mean, tolerance=1e-6)
+    assert_equal(values(model), answers.weights[2])
+    assert differ(answers.weights[2], plain.weights[2])
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from mmrec_tf.retrieval.index.alike import first_alike
 from mmrec_tf.retrieval.index.best import best_k
+from mmrec_tf.retrieval.index.interests import score_all
 from mmrec_tf.schema import LOWEST_SCORE
 
 # Scores held at a time: 128 MiB for each of a few arrays.
@@ -71,7 +72,8 @@ class ExactIndex(tf.Module):
         """The items with the highest score.
 
         Args:
-          queries: <float32>[batch, dim].
+          queries: <float32>[batch, dim], or <float32>[batch, interest, dim], of which the highest
+            product counts.
           k: int. Cut to the number of items.
           exclude: <int32>[batch, any], items that must not be found; -1 for none.
           allowed: <bool>[batch or 1, item], items that may be found; None for all.
@@ -83,7 +85,8 @@ class ExactIndex(tf.Module):
           found and comes up all the same, because nothing else is left, has the score
           `LOWEST_SCORE`.
         """
-        rows = max(1, MAX_SCORES // self.vectors.shape[0])
+        each = 1 if queries.shape.rank == 2 else queries.shape[1]
+        rows = max(1, MAX_SCORES // (each * self.vectors.shape[0]))
         inputs = [queries, exclude, allowed, None if added is None else added.past]
         more = None if added is None else added.score
         if queries.shape[0] is not None and queries.shape[0] <= rows:
@@ -129,7 +132,7 @@ class ExactIndex(tf.Module):
         more: Callable[[tf.Tensor], tf.Tensor] | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         num_items = self.vectors.shape[0]
-        scores = tf.matmul(queries, self.vectors, transpose_b=True)
+        scores = score_all(queries, self.vectors)
         if self.first is not None:
             scores = tf.gather(scores, tf.convert_to_tensor(self.first), axis=1)
         if more is not None:
@@ -175,7 +178,7 @@ def best_of(
 
     Args:
       vectors: <float32>[item, dim].
-      query: <float32>[dim].
+      query: <float32>[dim], or <float32>[interest, dim], of which the highest product counts.
       items: <int32>[any], each once; -1 for none.
       exclude: <int32>[any], items that must not be found; -1 for none.
       k: int.
@@ -191,7 +194,11 @@ def best_of(
     # Not a product of matrices, so that equal vectors have scores equal to the last bit.
     rows = tf.maximum(items, 0)
     rows = rows if first is None else gather_rows(first, rows)
-    scores = tf.reduce_sum(gather_rows(vectors, rows) * query, axis=1)
+    found = gather_rows(vectors, rows)
+    if query.shape.rank == 1:
+        scores = tf.reduce_sum(found * query, axis=1)
+    else:
+        scores = tf.reduce_max(tf.reduce_sum(found[:, None] * query[None], axis=2), axis=1)
     if added is not None:
         scores += tf.gather(added, tf.maximum(items, 0))
     hidden = (items < 0) | tf.reduce_any(items[:, None] == exclude[None, :], axis=1)

@@ -100,13 +100,14 @@ def nearest(
 
     Args:
       embedded: Embedded.
-      user: <float32>[dim], the user's embedding.
+      user: <float32>[dim], the user's embedding, or <float32>[interest, dim], of which the nearest
+        one counts.
       among: ids that come into question.
       most: how many.
     """
     rows = [row for row, item in enumerate(embedded.items) if item in among]
     if not rows:
         return []
-    cosine = embedded.vectors[rows] @ user
+    cosine = (embedded.vectors[rows] @ np.atleast_2d(user).T).max(axis=1)
     order = np.argsort(-cosine, kind="stable")[:most]
     return [embedded.items[rows[place]] for place in order]
