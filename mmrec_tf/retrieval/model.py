@@ -887,6 +887,8 @@ class RetrievalModel(Stage):
     def finish(self) -> None:
         """As `Stage.finish`: the head of items against items, and where cold items are placed, each
         with a line on stderr."""
+        # A head is fitted to towers as they are, whatever was placed before.
+        self.set_cold_items(None)
         for fit in (self.fit_item_head(), self.fit_cold_items()):
             if fit is not None:
                 tqdm.write(str(fit), file=sys.stderr)

@@ -393,9 +393,10 @@ def _sections(card: Mapping[str, Any]) -> Iterator[str]:
     placed = model["cold_items"]
     if placed is not None:
         yield from _heading("Items without train interactions")
-        yield from _table(
-            ("found by a simulated cold start", ""), [(k, _cell(v)) for k, v in placed.items()]
-        )
+        rows = [(k, _cell(v)) for k, v in placed.items() if not isinstance(v, dict)]
+        for how in ("without", "with_fit"):
+            rows += [(f"{how}: {name}", _cell(value)) for name, value in placed[how].items()]
+        yield from _table(("found by a simulated cold start", ""), rows)
     yield from _heading("How to reproduce")
     yield from ["```", *card["reproduce"], "```", ""]
     versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())

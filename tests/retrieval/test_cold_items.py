@@ -8,7 +8,7 @@ import tensorflow as tf
 from support import small_world, vector_world
 from support.small_world import COLD, build_retrieval
 
-from mmrec_tf import Recommender, load_run, open_dataset
+from mmrec_tf import Recommender, RetrievalModel, load_run, open_dataset
 from mmrec_tf.config import Config
 from mmrec_tf.dataset.histories import Histories
 from mmrec_tf.errors import ConfigError, RunError
@@ -196,6 +196,55 @@ def test_a_graph_forgets_who_met_hidden_items():
         got, CatalogGraph(interactions=less, layers=1).smooth(vectors), rtol=1e-6
     )
     assert np.abs(got - graph.smooth(vectors)).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("head", "interests"), [("none", 1), ("none", 2), ("ease", 1), ("content", 1)]
+)
+def test_simulated_scores_are_those_of_a_catalog_that_never_met_the_items(world, head, interests):
+    """The same towers on tables in which the hidden items are cold; of a head, none of what it
+    learned of them, but what their content says."""
+    config = vector_world.config(
+        cold_items__fit=True,
+        item_head__kind=head,
+        graph__layers=1,
+        retrieval__softmax="full",
+        user__interests=interests,
+    )
+    model = RetrievalModel(config, world, cache=None)
+    model.item_tower.id_embedding.table.assign(0.5 * units(48, 8))
+    model.popularity_weight.assign(0.7)
+    if head != "none":
+        model.set_item_head(model.make_item_head(), None)
+    liked = world.histories()
+    drawn = cold_items_fit.simulate(liked, model.near_items(), share=0.2, seed=1)
+    hidden, warm = np.flatnonzero(drawn.hidden), np.flatnonzero(~drawn.hidden)
+    found = list(model._simulated_lists(drawn))
+    (warm_scores,), (cold_scores,) = ([part.warm for part in found], [p.hidden[0] for p in found])
+
+    count = np.bincount(liked.item[~drawn.hidden[liked.item]], minlength=48)
+    rare = np.log(1.0) - np.log(np.mean(count + 1.0))
+    frequency = np.where(drawn.hidden, rare, model.tables["log_frequency"].numpy())
+    model.state.tables = {
+        **model.tables,
+        "warm": tf.constant(~drawn.hidden),
+        "log_frequency": tf.constant(frequency, tf.float32),
+    }
+    model.state.graph = model.state.graph.without(drawn.hidden)
+    embedding = tf.constant(model.embed_all())
+    queries = model.queries(model._embed_known(drawn.histories, embedding, drawn.users))
+    want = queries.numpy() @ model.catalog_candidates(embedding).numpy().T
+    # Of several vectors of a user the nearest counts.
+    want = want.reshape(len(want), -1, want.shape[-1]).max(axis=1)
+    if head != "none":
+        past = tf.constant(drawn.histories.last(drawn.users, 7))
+        added = model.item_head(past).numpy()
+        want += added if head == "content" else np.where(drawn.hidden, 0, added)
+    known = np.zeros(want.shape, bool)
+    known[drawn.histories.pairs(drawn.users)] = True
+    assert known.any() and not known[:, hidden].any()
+    np.testing.assert_allclose(cold_scores, want[:, hidden], atol=1e-4)
+    np.testing.assert_allclose(warm_scores, np.where(known, -np.inf, want)[:, warm], atol=1e-4)
 
 
 @pytest.fixture(scope="module")

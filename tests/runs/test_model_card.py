@@ -67,6 +67,14 @@ def test_an_item_head_is_told(run, card):
     assert "Head of items against items" not in model_card.to_markdown(card)
 
 
+def test_where_cold_items_are_placed_is_told(card):
+    placed = {"pull": 0.5, "without": {"hidden": 0.25}, "with_fit": {"hidden": 0.75}}
+    told = model_card.to_markdown({**card, "model": {**card["model"], "cold_items": placed}})
+    assert "## Items without train interactions" in told
+    assert "| pull | 0.5000 |" in told and "| with_fit: hidden | 0.7500 |" in told
+    assert "Items without train interactions" not in model_card.to_markdown(card)
+
+
 def test_the_command_writes_both_files(run, card, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(run.directory, copy)
