@@ -209,7 +209,7 @@ def test_simulated_scores_are_those_of_a_catalog_that_never_met_the_items(world,
         item_head__kind=head,
         graph__layers=1,
         retrieval__softmax="full",
-        user__interests=interests,
+        **({"user__interests": 2, "user__history": "attention"} if interests == 2 else {}),
     )
     model = RetrievalModel(config, world, cache=None)
     model.item_tower.id_embedding.table.assign(0.5 * units(48, 8))
