@@ -34,7 +34,8 @@ def estimate(model: tf.keras.Model, dataset: Dataset) -> Estimate:
       are made of them; "raw content"; each modality's table, by its name; "items" and "users", all
       else that is known of them; "histories", the table of `user.history_embedding` cached;
       "encoders" that are frozen; "weights"; "optimizer", two moments a
-      trained weight. On disk: tables above `training.catalog_memory_mb`.
+      trained weight; "averages", the trained weights after the epochs that are averaged. On disk:
+      tables above `training.catalog_memory_mb`.
     """
     schema, encoders = model.schema, model.encoders
     train, valid = (len(dataset.interactions(split).user) for split in ("train", "valid"))
@@ -49,6 +50,7 @@ def estimate(model: tf.keras.Model, dataset: Dataset) -> Estimate:
     users = schema.num_users * _feature_bytes(schema.user_features)
     if model.user_tower.profile is not None:
         users += encoded_bytes(encoders["profile"], schema.num_users)
+    averaged, trained = model.config.training.average_epochs, _weight_bytes(model.trainable_weights)
     # By identity, as two modalities may share an encoder.
     frozen = {id(w): w for e in encoders.values() if e.frozen for w in e.weights}.values()
     memory = {
@@ -60,7 +62,8 @@ def estimate(model: tf.keras.Model, dataset: Dataset) -> Estimate:
         "histories": 4 * schema.num_items * model.config.dim if model.caches_histories else 0,
         "encoders": _weight_bytes(frozen),
         "weights": _weight_bytes(model.weights),
-        "optimizer": 2 * _weight_bytes(model.trainable_weights),
+        "optimizer": 2 * trained,
+        "averages": averaged * trained if averaged > 1 else 0,
     }
     return Estimate(memory, {name: tables[name] for name in tables if name not in held})
 

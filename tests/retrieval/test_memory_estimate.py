@@ -190,3 +190,13 @@ def test_it_is_printed_before_training(dataset, tmp_path, monkeypatch, capsys):
     (line,) = [line for line in err.splitlines() if "memory: about" in line]
     assert line.startswith("retrieval: ") and "interactions" in line and "on disk: audio" in line
     assert out == ""
+
+
+def test_epochs_that_are_averaged_take_room(dataset):
+    plain, averaged = (
+        estimate(
+            RetrievalModel(small_world.config(**small_world.VECTORS, **settings), dataset), dataset
+        ).memory
+        for settings in ({}, {"training__average_epochs": 3})
+    )
+    assert plain["averages"] == 0 and averaged["averages"] == 1.5 * averaged["optimizer"]
