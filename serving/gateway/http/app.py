@@ -1,5 +1,6 @@
 """The ASGI application: guards every endpoint, turns errors into answers, counts and logs."""
 
+import asyncio
 import contextlib
 import logging
 import secrets
@@ -112,10 +113,15 @@ def observed(
             _log.exception("a fault of the gateway", extra={"request": request_id, "route": route})
             response = refused(Refusal(500, "internal", "a fault of the gateway; see its log."))
         seconds = time.monotonic() - start
-        gateway.metrics.request(route, response.status_code, seconds)
-        told = {"request": request_id, "method": request.method, "route": route}
-        told |= {"status": str(response.status_code), "ms": f"{1000 * seconds:.2f}"}
-        _log.info("request", extra=told)
+
+        def count() -> None:
+            gateway.metrics.request(route, response.status_code, seconds)
+            told = {"request": request_id, "method": request.method, "route": route}
+            told |= {"status": str(response.status_code), "ms": f"{1000 * seconds:.2f}"}
+            _log.info("request", extra=told)
+
+        # Nobody who waits for the answer need wait for this.
+        asyncio.get_running_loop().call_soon(count)
         response.headers["X-Request-Id"] = request_id
         return response
 

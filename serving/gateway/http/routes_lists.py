@@ -1,5 +1,7 @@
 """Events in, lists out."""
 
+import asyncio
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -40,7 +42,9 @@ async def post_recommend(gateway: Gateway, request: Request) -> Response:
 async def first_page(gateway: Gateway, wish: Wish) -> RecommendOut:
     """Makes a list, and answers with its first page."""
     shown = await gateway.recommending.make(wish)
-    gateway.metrics.answered(shown, slice(0, wish.k), made=True)
+    # Counted after the answer is on its way.
+    loop = asyncio.get_running_loop()
+    loop.call_soon(lambda: gateway.metrics.answered(shown, slice(0, wish.k), made=True))
     gateway.events.reflect(wish.user)
     more = len(shown.items) > wish.k
     return _page(shown, shown.items[: wish.k], wish.k if more else None)
