@@ -350,7 +350,7 @@ RULES = (
     ),
     # Cold items
     Rule(
-        _under("cold_items", "num_neighbors", "hidden_share", "exposure"),
+        _under("cold_items", "num_neighbors", "hidden_share", "exposure", "pull"),
         "cold_items.fit",
         "true",
         lambda c: c.cold_items.fit,
