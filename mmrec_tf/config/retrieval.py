@@ -329,10 +329,12 @@ class ColdItemsConfig:
     (Heater, Zhu et al. 2020; DropoutNet, Volkovs et al. 2017; CLCRec, Wei et al. 2021). How far and
     how much is found when the towers are trained, by a simulated cold start on train that hides
     `hidden_share` of the warm items: these are to take `exposure` times as large a share of the
-    places of a list as they have of the train interactions."""
+    places of a list as they have of the train interactions. `pull` gives the pull, 0 to 1, of which
+    the offset alone is then found; null finds both."""
 
     fit: bool = False
     num_neighbors: int = 20
+    pull: float | None = None
     hidden_share: float = 0.1
     exposure: float = 1.0
 
@@ -343,6 +345,10 @@ class ColdItemsConfig:
             f"cold_items.hidden_share: wanted above 0, at most 0.5; got {self.hidden_share:g}.",
         )
         require(self.exposure > 0, f"cold_items.exposure: wanted above 0; got {self.exposure:g}.")
+        require(
+            self.pull is None or 0 <= self.pull <= 1,
+            f"cold_items.pull: wanted null or 0 to 1; got {self.pull}.",
+        )
 
 
 @dataclass(frozen=True)

@@ -278,6 +278,12 @@ def recalls(hits: np.ndarray, drawn: Simulation) -> np.ndarray:
     return np.stack(values)
 
 
+def pulls_to_try(pull: float | None) -> tuple[float, ...]:
+    """None first, which the others are compared with; then those that may be chosen: all, or the
+    one that is asked for."""
+    return PULLS if pull is None else (0.0, pull)
+
+
 def offsets_to_try(lists: Lists) -> np.ndarray:
     """<float64>[offset], 0 among them: from what moves hidden items to the end of the lists to what
     moves them to their front."""
@@ -322,6 +328,7 @@ def fit(
     k: int,
     num_neighbors: int,
     exposure: float,
+    fixed: float | None = None,
 ) -> ColdItemsFit:
     """Finds pull and offset.
 
@@ -332,7 +339,9 @@ def fit(
       k: cut-off.
       num_neighbors: as of `ColdItemsFit`.
       exposure: of the share of the interactions, so many times as large a share of the places.
+      fixed: the pull, of which the offset alone is found; None to find both.
     """
+    pulls, first = pulls_to_try(fixed), 0 if fixed is None else 1
     offsets = np.zeros(1)
     parts: list[Counted] = []
     for part in lists:
@@ -346,8 +355,9 @@ def fit(
         places = len(drawn.users) * min(k, len(warm) + int(drawn.hidden.sum()))
         shown = np.sum([part.shown for part in parts], axis=0) / places
         found = np.concatenate([recalls(hits, drawn), shown[None]])
-        at = choose(found, offsets, most=exposure * drawn.share)
-        pull, offset = PULLS[at[0]], float(offsets[at[1]])
+        chosen, last = choose(found[:, first:], offsets, most=exposure * drawn.share)
+        at = chosen + first, last
+        pull, offset = pulls[at[0]], float(offsets[at[1]])
         start = int(np.flatnonzero(offsets == 0)[0])
         without = Found(*found[:, 0, start].tolist())
         with_fit = Found(*found[:, at[0], at[1]].tolist())

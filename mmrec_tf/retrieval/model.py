@@ -979,6 +979,7 @@ class RetrievalModel(Stage):
             k=k,
             num_neighbors=settings.num_neighbors,
             exposure=settings.exposure,
+            fixed=settings.pull,
         )
         self.set_cold_items(fit)
         return fit
@@ -999,7 +1000,7 @@ class RetrievalModel(Stage):
             place(smooth, content, hidden, near, num_neighbors=num_neighbors, pull=pull)
             if pull
             else smooth[hidden]
-            for pull in cold_items_fit.PULLS
+            for pull in cold_items_fit.pulls_to_try(self.config.cold_items.pull)
         ]
         count = np.where(drawn.hidden, 0, train_count(self.dataset, self.config.retrieval))
         frequency = cold_log_frequency(count, self.config.retrieval)

@@ -270,6 +270,7 @@ CHANGED = {
     "cold_items.num_neighbors": 5,
     "cold_items.hidden_share": 0.25,
     "cold_items.exposure": 2.0,
+    "cold_items.pull": 0.5,
     "ranking.epochs": 2,
     "ranking.architecture": "mlp",
     "ranking.num_cross_layers": 3,

@@ -301,6 +301,19 @@ def test_a_higher_exposure_gives_more_places(run):
     assert fit.with_fit.shown < more.with_fit.shown <= 2.5 * fit.wanted + 1e-9
 
 
+def test_a_pull_that_is_given_is_kept(run):
+    model = run.retrieval
+    fit, config = model.cold_items_fit, model.config
+    try:
+        model.config = config.override({"cold_items.pull": 0.4})
+        given = model.fit_cold_items()
+    finally:
+        model.config = config
+        model.set_cold_items(fit)
+    assert given.pull == 0.4 and given.without == fit.without
+    assert given.with_fit.shown <= fit.wanted + 1e-9
+
+
 def test_neither_valid_nor_test_is_read(run, world, monkeypatch):
     wanted = type(world).interactions
 
@@ -428,7 +441,12 @@ def test_it_is_refused_where_it_has_no_effect():
         Config().override({"cold_items.num_neighbors": 5})
     with pytest.raises(ConfigError, match=r"cold_items.fit: wanted false while modalities"):
         Config().override({"modalities": [], "cold_items.fit": True})
-    for name, value in {"num_neighbors": 0, "hidden_share": 0.0, "exposure": 0.0}.items():
+    for name, value in {
+        "num_neighbors": 0,
+        "hidden_share": 0.0,
+        "exposure": 0.0,
+        "pull": 1.5,
+    }.items():
         with pytest.raises(ConfigError, match=f"cold_items.{name}: wanted"):
             Config().override({"cold_items.fit": True, f"cold_items.{name}": value})
     assert not Config().override({"cold_items.fit": True}).id_only().cold_items.fit
