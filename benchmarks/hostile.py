@@ -407,7 +407,8 @@ def main() -> int:
     parsed = parser.parse_args()
     rows = measure(parsed.export)
     told = facts(
-        __doc__.splitlines()[0].partition(" Writes")[0], command="benchmarks.hostile EXPORT"
+        __doc__.splitlines()[0].partition(" Writes")[0],
+        command="python -m benchmarks.hostile EXPORT",
     )
     summary = {
         "requests": len(rows),
