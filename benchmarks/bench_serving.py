@@ -14,7 +14,7 @@ by `export --only-index` with an item withdrawn. Each answer is compared with wh
 it says it is of answers in this process.
 
 `malformed`: what requests that no client of ours would send are answered with; the server has to
-answer the next one.
+answer the next one. What they cost, and those that are made to harm, is in `hostile`.
 
 RUN is a run directory with text, pictures and sounds, such as that of `make demo`.
 """
@@ -267,8 +267,8 @@ def bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
 
 
-def cases(user: str, item: str) -> Iterator[tuple[str, str, str, dict]]:
-    """What it is, model, signature and inputs."""
+def cases(user: str, item: str, search: Example) -> Iterator[tuple[str, str, str, dict]]:
+    """What it is, model, signature and inputs; `search` is any request of that signature."""
 
     def asked(size: int = 1, **changes) -> dict:
         lists = {
@@ -279,9 +279,16 @@ def cases(user: str, item: str) -> Iterator[tuple[str, str, str, dict]]:
         who = {"user_id": users, "profile": np.full([size], b"", object)}
         return {**who, **lists, "time": np.zeros([size], np.int64), **changes}
 
+    def blank(size: int = 1) -> dict:
+        return {
+            name: np.full([size, 1], b"", object)
+            if value.dtype == object
+            else np.zeros([size, *value.shape[1:]], value.dtype)
+            for name, value in search.inputs.items()
+        }
+
     def content(**changes) -> dict:
-        blank = {name: np.array([[b""]], object) for name in ("text", "image", "audio")}
-        return {**blank, **{name: np.array([value], object) for name, value in changes.items()}}
+        return blank() | {name: np.array([value], object) for name, value in changes.items()}
 
     recommend = ("recommender", "recommend")
     yield "a plain request", *recommend, asked()
@@ -313,31 +320,24 @@ def cases(user: str, item: str) -> Iterator[tuple[str, str, str, dict]]:
     yield "a history of 1,024", *recommend, asked(history=np.full([1, 1024], item.encode(), object))
     yield "an unknown signature", "recommender", "guess", asked()
     yield "an unknown model", "oracle", "recommend", asked()
-    search = ("encoder", "search")
+    found = ("encoder", "search")
     noise = np.random.default_rng(0).bytes
-    yield "nothing to search by", *search, content()
-    yield "random bytes as a picture", *search, content(image=[noise(100_000)])
-    yield "random bytes as a sound", *search, content(audio=[noise(100_000)])
-    yield "random bytes as a text", *search, content(text=[noise(100_000)])
-    yield "20 MB of noise as a picture", *search, content(image=[noise(20_000_000)])
+    yield "nothing to search by", *found, content()
+    yield "random bytes as a picture", *found, content(image=[noise(100_000)])
+    yield "random bytes as a sound", *found, content(audio=[noise(100_000)])
+    yield "random bytes as a text", *found, content(text=[noise(100_000)])
+    yield "20 MB of noise as a picture", *found, content(image=[noise(20_000_000)])
     jpeg = tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 255, [2600, 2600, 3], np.uint8))
     large = tf.io.encode_jpeg(
         np.random.default_rng(0).integers(0, 255, [4000, 4000, 3], np.uint8), quality=100
     )
-    yield f"a {len(jpeg.numpy()) / 1e6:.0f} MB JPEG", *search, content(image=[jpeg.numpy()])
-    yield f"a {len(large.numpy()) / 1e6:.0f} MB JPEG", *search, content(image=[large.numpy()])
-    yield "a PNG that claims 60,000 x 60,000", *search, content(image=[bomb(60_000)])
-    yield "a PNG that claims 4,000 x 4,000", *search, content(image=[bomb(4_000)])
-    yield "a text of 20 MB", *search, content(text=[b"word " * 4_000_000])
-    yield (
-        "10,000 rows of text",
-        *search,
-        {
-            "text": np.full([10_000, 1], b"word", object),
-            "image": np.full([10_000, 1], b"", object),
-            "audio": np.full([10_000, 1], b"", object),
-        },
-    )
+    yield f"a {len(jpeg.numpy()) / 1e6:.0f} MB JPEG", *found, content(image=[jpeg.numpy()])
+    yield f"a {len(large.numpy()) / 1e6:.0f} MB JPEG", *found, content(image=[large.numpy()])
+    yield "a PNG that claims 60,000 x 60,000", *found, content(image=[bomb(60_000)])
+    yield "a PNG that claims 4,000 x 4,000", *found, content(image=[bomb(4_000)])
+    yield "a text of 20 MB", *found, content(text=[b"word " * 4_000_000])
+    many = blank(10_000) | {"text": np.full([10_000, 1], b"word", object)}
+    yield "10,000 rows of text", *found, many
 
 
 def malformed(options) -> dict:
@@ -351,12 +351,14 @@ def malformed(options) -> dict:
         with served(export) as address:
             client, channel = stub(address)
             plain: bytes | None = None
-            for what, model, signature, inputs in cases(user, item):
+            known = read_examples(examples_path(export / "encoder/1")).requests
+            search = next(one for one in known if one.signature == "search")
+            for what, model, signature, inputs in cases(user, item, search):
                 row = {"request": what, "signature": f"{model}/{signature}"}
                 row |= _answer(client, predict_request(model, Example(signature, inputs, {})))
                 table.append(row)
                 # And the next one is answered as if nothing had been.
-                _, _, _, usual = next(cases(user, item))
+                _, _, _, usual = next(cases(user, item, search))
                 request = predict_request("recommender", Example("recommend", usual, {}))
                 answer = client.Predict(request, timeout=30).outputs["score"].SerializeToString()
                 plain = plain or answer
