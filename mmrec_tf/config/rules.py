@@ -384,7 +384,7 @@ RULES = (
     ),
     # Cold items
     Rule(
-        under("cold_items", "num_neighbors", "hidden_share", "exposure"),
+        under("cold_items", "num_neighbors", "hidden_share", "exposure", "pull"),
         "cold_items.fit",
         "true",
         lambda c: c.cold_items.fit,
