@@ -50,7 +50,13 @@ def decode_readable(
     size = tf.size(raw, tf.int64)
     given = tf.where(tf.strings.length(raw) > 0)[:, 0]
     rows = tf.data.Dataset.from_tensor_slices((given, tf.gather(raw, given)))
-    decoded = rows.map(lambda row, data: (row, tf.ensure_shape(decode(data), spec.shape)))
+
+    # Nothing of it branches on tensors in Python, and AutoGraph would rewrite all that is called.
+    @tf.autograph.experimental.do_not_convert
+    def one(row: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return row, tf.ensure_shape(decode(data), spec.shape)
+
+    decoded = rows.map(one)
     # One extra row after the batch, so that there is always one to make a batch of.
     spare = tf.data.Dataset.from_tensors((size, tf.zeros(spec.shape, spec.dtype)))
     found = decoded.ignore_errors().concatenate(spare).batch(size + 1)

@@ -54,7 +54,7 @@ def export(
 ) -> list[pathlib.Path]:
     """Writes `recommender/VERSION` and `encoder/VERSION`, checked, aside and renamed into place.
 
-    Each is reloaded in a fresh process that imports TensorFlow only, and must give the answers
+    They are reloaded in a fresh process that imports TensorFlow only, and must give the answers
     that this process gives, called directly and over gRPC. A model without modalities has no
     encoder.
 
@@ -116,11 +116,13 @@ def _publish(
     asides = [parent / f".{number}.partial-{os.getpid()}" for parent in parents]
     finals = [parent / str(number) for parent in parents]
     try:
-        for (servable, requests, facts), aside in zip(made, asides, strict=True):
+        cards = []
+        for (servable, _, facts), aside in zip(made, asides, strict=True):
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
             about = {**_describe(recommender, servable), "index": facts, **card}
-            _write(servable, requests, aside, number, about)
+            cards.append({"version": number, **about})
+        _write([(servable, requests) for servable, requests, _ in made], asides, cards)
         for aside, final in zip(asides, finals, strict=True):
             os.rename(aside, final)
     finally:
@@ -253,26 +255,29 @@ def _describe(
 
 
 def _write(
-    servable: RecommenderServable | EncoderServable,
-    requests: list[Example],
-    folder: pathlib.Path,
-    version: int,
-    about: dict,
+    made: Sequence[tuple[Any, list[Example]]],
+    folders: Sequence[pathlib.Path],
+    cards: Sequence[dict[str, Any]],
 ) -> None:
-    tf.saved_model.save(
-        servable,
-        str(folder),
-        signatures=servable.signatures,
-        options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
-    )
-    write_examples(examples_path(folder), requests, servable=servable.name_on_disk, version=version)
-    write_warmup(folder, servable.name_on_disk, requests)
-    ops = _verify(servable.name_on_disk, folder)
-    card = {"version": version, **about, "ops": ops}
-    (folder / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    readme = to_markdown(about.get("about", {}), servable=card)
-    (folder / README_FILE).write_text(readme, encoding="utf-8")
-    write_checksums(folder)
+    """Servables with their examples into folders, all of them checked before any has its sums."""
+    for (servable, requests), folder, card in zip(made, folders, cards, strict=True):
+        tf.saved_model.save(
+            servable,
+            str(folder),
+            signatures=servable.signatures,
+            options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
+        )
+        name = servable.name_on_disk
+        write_examples(examples_path(folder), requests, servable=name, version=card["version"])
+        write_warmup(folder, name, requests)
+    names = [servable.name_on_disk for servable, _ in made]
+    checked = _verify(dict(zip(names, folders, strict=True)))
+    for folder, about, ops in zip(folders, cards, checked, strict=True):
+        card = {**about, "ops": ops}
+        (folder / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        readme = to_markdown(about.get("about", {}), servable=card)
+        (folder / README_FILE).write_text(readme, encoding="utf-8")
+        write_checksums(folder)
 
 
 def write_warmup(folder: pathlib.Path, servable: str, requests: list[Example]) -> None:
@@ -292,16 +297,23 @@ def write_warmup(folder: pathlib.Path, servable: str, requests: list[Example]) -
             writer.write(log.SerializeToString())
 
 
-def _verify(servable: str, folder: pathlib.Path) -> list[str]:
-    """The ops of a SavedModel that gives its answers in a process of its own."""
-    command = [sys.executable, "-m", "mmrec_tf.exporting.verify", str(folder)]
+def _verify(folders: Mapping[str, pathlib.Path]) -> list[list[str]]:
+    """The ops of each SavedModel, all of which give their answers in one process of their own.
+
+    Args:
+      folders: by the name of the servable.
+    """
+    command = [sys.executable, "-m", "mmrec_tf.exporting.verify", *map(str, folders.values())]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
-    package = str(pathlib.Path(__file__).parents[1])
+    beside = str(pathlib.Path(__file__).parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(
-        [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+        [beside, *filter(None, [os.environ.get("PYTHONPATH")])]
     )
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    checked = [line.split() for line in done.stdout.splitlines()]
     if done.returncode:
+        # Each that passed left a line.
+        servable = [*folders][min(len(checked), len(folders) - 1)]
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
         raise ExportError(f"{servable}: {reason[0]}")
-    return done.stdout.split()
+    return checked

@@ -339,12 +339,12 @@ class EncoderServable(tf.Module):
         reads_features = bool(read)
         specs = retrieval.schema.item_features
         self.feature_entries = FeatureEntries({name: specs[name] for name in read})
+        kinds = retrieval.schema.modalities
+        self.specs = [values_spec(name, kinds[name]) for name in self.modalities]
         self.state = types.SimpleNamespace(
             encoders={name: retrieval.encoders[name] for name in self.modalities},
             item_tower=retrieval.item_tower,
             label_heads=retrieval.label_heads,
-            # One function of the graph, which all signatures call: it is most of an encoder's.
-            encode=tf.function(self._encode, autograph=False),
         )
         self.maps = GraphMaps(retrieval.tables.get("maps", ()))
         self.resources = [
@@ -369,12 +369,14 @@ class EncoderServable(tf.Module):
         allowed = np.ones([len(item_id)], bool) if available is None else available
         self.available = tf.Variable(allowed, trainable=False, name="available")
         self.k = min(k, len(item_id))
-        kinds = retrieval.schema.modalities
         # What training had of an item, a request may have.
         most = max(limits.values, *(_most_values(kinds[name]) for name in self.modalities))
         self.limits = limits._replace(values=most)
         self.kinds = {name: kinds[name].kind for name in self.modalities}
-        self.specs = [values_spec(name, kinds[name]) for name in self.modalities]
+        # One function of the graph, which all signatures call: it is most of an encoder's. Not the
+        # `tf.function`, which would be traced again while the model is saved.
+        encode = tf.function(self._encode, input_signature=self.specs, autograph=False)
+        self.state.encode = encode.get_concrete_function()
         entries = [tf.TensorSpec([None, None], tf.string, name=FEATURES)] if reads_features else []
         self.embed_item = tf.function(
             self._embed_item, input_signature=[*self.specs, *entries], autograph=False

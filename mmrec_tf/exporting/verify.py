@@ -1,10 +1,11 @@
 """Whether a SavedModel gives its answers in a process that knows TensorFlow and nothing else.
 
-Run as `python -m mmrec_tf.exporting.verify FOLDER` in a fresh process, as `export` does. Of this
-package it imports only the form of the examples and the list of ops that an export may have, by
-which the file is judged before it is loaded. Each example is asked for three times: of the model's
-functions, of its whole graph in a session, which is what TensorFlow Serving runs and optimizes, and
-over gRPC in TensorFlow Serving's messages, which know fewer forms of tensors.
+Run as `python -m mmrec_tf.exporting.verify FOLDER ...` in a fresh process, as `export` does. Of
+this package it imports only the form of the examples and the list of ops that an export may have,
+by which the file is judged before it is loaded. Each example is asked for three times: of the
+model's functions as they were written, of its whole graph in a session, which is what TensorFlow
+Serving runs and optimizes, and over gRPC in TensorFlow Serving's messages, which know fewer forms
+of tensors.
 """
 
 import argparse
@@ -145,15 +146,25 @@ class _Loopback:
 
 
 def main() -> int:
-    """Prints the ops, or the error on stderr."""
+    """Prints the ops of each on a line of its own, or the error on stderr."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     parser = argparse.ArgumentParser(
         prog="python -m mmrec_tf.exporting.verify", description=__doc__
     )
-    parser.add_argument("folder")
+    parser.add_argument("folder", nargs="+")
     parsed = parser.parse_args()
+
+    def check() -> None:
+        import tensorflow as tf
+
+        # Optimizing takes most of the time until a first answer. The session's graph is, so that
+        # each model is seen both as it was written and as it is served.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+        for folder in parsed.folder:
+            print(" ".join(verify(folder)), flush=True)
+
     # The message alone: who exports a model puts its name before it.
-    return run_command(lambda: print("\n".join(verify(parsed.folder))), name="")
+    return run_command(check, name="")
 
 
 if __name__ == "__main__":

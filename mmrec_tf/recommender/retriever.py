@@ -54,7 +54,7 @@ class Retriever(tf.Module):
         super().__init__(name="retriever")
         # A namespace hides the model from tf.Module: what is exported must not carry the weights
         # of item tower and encoders.
-        self.state = types.SimpleNamespace(retrieval=retrieval)
+        self.state = types.SimpleNamespace(retrieval=retrieval, encode_texts=None)
         self.config = config
         self.dim = config.dim
         self.history_length = config.user.history_length
@@ -222,14 +222,29 @@ class Retriever(tf.Module):
         if profile is None:
             return stored
         row = tf.where(tf.strings.length(profile) > 0)[:, 0]
-        encoder = self.retrieval.encoders[PROFILE]
 
         def encode() -> tf.Tensor:
-            content, _ = encoder.preprocess_readable(tf.gather(profile, row))
-            vectors = tf.cast(encoder(content, training=False), stored.dtype)
+            vectors = tf.cast(self._encode_texts(tf.gather(profile, row)), stored.dtype)
             return tf.tensor_scatter_nd_update(stored, row[:, None], vectors)
 
         return tf.cond(tf.size(row) > 0, encode, lambda: stored)
+
+    def _encode_texts(self, text: tf.Tensor) -> tf.Tensor:
+        """<string>[text] -> <float32>[text, features], by one function of the graph, which all that
+        recommends, ranks and embeds calls."""
+        if self.state.encode_texts is None:
+
+            def encode(text: tf.Tensor) -> tf.Tensor:
+                encoder = self.retrieval.encoders[PROFILE]
+                content, _ = encoder.preprocess_readable(text)
+                return encoder(content, training=False)
+
+            specs = [tf.TensorSpec([None], tf.string)]
+            # Outside of whatever is traced just now, so that others may call it, too.
+            with tf.init_scope():
+                function = tf.function(encode, input_signature=specs, autograph=False)
+                self.state.encode_texts = function.get_concrete_function()
+        return self.state.encode_texts(text)
 
     def unread(self, profile: tf.Tensor, features: tf.Tensor) -> tf.Tensor:
         """Whether a request brings a profile or a side feature that the model passes over.

@@ -31,8 +31,9 @@ SLOW = pytest.mark.slow
 def quick(dataset, monkeypatch):
     """A recommender of which only what stands around the SavedModel is written."""
 
-    def write(servable, requests, folder, version, about):
-        (folder / "card.json").write_text(json.dumps({"version": version, **about}))
+    def write(made, folders, cards):
+        for folder, card in zip(folders, cards, strict=True):
+            (folder / "card.json").write_text(json.dumps(card))
 
     monkeypatch.setattr(publishing, "_write", write)
     return build_recommender(dataset, ranking=False, item__features=False)

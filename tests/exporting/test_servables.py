@@ -795,6 +795,25 @@ def save(folder, function, answer, *, signature="double"):
     return folder
 
 
+def test_an_encoder_is_traced_once_for_examples_and_all_signatures(dataset, tmp_path, monkeypatch):
+    traced = []
+    honest = servables.encode_values
+
+    def encode_values(*args, **kwargs):
+        traced.append(args)
+        return honest(*args, **kwargs)
+
+    monkeypatch.setattr(servables, "encode_values", encode_values)
+    catalog = dataset.catalog
+    servable = EncoderServable(build_retrieval(dataset), catalog.item_id, k=5)
+    column = list(dataset.schema.modalities).index("vector")
+    servable.examples_from(
+        {"vector": catalog.content["vector"]}, catalog.present[:, column : column + 1]
+    )
+    tf.saved_model.save(servable, str(tmp_path / "1"), signatures=servable.signatures)
+    assert len(traced) == 1
+
+
 def test_verification_replays_the_examples(tmp_path):
     ops = verify(save(tmp_path / "good", lambda x: 2 * x, [2, 4]))
     assert "Mul" in ops and ops == sorted(ops)
