@@ -188,7 +188,9 @@ def _recommend(arguments: argparse.Namespace) -> None:
     given = {name: [parts] * len(arguments.user) for name, parts in split.items()}
     time = [arguments.time] * len(arguments.user) if arguments.time else None
     recommender = run.recommender(
-        unavailable=_lines_of(arguments.unavailable), history=arguments.stored_history
+        unavailable=_lines_of(arguments.unavailable),
+        history=arguments.stored_history,
+        compiled=False,
     )
     answer = recommender.recommend(arguments.user, **given, time=time, k=arguments.k)
     catalog, users = set(run.dataset.catalog.item_id), set(run.dataset.users.user_id)
@@ -310,7 +312,7 @@ def _drift(arguments: argparse.Namespace) -> int:
 
 def _similar(arguments: argparse.Namespace) -> None:
     run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
-    recommender = run.recommender(unavailable=_lines_of(arguments.unavailable))
+    recommender = run.recommender(unavailable=_lines_of(arguments.unavailable), compiled=False)
     unknown = set(arguments.item) - set(run.dataset.catalog.item_id)
     if unknown:
         raise ConfigError(f"--item: wanted ids of items of the dataset; got {min(unknown)!r}.")
