@@ -282,6 +282,11 @@ class RetrievalModel(Stage):
         return any(not encoder.stores_vectors for encoder in self.trained_encoders.values())
 
     @property
+    def needs_autograph(self) -> bool:
+        """As `Stage.needs_autograph`; also where a step runs networks of other packages."""
+        return super().needs_autograph or self.reads_raw
+
+    @property
     def encoders(self) -> Mapping:
         """The encoders by modality; "profile" encodes the users' profile texts."""
         return self.state.encoders
@@ -821,7 +826,9 @@ class RetrievalModel(Stage):
             self.state.item_head_graph = None
         if head is not None and not known:
             spec = tf.TensorSpec([None, None], tf.int32)
-            self.state.item_head_graph = tf.function(head.__call__, input_signature=[spec])
+            self.state.item_head_graph = tf.function(
+                head.__call__, input_signature=[spec], autograph=False
+            )
 
     def _scored(
         self, dataset: Dataset, users: np.ndarray, history: str, embedded: np.ndarray | None = None
