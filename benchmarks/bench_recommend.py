@@ -15,11 +15,19 @@ and 1,000 candidates (N):
 
 Stages take turns, `ROUNDS` times, and the median of a stage's rounds is told. The models are
 untrained: that changes no cost. About 3 minutes on two cores.
+
+    python -m benchmarks.bench_recommend --run RUN --out FILE
+
+What one answer of the command costs: CPU-seconds of `mmrec-tf recommend` and `similar` on a run,
+beside those of a process that only imports TensorFlow, in turn.
 """
 
 import argparse
 import pathlib
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -170,13 +178,50 @@ def measure(num_items: int) -> dict:
     return result
 
 
+def cpu_seconds(command: list[str]) -> float:
+    """What a process takes of all cores, from its start to its end."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def measure_command(run: str) -> dict:
+    """What the first answers on a run cost."""
+    dataset = mm.load_run(run).dataset
+    ask = ["-m", "mmrec_tf"]
+    user, item = dataset.users.user_id[0], dataset.catalog.item_id[0]
+    commands = {
+        "import": ["-c", "import tensorflow"],
+        "recommend": [*ask, "recommend", run, "--user", str(user)],
+        "similar": [*ask, "similar", run, "--item", str(item)],
+    }
+    rounds = [{n: cpu_seconds(c) for n, c in commands.items()} for _ in range(ROUNDS)]
+    return {
+        **facts(
+            "what does one answer of the command cost?",
+            command="python -m benchmarks.bench_recommend --run RUN --out FILE",
+        ),
+        "items": dataset.schema.num_items,
+        "cpu_seconds": {
+            name: round(statistics.median(r[name] for r in rounds), 2) for name in commands
+        },
+        "to_import": {
+            name: round(statistics.median(r[name] / r["import"] for r in rounds), 2)
+            for name in ("recommend", "similar")
+        },
+    }
+
+
 def main() -> None:
     """Measures and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, metavar="FILE")
     parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--run", help="a finished run whose commands are measured instead")
     parsed = parser.parse_args()
-    write_json(pathlib.Path(parsed.out), measure(parsed.items))
+    found = measure_command(parsed.run) if parsed.run else measure(parsed.items)
+    write_json(pathlib.Path(parsed.out), found)
 
 
 if __name__ == "__main__":

@@ -33,21 +33,27 @@ def _train(arguments: argparse.Namespace) -> None:
     config = config.override(_settings(arguments.set))
 
     from mmrec_tf.runs.train import train_run
+    from mmrec_tf.training.devices import choose_devices, describe_devices
     from mmrec_tf.training.tracking import tracking
 
+    strategy = choose_devices(arguments.devices)
     dataset = mmrec_tf.open_dataset(arguments.dataset, verify=arguments.verify)
+    print(describe_devices(strategy, config.training), file=sys.stderr)
     log = arguments.tensorboard
     if log == "":
         log = os.path.join(arguments.out, "tensorboard")
     began = time.monotonic()
-    with tracking(
-        config,
-        name=os.path.basename(os.path.normpath(arguments.out)),
-        tensorboard=log,
-        profile=_batches(arguments.profile),
-        mlflow=arguments.mlflow,
-        wandb=arguments.wandb,
-    ) as callbacks:
+    with (
+        tracking(
+            config,
+            name=os.path.basename(os.path.normpath(arguments.out)),
+            tensorboard=log,
+            profile=_batches(arguments.profile),
+            mlflow=arguments.mlflow,
+            wandb=arguments.wandb,
+        ) as callbacks,
+        strategy.scope(),
+    ):
         run = train_run(
             dataset,
             config,
@@ -190,7 +196,9 @@ def _recommend(arguments: argparse.Namespace) -> None:
     given = {name: [parts] * len(arguments.user) for name, parts in split.items()}
     time = [arguments.time] * len(arguments.user) if arguments.time else None
     recommender = run.recommender(
-        unavailable=_lines_of(arguments.unavailable), history=arguments.stored_history
+        unavailable=_lines_of(arguments.unavailable),
+        history=arguments.stored_history,
+        compiled=False,
     )
     answer = recommender.recommend(arguments.user, **given, time=time, k=arguments.k)
     catalog, users = set(run.dataset.catalog.item_id), set(run.dataset.users.user_id)
@@ -312,7 +320,7 @@ def _drift(arguments: argparse.Namespace) -> int:
 
 def _similar(arguments: argparse.Namespace) -> None:
     run = mmrec_tf.load_run(arguments.run, dataset=arguments.dataset, verify=arguments.verify)
-    recommender = run.recommender(unavailable=_lines_of(arguments.unavailable))
+    recommender = run.recommender(unavailable=_lines_of(arguments.unavailable), compiled=False)
     unknown = set(arguments.item) - set(run.dataset.catalog.item_id)
     if unknown:
         raise ConfigError(f"--item: wanted ids of items of the dataset; got {min(unknown)!r}.")
@@ -405,6 +413,11 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
     command.add_argument("--out", required=True, metavar="RUN")
     command.add_argument("--twin", action="store_true", help="also train the id-only twin")
+    command.add_argument(
+        "--devices",
+        metavar="all|N",
+        help="GPUs that share each batch; the first one if left out",
+    )
     command.add_argument(
         "--no-report",
         dest="report",

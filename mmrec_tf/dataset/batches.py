@@ -95,6 +95,8 @@ def build_batches(
             choose = _permutation(size, seed) if shuffle else _in_order
         gather = _gather_examples(columns, choose, batch_size, drop_remainder)
 
+    # Nothing of it branches on tensors in Python, and AutoGraph would rewrite all that is called.
+    @tf.autograph.experimental.do_not_convert
     def make(step: tf.Tensor, number: tf.Tensor, epoch: tf.Tensor) -> Batch:
         made = around(gather(step, number, epoch), number)
         return made | {"disliked": dislikes(made["user"], number)}

@@ -145,7 +145,8 @@ def forward(encoder: ModalityEncoder) -> Callable:
         # Held weakly, or the function would keep the encoder, and so itself, for good.
         held: Callable[[], Any] = weakref.ref(encoder)
 
-        @tf.function(reduce_retracing=True)
+        # An export traces what it may hold without AutoGraph, too.
+        @tf.function(reduce_retracing=True, autograph=bool(encoder.not_exported))
         def step(raw: tf.Tensor) -> tf.Tensor:
             encoder = held()
             return encoder.to_stored(encoder.preprocess(raw))

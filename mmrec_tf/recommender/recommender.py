@@ -81,6 +81,8 @@ class Recommender(tf.Module):
         `recommender.popularity_dampening` takes off. What was trained stays that of train: items'
         embeddings, and the popularity bias within the score. Evaluation goes by the history that
         it is told, not by this one.
+      compiled: whether answers come from graphs, as an export's do; False answers op by op, which
+        is sooner for the few requests of one command. The last digits may differ.
 
     Raises:
       ConfigError: for an id of `unavailable` that the dataset does not have, or an unknown history.
@@ -95,6 +97,7 @@ class Recommender(tf.Module):
         calibration: Calibration | None = None,
         unavailable: Sequence[str] = (),
         history: str = "all",
+        compiled: bool = True,
     ):
         super().__init__(name="recommender")
         # A namespace hides the models from tf.Module: what is exported must not carry the weights
@@ -108,6 +111,7 @@ class Recommender(tf.Module):
         )
         self.dataset = dataset
         self.history = history
+        self.compiled = compiled
         config = retrieval.config if ranking is None else ranking.config
         self.config = config
         self.num_candidates = config.ranking.num_candidates
@@ -221,13 +225,15 @@ class Recommender(tf.Module):
         return self.state.views[history]
 
     def graph(self, key: Hashable, function: Callable, inputs: Sequence[tf.TensorSpec]) -> Callable:
-        """A function of this recommender as a graph, made once.
+        """A function of this recommender as a graph, made once; itself where nothing is compiled.
 
         Args:
           key: what the function is called by.
           function: of tensors.
           inputs: their specs.
         """
+        if not self.compiled:
+            return function
         if key not in self.graphs:
             # Nothing of it branches on tensors in Python: AutoGraph, which would rewrite the source
             # of all that is called, takes most of the time until the first answer.

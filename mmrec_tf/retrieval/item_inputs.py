@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from mmrec_tf.encoders.stored import known_encoder
 from mmrec_tf.retrieval.catalog_tables import gather
 
 
@@ -18,7 +19,7 @@ class Catalogued(Protocol):
         """As `build_tables` makes them."""
 
     @property
-    def encoders(self) -> dict:
+    def encoders(self) -> Mapping:
         """By modality."""
 
 
@@ -42,7 +43,7 @@ def item_inputs(
     encoded = {}
     for name in model.modalities:
         value = gather(tables["content"][name], item)
-        encoded[name] = model.encoders[name].from_stored(value, training=training)
+        encoded[name] = known_encoder(model.encoders, name).from_stored(value, training=training)
     return {
         "item": tf.where(warm, item, -1),
         "present": tf.gather(tables["present"], item),

@@ -16,8 +16,9 @@ from mmrec_tf.dataset import draws
 from mmrec_tf.dataset.catalog import empty_features
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import Histories
-from mmrec_tf.encoders.encoder import count_weights
+from mmrec_tf.encoders.encoder import ModalityEncoder, count_weights
 from mmrec_tf.encoders.several import SeveralValues
+from mmrec_tf.encoders.stored import LazyEncoders, known_encoder
 from mmrec_tf.evaluation.baselines import BLOCK
 from mmrec_tf.evaluation.evaluate import blocks
 from mmrec_tf.evaluation.metrics import top_k
@@ -98,7 +99,7 @@ class RetrievalModel(Stage):
         config: Config,
         dataset: Dataset,
         *,
-        encoders: Mapping[str, Any] | None = None,
+        encoders: Mapping[str, Any] | LazyEncoders | None = None,
         cache: str | pathlib.Path | None = "dataset",
         initialize: bool = True,
         **kwargs: Any,
@@ -157,19 +158,23 @@ class RetrievalModel(Stage):
             encoders = make_encoders(config, dataset)
             # Anew, as encoders that are made here have drawn numbers, and loaded ones did not.
             tf.keras.utils.set_random_seed(config.training.seed)
-        self.state.encoders, self.state.mined = dict(encoders), None
+        lazy = isinstance(encoders, LazyEncoders)
+        self.state.encoders, self.state.mined = encoders if lazy else dict(encoders), None
         self.state.history_items = None
         self.state.fits = {}
         # In the namespace, as it is fitted when all else is trained: no epoch's checkpoint has it.
         self.state.item_head = self.state.item_head_fit = self.state.item_head_graph = None
         self.state.cold_items_fit = None
-        self.trained_encoders = {n: e for n, e in encoders.items() if not e.frozen}
+        known = {name: known_encoder(encoders, name) for name in encoders}
+        self.trained_encoders = {
+            n: e for n, e in known.items() if isinstance(e, ModalityEncoder) and not e.frozen
+        }
         self._make_weights()
         self.state.tables, self.state.graph = build_tables(
             dataset,
             config,
             raw=raw_content(config, dataset),
-            encoders=encoders,
+            encoders=known,
             cache=dataset.cache if cache == "dataset" else cache,
         )
         if initialize:
@@ -307,7 +312,12 @@ class RetrievalModel(Stage):
         return any(not encoder.stores_vectors for encoder in self.trained_encoders.values())
 
     @property
-    def encoders(self) -> dict:
+    def needs_autograph(self) -> bool:
+        """As `Stage.needs_autograph`; also where a step runs networks of other packages."""
+        return super().needs_autograph or self.reads_raw
+
+    @property
+    def encoders(self) -> Mapping:
         """The encoders by modality; "profile" encodes the users' profile texts."""
         return self.state.encoders
 
@@ -354,7 +364,7 @@ class RetrievalModel(Stage):
     def encode_catalog(self, name: str) -> np.ndarray:
         """One modality of all items through its encoder, as it is now, <float32>[item, features];
         of no meaning where absent."""
-        table, encoder = self.tables["content"][name], self.encoders[name]
+        table, encoder = self.tables["content"][name], known_encoder(self.encoders, name)
         if encoder.frozen:
             return np.asarray(table)
         rows = (
@@ -367,7 +377,7 @@ class RetrievalModel(Stage):
         """How much each value of a modality counts in each item, such as the pictures of a gallery:
         <float32>[item, value], each item's in the order of its distinct values and adding up to 1,
         zeros behind them; None where all count alike (`item.values_pooling`)."""
-        encoder = self.encoders[name]
+        encoder = known_encoder(self.encoders, name)
         if not isinstance(encoder, SeveralValues):
             return None
         parts = []
@@ -906,7 +916,9 @@ class RetrievalModel(Stage):
             self.state.item_head_graph = None
         if head is not None and not known:
             spec = tf.TensorSpec([None, None], tf.int32)
-            self.state.item_head_graph = tf.function(head.__call__, input_signature=[spec])
+            self.state.item_head_graph = tf.function(
+                head.__call__, input_signature=[spec], autograph=False
+            )
 
     # Items without train interactions
 
@@ -1066,7 +1078,10 @@ class RetrievalModel(Stage):
     def _make_weights(self) -> None:
         """Creates all weights of the towers."""
         steps, dim = self.config.user.history_length, self.config.dim
-        encoded = {name: tf.zeros([1, e.output_dim]) for name, e in self.encoders.items()}
+        encoded = {
+            name: tf.zeros([1, known_encoder(self.encoders, name).output_dim])
+            for name in self.encoders
+        }
         self.item_tower(
             {
                 "item": tf.constant([0]),

@@ -25,7 +25,8 @@ class FrequencyEstimator(tf.Module):
         self.examples = _state(tf.zeros([], tf.int64), "examples")
         self.last = _state(tf.zeros([num_items], tf.int64), "last")
         self.gap = _state(tf.zeros([num_items]), "gap")
-        self.count = _state(tf.zeros([num_items], tf.int32), "count")
+        # GPUs gather and scatter no variables of int32.
+        self.count = _state(tf.zeros([num_items], tf.int64), "count")
 
     def update(self, item: tf.Tensor) -> None:
         """Takes in the items of a batch, <int32>[batch], in which an item may come repeatedly."""
@@ -34,7 +35,7 @@ class FrequencyEstimator(tf.Module):
         came = tf.gather(times, item)
         since = tf.cast(now - tf.gather(self.last, item), tf.float32)
         gap = since / tf.cast(came, tf.float32)
-        count = tf.gather(self.count, item) + came
+        count = tf.gather(self.count, item) + tf.cast(came, tf.int64)
         share = tf.cast(came, tf.float32) / tf.cast(count, tf.float32)
         faded = 1.0 - (1.0 - self.rate) ** tf.cast(came, tf.float32)
         old = tf.gather(self.gap, item)

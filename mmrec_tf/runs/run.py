@@ -7,6 +7,7 @@ RUN/
   config.json       the experiment
   schema.json       the dataset's
   assets/NAME/      vocabulary and architecture of each encoder
+  encoders.json     of each that is frozen, what its cached vectors are found by
   weights/          checkpoints: encoders, retrieval, item_head, ranking
   item_head.json    of a head of items against items: its weights, fitted on the valid split
   cold_items.json   where items without train interactions are placed, as a simulation found
@@ -28,6 +29,7 @@ from typing import Any
 
 from mmrec_tf.config import Config, load_config
 from mmrec_tf.dataset.directory import Dataset, open_dataset
+from mmrec_tf.encoders.stored import LazyEncoders, stored_facts
 from mmrec_tf.errors import RunError
 from mmrec_tf.evaluation.calibration import Calibration
 from mmrec_tf.ranking.model import RankingModel
@@ -228,7 +230,7 @@ class Run:
     def retrieval(self) -> RetrievalModel:
         """The retrieval model; loaded unless `save_retrieval` put it there."""
         if self._retrieval is None:
-            encoders = self.load_encoders()
+            encoders = self._lazy_encoders()
             model = RetrievalModel(self.config, self.dataset, encoders=encoders, initialize=False)
             load_weights(self.directory / "weights/retrieval", model=model)
             fit = self.item_head_fit
@@ -345,12 +347,19 @@ class Run:
         except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{path}: wanted the figures of a run; {error}. Train again.") from error
 
-    def recommender(self, *, unavailable: Sequence[str] = (), history: str = "all") -> Recommender:
+    def recommender(
+        self,
+        *,
+        unavailable: Sequence[str] = (),
+        history: str = "all",
+        compiled: bool = True,
+    ) -> Recommender:
         """Both stages together; retrieval alone where ranking is not served.
 
         Args:
           unavailable: ids of items that are never recommended.
           history: what is known of users, as in `Recommender`.
+          compiled: as in `Recommender`.
         """
         return Recommender(
             self.retrieval,
@@ -359,6 +368,7 @@ class Run:
             calibration=self.calibration,
             unavailable=unavailable,
             history=history,
+            compiled=compiled,
         )
 
     def save_calibration(self, calibration: Calibration) -> None:
@@ -372,6 +382,8 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
             for file, text in encoder.assets().items():
                 write_text(folder / file, text)
+        facts = {name: stored_facts(encoder) for name, encoder in encoders.items()}
+        write_json(self.directory / "encoders.json", facts)
         save_weights(self.directory / "weights/encoders", **encoders)
 
     def load_encoders(self, dataset: Dataset | None = None) -> dict[str, Any]:
@@ -384,6 +396,18 @@ class Run:
         encoders = make_encoders(self.config, dataset or self.dataset, assets=assets)
         load_weights(self.directory / "weights/encoders", **encoders)
         return encoders
+
+    def _lazy_encoders(self) -> Mapping[str, Any] | LazyEncoders:
+        """`load_encoders`, of a finished run only when one of them is asked for."""
+        path = self.directory / "encoders.json"
+        # Weights that nobody looks at now must be known to be whole.
+        if not self.finished or path.name not in self.facts.get("files", {}):
+            return self.load_encoders()
+        try:
+            facts = dict(read_json(path))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{path}: wanted JSON; {error}. Train again.") from error
+        return LazyEncoders(facts, self.load_encoders)
 
     def save_retrieval(self, model: RetrievalModel) -> None:
         """Writes the trained retrieval model with its encoders."""

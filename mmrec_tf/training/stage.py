@@ -149,6 +149,11 @@ class Stage(tfrs.Model):
         kinds = {type(callback) for callback in given}
         needed = [callback for callback in self.callbacks() if type(callback) not in kinds]
         batches = self.batches("train") if x is None else x
+        build = getattr(self.optimizer, "build", None)
+        if build is not None and not self.extended:
+            # A step that makes its optimizer's moments is traced a second time, without that.
+            with self.distribute_strategy.scope():
+                build(self.trainable_variables)
         return super().fit(batches, *args, callbacks=[*needed, *given], **kwargs)
 
     def evaluate(
@@ -227,12 +232,30 @@ class Stage(tfrs.Model):
 
     def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
         """One step, see `apply_step`."""
-        return apply_step(self, inputs)
+        if self.needs_autograph:
+            return apply_step(self, inputs)
+        return tf.autograph.experimental.do_not_convert(apply_step)(self, inputs)
 
     def test_step(self, inputs: Any) -> dict[str, tf.Tensor]:
         """The losses of one batch without training."""
-        self.compute_loss(inputs, training=False)
+        loss = self.compute_loss
+        if not self.needs_autograph:
+            loss = tf.autograph.experimental.do_not_convert(loss)
+        loss(inputs, training=False)
         return {metric.name: metric.result() for metric in self.metrics}
+
+    @property
+    def extended(self) -> bool:
+        """Whether this is a subclass from elsewhere, whose first step may make weights and whose
+        steps may branch on tensors in Python."""
+        return not type(self).__module__.startswith("mmrec_tf.")
+
+    @property
+    def needs_autograph(self) -> bool:
+        """Whether steps are converted by AutoGraph, which rewrites the source of all that is called
+        and so takes half of the time until the first one. This package's own branch by `tf.cond`.
+        """
+        return self.extended
 
     # What a child class writes
 

@@ -71,6 +71,19 @@ def test_what_was_trained_reads_back(run):
         assert one["model"] != one["id_only"] != one["popularity"]
 
 
+def test_a_finished_run_recommends_without_its_encoders(run):
+    loaded, asked = load_run(run.directory), USERS[:4]
+    recommender = loaded.recommender(compiled=False)
+    answer, want = (r.recommend(asked, k=5) for r in (recommender, run.recommender()))
+    recommender.similar_items(["i1"])
+    assert not loaded.retrieval.encoders.loaded
+    np.testing.assert_array_equal(answer.item_id, want.item_id)
+    np.testing.assert_allclose(answer.score, want.score, rtol=1e-5)
+    # A text that nobody has encoded yet needs one.
+    recommender.recommend(asked, profile=["likes the sea"] * 4, k=5)
+    assert loaded.retrieval.encoders.loaded
+
+
 @pytest.mark.slow
 def test_another_kind_of_model_reads_back(dataset, tmp_path):
     """An encoder that trained, a GRU, half precision."""
@@ -92,6 +105,7 @@ def test_the_directory_explains_itself(run):
         "schema.json",
         "calibration.json",
         "ranking.json",
+        "encoders.json",
         "assets",
         "weights",
         "history.csv",

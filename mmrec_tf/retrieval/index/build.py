@@ -70,8 +70,11 @@ def build_index(
         )
     index = IvfIndex(vectors, queries, kind=kind, seed=seed, name="index")
     allowed = None if available is None else tf.constant(available, tf.bool)[None, :]
-    search = tf.function(lambda some: index.search(some, k, allowed=allowed)[0])
-    exact = tf.function(lambda some: index.exact_search(some, k, allowed=allowed)[0])
+    # As the recommender traces them, without AutoGraph.
+    search, exact = (
+        tf.function(lambda some, find=find: find(some, k, allowed=allowed)[0], autograph=False)
+        for find in (index.search, index.exact_search)
+    )
     best = _ask(exact, queries)
 
     def recalls(probes: int, half: slice) -> np.ndarray:
