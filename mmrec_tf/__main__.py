@@ -33,12 +33,11 @@ def _train(arguments: argparse.Namespace) -> None:
     config = config.override(_settings(arguments.set))
 
     from mmrec_tf.runs.train import train_run
-    from mmrec_tf.training.devices import choose_devices, describe_devices
+    from mmrec_tf.training.devices import choose_devices
     from mmrec_tf.training.tracking import tracking
 
     strategy = choose_devices(arguments.devices)
     dataset = mmrec_tf.open_dataset(arguments.dataset, verify=arguments.verify)
-    print(describe_devices(strategy, config.training), file=sys.stderr)
     log = arguments.tensorboard
     if log == "":
         log = os.path.join(arguments.out, "tensorboard")

@@ -24,6 +24,7 @@ from mmrec_tf.runs.labels import report_labels
 from mmrec_tf.runs.run import Run, load_run
 from mmrec_tf.runs.warm_start import carry_weights, check_start
 from mmrec_tf.training.checkpoints import kept_state
+from mmrec_tf.training.devices import describe_devices
 from mmrec_tf.training.fit import raise_for_empty, train
 from mmrec_tf.training.tracking import Callbacks
 
@@ -111,6 +112,8 @@ def _train_stages(
 ) -> Run:
     """Makes and trains what is not there yet, and measures it."""
     run_twin = None
+    # Once for a run and its twin, which is trained first.
+    said = False
     if twin:
         path = run.directory / "twin"
         done = (path / "run.json").exists() and Run(path, dataset=dataset.directory).finished
@@ -119,7 +122,10 @@ def _train_stages(
             if done
             else train_run(dataset, config.id_only(), path, start=start and start.twin)
         )
+        said = not done
         run_twin._dataset = dataset
+    if not said:
+        print(describe_devices(tf.distribute.get_strategy(), config.training), file=sys.stderr)
     progress = run.directory / "progress"
     if not (run.directory / "weights/retrieval").exists():
         tf.keras.utils.set_random_seed(config.training.seed)

@@ -1,16 +1,20 @@
+import shutil
+
 import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
 import tokenizers
 import transformers
-from support import tiny_models
+from support import small_world, tiny_models
 
+import mmrec_tf
 from mmrec_tf.config import Config
 from mmrec_tf.encoders.cache import build_encoders
 from mmrec_tf.encoders.encoder import Face
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.exporting.allowed_ops import other_ops
+from mmrec_tf.runs.train import train_run
 from mmrec_tf.schema import ModalitySpec
 
 TEXTS = [
@@ -132,6 +136,33 @@ def test_both_halves_train(folder, layers):
     gradients = tape.gradient(loss, shared.trainable_weights)
     assert gradients and all(gradient is not None for gradient in gradients)
     assert (len(gradients) == len(shared.weights) - 1) == (layers < 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layers", [0, 1])
+def test_from_training_to_a_search_by_words(dataset, tmp_path, layers):
+    """The run and the export keep what they need: the folder of the weights may go."""
+    weights = tiny_models.clip(tmp_path / "clip")
+    both = settings(weights, trainable_layers=layers)
+    config = small_world.config(**{name.replace(".", "__"): value for name, value in both.items()})
+    train_run(dataset, config, tmp_path / "run")
+    shutil.rmtree(weights)
+    run = mmrec_tf.load_run(tmp_path / "run")
+    # The export is asked in a process of its own, and compared with what Python answers.
+    mmrec_tf.export(run.recommender(), tmp_path / "export", version=1, k=5)
+    folder = tmp_path / "export/encoder/1"
+    assert not other_ops(folder)
+    search = tf.saved_model.load(str(folder)).signatures["search"]
+    item = dataset.catalog.content["text"][1].decode()
+    asked = {
+        name: tf.constant([[""]] if spec.dtype == tf.string else np.zeros([1, 1, 6], np.float32))
+        for name, spec in search.structured_input_signature[1].items()
+    }
+    found = search(**asked | {"text": tf.constant([[item]])})
+    assert found["item_id"].shape == (1, 5) and np.isfinite(found["score"]).all()
+    # Texts and pictures fall into one space before any alignment: both have the same length.
+    dims = {run.retrieval.encoders[kind].output_dim for kind in ("text", "image")}
+    assert dims == {6}
 
 
 def test_what_does_not_fit_is_refused(folder):
