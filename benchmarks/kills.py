@@ -75,7 +75,7 @@ def verified_here(call: Callable[[], int]) -> Callable[[], int]:
     def run() -> int:
         from mmrec_tf.exporting import publish, verify
 
-        publish._verify = lambda _, folder: verify.verify(folder)
+        publish._verify = lambda folders: [verify.verify(folder) for folder in folders.values()]
         return call()
 
     return run

@@ -370,7 +370,7 @@ def service():
     process.communicate()
 
 
-@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("shuffle", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_service_makes_each_example_once_an_epoch(dataset, service, shuffle):
     plain = dataset.batches("train", 16, user=user(4), shuffle=shuffle)
     served = dataset.batches("train", 16, user=user(4), shuffle=shuffle, data_service=service)

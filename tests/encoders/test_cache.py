@@ -372,6 +372,7 @@ def test_a_full_disk_only_warns_and_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_two_processes_do_it_once(tmp_path, calls, capsys):
     process = start(tmp_path)
     wait_for(lambda: rows_done(tmp_path) >= 1024)

@@ -72,7 +72,7 @@ KINDS = {
 SLOW = {
     *("tfidf", "lsa", "bag_of_words"),
     *("keras_model", "vit", "descriptors"),
-    *("lstm", "saved_model", "whisper"),
+    *("gru", "lstm", "saved_model", "whisper"),
 }
 # Whose augmentation is tried there.
 SAME_AS = {"keras_model": "image"}

@@ -52,6 +52,7 @@ def test_without_a_number_the_next_one_is_taken(quick, tmp_path):
     assert numbers(tmp_path / "recommender") == [1, 2, 7, 8]
 
 
+@pytest.mark.slow
 def test_a_number_is_not_used_again_after_its_folder_is_gone(quick, tmp_path):
     """A server that has had version 2 would not load another one of that number."""
     export(quick, tmp_path)

@@ -416,8 +416,11 @@ KINDS = {
 @pytest.fixture(
     scope="module",
     params=[
-        # Without ranking is "tied retrieval" as well, without some items is "diverse".
-        pytest.param(kind, marks=pytest.mark.slow) if kind == "retrieval" else kind
+        # Ranking is in "tasks" as well, without ranking is "tied retrieval", without some items and
+        # with diversity is "diverse".
+        kind
+        if kind in ("diverse", "tasks", "tied retrieval")
+        else pytest.param(kind, marks=pytest.mark.slow)
         for kind in KINDS
     ],
 )

@@ -90,7 +90,14 @@ def test_several_tasks_learn_together(labeled, retrieval, sharing, uncertainty):
     assert logits["buy"][bought].mean() > logits["buy"][~bought].mean() + 0.5
 
 
-@pytest.mark.parametrize("loss", RANKING_LOSSES)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        # Their gradients are tried in test_ranking_losses.py.
+        loss if loss == "binary" else pytest.param(loss, marks=pytest.mark.slow)
+        for loss in RANKING_LOSSES
+    ],
+)
 def test_every_loss_learns_clicks(labeled, retrieval, loss):
     model = build(retrieval, labeled, click_rating=4, loss=loss)
     history = fit(model, labeled)

@@ -774,7 +774,7 @@ def test_of_several_interests_the_nearest_counts_in_every_way_of_asking(dataset,
     )
 
 
-@pytest.mark.parametrize("head", [False, True])
+@pytest.mark.parametrize("head", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_lists_are_read_for_each_interest(dataset, interested, head):
     recommender = build_recommender(dataset, ranking=False, **INTERESTS) if head else interested
     if head:

@@ -150,6 +150,7 @@ def test_titles_ids_and_categories_are_text(tmp_path):
     assert "measured on the test split" in text and "on the valid split" not in text
 
 
+@pytest.mark.slow
 def test_one_user_two_items_of_nothing_and_no_test_split(tmp_path):
     dataset = tiny_dataset.write(tmp_path / "d", train=[[0]], valid=[[1]], num_items=2)
     run = train(dataset, tmp_path / "run")

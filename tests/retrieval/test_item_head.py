@@ -199,6 +199,7 @@ def narrow(recommender):
     )
 
 
+@pytest.mark.slow
 def test_what_the_head_alone_finds_is_recommended(recommender):
     there = narrow(recommender)
     strangers = ["stranger"] * 2

@@ -184,6 +184,7 @@ def test_what_is_left_on_disk_is_said_apart(dataset, tmp_path, monkeypatch):
     assert "; on disk: audio " in str(found)
 
 
+@pytest.mark.slow
 def test_it_is_printed_before_training(dataset, tmp_path, monkeypatch, capsys):
     trained(dataset, tmp_path, monkeypatch, **ON_DISK)
     out, err = capsys.readouterr()

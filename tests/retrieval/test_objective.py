@@ -114,9 +114,14 @@ def want(model, *, uniform=(), mined=None, disliked=None, memory=((), [()] * 6))
     "settings",
     [
         {},
-        {"sampling_correction": "none", "mask_history": False},
-        {"sampling_correction": "none", "num_hard_negatives": 2},
-        {"remove_accidental_hits": False},
+        *(
+            pytest.param(settings, marks=pytest.mark.slow)
+            for settings in (
+                {"sampling_correction": "none", "mask_history": False},
+                {"sampling_correction": "none", "num_hard_negatives": 2},
+                {"remove_accidental_hits": False},
+            )
+        ),
         {"remove_accidental_hits": False, "mask_history": False, "num_hard_negatives": 3},
         {"sampling_correction": "streaming", "num_hard_negatives": 99},
     ],

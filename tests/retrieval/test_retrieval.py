@@ -258,7 +258,7 @@ def test_the_alignment_loss_is_added_with_its_weight(dataset):
 # The ways to compute it
 
 
-@pytest.mark.parametrize("history", ["mean", "gru"])
+@pytest.mark.parametrize("history", ["mean", pytest.param("gru", marks=pytest.mark.slow)])
 def test_compiled_by_xla_it_is_the_same_loss(dataset, history):
     """How many different items a batch holds is known only when it is there."""
     model = build(dataset, user__history=history)

@@ -143,6 +143,7 @@ def test_verdicts(difference, low, high, words):
     assert verdict({"value": 0.5, "difference": difference, "low": low, "high": high}) == words
 
 
+@pytest.mark.slow
 def test_what_a_model_lives_on_helps(vector_run, dataset, tmp_path):
     found = ablate_run(vector_run, out=tmp_path / "a")
     metric = "ndcg@10"

@@ -257,7 +257,10 @@ def test_histories_hold_train_only(prepared, tmp_path):
     assert_histories_hold_train_only(beside(prepared, tmp_path / "beside"))
 
 
-@pytest.mark.parametrize("rule", FORESEEN)
+@pytest.mark.parametrize(
+    "rule",
+    [FORESEEN[0], *(pytest.param(rule, marks=pytest.mark.slow) for rule in FORESEEN[1:])],
+)
 def test_preparing_does_not_let_train_see_valid_and_test(tmp_path, rule):
     """Vocabularies, scales, numbers and weights are made before a dataset stands anywhere."""
     datasets = []

@@ -75,6 +75,7 @@ def test_where_cold_items_are_placed_is_told(card):
     assert "Items without train interactions" not in model_card.to_markdown(card)
 
 
+@pytest.mark.slow
 def test_the_command_writes_both_files(run, card, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(run.directory, copy)

@@ -126,6 +126,7 @@ def test_the_directory_explains_itself(run):
     assert set(json.loads((run.directory / "run.json").read_text())) >= {"dataset", "dataset_hash"}
 
 
+@pytest.mark.slow
 def test_a_ranking_that_learns_nothing_is_told(dataset, tmp_path, capsys):
     settings = {**QUICK, "ranking__serve": "auto", "ranking__learning_rate": 1e-12}
     config = small_world.config(**settings)

@@ -215,6 +215,7 @@ def test_what_fine_tuning_added_follows_the_items(dataset, grown, tmp_path):
     assert new
 
 
+@pytest.mark.slow
 def test_encoders_keep_their_words_and_weights(dataset, grown, tmp_path):
     """One of them trained, and so stands in two checkpoints."""
     settings = {"modalities": ["text", "vector"], "text__trainable_layers": -1}

@@ -107,9 +107,8 @@ def whole(dataset, tmp_path_factory):
         )
 
 
-@pytest.mark.parametrize(
-    "stage, epoch", [("retrieval", 2), pytest.param("saving", EPOCHS, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow  # that it ends to the digit as without the kill is held below
+@pytest.mark.parametrize("stage, epoch", [("retrieval", 2), ("saving", EPOCHS)])
 def test_after_a_kill_it_goes_on_where_it_was(dataset, whole, tmp_path, monkeypatch, stage, epoch):
     """As if nothing had happened: same epochs, same weights, which hold Adam's moments in them."""
     kill(dataset, tmp_path / "run", stage, epoch)
