@@ -44,6 +44,11 @@ class StoredEncoder:
 
     # Asked of what the cache does not hold.
 
+    @property
+    def not_exported(self) -> str:
+        """As `ModalityEncoder.not_exported`."""
+        return self._load().not_exported
+
     def preprocess(self, raw: tf.Tensor) -> tf.Tensor:
         """As `ModalityEncoder.preprocess`."""
         return self._load().preprocess(raw)

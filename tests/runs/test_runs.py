@@ -84,6 +84,18 @@ def test_a_finished_run_recommends_without_its_encoders(run):
     assert loaded.retrieval.encoders.loaded
 
 
+def test_what_its_dataset_has_not_cached_is_encoded_anew(run, tmp_path):
+    """As where the folder was cleaned, or is a copy without `cache`."""
+    folder = shutil.copytree(
+        run.dataset.directory, tmp_path / "data", ignore=shutil.ignore_patterns("cache")
+    )
+    loaded = load_run(run.directory, dataset=folder)
+    np.testing.assert_allclose(
+        loaded.retrieval.embed_all(), run.retrieval.embed_all(), rtol=1e-4, atol=1e-5
+    )
+    assert loaded.retrieval.encoders.loaded
+
+
 @pytest.mark.slow
 def test_another_kind_of_model_reads_back(dataset, tmp_path):
     """An encoder that trained, a GRU, half precision."""
