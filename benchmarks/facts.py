@@ -21,13 +21,14 @@ def facts(question: str, *, command: str) -> dict[str, Any]:
       question: that the benchmark answers.
       command: that makes the result.
     """
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    )
+    commit = _git("describe", "--always")
+    # Results of other benchmarks change nothing that is measured.
+    if _git("status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results"):
+        commit += "-dirty"
     return {
         "question": question,
         "command": command,
-        "commit": commit.stdout.strip(),
+        "commit": commit,
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "cores": len(os.sched_getaffinity(0)),
@@ -38,3 +39,9 @@ def facts(question: str, *, command: str) -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
     }
+
+
+def _git(*arguments: str) -> str:
+    """What git prints; "" where there is none."""
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip()
