@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmrec_tf.records import sha256
-from mmrec_tf.records.files import replace_folder, write_json
+from mmrec_tf.records.files import SEAL, read_sealed, replace_folder, write_sealed
 
 # Another form of the files, or of what is read into them, is another key.
 VERSION = 1
@@ -105,15 +105,17 @@ def _save(path: pathlib.Path, arrays: Mapping[str, np.ndarray], key: str) -> Non
                 columns[column] = [write(joined), write(np.cumsum(length))]
             else:
                 columns[column] = [write(array)]
-        write_json(aside / "columns.json", {"key": key, "columns": columns, "sha256": hashes})
+        write_sealed(aside / "columns.json", {"key": key, "columns": columns, "hashes": hashes})
 
 
 def _load(path: pathlib.Path, key: str) -> Arrays:
     """Raises OSError, ValueError, KeyError, TypeError or EOFError where a part cannot be used."""
-    facts = json.loads((path / "columns.json").read_text(encoding="utf-8"))
+    facts = read_sealed(path / "columns.json")
+    if SEAL not in facts:
+        raise ValueError("columns.json is damaged, or of an earlier version")
     if facts["key"] != key:
         raise ValueError("it was made of other records")
-    for name, expected in facts["sha256"].items():
+    for name, expected in facts["hashes"].items():
         if sha256(path / name) != expected:
             raise ValueError(f"{name} is damaged")
     return {
