@@ -28,6 +28,7 @@ from typing import Any
 import mmrec_tf as mm  # isort: skip  (chooses Keras 2 before TensorFlow is imported)
 
 from benchmarks.facts import facts
+from mmrec_tf.config import read_settings
 from mmrec_tf.errors import ConfigError, run_command
 from mmrec_tf.evaluation.evaluate import evaluate_users
 from mmrec_tf.evaluation.metrics import mean_metrics, paired_bootstrap
@@ -165,16 +166,6 @@ def summary(result: Mapping[str, Any], split: str) -> str:
     return "\n".join(lines)
 
 
-def _settings(pairs: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for pair in pairs:
-        path, equals, value = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"--set: wanted PATH=VALUE such as training.epochs=5; got {pair!r}.")
-        found[path] = value
-    return found
-
-
 def main() -> int:
     """Measures one example and writes its result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -192,7 +183,7 @@ def main() -> int:
 
 def _run(parsed: argparse.Namespace) -> int:
     name = parsed.result or parsed.name
-    settings = _settings(parsed.set)
+    settings = read_settings(parsed.set)
     if not re.fullmatch(r"\w+", name):
         raise ConfigError(f"--result: wanted letters, digits and underscores; got {name!r}.")
     if settings and name == parsed.name and not parsed.valid_only:

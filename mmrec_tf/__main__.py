@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import mmrec_tf
-from mmrec_tf.config import Config, load_config
+from mmrec_tf.config import Config, load_config, read_settings
 from mmrec_tf.errors import ConfigError, run_command
 from mmrec_tf.reporting import tables
 
@@ -30,7 +30,7 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.start and not path:
         path = os.path.join(arguments.start, "config.json")
     config = load_config(path) if path else Config()
-    config = config.override(_settings(arguments.set))
+    config = config.override(read_settings(arguments.set))
 
     from mmrec_tf.runs.train import train_run
     from mmrec_tf.training.devices import choose_devices
@@ -329,7 +329,7 @@ def _similar(arguments: argparse.Namespace) -> None:
 
 def _encoders(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config) if arguments.config else Config()
-    config = config.override(_settings(arguments.set))
+    config = config.override(read_settings(arguments.set))
 
     from mmrec_tf.encoders.families import list_families
 
@@ -662,16 +662,6 @@ def _add_verify(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--verify", action="store_true", help="compare the hashes of all the dataset's files first"
     )
-
-
-def _settings(pairs: Sequence[str]) -> dict[str, str]:
-    settings = {}
-    for pair in pairs:
-        path, equals, value = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"--set: wanted PATH=VALUE such as training.epochs=5; got {pair!r}.")
-        settings[path] = value
-    return settings
 
 
 def _numbers(text: str) -> list[int]:

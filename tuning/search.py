@@ -20,6 +20,7 @@ import grpc
 import keras_tuner
 
 import mmrec_tf as mm
+from mmrec_tf.config import read_settings
 from mmrec_tf.errors import ConfigError, TuningError, did_you_mean, run_command
 from mmrec_tf.records.files import hold_folder, read_sealed, write_sealed
 from tuning import space as spaces
@@ -571,7 +572,7 @@ def _search(options: argparse.Namespace) -> None:
     try:
         found = Search(
             options.dataset,
-            config.override(_assignments(options.set)),
+            config.override(read_settings(options.set)),
             _space(options.space),
             out=options.out,
             objective=options.objective,
@@ -609,17 +610,6 @@ def _space(given: str | None) -> spaces.Space | str | None:
             f"{did_you_mean(given, spaces.SPACES, otherwise='.')}"
         )
     return spaces.load_space(given)
-
-
-def _assignments(texts: list[str]) -> dict[str, str]:
-    """`--set` arguments as `Config.override` takes them."""
-    result = {}
-    for text in texts:
-        path, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--set: wanted PATH=VALUE; got {text!r}.")
-        result[path] = value
-    return result
 
 
 if __name__ == "__main__":

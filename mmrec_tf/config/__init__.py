@@ -24,6 +24,7 @@ from mmrec_tf.config.experiment import (
     setting_paths,
     settled_paths,
 )
+from mmrec_tf.config.paths import read_settings
 from mmrec_tf.config.ranking import (
     ARCHITECTURES,
     CALIBRATIONS,
@@ -107,6 +108,7 @@ __all__ = [
     "VideoConfig",
     "load_config",
     "random_weights",
+    "read_settings",
     "require_effect",
     "setting_paths",
     "settled_paths",

@@ -2,8 +2,25 @@
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from mmrec_tf.errors import ConfigError
+
+
+def read_settings(pairs: Sequence[str]) -> dict[str, str]:
+    """Settings of a command line, `--set PATH=VALUE`, as `Config.override` takes them.
+
+    Raises:
+      ConfigError: for one without a value.
+    """
+    settings = {}
+    for pair in pairs:
+        path, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set: wanted PATH=VALUE such as training.epochs=5; got {pair!r}.")
+        settings[path] = value
+    return settings
 
 
 def under(section: str, *names: str) -> tuple[str, ...]:

@@ -77,12 +77,13 @@ def pulled_parts(own: np.ndarray, parts: np.ndarray, weight: np.ndarray, pull: f
       <float64>[batch, part, dim], which sum to what `pulled` makes of the sums.
     """
     mean = np.einsum("bn,bnpd->bpd", weight.astype(np.float64), parts.astype(np.float64))
-    mixed = (1.0 - pull) * own.astype(np.float64) + pull * _scaled(mean)
-    return _scaled(mixed)
+    mixed = (1.0 - pull) * own.astype(np.float64) + pull * unit_parts(mean)
+    return unit_parts(mixed)
 
 
-def _scaled(parts: np.ndarray) -> np.ndarray:
-    """Parts whose sum is a unit vector, as `unit` makes it."""
+def unit_parts(parts: np.ndarray) -> np.ndarray:
+    """Parts <float64>[batch, part, dim], scaled so that their sums are unit vectors, as `unit`
+    makes them."""
     square = np.square(parts.sum(axis=1)).sum(axis=-1)
     return parts / np.sqrt(np.maximum(square, 1e-8))[:, None, None]
 

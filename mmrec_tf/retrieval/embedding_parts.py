@@ -3,15 +3,13 @@
 import numpy as np
 import tensorflow as tf
 
-from mmrec_tf.retrieval.cold_items import pulled_parts
+from mmrec_tf.retrieval.cold_items import pulled_parts, unit_parts
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.towers import ItemTower, TowerOutput
 from mmrec_tf.towers.additive import is_plain, is_weighted_sum, item_parts
 
 # Items at a time, of which a fusion that is no sum makes a vector for each subset of modalities.
 _BLOCK = 1024
-# As of `mmrec_tf.towers.unit`.
-_EPSILON = 1e-8
 
 
 def catalog_parts(
@@ -45,8 +43,7 @@ def catalog_parts(
         # A linear map, so that what it makes of the parts sums to what it makes of their sum.
         smooth = np.asarray(graph.smooth(tf.constant(parts.reshape([len(items), -1]))))
         smooth = smooth.reshape(parts.shape).astype(np.float64)
-        square = np.square(smooth.sum(axis=1)).sum(axis=-1)
-        whole = (smooth / np.sqrt(np.maximum(square, _EPSILON))[:, None, None]).astype(np.float32)
+        whole = unit_parts(smooth).astype(np.float32)
     fit = retrieval.cold_items_fit
     if fit is not None and retrieval.places_items:
         placed = whole.copy()
