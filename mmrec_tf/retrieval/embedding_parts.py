@@ -30,7 +30,7 @@ def catalog_parts(
     Raises:
       ConfigError: for a model with an item tower of one's own.
     """
-    graph, wanted = retrieval.state.graph, items
+    graph, wanted = retrieval.graph, items
     if reads_others(retrieval) or items is None:
         items = np.arange(retrieval.schema.num_items)
     parts = np.concatenate(
@@ -55,7 +55,7 @@ def catalog_parts(
 
 def reads_others(retrieval: RetrievalModel) -> bool:
     """Whether an item's embedding depends on those of others."""
-    return retrieval.state.graph is not None or retrieval.places_items
+    return retrieval.graph is not None or retrieval.places_items
 
 
 def _parts(retrieval: RetrievalModel, catalog: TowerOutput, items: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 import concurrent.futures
 import pathlib
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +11,6 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from mmrec_tf.config import Config, require_effect
-from mmrec_tf.dataset import draws
 from mmrec_tf.dataset.catalog import empty_features
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.dataset.histories import Histories
@@ -22,19 +20,19 @@ from mmrec_tf.encoders.stored import LazyEncoders, known_encoder
 from mmrec_tf.evaluation.baselines import BLOCK
 from mmrec_tf.evaluation.evaluate import blocks
 from mmrec_tf.evaluation.metrics import top_k
-from mmrec_tf.retrieval import cached_histories, cold_items_fit
+from mmrec_tf.retrieval import advice, auxiliary_losses, cached_histories
 from mmrec_tf.retrieval.catalog_tables import (
     PROFILE,
     build_tables,
-    cold_log_frequency,
     gather,
-    train_count,
 )
 from mmrec_tf.retrieval.cold_items import near_items, place
-from mmrec_tf.retrieval.cold_items_fit import ColdItemsFit, Lists, Simulation
+from mmrec_tf.retrieval.cold_items_fit import ColdItemsFit
+from mmrec_tf.retrieval.cold_start import fit_places
 from mmrec_tf.retrieval.content_encoders import make_encoders, raw_content
 from mmrec_tf.retrieval.index.interests import one_an_item, score_all
-from mmrec_tf.retrieval.item_graph import spectral_embedding, train_graph
+from mmrec_tf.retrieval.initial_weights import set_initial_weights
+from mmrec_tf.retrieval.item_graph import CatalogGraph
 from mmrec_tf.retrieval.item_head import ItemHead
 from mmrec_tf.retrieval.item_head_fit import ItemHeadFit, Scored, fit_weights
 from mmrec_tf.retrieval.item_inputs import item_inputs
@@ -178,7 +176,7 @@ class RetrievalModel(Stage):
             cache=dataset.cache if cache == "dataset" else cache,
         )
         if initialize:
-            self._initialize()
+            set_initial_weights(self)
         self.built = True
 
     # Parts, for subclasses to replace
@@ -257,54 +255,12 @@ class RetrievalModel(Stage):
         return str(estimate(self, self.dataset))
 
     def remarks(self) -> list[str]:
-        """As `Stage.remarks`: of a batch of one, which has nothing to compare with, and of
-        histories whose items go through encoders that train."""
-        settings, found = self.config.retrieval, []
-        user, size = self.config.user, self.config.training.batch_size
-        length = user.training_window or user.history_length
-        if (
-            self.reads_raw
-            and settings.softmax == "batch"
-            and user.history != "none"
-            and not self.caches_histories
-        ):
-            found.append(
-                f"each step runs up to {size * (1 + length)} items through encoders "
-                "that train, most of them histories'. user.history_embedding cached leaves "
-                f"{size} of them."
-            )
-        drawn = settings.num_uniform_negatives + settings.num_mined_negatives + settings.memory_size
-        negatives = settings.softmax == "full" or settings.num_uniform_negatives
-        if self.config.cold_items.fit and settings.cold_negatives and negatives:
-            found.append(
-                "retrieval.cold_negatives true teaches that items which train never met are "
-                "unwanted. The simulated cold start of cold_items.fit hides items that it taught "
-                "nothing of the kind, so its offset is too low for those of this catalog. Set "
-                "retrieval.cold_negatives to false."
-            )
-        size = min(size, len(self.dataset.interactions("train").user))
-        if settings.softmax == "batch" and size == 1 and not drawn:
-            found.append(
-                "a batch of one has no negatives under retrieval.softmax batch: nothing is "
-                "learned. Train on larger batches (training.batch_size, more interactions), or set "
-                "retrieval.softmax to full."
-            )
-        return found
+        """As `Stage.remarks`, see `mmrec_tf.retrieval.advice`."""
+        return advice.remarks(self)
 
     def not_repeated(self) -> list[str]:
-        """As `Stage.not_repeated`; also of encoders that train, whose layers are not ours."""
-        found = super().not_repeated()
-        for name, encoder in self.trained_encoders.items():
-            drops = any(
-                isinstance(part, tf.keras.layers.Dropout) and part.rate
-                for part in encoder.submodules
-            )
-            if drops or any(getattr(encoder, name, 0) for name in ("mask_bins", "mask_frames")):
-                found.append(
-                    f"the {name} encoder draws other numbers for its own dropout or masks, so that "
-                    "the last digits may differ from a training without the interruption."
-                )
-        return found
+        """As `Stage.not_repeated`; also of encoders that train."""
+        return [*super().not_repeated(), *advice.not_repeated(self)]
 
     @property
     def reads_raw(self) -> bool:
@@ -320,46 +276,6 @@ class RetrievalModel(Stage):
     def encoders(self) -> Mapping:
         """The encoders by modality; "profile" encodes the users' profile texts."""
         return self.state.encoders
-
-    def _initialize(self) -> None:
-        """Sets the weights that a new model does not start at random."""
-        dataset = self.dataset
-        fitted = bool(self.modalities) and self.item_tower.alignment.fitted is not None
-        spectral = self.config.item.id_init == "spectral"
-        if not fitted and not spectral:
-            return
-        below = self.config.retrieval.disliked_below
-        target = spectral_embedding(train_graph(dataset, disliked_below=below), self.config.dim)
-        known = np.linalg.norm(target, axis=1) > 0
-        if spectral and self.item_tower.id_embedding is not None:
-            table = self.item_tower.id_embedding.table
-            # On average as long as the random rows that they replace.
-            length = np.sqrt(np.mean(np.square(table.numpy()).sum(axis=1)))
-            scale = np.sqrt(np.mean(np.square(target[known]).sum(axis=1))) if known.any() else 1.0
-            table.assign(np.where(known[:, None], target * (length / scale), table.numpy()))
-        if fitted:
-            self._fit_projections(target, known)
-
-    def _fit_projections(self, spectral: np.ndarray, known: np.ndarray) -> None:
-        """Fits the projections to `alignment.target`: a modality, or the items' spectral embedding
-        <float32>[item, dim], of meaning where `known`, <bool>[item]. What was filled in for a
-        missing modality teaches nothing."""
-        catalog, names, to = self.dataset.catalog, self.modalities, self.config.alignment.target
-        vectors = [self.encode_catalog(name) for name in names]
-        columns = [list(self.schema.modalities).index(name) for name in names]
-        present, layer = catalog.present[:, columns], self.item_tower.alignment
-        if to:
-            fits = layer.fit_to_modality(vectors, present, names.index(to), catalog.train_count > 0)
-        else:
-            fits = layer.fit(vectors, present, spectral, known)
-        self.state.fits = dict(zip(names, fits, strict=True))
-        at_random = [name for name, fit in self.state.fits.items() if not fit.num_items]
-        if at_random:
-            warnings.warn(
-                f"alignment: the projection of {', '.join(at_random)} starts at random, as fewer "
-                f"than two train items have {f'it and {to}' if to else 'it'}.",
-                stacklevel=3,
-            )
 
     def encode_catalog(self, name: str) -> np.ndarray:
         """One modality of all items through its encoder, as it is now, <float32>[item, features];
@@ -386,6 +302,11 @@ class RetrievalModel(Stage):
             stored = gather(self.tables["content"][name], rows)
             parts.append(encoder.weigh(stored).numpy())
         return np.concatenate(parts)
+
+    @property
+    def graph(self) -> CatalogGraph | None:
+        """What smooths the catalog's embeddings; None without."""
+        return self.state.graph
 
     @property
     def tables(self) -> dict:
@@ -507,9 +428,9 @@ class RetrievalModel(Stage):
 
     def smooth(self, embedding: tf.Tensor, *, training: bool = False) -> tf.Tensor:
         """Embeddings of the whole catalog, smoothed as the config says, <float32>[item, dim]."""
-        if self.state.graph is None:
+        if self.graph is None:
             return embedding
-        return unit(self.state.graph.smooth(embedding, training=training))
+        return unit(self.graph.smooth(embedding, training=training))
 
     def embed_catalog(self, *, content_only: bool = False) -> TowerOutput:
         """`embed_items` over the whole catalog, in blocks, then `smooth`; cold items as
@@ -537,9 +458,9 @@ class RetrievalModel(Stage):
 
     def embed_all(self) -> np.ndarray:
         """The embeddings of `embed_catalog` alone, <float32>[item, dim], which take less memory."""
-        return self._finished(self._embed_rows(np.arange(self.schema.num_items)))
+        return self._finished(self.embed_rows(np.arange(self.schema.num_items)))
 
-    def _embed_rows(self, rows: np.ndarray, *, content_only: bool = False) -> np.ndarray:
+    def embed_rows(self, rows: np.ndarray, *, content_only: bool = False) -> np.ndarray:
         """`embed_items` of some items <int>[row], in blocks, <float32>[row, dim]."""
         block = FEW if self.reads_raw else MANY
         embedding = np.empty([len(rows), self.config.dim], np.float32)
@@ -559,7 +480,7 @@ class RetrievalModel(Stage):
         cold, warm = np.flatnonzero(self.placed_items()), np.flatnonzero(self.near_items())
         placed = place(
             smooth,
-            self._by_content(own, warm),
+            self.by_content(own, warm),
             cold,
             warm,
             num_neighbors=fit.num_neighbors,
@@ -569,13 +490,13 @@ class RetrievalModel(Stage):
         smooth[cold] = placed
         return smooth
 
-    def _by_content(self, own: np.ndarray, warm: np.ndarray) -> np.ndarray:
+    def by_content(self, own: np.ndarray, warm: np.ndarray) -> np.ndarray:
         """Where content alone places items, unsmoothed, <float32>[item, dim]: of `own` as
         `embed_items` makes it all but the warm ones stand there already, <int>[warm]."""
         if self.item_tower.id_embedding is None:
             return own
         content = own.copy()
-        content[warm] = self._embed_rows(warm, content_only=True)
+        content[warm] = self.embed_rows(warm, content_only=True)
         return content
 
     def embed_named(
@@ -625,7 +546,7 @@ class RetrievalModel(Stage):
         """
         settings, alignment = self.config.retrieval, self.config.alignment
         item = inputs["item"]
-        triples = self._draw_triples(tf.shape(item)[0])
+        triples = auxiliary_losses.draw_triples(self, tf.shape(item)[0])
         cached = training and self.caches_histories
         embedded = inputs["history"]
         if self.config.user.history == "none":
@@ -704,79 +625,20 @@ class RetrievalModel(Stage):
             self.objective.remember(item, tf.gather(output.embedding, rows["item"]))
         self.loss_tracker.update_state(loss)
         if self.contrasts:
-            contrastive = self._contrastive_loss(output, rows, item)
+            contrastive = auxiliary_losses.contrastive_loss(self, output, rows, item)
             self.contrastive_tracker.update_state(contrastive)
             loss += alignment.contrastive_weight * contrastive
         if self.label_heads is not None:
-            of_labels = self._label_loss(self.label_heads, output, rows, item, training=training)
+            of_labels = auxiliary_losses.label_loss(
+                self, self.label_heads, output, rows, item, training=training
+            )
             self.label_tracker.update_state(of_labels)
             loss += self.config.labels.weight * of_labels
         if self.translation is not None and triples is not None and alignment.graph_weight:
-            of_graph = self._graph_loss(self.translation, output, rows, triples)
+            of_graph = auxiliary_losses.graph_loss(self, self.translation, output, rows, triples)
             self.graph_tracker.update_state(of_graph)
             loss += alignment.graph_weight * of_graph
         return loss
-
-    def _draw_triples(self, count: tf.Tensor) -> tf.Tensor | None:
-        """Some triples of the knowledge graph, each with another node in place of its tail:
-        <int32>[triple, 4], head, relation, tail and wrong tail. None without a graph."""
-        if self.translation is None:
-            return None
-        triples = self.tables["triples"]
-        row = draws.uniform([count], maxval=tf.shape(triples)[0], dtype=tf.int32)
-        num_nodes = self.schema.num_items + self.schema.num_entities
-        wrong = draws.uniform([count, 1], maxval=num_nodes, dtype=tf.int32)
-        return tf.concat([tf.gather(triples, row), wrong], axis=1)
-
-    def _graph_loss(
-        self,
-        translation: TranslationLoss,
-        output: TowerOutput,
-        rows: Mapping[str, tf.Tensor],
-        triples: tf.Tensor,
-    ) -> tf.Tensor:
-        """What pulls items together that the knowledge graph links."""
-        # Rows of the step's items stand first, whatever their numbers; then the entities.
-        num_rows = tf.shape(output.embedding)[0]
-        is_item = triples < self.schema.num_items
-        entity = triples - self.schema.num_items + num_rows
-        head, _, tail, wrong = tf.unstack(tf.where(is_item, rows["nodes"], entity), axis=1)
-        return translation.loss(output.embedding, num_rows, head, triples[:, 1], tail, wrong)
-
-    def _label_loss(
-        self,
-        heads: LabelHeads,
-        output: TowerOutput,
-        rows: Mapping[str, tf.Tensor],
-        item: tf.Tensor,
-        *,
-        training: bool,
-    ) -> tf.Tensor:
-        """How far the heads are from what the step's items are called."""
-        embedding = tf.gather(output.embedding, rows["item"])
-        if self.item_tower.id_embedding is not None or self.state.graph is not None:
-            # By content alone, as a new item is: with an id, the id would learn it.
-            placed = self.embed_items(item, training=training, content_only=True)
-            embedding = placed.embedding
-        table = self.tables["item_features"]
-        features = {name: tf.gather(table[name], item) for name in heads.forms}
-        return heads.loss(embedding, features)
-
-    def _contrastive_loss(
-        self, output: TowerOutput, rows: Mapping[str, tf.Tensor], item: tf.Tensor
-    ) -> tf.Tensor:
-        """What pulls the modalities of an item together."""
-        collaborative = has_collaborative = None
-        if self.config.alignment.collaborative and self.item_tower.id_embedding is not None:
-            collaborative = self.item_tower.id_embedding(item)
-            has_collaborative = tf.gather(self.tables["warm"], item)
-        return self.item_tower.alignment.loss(
-            tf.gather(output.modalities, rows["item"]),
-            tf.gather(output.present, rows["item"]),
-            item=item,
-            collaborative=collaborative,
-            has_collaborative=has_collaborative,
-        )
 
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """The users of a batch.
@@ -802,23 +664,31 @@ class RetrievalModel(Stage):
     def embed(self, users: np.ndarray) -> np.ndarray:
         """The embeddings of users with their train histories, <int>[n] -> <float32>[n, dim]; with
         several interests <float32>[n, interest, dim]."""
-        liked = self._liked(self.dataset)
+        liked = self.liked_histories()
         embedding = tf.constant(self.embed_all())
         parts = [
-            self._embed_known(liked, embedding, users[start : start + BLOCK]).numpy()
+            self.embed_histories(liked, embedding, users[start : start + BLOCK]).numpy()
             for start in range(0, len(users), BLOCK)
         ]
         interests = self.config.user.interests
         shape = [0, self.config.dim] if interests == 1 else [0, interests, self.config.dim]
         return np.concatenate(parts) if parts else np.zeros(shape, np.float32)
 
-    def _liked(self, dataset: Dataset, history: str = "train") -> Histories:
-        """What a history holds."""
-        disliked_below = self.config.retrieval.disliked_below
-        return dataset.histories(disliked_below=disliked_below, history=history)
+    def liked_histories(self, dataset: Dataset | None = None, history: str = "train") -> Histories:
+        """What the user tower reads of users' histories: what they liked.
 
-    def _embed_known(self, liked: Histories, embedding: tf.Tensor, users: np.ndarray) -> tf.Tensor:
-        """What `embed_users` makes of users, given their histories and the items' embeddings."""
+        Args:
+          dataset: Dataset with the model's items; None for the model's own.
+          history: as of `Dataset.histories`.
+        """
+        disliked_below = self.config.retrieval.disliked_below
+        return (dataset or self.dataset).histories(disliked_below=disliked_below, history=history)
+
+    def embed_histories(
+        self, liked: Histories, embedding: tf.Tensor, users: np.ndarray
+    ) -> tf.Tensor:
+        """What `embed_users` makes of users <int>[n], given all users' histories and the items'
+        embeddings <float32>[item, dim]."""
         history, gap, known = map(tf.constant, liked.read(users, self.config.user.history_length))
         return self.embed_users(
             tf.constant(users, tf.int32),
@@ -838,6 +708,14 @@ class RetrievalModel(Stage):
     def item_head_fit(self) -> ItemHeadFit | None:
         """What was found when the head was fitted, also where it is of no use."""
         return self.state.item_head_fit
+
+    def head_scores(self, liked: Histories, users: np.ndarray) -> np.ndarray | None:
+        """What the head adds to the scores of users <int>[n], given all users' histories:
+        <float32>[n, item]; None without a head."""
+        if self.state.item_head_graph is None:
+            return None
+        longest = int((liked.offset[users + 1] - liked.offset[users]).max(initial=0))
+        return self.state.item_head_graph(tf.constant(liked.last(users, longest))).numpy()
 
     def make_item_head(self, dataset: Dataset | None = None) -> ItemHead:
         """The head that the config asks for, its matrix fitted to train, of weight 1.
@@ -880,7 +758,7 @@ class RetrievalModel(Stage):
             head,
             self.dataset,
             lambda users: self._scored(self.dataset, users, "train", embedding),
-            liked=self._liked(self.dataset),
+            liked=self.liked_histories(),
             settings=self.config.item_head,
             monitor=monitor or self.config.training.monitor,
         )
@@ -934,13 +812,14 @@ class RetrievalModel(Stage):
 
     def placed_items(self) -> np.ndarray:
         """The items that are placed: without train interactions, but with content, <bool>[item]."""
-        return ~self.tables["warm"].numpy() & self._has_content()
+        return ~self.tables["warm"].numpy() & self.has_content()
 
     def near_items(self) -> np.ndarray:
         """The items that they may be pulled toward: warm ones with content, <bool>[item]."""
-        return self.tables["warm"].numpy() & self._has_content()
+        return self.tables["warm"].numpy() & self.has_content()
 
-    def _has_content(self) -> np.ndarray:
+    def has_content(self) -> np.ndarray:
+        """Whether any content of an item is there, <bool>[item]."""
         return np.asarray(self.tables["present"]).any(axis=1)
 
     @property
@@ -959,12 +838,12 @@ class RetrievalModel(Stage):
         cold, warm = np.flatnonzero(self.placed_items()), np.flatnonzero(self.near_items())
         content = np.zeros([self.schema.num_items, self.config.dim], np.float32)
         for rows in (cold, warm):
-            content[rows] = self._embed_rows(rows, content_only=True)
+            content[rows] = self.embed_rows(rows, content_only=True)
         yield from near_items(content, cold, warm, fit.num_neighbors)
 
     def fit_cold_items(self, *, monitor: str | None = None) -> ColdItemsFit | None:
         """Finds where items without train interactions belong, by a simulated cold start on train
-        (`mmrec_tf.retrieval.cold_items_fit`), and places them there from then on; done once the
+        (`mmrec_tf.retrieval.cold_start`), and places them there from then on; done once the
         towers are trained, and the head is fitted.
 
         Args:
@@ -974,91 +853,31 @@ class RetrievalModel(Stage):
           ColdItemsFit; None where the config asks for none.
         """
         self.set_cold_items(None)
-        settings = self.config.cold_items
-        if not settings.fit:
+        if not self.config.cold_items.fit:
             return None
-        drawn = cold_items_fit.simulate(
-            self._liked(self.dataset),
-            self.near_items(),
-            share=settings.hidden_share,
-            seed=self.config.training.seed,
-        )
-        k = int((monitor or self.config.training.monitor).partition("@")[2])
-        fit = cold_items_fit.fit(
-            drawn,
-            self._simulated_lists(drawn) if len(drawn.users) else (),
-            warm=np.flatnonzero(self.tables["warm"].numpy() & ~drawn.hidden),
-            k=k,
-            num_neighbors=settings.num_neighbors,
-            exposure=settings.exposure,
-            fixed=settings.pull,
-        )
+        fit = fit_places(self, monitor=monitor or self.config.training.monitor)
         self.set_cold_items(fit)
         return fit
 
-    def _simulated_lists(self, drawn: Simulation) -> Iterator[Lists]:
-        """The scores of the simulated catalog, which holds warm items alone, for its users."""
-        left = self.tables["warm"].numpy() & ~drawn.hidden
-        hidden, warm = np.flatnonzero(drawn.hidden), np.flatnonzero(left)
-        near = np.flatnonzero(left & self._has_content())
-        own = self._embed_rows(np.arange(self.schema.num_items))
-        own[hidden] = self._embed_rows(hidden, content_only=True)
-        graph = self.state.graph
-        smooth = own
-        if graph is not None:
-            smooth = np.asarray(unit(graph.without(drawn.hidden).smooth(tf.constant(own))))
-        content, num_neighbors = self._by_content(own, near), self.config.cold_items.num_neighbors
-        placed = [
-            place(smooth, content, hidden, near, num_neighbors=num_neighbors, pull=pull)
-            if pull
-            else smooth[hidden]
-            for pull in cold_items_fit.pulls_to_try(self.config.cold_items.pull)
-        ]
-        count = np.where(drawn.hidden, 0, train_count(self.dataset, self.config.retrieval))
-        frequency = cold_log_frequency(count, self.config.retrieval)
-        log_frequency = tf.gather(self.tables["log_frequency"], warm)
-        of_warm = self.candidates(tf.constant(smooth[warm]), log_frequency)
-        of_hidden = [
-            self.candidates(tf.constant(vectors), tf.fill([len(hidden)], frequency))
-            for vectors in placed
-        ]
-        embedding, column = tf.constant(smooth), np.full(self.schema.num_items, -1)
-        column[warm] = np.arange(len(warm))
-        for block in blocks(len(drawn.users), self.schema.num_items):
-            users = drawn.users[block]
-            queries = self.queries(self._embed_known(drawn.histories, embedding, users))
-            # Copies, so they may be written to.
-            scores = score_all(queries, of_warm).numpy()
-            others = [score_all(queries, vectors).numpy() for vectors in of_hidden]
-            if self.state.item_head_graph is not None:
-                longest = np.diff(drawn.histories.offset)[users].max(initial=0)
-                past = tf.constant(drawn.histories.last(users, int(longest)))
-                added = self.state.item_head_graph(past).numpy()
-                scores += added[:, warm]
-                if self.config.item_head.kind == "content":
-                    others = [part + added[:, hidden] for part in others]
-            row, item = drawn.histories.pairs(users)
-            scores[row, column[item]] = -np.inf
-            yield Lists(block.start, scores, others)
+    # Lists of whole catalogs
 
     def _scored(
         self, dataset: Dataset, users: np.ndarray, history: str, embedded: np.ndarray | None = None
     ) -> Iterator[Scored]:
         """The scores of all items for users <int>[n], in blocks; of a catalog that was embedded
         before, <float32>[item, dim], or is embedded now."""
-        histories, liked = dataset.histories(history=history), self._liked(dataset, history)
+        histories, liked = (
+            dataset.histories(history=history),
+            self.liked_histories(dataset, history),
+        )
         embedding = tf.constant(self.embed_all() if embedded is None else embedded)
         vectors = self.catalog_candidates(embedding)
         for block in blocks(len(users), dataset.schema.num_items):
             some = users[block]
-            queries = self.queries(self._embed_known(liked, embedding, some))
+            queries = self.queries(self.embed_histories(liked, embedding, some))
             # A copy, so it may be written to.
             towers = score_all(queries, vectors).numpy()
-            head = None
-            if self.state.item_head_graph is not None:
-                longest = int((liked.offset[some + 1] - liked.offset[some]).max(initial=0))
-                past = tf.constant(liked.last(some, longest))
-                head = self.state.item_head_graph(past).numpy()
+            head = self.head_scores(liked, some)
             yield Scored(block, towers, head, histories.pairs(some))
 
     def rank_items(

@@ -25,7 +25,14 @@ from mmrec_tf.encoders.video import frames
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.recommender import funnel
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.retrieval import catalog_tables, item_graph, item_similarity, model
+from mmrec_tf.retrieval import (
+    catalog_tables,
+    cold_start,
+    initial_weights,
+    item_graph,
+    item_similarity,
+    model,
+)
 from mmrec_tf.retrieval.item_head import ItemHead
 from mmrec_tf.retrieval.objective import Objective
 from mmrec_tf.runs import train
@@ -354,7 +361,7 @@ READERS = {
     ),
     "audio.model": saved_model.build_encoder,
     "audio.output": saved_model.build_encoder,
-    "item.id_init": model.RetrievalModel._initialize,
+    "item.id_init": initial_weights.set_initial_weights,
     "labels": LabelHeads.from_experiment,
     "labels.softmax": LabelsConfig.names.fget,
     "labels.sigmoid": LabelsConfig.names.fget,
@@ -384,7 +391,8 @@ READERS = {
     "item_head.whole_share": item_similarity._fit_whole,
     "item_head.history_decay": item_similarity._split_histories,
     "item_head.target_decay": item_similarity._split_histories,
-    "cold_items": model.RetrievalModel.fit_cold_items,
+    "cold_items": cold_start.fit_places,
+    "cold_items.fit": model.RetrievalModel.fit_cold_items,
     "ranking.epochs": RankingModel.epochs.fget,
     "ranking.click_rating": RankingModel.batches,
     "ranking.num_candidates": Recommender.__init__,

@@ -18,6 +18,7 @@ from mmrec_tf.recommender.new_items import NewItems
 from mmrec_tf.retrieval import cold_items_fit
 from mmrec_tf.retrieval.cold_items import near_items, nearest, place, pulled, pulled_parts
 from mmrec_tf.retrieval.cold_items_fit import ColdItemsFit, Found, Lists, Simulation
+from mmrec_tf.retrieval.cold_start import simulated_lists
 from mmrec_tf.retrieval.item_graph import CatalogGraph, interaction_graph
 from mmrec_tf.runs.train import train_run
 from mmrec_tf.runs.warm_start import reembed
@@ -219,7 +220,7 @@ def test_simulated_scores_are_those_of_a_catalog_that_never_met_the_items(world,
     liked = world.histories()
     drawn = cold_items_fit.simulate(liked, model.near_items(), share=0.2, seed=1)
     hidden, warm = np.flatnonzero(drawn.hidden), np.flatnonzero(~drawn.hidden)
-    found = list(model._simulated_lists(drawn))
+    found = list(simulated_lists(model, drawn))
     (warm_scores,), (cold_scores,) = ([part.warm for part in found], [p.hidden[0] for p in found])
 
     count = np.bincount(liked.item[~drawn.hidden[liked.item]], minlength=48)
@@ -232,7 +233,7 @@ def test_simulated_scores_are_those_of_a_catalog_that_never_met_the_items(world,
     }
     model.state.graph = model.state.graph.without(drawn.hidden)
     embedding = tf.constant(model.embed_all())
-    queries = model.queries(model._embed_known(drawn.histories, embedding, drawn.users))
+    queries = model.queries(model.embed_histories(drawn.histories, embedding, drawn.users))
     want = queries.numpy() @ model.catalog_candidates(embedding).numpy().T
     # Of several vectors of a user the nearest counts.
     want = want.reshape(len(want), -1, want.shape[-1]).max(axis=1)
