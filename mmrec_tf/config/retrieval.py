@@ -330,16 +330,21 @@ class ColdItemsConfig:
     how much is found when the towers are trained, by a simulated cold start on train that hides
     `hidden_share` of the warm items: these are to take `exposure` times as large a share of the
     places of a list as they have of the train interactions. `pull` gives the pull, 0 to 1, of which
-    the offset alone is then found; null finds both."""
+    the offset alone is then found; null finds both.
+
+    An item with n train interactions, fewer than `warm_up`, stands between both: n / warm_up of
+    where its id and clicks place it, the rest of where it would be without any (a linear ramp of
+    confidence, as warm-up embeddings learn it: Pan et al. 2019, Zhu et al. 2021)."""
 
     fit: bool = False
     num_neighbors: int = 20
     pull: float | None = None
     hidden_share: float = 0.1
     exposure: float = 1.0
+    warm_up: int = 0
 
     def __post_init__(self) -> None:
-        at_least(self, "cold_items.", {"num_neighbors": 1})
+        at_least(self, "cold_items.", {"num_neighbors": 1, "warm_up": 0})
         require(
             0 < self.hidden_share <= 0.5,
             f"cold_items.hidden_share: wanted above 0, at most 0.5; got {self.hidden_share:g}.",

@@ -1,14 +1,9 @@
 """What whoever trains a retrieval model should know of it."""
 
-from typing import TYPE_CHECKING
-
 import tensorflow as tf
 
-if TYPE_CHECKING:
-    from mmrec_tf.retrieval.model import RetrievalModel
 
-
-def remarks(model: "RetrievalModel") -> list[str]:
+def remarks(model: tf.keras.Model) -> list[str]:
     """As `Stage.remarks`: of a batch of one, which has nothing to compare with, and of
     histories whose items go through encoders that train."""
     settings, found = model.config.retrieval, []
@@ -44,7 +39,7 @@ def remarks(model: "RetrievalModel") -> list[str]:
     return found
 
 
-def not_repeated(model: "RetrievalModel") -> list[str]:
+def not_repeated(model: tf.keras.Model) -> list[str]:
     """As `Stage.not_repeated`, of encoders that train, whose layers are not ours."""
     found = []
     for name, encoder in model.trained_encoders.items():

@@ -1,7 +1,6 @@
 """What a retrieval model learns beside who chose what: from its modalities, labels and graph."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
@@ -10,11 +9,8 @@ from mmrec_tf.towers import TowerOutput
 from mmrec_tf.towers.alignment import TranslationLoss
 from mmrec_tf.towers.labels import LabelHeads
 
-if TYPE_CHECKING:
-    from mmrec_tf.retrieval.model import RetrievalModel
 
-
-def draw_triples(model: "RetrievalModel", count: tf.Tensor) -> tf.Tensor | None:
+def draw_triples(model: tf.keras.Model, count: tf.Tensor) -> tf.Tensor | None:
     """Some triples of the knowledge graph, each with another node in place of its tail:
     <int32>[triple, 4], head, relation, tail and wrong tail. None without a graph."""
     if model.translation is None:
@@ -27,7 +23,7 @@ def draw_triples(model: "RetrievalModel", count: tf.Tensor) -> tf.Tensor | None:
 
 
 def graph_loss(
-    model: "RetrievalModel",
+    model: tf.keras.Model,
     translation: TranslationLoss,
     output: TowerOutput,
     rows: Mapping[str, tf.Tensor],
@@ -43,7 +39,7 @@ def graph_loss(
 
 
 def label_loss(
-    model: "RetrievalModel",
+    model: tf.keras.Model,
     heads: LabelHeads,
     output: TowerOutput,
     rows: Mapping[str, tf.Tensor],
@@ -63,7 +59,7 @@ def label_loss(
 
 
 def contrastive_loss(
-    model: "RetrievalModel", output: TowerOutput, rows: Mapping[str, tf.Tensor], item: tf.Tensor
+    model: tf.keras.Model, output: TowerOutput, rows: Mapping[str, tf.Tensor], item: tf.Tensor
 ) -> tf.Tensor:
     """What pulls the modalities of an item together."""
     collaborative = has_collaborative = None

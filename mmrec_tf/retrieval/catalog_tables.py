@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from mmrec_tf.config import Config, RetrievalConfig
+from mmrec_tf.config import ColdItemsConfig, Config, RetrievalConfig
 from mmrec_tf.dataset.catalog import Content, draw_probability, relative_log_frequency
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders.cache import encode, encoded_bytes
@@ -161,6 +161,19 @@ def cold_log_frequency(count: np.ndarray, settings: RetrievalConfig) -> float:
     return float(np.log(met + 1.0) - np.log(np.mean(count + 1.0)))
 
 
+def confidence(count: np.ndarray, settings: ColdItemsConfig) -> np.ndarray:
+    """How far items are known by their interactions, and not by content alone.
+
+    Args:
+      count: as of `train_count`.
+      settings: ColdItemsConfig.
+
+    Returns:
+      <float32>[item], from 0 without any to 1 from `warm_up` interactions on.
+    """
+    return np.minimum(count / max(settings.warm_up, 1), 1.0).astype(np.float32)
+
+
 def _counted(dataset: Dataset, config: Config) -> dict:
     """What follows from how often train met each item."""
     settings = config.retrieval
@@ -173,6 +186,7 @@ def _counted(dataset: Dataset, config: Config) -> dict:
         "log_frequency": tf.constant(log_frequency, tf.float32),
         "probability": tf.constant(probability),
         "warm": tf.constant(warm),
+        "confidence": confidence(count, config.cold_items),
     }
 
 

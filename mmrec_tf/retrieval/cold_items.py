@@ -88,6 +88,24 @@ def unit_parts(parts: np.ndarray) -> np.ndarray:
     return parts / np.sqrt(np.maximum(square, 1e-8))[:, None, None]
 
 
+def blended(own: np.ndarray, placed: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """Vectors between where items stand by their own interactions and where they would without.
+
+    Args:
+      own: <float>[batch, dim], unit vectors; or their parts [batch, part, dim].
+      placed: likewise.
+      confidence: <float32>[batch], 0 for `placed` to 1 for `own`.
+
+    Returns:
+      As `own`, whose sums over parts are unit vectors; `placed` itself where confidence is 0.
+    """
+    share = confidence.reshape([-1] + [1] * (own.ndim - 1))
+    mixed = share * own.astype(np.float64) + (1.0 - share) * placed.astype(np.float64)
+    whole = unit_parts(mixed if own.ndim == 3 else mixed[:, None])
+    mixed = whole if own.ndim == 3 else whole[:, 0]
+    return np.where(share > 0, mixed, placed).astype(placed.dtype)
+
+
 def near_items(
     content: np.ndarray, items: np.ndarray, among: np.ndarray, count: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -5,7 +5,6 @@ histories; nothing is trained, so that the model is as it was afterwards.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -18,11 +17,8 @@ from mmrec_tf.retrieval.cold_items_fit import ColdItemsFit, Lists, Simulation
 from mmrec_tf.retrieval.index.interests import score_all
 from mmrec_tf.towers import unit
 
-if TYPE_CHECKING:
-    from mmrec_tf.retrieval.model import RetrievalModel
 
-
-def fit_places(model: "RetrievalModel", *, monitor: str) -> ColdItemsFit:
+def fit_places(model: tf.keras.Model, *, monitor: str) -> ColdItemsFit:
     """Where a model's items without train interactions belong.
 
     Args:
@@ -50,11 +46,11 @@ def fit_places(model: "RetrievalModel", *, monitor: str) -> ColdItemsFit:
     )
 
 
-def simulated_lists(model: "RetrievalModel", drawn: Simulation) -> Iterator[Lists]:
+def simulated_lists(model: tf.keras.Model, drawn: Simulation) -> Iterator[Lists]:
     """The scores of the simulated catalog, which holds warm items alone, for its users."""
     left = model.tables["warm"].numpy() & ~drawn.hidden
     hidden, warm = np.flatnonzero(drawn.hidden), np.flatnonzero(left)
-    near = np.flatnonzero(left & model.has_content())
+    near = np.flatnonzero(model.near_items() & ~drawn.hidden)
     own = model.embed_rows(np.arange(model.schema.num_items))
     own[hidden] = model.embed_rows(hidden, content_only=True)
     smooth = own

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from mmrec_tf.retrieval.cold_items import pulled_parts, unit_parts
+from mmrec_tf.retrieval.cold_items import blended, pulled_parts, unit_parts
 from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.towers import ItemTower, TowerOutput
 from mmrec_tf.towers.additive import is_plain, is_weighted_sum, item_parts
@@ -48,7 +48,9 @@ def catalog_parts(
     if fit is not None and retrieval.places_items:
         placed = whole.copy()
         for some, near, weight in retrieval.cold_neighbors():
-            placed[some] = pulled_parts(parts[some], whole[near], weight, fit.pull)
+            content = _parts(retrieval, catalog, some, content_only=True)
+            pulled = pulled_parts(content, whole[near], weight, fit.pull)
+            placed[some] = blended(whole[some], pulled, retrieval.tables["confidence"][some])
         whole = placed
     return whole if wanted is None else whole[wanted]
 
@@ -58,10 +60,17 @@ def reads_others(retrieval: RetrievalModel) -> bool:
     return retrieval.graph is not None or retrieval.places_items
 
 
-def _parts(retrieval: RetrievalModel, catalog: TowerOutput, items: np.ndarray) -> np.ndarray:
+def _parts(
+    retrieval: RetrievalModel,
+    catalog: TowerOutput,
+    items: np.ndarray,
+    *,
+    content_only: bool = False,
+) -> np.ndarray:
     tables = retrieval.tables
+    warm = tf.gather(tables["warm"], items) & (not content_only)
     inputs = {
-        "item": tf.where(tf.gather(tables["warm"], items), items.astype(np.int32), -1),
+        "item": tf.where(warm, items.astype(np.int32), -1),
         "present": tf.constant(catalog.present[items]),
         "features": {n: tf.gather(v, items) for n, v in tables["item_features"].items()},
     }

@@ -1,17 +1,14 @@
 """The weights that a new retrieval model does not start at random: ids and projections."""
 
 import warnings
-from typing import TYPE_CHECKING
 
 import numpy as np
+import tensorflow as tf
 
 from mmrec_tf.retrieval.item_graph import spectral_embedding, train_graph
 
-if TYPE_CHECKING:
-    from mmrec_tf.retrieval.model import RetrievalModel
 
-
-def set_initial_weights(model: "RetrievalModel") -> None:
+def set_initial_weights(model: tf.keras.Model) -> None:
     """Sets the weights that a new model does not start at random."""
     dataset = model.dataset
     fitted = bool(model.modalities) and model.item_tower.alignment.fitted is not None
@@ -31,7 +28,7 @@ def set_initial_weights(model: "RetrievalModel") -> None:
         _fit_projections(model, target, known)
 
 
-def _fit_projections(model: "RetrievalModel", spectral: np.ndarray, known: np.ndarray) -> None:
+def _fit_projections(model: tf.keras.Model, spectral: np.ndarray, known: np.ndarray) -> None:
     """Fits the projections to `alignment.target`: a modality, or the items' spectral embedding
     <float32>[item, dim], of meaning where `known`, <bool>[item]. What was filled in for a
     missing modality teaches nothing."""

@@ -24,9 +24,11 @@ from mmrec_tf.retrieval import advice, auxiliary_losses, cached_histories
 from mmrec_tf.retrieval.catalog_tables import (
     PROFILE,
     build_tables,
+    cold_log_frequency,
     gather,
+    train_count,
 )
-from mmrec_tf.retrieval.cold_items import near_items, place
+from mmrec_tf.retrieval.cold_items import blended, near_items, place
 from mmrec_tf.retrieval.cold_items_fit import ColdItemsFit
 from mmrec_tf.retrieval.cold_start import fit_places
 from mmrec_tf.retrieval.content_encoders import make_encoders, raw_content
@@ -421,10 +423,15 @@ class RetrievalModel(Stage):
         cold items, where that was fitted. <float32>[item, dim] -> <float32>[item, dim + 1]."""
         vectors = self.candidates(tf.constant(embedding), self.tables["log_frequency"])
         fit = self.cold_items_fit
-        if fit is None or not fit.offset:
+        if fit is None:
             return vectors
-        offset = tf.constant(np.where(self.placed_items(), fit.offset, 0.0), tf.float32)
-        return vectors + tf.pad(offset[:, None], [[0, 0], [self.config.dim, 0]])
+        # An item that is not quite warm has as much of the popularity of one that is cold.
+        count = train_count(self.dataset, self.config.retrieval)
+        frequency = cold_log_frequency(count, self.config.retrieval)
+        as_cold = (frequency - self.tables["log_frequency"]) * self.popularity_weight + fit.offset
+        doubt = np.where(self.placed_items(), 1 - self.tables["confidence"], 0.0)
+        added = tf.constant(doubt, tf.float32) * as_cold
+        return vectors + tf.pad(added[:, None], [[0, 0], [self.config.dim, 0]])
 
     def smooth(self, embedding: tf.Tensor, *, training: bool = False) -> tf.Tensor:
         """Embeddings of the whole catalog, smoothed as the config says, <float32>[item, dim]."""
@@ -480,14 +487,14 @@ class RetrievalModel(Stage):
         cold, warm = np.flatnonzero(self.placed_items()), np.flatnonzero(self.near_items())
         placed = place(
             smooth,
-            self.by_content(own, warm),
+            self.by_content(own, np.flatnonzero(self.tables["warm"].numpy() & self.has_content())),
             cold,
             warm,
             num_neighbors=fit.num_neighbors,
             pull=fit.pull,
         )
         smooth = np.array(smooth)
-        smooth[cold] = placed
+        smooth[cold] = blended(smooth[cold], placed, self.tables["confidence"][cold])
         return smooth
 
     def by_content(self, own: np.ndarray, warm: np.ndarray) -> np.ndarray:
@@ -811,12 +818,13 @@ class RetrievalModel(Stage):
         self.state.cold_items_fit = fit
 
     def placed_items(self) -> np.ndarray:
-        """The items that are placed: without train interactions, but with content, <bool>[item]."""
-        return ~self.tables["warm"].numpy() & self.has_content()
+        """The items that are placed: with content, but without train interactions, or with fewer
+        than `cold_items.warm_up`; <bool>[item]."""
+        return (self.tables["confidence"] < 1) & self.has_content()
 
     def near_items(self) -> np.ndarray:
-        """The items that they may be pulled toward: warm ones with content, <bool>[item]."""
-        return self.tables["warm"].numpy() & self.has_content()
+        """The items that they may be pulled toward: the others with content, <bool>[item]."""
+        return (self.tables["confidence"] == 1) & self.has_content()
 
     def has_content(self) -> np.ndarray:
         """Whether any content of an item is there, <bool>[item]."""
@@ -824,10 +832,12 @@ class RetrievalModel(Stage):
 
     @property
     def places_items(self) -> bool:
-        """Whether the vectors of cold items are others than their content alone makes them."""
+        """Whether the vectors of `placed_items` are others than ids and content make them."""
         fit = self.cold_items_fit
         # Without anything that is warm there is nothing to be near to.
-        return fit is not None and fit.pull > 0 and bool(self.near_items().any())
+        if fit is None or not self.near_items().any():
+            return False
+        return fit.pull > 0 or bool((self.placed_items() & self.tables["warm"].numpy()).any())
 
     def cold_neighbors(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """The items of `placed_items` with those that they are pulled toward, in blocks, as of

@@ -16,9 +16,17 @@ from mmrec_tf.exporting.allowed_ops import other_ops
 from mmrec_tf.exporting.servables import EncoderServable
 from mmrec_tf.recommender.new_items import NewItems
 from mmrec_tf.retrieval import cold_items_fit
-from mmrec_tf.retrieval.cold_items import near_items, nearest, place, pulled, pulled_parts
+from mmrec_tf.retrieval.cold_items import (
+    blended,
+    near_items,
+    nearest,
+    place,
+    pulled,
+    pulled_parts,
+)
 from mmrec_tf.retrieval.cold_items_fit import ColdItemsFit, Found, Lists, Simulation
 from mmrec_tf.retrieval.cold_start import simulated_lists
+from mmrec_tf.retrieval.embedding_parts import catalog_parts
 from mmrec_tf.retrieval.item_graph import CatalogGraph, interaction_graph
 from mmrec_tf.runs.train import train_run
 from mmrec_tf.runs.warm_start import reembed
@@ -98,6 +106,18 @@ def test_parts_are_pulled_as_their_sums_are():
     sums = [tf.constant(each.sum(axis=-2), tf.float32) for each in (own, parts)]
     want = pulled(*sums, tf.constant(weight), 0.7)
     np.testing.assert_allclose(found.sum(axis=1), want, atol=1e-5)
+
+
+def test_confidence_is_the_share_of_the_own_vector():
+    own, placed = units(3, 4, seed=1), units(3, 4, seed=2)
+    confidence = np.array([0, 0.25, 1], np.float32)
+    got = blended(own, placed, confidence)
+    np.testing.assert_array_equal(got[0], placed[0])
+    mixed = 0.25 * own[1] + 0.75 * placed[1]
+    np.testing.assert_allclose(got[1], mixed / np.linalg.norm(mixed), atol=1e-6)
+    np.testing.assert_allclose(got[2], own[2], atol=1e-6)
+    halves = blended(*(np.stack([v / 4, 3 * v / 4], axis=1) for v in (own, placed)), confidence)
+    np.testing.assert_allclose(halves.sum(axis=1), got, atol=1e-6)
 
 
 def test_a_catalog_is_gone_through_in_blocks(monkeypatch):
@@ -368,6 +388,60 @@ def test_cold_items_with_content_move_and_no_others(placed, dataset):
     # By content alone they stand where their content lies.
     one, two = (m.embed_catalog(content_only=True).embedding for m in (placed, plain))
     np.testing.assert_array_equal(one, two)
+
+
+def met(dataset):
+    """How often train met each item, and how often more than two in five of those that it met."""
+    count = np.bincount(dataset.histories().item, minlength=len(dataset.catalog.item_id))
+    return count, int(np.quantile(count[count > 0], 0.4)) + 1
+
+
+def test_an_item_of_few_interactions_stands_between_both(dataset):
+    """Where its id and clicks place it, and where it would be without any."""
+    settings = {"cold_items__fit": True, "item__features": False}
+    plain = build_retrieval(dataset, **settings)
+    count, few = met(dataset)
+    model = build_retrieval(dataset, **settings, cold_items__warm_up=few)
+    rare = np.flatnonzero((count > 0) & (count < few) & model.has_content())
+    known = np.flatnonzero(count >= few)
+    assert len(rare) > 2 and len(known) > 3
+    for one in (plain, model):
+        one.popularity_weight.assign(0.7)
+        one.set_cold_items(FIT)
+    np.testing.assert_allclose(model.tables["confidence"][rare], count[rare] / few, atol=1e-6)
+    own, embedding = plain.embed_all(), model.embed_all()
+    np.testing.assert_array_equal(embedding[known], own[known])
+    content = model.embed_catalog(content_only=True).embedding
+    near = np.flatnonzero(model.near_items())
+    assert set(near) <= set(known)
+    placed = place(own, content, rare, near, num_neighbors=3, pull=0.6)
+    share = (count[rare] / few)[:, None]
+    want = share * own[rare] + (1 - share) * placed
+    want /= np.linalg.norm(want, axis=1, keepdims=True)
+    np.testing.assert_allclose(embedding[rare], want, atol=1e-5)
+    bias, before = (m.catalog_candidates(m.embed_all()).numpy()[:, -1] for m in (model, plain))
+    as_cold = before[PLACED[0]]
+    want = share[:, 0] * before[rare] + (1 - share[:, 0]) * as_cold
+    np.testing.assert_allclose(bias[rare], want, atol=1e-5)
+    np.testing.assert_allclose(np.delete(bias, rare), np.delete(before, rare), atol=1e-6)
+    catalog = model.embed_catalog()
+    np.testing.assert_allclose(catalog.embedding, embedding, atol=1e-6)
+    parts = catalog_parts(model, catalog)
+    np.testing.assert_allclose(parts.sum(axis=1), embedding, atol=1e-5)
+    np.testing.assert_allclose(catalog_parts(model, catalog, rare), parts[rare], atol=1e-6)
+
+
+def test_without_a_pull_few_interactions_still_count_by_their_number(dataset):
+    warm_up = met(dataset)[1]
+    model = build_retrieval(dataset, cold_items__fit=True, cold_items__warm_up=warm_up)
+    model.set_cold_items(FIT._replace(pull=0.0, offset=0.0))
+    assert model.places_items
+    plain = build_retrieval(dataset, cold_items__fit=True)
+    plain.set_cold_items(FIT._replace(pull=0.0, offset=0.0))
+    assert not plain.places_items
+    moved = np.abs(model.embed_all() - plain.embed_all()).max(axis=1) > 1e-4
+    confidence = model.tables["confidence"]
+    assert moved.any() and not moved[(confidence == 0) | (confidence == 1)].any()
 
 
 def test_evaluation_and_lists_go_by_it(placed, dataset):
