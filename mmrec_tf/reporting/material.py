@@ -18,6 +18,17 @@ from mmrec_tf.runs.evaluate import evaluate_run
 from mmrec_tf.runs.run import Run
 from mmrec_tf.towers.item import TowerOutput
 
+# What is compared, as people call it.
+NAMES = {
+    "model": "this run",
+    "id_only": "its id-only twin",
+    "popularity": "most popular",
+    "item_knn": "item-kNN",
+    "content_knn": "item-kNN on content",
+    "ease": "EASE",
+    "ials": "iALS",
+    "bpr": "BPR",
+}
 KS = (10, 20)
 # Baselines that compare all items with all are computed up to so many items, so that a report
 # takes less than a minute.

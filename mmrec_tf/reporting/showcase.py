@@ -17,7 +17,7 @@ from mmrec_tf.reporting.page import Markup, element
 
 SIDE = 114  # pixels of a picture in a list
 # Of one sound, and of all of a page.
-_MOST_SOUND_BYTES, _ALL_SOUND_BYTES = 64 << 10, 2 << 20
+_MOST_SOUND_BYTES, _ALL_SOUND_BYTES = 192 << 10, 6 << 20
 _OTHERS = "other"
 
 
@@ -39,6 +39,7 @@ class Showcase:
         self._column = {name: column for column, name in enumerate(kinds)}
         self.sounds_left_out = 0
         self._sound_bytes = 0
+        self._heard: set[int] = set()
         self._known: dict[tuple[str, int], bytes] = {}
 
     def read(self, items: np.ndarray) -> None:
@@ -91,8 +92,10 @@ class Showcase:
 
     def _sound(self, item: int) -> Markup:
         data = self._known.get(("audio", item))
-        if data is None:
+        # Once a page, however often the item is shown.
+        if data is None or item in self._heard:
             return Markup()
+        self._heard.add(item)
         if len(data) > _MOST_SOUND_BYTES or self._sound_bytes + len(data) > _ALL_SOUND_BYTES:
             self.sounds_left_out += 1
             return Markup()

@@ -91,7 +91,7 @@ def test_its_figures_are_those_of_valid(run, written):
     measured = run.metrics["valid"]
     for name in ("recommender", "popularity"):
         assert f"<td>{measured[name]['recall@10']:.4f}</td>" in text
-    assert "its id-only twin" in text and "ease" in text
+    assert "its id-only twin" in text and "EASE" in text
     assert "measured on the valid split" in text and "test split" not in text
 
 

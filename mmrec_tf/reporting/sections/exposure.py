@@ -6,14 +6,13 @@ from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.records.inspection import category_names
 from mmrec_tf.reporting import figures, page
-from mmrec_tf.reporting.material import KS, Material
+from mmrec_tf.reporting.material import KS, NAMES, Material
 from mmrec_tf.reporting.page import Section
 
 TITLE = "Coverage and popularity"
 # What a column is called that says whose an item is.
 PROVIDERS = ("provider", "seller", "vendor", "supplier", "brand", "publisher", "creator", "artist")
 _MOST_GROUPS = 10
-_NAMES = {"model": "this run", "id_only": "its id-only twin", "popularity": "most popular"}
 
 
 def section(material: Material) -> Section:
@@ -38,7 +37,7 @@ def section(material: Material) -> Section:
     beyond = found["beyond_accuracy"]
     metrics = [name for name in beyond["model"] if name.endswith(f"@{k}")]
     rows = [
-        [_NAMES.get(name, name), *(values[metric] for metric in metrics)]
+        [NAMES.get(name, name), *(values[metric] for metric in metrics)]
         for name, values in beyond.items()
     ]
     places = shown["this run"]

@@ -1,11 +1,11 @@
 """How good: the run beside its twin and the baselines."""
 
 from mmrec_tf.reporting import figures, page
-from mmrec_tf.reporting.material import KS, Material
+from mmrec_tf.reporting.material import KS, NAMES, Material
 from mmrec_tf.reporting.page import Section
 
 TITLE = "Headline figures"
-_NAMES = {"model": "this run", "id_only": "its id-only twin", "popularity": "most popular"}
+_OWN = ("model", "id_only", "popularity")
 _SHOWN = [f"{name}@{k}" for k in KS for name in ("recall", "ndcg")]
 
 
@@ -14,7 +14,7 @@ def section(material: Material) -> Section:
     found = material.evaluation
     if found is None:
         return page.missing(TITLE, f"Nothing could be measured: {material.why}")
-    rows = {name: found[name] for name in _NAMES if found[name]} | found["baselines"]
+    rows = {name: found[name] for name in _OWN if found[name]} | found["baselines"]
     metrics = [name for name in _SHOWN if name in found["model"]]
     main = f"ndcg@{KS[0]}"
     ceiling = material.dataset.ceiling(material.split)
@@ -94,7 +94,7 @@ def _ranking(material: Material) -> list[page.Markup]:
 
 
 def _name(name: str) -> str:
-    return _NAMES.get(name, name)
+    return NAMES.get(name, name)
 
 
 def _words(metric: str) -> str:
