@@ -384,7 +384,7 @@ RULES = (
     ),
     # Cold items
     Rule(
-        under("cold_items", "num_neighbors", "hidden_share", "exposure", "pull"),
+        under("cold_items", "num_neighbors", "hidden_share", "exposure", "pull", "warm_up"),
         "cold_items.fit",
         "true",
         lambda c: c.cold_items.fit,

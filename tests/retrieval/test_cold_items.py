@@ -524,7 +524,8 @@ def test_it_is_refused_where_it_has_no_effect():
     }.items():
         with pytest.raises(ConfigError, match=f"cold_items.{name}: wanted"):
             Config().override({"cold_items.fit": True, f"cold_items.{name}": value})
-    assert not Config().override({"cold_items.fit": True}).id_only().cold_items.fit
+    config = Config().override({"cold_items.fit": True, "cold_items.warm_up": 5})
+    assert config.id_only().cold_items == Config().cold_items
 
 
 def test_what_the_simulation_cannot_know_is_said(dataset):
