@@ -111,9 +111,10 @@ def measure(
             figures["both_stages"] = mm.evaluate(run.recommender(), dataset, split=split, ks=KS)
         figures["popularity"] = both["popularity"]
         figures |= both["baselines"]
-        ceiling = dataset.ceiling(split)
-        if ceiling is not None:
-            figures["ceiling"] = ceiling
+        for label, knowable in {"knowable": True, "ceiling": False}.items():
+            best = dataset.ceiling(split, knowable=knowable)
+            if best is not None:
+                figures[label] = best
         cold = both["slices"]["cold"]
         for label, who in {"cold": "model", "cold_id_only": "id_only"}.items():
             figures[label] = (

@@ -6,7 +6,8 @@
 A table stands between `<!-- results NAME PART -->` and `<!-- end -->`; the part is a split of an
 example's result, SPLIT_less for what it has over the others, SPLIT_content for what content is
 worth there, SPLIT_met for how that goes by how often train met an item, or that of another
-benchmark. With `later` behind the part, a result that is not there yet leaves a line that says so.
+benchmark, such as seeds_SPLIT of `benchmarks.bench_seeds`. With `later` behind the part, a result
+that is not there yet leaves a line that says so.
 """
 
 import argparse
@@ -30,6 +31,7 @@ LABELS = {
     "content_knn": "item-kNN on content",
     "ials": "iALS",
     "bpr": "BPR",
+    "knowable": "knowable: told the clusters, and train",
     "ceiling": "ceiling: the planted truth",
     "cold": "this config, on items without train interactions",
     "cold_id_only": "its twin, on items without train interactions",
@@ -40,7 +42,16 @@ CONTENT_ROWS = ("id_only", "popularity", "content_knn", "unplaced")
 
 
 # What says the most of all this, for the first page.
-SHORT_ROWS = ("model", "id_only", "ease", "popularity", "ceiling", "cold", "cold_id_only")
+SHORT_ROWS = (
+    "model",
+    "id_only",
+    "ease",
+    "popularity",
+    "knowable",
+    "ceiling",
+    "cold",
+    "cold_id_only",
+)
 SHORT_COLUMNS = ("recall@20", "ndcg@20")
 
 
@@ -126,6 +137,26 @@ def parts_table(result: dict) -> str:
         less = run.get(f"{monitor} less that of {first}")
         interval = f"{less['low']:+.4f} to {less['high']:+.4f}" if less else ""
         lines.append(f"| {name} | {cells} | {interval} |")
+    return "\n".join(lines) + "\n"
+
+
+def seeds_table(result: dict, protocol: str) -> str:
+    """Mean and standard deviation over seeds, and what the config has over the others."""
+    found = result["splits"][protocol]
+    lines = [
+        f"| {found['split']} split, history {found['history']}, {found['users']} users, "
+        f"{len(result['seeds'])} seeds | {' | '.join(COLUMNS)} |",
+        f"| --- |{' --- |' * len(COLUMNS)}",
+    ]
+    for name, metrics in found["summary"].items():
+        cells = [
+            f"{one['mean']:.4f}" + ("" if one["std"] is None else f" ± {one['std']:.4f}")
+            for one in (metrics[column] for column in COLUMNS)
+        ]
+        lines.append(f"| {LABELS[name]} | {' | '.join(cells)} |")
+    for name, metrics in found["differences"].items():
+        cells = ["{:+.4f} ({:+.4f} to {:+.4f})".format(*metrics[column]) for column in COLUMNS]
+        lines.append(f"| this config less {LABELS[name]}, 95 % | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -403,6 +434,9 @@ PARTS = {
     "calibration": calibration_table,
     "stages": stage_table,
     "parts": parts_table,
+    "seeds_valid": lambda result: seeds_table(result, "valid"),
+    "seeds_test": lambda result: seeds_table(result, "test"),
+    "seeds_test_after_valid": lambda result: seeds_table(result, "test_after_valid"),
     "test_short": lambda result: table(result, "test", rows=SHORT_ROWS, columns=SHORT_COLUMNS),
     "test_less": lambda result: difference_table(result, "test"),
     "valid_less": lambda result: difference_table(result, "valid"),

@@ -145,7 +145,12 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if ceiling is not None and arguments.history != "train":
         print("no ceiling: that of the dataset is of the history train", file=sys.stderr)
         ceiling = None
-    tables.print_evaluation(arguments.run, result, ceiling=ceiling)
+    knowable = None
+    if ceiling is not None:
+        knowable = run.dataset.ceiling(arguments.split, knowable=True)
+        if knowable is None:
+            print(f"no knowable ceiling: {tables.NO_KNOWABLE}", file=sys.stderr)
+    tables.print_evaluation(arguments.run, result, ceiling=ceiling, knowable=knowable)
     if "ranking" in result and run.ranks:
         print("\n" + tables.ranking_verdict(result["ranking"], served=run.serves_ranking))
 

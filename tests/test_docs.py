@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from benchmarks import report
@@ -408,6 +409,7 @@ def test_a_table_of_a_result_that_is_not_there_yet_says_so(tmp_path, monkeypatch
     assert len(met) == 6
 
 
+@pytest.mark.parametrize("script", ["bench_example", "bench_seeds"])
 @pytest.mark.parametrize(
     ("more", "wanted"),
     [
@@ -416,10 +418,43 @@ def test_a_table_of_a_result_that_is_not_there_yet_says_so(tmp_path, monkeypatch
         (["--set", "epochs", "--result", "other"], "--set: wanted PATH=VALUE"),
     ],
 )
-def test_a_result_is_not_written_over_by_other_settings(more, wanted, monkeypatch, capsys):
-    from benchmarks import bench_example
-
-    arguments = ["bench_example", "posters", "--dataset", "none", "--work", "none", *more]
+def test_a_result_is_not_written_over_by_other_settings(script, more, wanted, monkeypatch, capsys):
+    module = importlib.import_module(f"benchmarks.{script}")
+    arguments = [script, "posters", "--dataset", "none", "--work", "none", *more]
     monkeypatch.setattr(sys, "argv", arguments)
-    assert bench_example.main() == 2
+    assert module.main() == 2
     assert wanted in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seeds", ["3", "1,1", "1,x"])
+def test_a_spread_wants_several_seeds(seeds, monkeypatch, capsys):
+    from benchmarks import bench_seeds
+
+    arguments = ["bench_seeds", "posters", "--dataset", "none", "--work", "none", "--seeds", seeds]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert bench_seeds.main() == 2
+    assert capsys.readouterr().err.startswith("bench_seeds: --seeds: wanted ")
+
+
+def test_seeds_are_told_by_mean_and_deviation():
+    from benchmarks import bench_seeds
+
+    metrics = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
+    seeds = [{m: np.array([0.0, value]) for m in metrics} for value in (0.2, 0.4)]
+    summary = {"model": bench_seeds._spread(seeds)}
+    # Of 0.1 and 0.2: the mean 0.15, the deviation of a sample 0.1 / sqrt(2).
+    assert summary["model"]["ndcg@20"] == pytest.approx({"mean": 0.15, "std": 0.0707107})
+    np.testing.assert_allclose(bench_seeds._mean(seeds)["ndcg@20"], [0, 0.3])
+    summary["ease"] = {m: {"mean": 0.1, "std": None} for m in metrics}
+    found = {
+        "split": "test",
+        "history": "train",
+        "users": 2,
+        "summary": summary,
+        "differences": {"ease": {m: [0.05, -0.1, 0.2] for m in metrics}},
+    }
+    rows = report.seeds_table({"seeds": [0, 1], "splits": {"test": found}}, "test").splitlines()
+    assert rows[0].startswith("| test split, history train, 2 users, 2 seeds | recall@10 |")
+    assert rows[2] == "| this config |" + " 0.1500 ± 0.0707 |" * 4
+    assert rows[3] == "| EASE |" + " 0.1000 |" * 4
+    assert rows[4] == "| this config less EASE, 95 % |" + " +0.0500 (-0.1000 to +0.2000) |" * 4

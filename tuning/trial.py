@@ -70,7 +70,7 @@ class ValidDataset(Dataset):
             )
         return super().interactions(split)
 
-    def ceiling(self, split: str) -> dict[str, float] | None:
+    def ceiling(self, split: str, *, knowable: bool = False) -> dict[str, float] | None:
         """As of `Dataset`, of valid.
 
         Raises:
@@ -78,7 +78,7 @@ class ValidDataset(Dataset):
         """
         if split == "test":
             raise TuningError(f"{self.directory}: a search wanted the ceiling of the test split.")
-        return super().ceiling(split)
+        return super().ceiling(split, knowable=knowable)
 
 
 class Recommenders:

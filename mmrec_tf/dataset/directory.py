@@ -141,20 +141,32 @@ class Dataset:
         item = self.known_interactions(history).item
         return np.bincount(item, minlength=self.schema.num_items)
 
-    def ceiling(self, split: str) -> dict[str, float] | None:
+    def ceiling(self, split: str, *, knowable: bool = False) -> dict[str, float] | None:
         """The best that the truth behind a planted world allows, by metric; None for real data.
 
         Beside the metrics of a ranking, `auc` and `log_loss` of telling liked interactions from
         others where the world has ratings.
+
+        Args:
+          split: "valid" or "test".
+          knowable: what an estimator reaches instead that is told each item's cluster and otherwise
+            reads train alone; metrics of a ranking only. None also for a planted world that was
+            prepared before this was measured.
+
+        Raises:
+          DatasetError: for a file that cannot be read, or that lacks the split.
         """
         path = self.directory / "ceiling.json"
         if not path.exists():
             return None
         try:
-            values = read_json(path)[split]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            found = read_json(path)
+            if knowable and "knowable" not in found:
+                return None
+            values = (found["knowable"] if knowable else found)[split]
+            return {name: value for name, value in values.items() if name != "users"}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DatasetError(f"{path}: wanted the best figures of {split}; {error}.") from error
-        return {name: value for name, value in values.items() if name != "users"}
 
     @functools.cached_property
     def triples(self) -> Triples:

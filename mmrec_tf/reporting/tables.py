@@ -4,9 +4,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+NO_KNOWABLE = (
+    "the dataset was prepared before it was measured; prepare it again to see it, in a folder of "
+    "its own, as runs know their dataset by its hash."
+)
+
 
 def print_evaluation(
-    run: str, result: Mapping[str, Any], *, ceiling: Mapping[str, float] | None
+    run: str,
+    result: Mapping[str, Any],
+    *,
+    ceiling: Mapping[str, float] | None,
+    knowable: Mapping[str, float] | None = None,
 ) -> None:
     """What `evaluate_run` found.
 
@@ -14,11 +23,15 @@ def print_evaluation(
       run: the run's path, for the title.
       result: what `mmrec_tf.runs.evaluate.evaluate_run` returned, with "ranking" for both stages.
       ceiling: the best that can be reached, by metric; None where nobody knows.
+      knowable: what of it train lets one know, likewise.
     """
     rows = {name: result[name] for name in ("model", "popularity", "id_only") if result[name]}
     rows |= result["baselines"]
-    if ceiling is not None:
-        rows["ceiling"] = ceiling
+    rows |= {
+        name: values
+        for name, values in {"knowable": knowable, "ceiling": ceiling}.items()
+        if values is not None
+    }
     print_table(f"{run}, {_protocol(result)}, {result['users']} users", rows)
     shown = [name for name in result["model"] if name.startswith(("recall@", "ndcg@"))]
     differences = {

@@ -170,9 +170,19 @@ def test_the_table_of_a_planted_world_shows_its_ceiling(run, call, tmp_path):
     dataset = shutil.copytree(run.dataset.directory, tmp_path / "dataset")
     best = {"users": 40, "recall@10": 0.8125, "ndcg@10": 0.625}
     (dataset / "ceiling.json").write_text(json.dumps({"test": best}))
-    status, out, _ = call("evaluate", run.directory / "twin", "--k", "10", "--dataset", dataset)
+    asked = ("evaluate", run.directory / "twin", "--k", "10", "--dataset", dataset)
+    status, out, err = call(*asked)
     assert status == 0
     assert "0.8125" in [row for row in out.splitlines() if row.startswith("ceiling")][0]
+    # As of a world that was prepared before there was a knowable one.
+    assert not any(row.startswith("knowable") for row in out.splitlines())
+    assert "no knowable ceiling: the dataset was prepared before it was measured" in err
+    found = {"test": best, "knowable": {"test": best | {"recall@10": 0.6875}}}
+    (dataset / "ceiling.json").write_text(json.dumps(found))
+    status, out, err = call(*asked)
+    rows = [row.split() for row in out.splitlines() if row.startswith(("knowable", "ceiling"))]
+    assert [row[0] for row in rows] == ["knowable", "ceiling"] and rows[0][1] == "0.6875"
+    assert status == 0 and "knowable" not in err
     asked = ("evaluate", run.directory / "twin", "--k", "10", "--dataset", dataset)
     _, out, err = call(*asked, "--history", "train+valid")
     assert "ceiling" not in out and err == (

@@ -33,6 +33,7 @@ def test_the_test_split_cannot_be_read(dataset):
         lambda: valid.known_interactions("all"),
         lambda: valid.histories(history="all"),
         lambda: valid.ceiling("test"),
+        lambda: valid.ceiling("test", knowable=True),
         lambda: mm.evaluate(None, valid, split="test"),
     ):
         with pytest.raises(TuningError, match="test split"):

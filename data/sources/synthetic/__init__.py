@@ -158,8 +158,10 @@ def _source(world: World, folder: pathlib.Path, settings: dict[str, Any]) -> dic
         raise DatasetError(
             f"{state}: wanted which world is drawn here; {error}. Delete {folder}."
         ) from error
-    if begun.get("world") == settings and "ceiling" in begun and (folder / NAMES).exists():
-        return dict(begun["ceiling"])
+    ceiling = dict(begun.get("ceiling", {}))
+    # Whatever drew it before there was a knowable one draws it again.
+    if begun.get("world") == settings and "knowable" in ceiling and (folder / NAMES).exists():
+        return ceiling
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not begun:
         raise DatasetError(f"{folder}: wanted a new or empty folder to draw the world in.")

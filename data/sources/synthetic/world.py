@@ -26,7 +26,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from data.sources.synthetic import ceiling
+from data.sources.synthetic import ceiling, knowable
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import SPLITS
 
@@ -230,7 +230,8 @@ def draw_interactions(truth: Truth, rng: np.random.Generator) -> Iterator[Met]:
 def best(
     truth: Truth, drawn: Sequence[Met], outcomes: Mapping[str, ceiling.Outcomes] | None = None
 ) -> dict[str, Any]:
-    """The ceiling, and what ranking by popularity in train reaches, for valid and test.
+    """The ceiling, what of it train lets one know, and what ranking by popularity in train reaches,
+    for valid and test.
 
     Args:
       truth: the world's.
@@ -238,18 +239,20 @@ def best(
       outcomes: by split, which interactions were liked; None where they are not rated.
 
     Returns:
-      By split, and again by split under `popularity`, what `ceiling.measure` gives; by split also
-      what `ceiling.tell_apart` gives, where there are outcomes.
+      By split, and again by split under `knowable` and `popularity`, what `ceiling.measure` gives;
+      by split also what `ceiling.tell_apart` gives, where there are outcomes.
     """
-    popularity = np.zeros([len(truth.cluster)])
-    for met in drawn:
-        popularity += np.bincount(met.items["train"].indices, minlength=len(popularity))
+    train = scipy.sparse.vstack([met.items["train"] for met in drawn], format="csr")
+    popularity = np.bincount(train.indices, minlength=len(truth.cluster))
+    liking, within = knowable.estimate(train, truth.cluster)
+    # What follows no liking is nothing that can be told from train.
+    known = truth._replace(liking=liking, popularity=within, background=0.0)
 
-    def blocks(split: str, by_truth: bool) -> Iterator[ceiling.Block]:
+    def blocks(split: str, by: Truth | None) -> Iterator[ceiling.Block]:
         for met in drawn:
-            score = np.broadcast_to(popularity, met.items[split].shape)
-            if by_truth:
-                score = truth.probability(met.users)
+            score: NDArray[Any] = np.broadcast_to(popularity, met.items[split].shape)
+            if by is not None:
+                score = by.probability(met.users)
             yield ceiling.Block(score, met.items["train"].toarray(), met.items[split].toarray())
 
     targets = [split for split in SPLITS if split != "train"]
@@ -257,8 +260,9 @@ def best(
         split: ceiling.tell_apart(outcomes[split]) if outcomes else {} for split in targets
     }
     return {
-        **{split: ceiling.measure(blocks(split, True)) | told_apart[split] for split in targets},
-        "popularity": {split: ceiling.measure(blocks(split, False)) for split in targets},
+        **{split: ceiling.measure(blocks(split, truth)) | told_apart[split] for split in targets},
+        "knowable": {split: ceiling.measure(blocks(split, known)) for split in targets},
+        "popularity": {split: ceiling.measure(blocks(split, None)) for split in targets},
     }
 
 

@@ -3,6 +3,7 @@
 from mmrec_tf.reporting import figures, page
 from mmrec_tf.reporting.material import KS, NAMES, Material
 from mmrec_tf.reporting.page import Section
+from mmrec_tf.reporting.tables import NO_KNOWABLE
 
 TITLE = "Headline figures"
 _OWN = ("model", "id_only", "popularity")
@@ -18,7 +19,11 @@ def section(material: Material) -> Section:
     metrics = [name for name in _SHOWN if name in found["model"]]
     main = f"ndcg@{KS[0]}"
     ceiling = material.dataset.ceiling(material.split)
+    knowable = material.dataset.ceiling(material.split, knowable=True)
     table = [[_name(n), *(values[m] for m in metrics)] for n, values in rows.items()]
+    if knowable is not None:
+        row = ["knowable: told the clusters, and train", *(knowable.get(m) for m in metrics)]
+        table.append(row)
     if ceiling is not None:
         table.append(["ceiling: the planted truth", *(ceiling.get(m) for m in metrics)])
     cards = [
@@ -63,6 +68,8 @@ def section(material: Material) -> Section:
         *_ranking(material),
     ]
     left_out = [*found["left_out"].values()]
+    if ceiling is not None and knowable is None:
+        left_out.append(f"the knowable ceiling: {NO_KNOWABLE}")
     if material.baselines_left_out:
         left_out.append(material.baselines_left_out)
     told += [page.paragraph(f"Left out: {why}", class_="soft") for why in left_out]

@@ -11,12 +11,13 @@ import wave
 import cv2
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 import mmrec_tf as mm
 from data.items.shards import runner
 from data.prepare import main
 from data.sources import synthetic
-from data.sources.synthetic import Synthetic, ceiling
+from data.sources.synthetic import Synthetic, ceiling, knowable
 from data.sources.synthetic import media as synthetic_media
 from data.sources.synthetic import world as planted
 from data.sources.synthetic.world import Context, Met, Truth, World
@@ -289,6 +290,53 @@ def test_the_ceiling_is_that_of_the_dataset(toy):
         popular = block._replace(score=np.tile(block.known.sum(axis=0), (schema.num_users, 1)))
         assert found["popularity"][split] == pytest.approx(ceiling.measure([popular]))
         assert found[split]["recall@10"] > found["popularity"][split]["recall@10"]
+        liking, within = knowable.estimate(csr_matrix(matrix("train")), truth.cluster)
+        guess = block._replace(score=liking[:, truth.cluster] * within)
+        assert found["knowable"][split] == pytest.approx(ceiling.measure([guess]))
+        dataset = mm.open_dataset(toy / "d")
+        known = dataset.ceiling(split, knowable=True)
+        assert known == {n: v for n, v in found["knowable"][split].items() if n != "users"}
+
+
+def test_what_is_knowable_is_right_where_it_can_be_counted():
+    """What was met equally often is equally popular, and an item that nobody met counts as an
+    average one of its cluster."""
+    train = np.zeros([13, 5], bool)
+    train[:5, 0] = train[5:10, 1] = train[10:12, 2] = True
+    cluster = np.array([0, 0, 1, 1, 2])
+    liking, within = knowable.estimate(csr_matrix(train), cluster)
+    # Item 3 of cluster 1 and all of cluster 2 were met by nobody.
+    np.testing.assert_allclose(within, [0.5, 0.5, 0.5, 0.5, 1], rtol=1e-6)
+    assert liking.sum(axis=1) == pytest.approx(np.ones(13))
+    assert liking[0].argmax() == 0 and liking[11].argmax() == 1
+    # Who met nothing likes what all do.
+    assert liking[12, 0] > liking[12, 1] > liking[12, 2] > 0
+
+
+def test_popularity_is_known_though_everyone_meets_what_is_popular():
+    """Of a cluster of which each user meets half, counts say little: they differ by far less than
+    popularity does. Estimated as draws without replacement, they come near it."""
+    rng = np.random.default_rng(0)
+    popularity = np.array([0.4, 0.25, 0.15, 0.1, 0.06, 0.04])
+    with np.errstate(divide="ignore"):
+        weight = np.log(np.tile(popularity, (4000, 1)))
+    train = planted._draw(weight, np.full([4000], 3), rng)
+    count = train.sum(axis=0)
+    liking, within = knowable.estimate(csr_matrix(train), np.zeros(6, np.int64))
+    assert liking == pytest.approx(np.ones([4000, 1]))
+    assert np.abs(within - popularity).sum() < 0.3 * np.abs(count / count.sum() - popularity).sum()
+
+
+def test_what_is_knowable_lies_between():
+    """Above who counts without a thought for what nobody met, and below the truth."""
+    world = World(num_users=600)
+    truth = planted.draw_truth(world, np.random.default_rng(0))
+    drawn = list(planted.draw_interactions(truth, np.random.default_rng(1)))
+    found = planted.best(truth, drawn)
+    for split in ("valid", "test"):
+        for metric in ("recall@10", "ndcg@10", "recall@20", "ndcg@20"):
+            best = found[split][metric]
+            assert 0.85 * best < found["knowable"][split][metric] < best
 
 
 # The context effect
