@@ -145,19 +145,31 @@ class Intake:
         Raises:
           Refusal: a 400.
         """
-        takes: set[str] = set()
-        for arm in self._servers.arms:
-            try:
-                signatures = await self._servers.signatures(arm, "encoder")
-            except Unanswered:
-                return
-            takes |= set(signatures["embed_item"].inputs)
-        if "video" not in takes:
+        takes = await self.takes()
+        if takes is not None and "video" not in takes:
+            # Another version may have been published since that was asked.
+            takes = await self.takes(again=True)
+        if takes is not None and "video" not in takes:
             raise invalid(
                 "video",
                 "this model takes no videos, as it was trained without; it takes "
                 f"{', '.join(sorted(takes - {'features'}))}",
             )
+
+    async def takes(self, *, again: bool = False) -> set[str] | None:
+        """What the encoders take, such as "text" and "image"; None where one does not answer.
+
+        Args:
+          again: asks them even where their answer is known.
+        """
+        found: set[str] = set()
+        for arm in self._servers.arms:
+            try:
+                signatures = await self._servers.signatures(arm, "encoder", again=again)
+            except Unanswered:
+                return None
+            found |= set(signatures["embed_item"].inputs)
+        return found
 
     def _late(self, task: "asyncio.Task[Item]") -> None:
         self._tasks.discard(task)

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from mmrec_tf.errors import ConfigError
 from serving.gateway.http import routes_items, routes_lists, routes_site, routes_users
 from serving.gateway.http.endpoint import Endpoint, answer
+from serving.gateway.http.forms import MOST_BODY_BYTES
 from serving.gateway.http.keys import Keys
 from serving.gateway.http.openapi import openapi
 from serving.gateway.messages import Error, ErrorOut
@@ -24,7 +25,6 @@ from serving.gateway.refusals import Refusal, busy
 from serving.gateway.service import Gateway
 from serving.gateway.store.store import StoreError
 
-MOST_BODY_BYTES = 24 * 2**20
 _log = logging.getLogger("gateway")
 ENDPOINTS = (
     *routes_lists.ENDPOINTS,

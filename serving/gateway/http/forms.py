@@ -10,6 +10,7 @@ from serving.gateway.fresh.content import PutContent
 from serving.gateway.refusals import Refusal, invalid
 
 MOST_FILE_BYTES = 16 * 2**20
+MOST_BODY_BYTES = 24 * 2**20
 MOST_FILES = 16
 FILES = ("image", "audio", "video")
 MOST_WORDS = 20_000

@@ -1,6 +1,6 @@
 """Pieces of HTML; whatever comes from outside is escaped here."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from urllib.parse import quote, urlencode
 
@@ -47,8 +47,11 @@ def link(text: str, path: str, query: Mapping[str, str], **attributes: str | boo
 def form(
     action: str, fields: Mapping[str, str], inner: str, *, upload: bool = False, **more: str
 ) -> str:
-    """A form that is posted, with hidden fields."""
+    """A form that is posted, with hidden fields. The user stands in the address, too, which can be
+    read where the rest is refused."""
     hidden = "".join(tag("input", type="hidden", name=k, value=v) for k, v in fields.items())
+    if "user" in fields:
+        action += f"?{urlencode({'user': fields['user']})}"
     kind = "multipart/form-data" if upload else None
     return tag(
         "form", hidden + inner, method="post", action=action, enctype=kind, data_live=True, **more
@@ -81,6 +84,18 @@ def media(item: Item | None, item_id: str) -> str:
     kind = "image" if item.images else "video"
     source = f"/v1/items/{quote(item_id, safe='')}/{kind}/0"
     return tag("img", src=source, alt="", loading="lazy", width="320", height="240")
+
+
+def filmed(paths: Sequence[str]) -> str:
+    """What was taken of a clip: its frames, in order; nothing where there are none."""
+    if not paths:
+        return ""
+    pictures = (
+        tag("img", src=path, alt=f"Frame {place} of the clip", loading="lazy", width="160")
+        for place, path in enumerate(paths, 1)
+    )
+    heading = tag("h2", f"{len(paths)} frames of the clip count")
+    return heading + listed(pictures, class_="frames")
 
 
 def sound(item: Item | None, item_id: str) -> str:
@@ -132,6 +147,34 @@ def listed(rows: Iterable[str], **attributes: str | bool | None) -> str:
 def field(label: str, name: str, **attributes: str | bool | None) -> str:
     """A labeled input."""
     return tag("label", tag("span", escape(label)) + tag("input", name=name, **attributes))
+
+
+def uploads(taken: Collection[str] | None, *, most_bytes: int, several: bool) -> str:
+    """Fields of a picture, a sound and a clip.
+
+    Args:
+      taken: what the model takes of "image", "audio" and "video"; None where that is not known.
+      most_bytes: of a file, which the script says before it is sent.
+      several: whether pictures and sounds may be several.
+    """
+    fields = ""
+    for name, label, accept in (
+        ("image", "Picture", "image/*"),
+        ("audio", "Sound", "audio/*"),
+        ("video", "Clip", "video/*,image/gif,image/webp"),
+    ):
+        if taken is None or name in taken:
+            many = several and name != "video"
+            fields += field(
+                label + "s" * many,
+                name,
+                type="file",
+                accept=accept,
+                multiple=many,
+                data_record=name == "audio",
+                data_most_bytes=str(most_bytes),
+            )
+    return fields
 
 
 def notes(lines: Sequence[str]) -> str:

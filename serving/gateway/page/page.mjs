@@ -65,6 +65,19 @@ document.addEventListener("click", (event) => {
   go(url.href, {}, true);
 });
 
+// Files that are too large are said before they are sent.
+document.addEventListener("change", (event) => {
+  const input = event.target;
+  if (!input.matches("input[data-most-bytes]")) return;
+  const most = Number(input.dataset.mostBytes);
+  const large = [...input.files].find((file) => file.size > most);
+  const mib = (bytes) => (bytes / 2 ** 20).toFixed(1);
+  input.setCustomValidity(
+    large ? `${large.name} has ${mib(large.size)} MiB; at most ${mib(most)} MiB are taken.` : "",
+  );
+  if (large) input.reportValidity();
+});
+
 addEventListener("popstate", () => go(location.href, {}, false));
 
 // A button beside each field of sounds, where the browser can record.

@@ -1,5 +1,6 @@
 """The routes of the page."""
 
+import asyncio
 import hashlib
 import pathlib
 import secrets
@@ -14,7 +15,7 @@ from starlette.routing import Route
 from mmrec_tf.errors import ConfigError
 from serving.gateway.http.app import observed, refuse_other_origins
 from serving.gateway.http.endpoint import Handler
-from serving.gateway.http.forms import content_of, one_of, read_form
+from serving.gateway.http.forms import MOST_BODY_BYTES, Form, content_of, one_of, read_form
 from serving.gateway.http.routes_items import find, item_out, search, similar
 from serving.gateway.lists.requests import Wish
 from serving.gateway.messages import RawEvents
@@ -39,6 +40,11 @@ _HEADERS = {
 }
 _K = 10
 _STRANGER = "guest"
+# A browser reads no answer before it has sent all that it wanted to: so much is passed over, that a
+# page may say what is wrong with it.
+_MOST_PASSED_OVER = 2**30
+# How long a page waits to hear what the model takes; else it offers everything.
+_TAKES_SECONDS = 0.25
 _SAID = {
     "like": "You like {}.",
     "hide": "{} is not shown to you again.",
@@ -50,19 +56,20 @@ _SAID = {
 def page_routes(gateway: Gateway) -> list[Route]:
     """All routes of the page."""
 
-    def route(path: str, handler: Handler, method: str) -> Route:
+    def route(path: str, handler: Handler, method: str, most: int = MOST_BODY_BYTES) -> Route:
         async def serve(request: Request) -> Response:
             refuse_other_origins(request)
             return await _shown(gateway, request, handler)
 
-        return Route(path, observed(gateway, path, serve), methods=[method])
+        told = observed(gateway, path, serve)
+        return Route(path, told, methods=[method], max_body_size=most)
 
     return [
         route("/", get_home, "GET"),
         route("/similar", get_similar, "GET"),
-        route("/search", post_search, "POST"),
+        route("/search", post_search, "POST", _MOST_PASSED_OVER),
         route("/page/event", post_event, "POST"),
-        route("/page/items", post_item, "POST"),
+        route("/page/items", post_item, "POST", _MOST_PASSED_OVER),
         route("/page/withdraw", post_withdraw, "POST"),
         route("/page/forget", post_forget, "POST"),
         route("/page/{file}", get_file, "GET"),
@@ -104,8 +111,38 @@ async def get_home(gateway: Gateway, request: Request) -> Response:
     if did in _SAID:
         said.append(_SAID[did].format(item_name(items.get(item) or await store.item(item), item)))
     said += changes(before, shown, items)
-    view = views.Home(user, shown, page, items, history, said)
+    view = views.Home(user, shown, page, items, history, said, await _taken(gateway))
     return HTMLResponse(views.home(view))
+
+
+async def _taken(gateway: Gateway) -> set[str] | None:
+    """What the model takes; None while that is not known."""
+    try:
+        async with asyncio.timeout(_TAKES_SECONDS):
+            return await gateway.intake.takes()
+    except TimeoutError:
+        return None
+
+
+async def _read_upload(request: Request, *, words: tuple[str, ...]) -> Form:
+    """A form with files.
+
+    Raises:
+      Refusal: as `read_form`; for one that is too large, once all of it has come.
+    """
+    declared = request.headers.get("content-length", "")
+    if not declared.isdigit():
+        raise Refusal(411, "length_required", "wanted a Content-Length.")
+    if int(declared) > MOST_BODY_BYTES:
+        async for _ in request.stream():
+            pass
+        raise Refusal(
+            413,
+            "too_large",
+            f"All files together: wanted at most {MOST_BODY_BYTES // 2**20} MiB; got "
+            f"{int(declared) / 2**20:,.1f} MiB.",
+        )
+    return await read_form(request, words=words)
 
 
 def _named(shown: ShownList, history: History) -> set[str]:
@@ -137,22 +174,22 @@ async def get_similar(gateway: Gateway, request: Request) -> Response:
     found = await similar(gateway, item, _K)
     items = await gateway.store.items_of([item, *(one.item for one in found.items)])
     title = f"Similar to {item_name(items.get(item), item)}"
-    return HTMLResponse(views.found(user, title, found, items))
+    taken = await _taken(gateway)
+    return HTMLResponse(views.found(user, title, found, items, taken=taken))
 
 
 async def post_search(gateway: Gateway, request: Request) -> Response:
-    """Items near to words, a picture or a sound."""
-    form = await read_form(request, words=("user", "text"))
+    """Items near to words, a picture, a sound or a clip."""
+    form = await _read_upload(request, words=("user", "text"))
     words = one_of(form, "text").strip()
     content = content_of(form)
     found = await search(gateway, content._replace(title="", text=words), _K)
     items = await gateway.store.items_of([one.item for one in found.items])
     what = [f"“{words}”"] * bool(words) + ["a picture"] * bool(content.images)
-    what += ["a sound"] * bool(content.sounds)
-    title = f"Found for {' and '.join(what)}"
-    return HTMLResponse(
-        views.found(one_of(form, "user") or _STRANGER, title, found, items, words=words)
-    )
+    what += ["a sound"] * bool(content.sounds) + ["a clip"] * bool(content.videos)
+    title, user = f"Found for {' and '.join(what)}", one_of(form, "user") or _STRANGER
+    taken = await _taken(gateway)
+    return HTMLResponse(views.found(user, title, found, items, taken=taken, words=words))
 
 
 async def post_event(gateway: Gateway, request: Request) -> Response:
@@ -174,7 +211,7 @@ async def post_event(gateway: Gateway, request: Request) -> Response:
 async def post_item(gateway: Gateway, request: Request) -> Response:
     """Puts an item."""
     words = ("user", "id", "title", "text", "categories", "price")
-    form = await read_form(request, words=words)
+    form = await _read_upload(request, words=words)
     item_id = one_of(form, "id").strip()
     if not item_id or len(item_id) > 256:
         raise invalid("id", "wanted 1 to 256 characters")

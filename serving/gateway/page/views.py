@@ -1,14 +1,18 @@
 """Whole pages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
+from mmrec_tf.media.audio import MAX_SECONDS
+from mmrec_tf.media.video import NUM_FRAMES
+from serving.gateway.http.forms import MOST_BODY_BYTES, MOST_FILE_BYTES, MOST_FILES
 from serving.gateway.messages import FoundOut, ItemOut
 from serving.gateway.page.elements import (
     chance,
     facts,
     field,
+    filmed,
     form,
     item_name,
     link,
@@ -18,6 +22,7 @@ from serving.gateway.page.elements import (
     notes,
     sound,
     tag,
+    uploads,
     why,
 )
 from serving.gateway.store.records import History, Item, Shown, ShownList
@@ -35,6 +40,8 @@ class Home(NamedTuple):
       items: what is known of all items that are named, by id.
       history: of the user.
       said: what happened, a sentence each.
+      taken: what the model takes of words, "image", "audio" and "video"; None where that is not
+        known.
     """
 
     user: str
@@ -43,6 +50,7 @@ class Home(NamedTuple):
     items: Mapping[str, Item]
     history: History
     said: Sequence[str]
+    taken: Collection[str] | None = None
 
 
 def document(title: str, main: str, *, user: str) -> str:
@@ -90,8 +98,12 @@ def home(view: Home) -> str:
     told += [f"without: {', '.join(view.shown.degraded)}"] if view.shown.degraded else []
     heading = tag("h1", "For you", id="list", tabindex="-1")
     below = tag("p", escape(" · ".join(told)), class_="facts") if told else ""
-    main = tag("section", heading + below + cards, aria_labelledby="list")
-    side = status(view.said) + history(view, names) + search_form(view.user) + add_form(view.user)
+    # On narrow screens both stand below all cards.
+    ways = tag("a", "Search", href="#search") + " " + tag("a", "Add an item", href="#add")
+    jump = tag("p", ways, class_="jump")
+    main = tag("section", heading + jump + below + cards, aria_labelledby="list")
+    side = status(view.said) + history(view, names)
+    side += search_form(view.user, view.taken) + add_form(view.user, view.taken)
     return document("For you", main + tag("aside", side), user=view.user)
 
 
@@ -140,32 +152,60 @@ def history(view: Home, names: Mapping[str, str]) -> str:
     return tag("section", tag("h2", "Your history, newest first") + inner, class_="panel")
 
 
-def search_form(user: str, words: str = "") -> str:
-    """Search by words, a picture or a sound."""
+def search_form(user: str, taken: Collection[str] | None, words: str = "") -> str:
+    """Search by words, a picture, a sound or a clip."""
     inner = field("Words", "text", type="search", value=words, maxlength="500")
-    inner += field("Picture", "image", type="file", accept="image/*")
-    inner += field("Sound", "audio", type="file", accept="audio/*", data_record=True)
+    inner += uploads(taken, most_bytes=MOST_FILE_BYTES, several=False)
     inner += tag("button", "Search")
     shown = form("/search", {"user": user}, inner, upload=True)
-    return tag("section", tag("h2", "Search") + shown, class_="panel")
+    return tag("section", tag("h2", "Search") + shown, class_="panel", id="search")
 
 
-def add_form(user: str) -> str:
+def add_form(user: str, taken: Collection[str] | None) -> str:
     """A form for a new item."""
     inner = field("Id", "id", required=True, maxlength="100", autocomplete="off")
     inner += field("Title", "title", maxlength="200", autocomplete="off")
     inner += field("Description", "text", maxlength="2000", autocomplete="off")
     inner += field("Categories, such as genre=comedy", "categories", autocomplete="off")
     inner += field("Price", "price", inputmode="decimal", autocomplete="off")
-    inner += field("Picture", "image", type="file", accept="image/*")
-    inner += field("Sound", "audio", type="file", accept="audio/*", data_record=True)
+    inner += uploads(taken, most_bytes=MOST_FILE_BYTES, several=True)
+    inner += tag("p", escape(" ".join(limits(taken))), class_="facts")
     inner += tag("button", "Add")
     shown = form("/page/items", {"user": user}, inner, upload=True)
-    return tag("section", tag("h2", "Add an item") + shown, class_="panel")
+    return tag("section", tag("h2", "Add an item") + shown, class_="panel", id="add")
+
+
+def limits(taken: Collection[str] | None) -> list[str]:
+    """What is read of files, and what is not, in sentences."""
+
+    def reads(name: str) -> bool:
+        return taken is None or name in taken
+
+    kinds = {"image": "pictures", "audio": "sounds", "video": "clips"}
+    lines = []
+    if any(reads(name) for name in kinds):
+        lines.append(
+            f"A file may have {MOST_FILE_BYTES // 2**20} MiB, all together "
+            f"{MOST_BODY_BYTES // 2**20} MiB; at most {MOST_FILES} files of a kind, one clip."
+        )
+    if reads("audio"):
+        lines.append(f"Of a sound the loudest {MAX_SECONDS:g} seconds are read.")
+    if reads("video"):
+        own = ", and not its sound: add that as a sound" if reads("audio") else ""
+        lines.append(f"Of a clip {NUM_FRAMES} frames are read{own}.")
+    if missing := [text for name, text in kinds.items() if not reads(name)]:
+        lines.append(f"This model was trained without {' and '.join(missing)}.")
+    return lines
 
 
 def found(
-    user: str, title: str, answer: FoundOut, items: Mapping[str, Item], *, words: str = ""
+    user: str,
+    title: str,
+    answer: FoundOut,
+    items: Mapping[str, Item],
+    *,
+    taken: Collection[str] | None,
+    words: str = "",
 ) -> str:
     """Items that a search found, or that are similar to one."""
     rows = []
@@ -182,7 +222,7 @@ def found(
     inner = listed(rows, class_="cards") if rows else tag("p", "Nothing was found.")
     said = [f"{len(rows)} items found."] + [f"Not read: {one}." for one in answer.unreadable]
     main = tag("section", tag("h1", escape(title), id="list", tabindex="-1") + inner)
-    side = status(said) + search_form(user, words)
+    side = status(said) + search_form(user, taken, words)
     return document(title, main + tag("aside", side), user=user)
 
 
@@ -194,6 +234,7 @@ def added(user: str, item: ItemOut) -> str:
     said += [f"This model has no use for: {', '.join(item.unused)}."] if item.unused else []
     inner = tag("h1", "Added", id="list", tabindex="-1") + notes(said)
     picture = tag("img", src=item.images[0], alt="", width="320") if item.images else ""
+    picture += filmed(item.frames)
     counts = tag("h2", "What counts") + meters(item.weights) if item.weights else ""
     query = {"user": user, "item": item.id}
     links = link("Back to your list", "/", {"user": user}) + " "

@@ -9,9 +9,11 @@ import threading
 
 import pytest
 import uvicorn
+from support import clips
 from support.gateway_models import picture
 
 from serving.gateway.http.app import build_app
+from serving.gateway.http.forms import MOST_FILE_BYTES
 from serving.gateway.http.keys import Keys
 from serving.gateway.lists.requests import new_id
 from serving.gateway.page.routes import changes, page_routes
@@ -71,6 +73,64 @@ def test_items_are_added_found_and_withdrawn_without_script(shop):
     assert "Found for “a lark”" in found.text and "lark 2<" in found.text
     assert "Similar to lark 2" in near.text and "lark 6<" in near.text
     assert "a gull was withdrawn." in after.text and "n/1" not in cards(after)
+
+
+def test_a_clip_is_added_and_found_without_script(shop):
+    film = clips.film(clips.gray([10, 90, 200]), tone_seconds=0.3)
+
+    async def act(call, gateway):
+        shop.world.takes_video = True
+        home = await call("GET", "/?user=u1")
+        form = {"user": "u1", "id": "n1", "title": "a gull", "text": ""}
+        files = [("image", "", b""), ("video", "a.mp4", film)]
+        added = await call("POST", "/page/items?user=u1", form=form, files=files)
+        frame = await call("GET", re.search(r'src="(/v1/items/n1/video/2)"', added.text)[1])
+        found = await call("POST", "/search", form={"user": "u1", "text": ""}, files=files)
+        files = [("image", "a.jpg", picture()), ("video", "a.mp4", b"no film")]
+        half = await call("POST", "/page/items", form={**form, "id": "n2"}, files=files)
+        return home, added, frame, found, half, await call("GET", "/?user=u1")
+
+    home, added, frame, found, half, after = shop.run(act, page=True)
+    assert home.text.count('name="video" type="file"') == 2
+    assert "Of a clip 8 frames are read. This" in home.text
+    assert "trained without sounds." in home.text and 'name="audio"' not in home.text
+    assert "3 frames of the clip count" in added.text and 'alt="Frame 3 of the clip"' in added.text
+    assert frame.status == 200 and frame.headers["content-type"] == "image/jpeg"
+    assert "Found for a clip" in found.text
+    assert "Not read: video 1: " in half.text and "frames of the clip" not in half.text
+    # The card shows the first frame.
+    assert "n1" in cards(after) and 'src="/v1/items/n1/video/0"' in after.text
+
+
+def test_the_page_offers_what_the_model_takes(shop):
+    async def act(call, gateway):
+        without = await call("GET", "/?user=u1")
+        await gateway.servers.close()
+        shop.world.down = True
+        gateway.servers._signatures.clear()
+        return without, await call("GET", "/?user=u1")
+
+    without, unknown = shop.run(act, page=True)
+    assert 'name="video"' not in without.text and 'name="image"' in without.text
+    assert "This model was trained without sounds and clips." in without.text
+    # Who cannot be asked may take everything.
+    assert 'name="video"' in unknown.text and "trained without" not in unknown.text
+
+
+def test_what_is_too_large_is_said_on_a_page(shop):
+    large = b"x" * (MOST_FILE_BYTES + 1)
+
+    async def act(call, gateway):
+        form, path = {"user": "u2", "id": "n1"}, "/page/items?user=u2"
+        one = await call("POST", path, form=form, files=[("image", "a.jpg", large)])
+        both = [("image", "a.jpg", large), ("image", "b.jpg", large)]
+        return [one, await call("POST", path, form=form, files=both)]
+
+    one, both = shop.run(act, page=True)
+    assert (one.status, both.status) == (413, 413)
+    assert "image: wanted at most 16,777,216 bytes a file" in one.text
+    assert "All files together: wanted at most 24 MiB; got 32.0 MiB." in both.text
+    assert all('href="/?user=u2"' in page.text for page in (one, both))
 
 
 def test_a_user_is_forgotten(shop):
@@ -179,6 +239,7 @@ def test_in_a_real_browser(shop, browser, tmp_path):
     filling = threading.Thread(target=lambda: asyncio.run(fill()))
     filling.start()
     filling.join()
+    shop.world.takes_video = True
     with served(shop) as (address, _):
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         asked, faults = [], []
@@ -209,7 +270,7 @@ def test_in_a_real_browser(shop, browser, tmp_path):
         # A picture uploaded as a new item is in the list.
         path = tmp_path / "new.jpg"
         path.write_bytes(picture())
-        form = page.locator("form[action='/page/items']")
+        form = page.locator("form[action^='/page/items']")
         form.locator("[name=id]").fill("new1")
         form.locator("[name=title]").fill("a new gull")
         form.locator("[name=image]").set_input_files(path)
@@ -222,15 +283,37 @@ def test_in_a_real_browser(shop, browser, tmp_path):
         assert card.locator(".slot").inner_text() == "New"
         assert card.locator("img").evaluate("i => i.decode().then(() => i.naturalWidth)") == 32
         # Search by words and by a picture.
-        page.locator("form[action='/search'] [name=text]").fill("wren")
-        page.locator("form[action='/search'] button:not(.record)").click()
+        page.locator("form[action^='/search'] [name=text]").fill("wren")
+        page.locator("form[action^='/search'] button:not(.record)").click()
         expect(page.locator("h1")).to_contain_text("Found for")
         assert first() == "wren 3"
         fine()
-        page.locator("form[action='/search'] [name=text]").fill("")
-        page.locator("form[action='/search'] [name=image]").set_input_files(path)
-        page.locator("form[action='/search'] button:not(.record)").click()
+        page.locator("form[action^='/search'] [name=text]").fill("")
+        page.locator("form[action^='/search'] [name=image]").set_input_files(path)
+        page.locator("form[action^='/search'] button:not(.record)").click()
         expect(page.locator("h1")).to_have_text("Found for a picture")
         page.go_back()
+        expect(page.locator("h1")).to_have_text("For you")
+        # A clip uploaded as a new item, too; one that is too large is said before it is sent.
+        clip, large = tmp_path / "new.mp4", tmp_path / "large.mp4"
+        form = page.locator("form[action^='/page/items']")
+        form.locator("[name=id]").fill("new2")
+        form.locator("[name=title]").fill("a gull that moves")
+        large.write_bytes(bytes(MOST_FILE_BYTES + 1))
+        form.locator("[name=video]").set_input_files(large)
+        form.locator("button:not(.record)").click()
+        valid = "input => input.validationMessage"
+        assert "at most 16.0 MiB" in form.locator("[name=video]").evaluate(valid)
+        expect(page.locator("h1")).to_have_text("For you")
+        clip.write_bytes(clips.film(clips.gray([10, 90, 200])))
+        form.locator("[name=video]").set_input_files(clip)
+        form.locator("button:not(.record)").click()
+        expect(page.locator("h1")).to_have_text("Added")
+        expect(page.locator(".frames img")).to_have_count(3)
+        fine()
+        page.get_by_role("link", name="Back to your list").click()
+        card = page.locator("article", has_text="a gull that moves")
+        assert card.locator("img").evaluate("i => i.decode().then(() => i.naturalWidth)") == 48
+        fine()
         assert faults == [] and all(url.startswith(address) for url in asked)
         page.close()
