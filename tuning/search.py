@@ -7,13 +7,12 @@ in a folder; with --workers it has others help it.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -354,7 +353,7 @@ class Search(RecommenderTuner):
                     f"--start-from: wanted a config within the space; {said}. Widen the space."
                 )
             reached = self.config.override(spaces.overrides(values))
-            other = _differences(config, reached)
+            other = spaces.differences(config, reached)
             if other:
                 raise ConfigError(
                     "--start-from: wanted a config that differs from the start only in what the "
@@ -395,18 +394,6 @@ def read_facts(path: pathlib.Path) -> dict[str, Any]:
             f"{path}: wanted what is searched here; {error}. Remove {path.parent} to start "
             "again, or choose another --out."
         ) from error
-
-
-def _differences(config: mm.Config, other: mm.Config) -> list[str]:
-    """Settings in which two configs differ, apart from how long they train and from which seed."""
-    found = []
-    one, two = dataclasses.asdict(config), dataclasses.asdict(other)
-    for section, value in one.items():
-        if not isinstance(value, Mapping):
-            found += [section] * (value != two[section])
-            continue
-        found += [f"{section}.{name}" for name, v in value.items() if v != two[section][name]]
-    return [path for path in found if path not in spaces.RESERVED]
 
 
 def search(

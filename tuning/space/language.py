@@ -1,6 +1,7 @@
 """Ranges of settings: read, checked, and made KerasTuner's."""
 
 import contextlib
+import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ import keras_tuner
 from mmrec_tf.config import Config, require_effect
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import Schema
-from tuning.space.conditions import MOST_VALUES, Effects, require_known
+from tuning.space.conditions import MOST_VALUES, RESERVED, Effects, require_known
 
 Space: TypeAlias = Mapping[str, Mapping[str, Any]]
 # As a search takes it.
@@ -117,6 +118,18 @@ def values_of(
         else:
             given.values[hp.name] = value
     return dict(given.values), outside
+
+
+def differences(config: Config, other: Config) -> list[str]:
+    """Settings in which two configs differ, apart from how long they train and from which seed."""
+    found = []
+    one, two = dataclasses.asdict(config), dataclasses.asdict(other)
+    for section, value in one.items():
+        if not isinstance(value, Mapping):
+            found += [section] * (value != two[section])
+            continue
+        found += [f"{section}.{name}" for name, v in value.items() if v != two[section][name]]
+    return [path for path in found if path not in RESERVED]
 
 
 def _setting(config: Config, path: str) -> Any:
