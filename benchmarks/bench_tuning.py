@@ -436,7 +436,8 @@ def _value(config: mm.Config, path: str) -> Any:
 
 def run_bayesian(parsed: argparse.Namespace) -> dict[str, Any]:
     """Bayesian search from the default config, beside an example."""
-    from tuning.search import Search, retrain
+    from tuning.results.retrain import retrain
+    from tuning.tuner.search import Search
 
     name = parsed.name
     extra = f" --space {parsed.space} --trials {parsed.trials} --max-epochs {parsed.max_epochs}"

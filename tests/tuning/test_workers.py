@@ -15,9 +15,8 @@ from support import small_world
 
 import mmrec_tf as mm
 from mmrec_tf.errors import TuningError
-from tuning import search as tuning_search
-from tuning.search import Search
 from tuning.tuner import chief, tuner
+from tuning.tuner.search import Search, join
 
 SPACE = {
     "dim": {"choice": [8, 16, 32, 64]},
@@ -228,4 +227,4 @@ def test_workers_of_one_machine_and_one_that_is_killed(tmp_path, dataset):
     assert sorted(row["dim"] for row in table) == ["12", "16", "4", "8"]
     assert {row["status"] for row in table} == {"completed"}
     with pytest.raises(TuningError, match="wanted what is searched here"):
-        tuning_search.join(tmp_path / "none")
+        join(tmp_path / "none")
