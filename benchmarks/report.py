@@ -16,6 +16,8 @@ import re
 import sys
 from collections.abc import Collection
 
+from benchmarks import tuning_tables
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = ("README.md", "examples/*.md", "docs/*.md")
 COLUMNS = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
@@ -413,6 +415,7 @@ PARTS = {
     "speed": speed_table,
     "memory": memory_table,
     "cache": cache_table,
+    **tuning_tables.PARTS,
 }
 
 
