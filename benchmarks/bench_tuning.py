@@ -3,6 +3,7 @@
     python -m benchmarks.bench_tuning kills --work work/tuning
     python -m benchmarks.bench_tuning hyperband --work work/tuning
     python -m benchmarks.bench_tuning workers --work work/tuning
+    python -m benchmarks.bench_tuning machines --work work/tuning
     python -m benchmarks.bench_tuning context --dataset work/context --work work/tuning
     python -m benchmarks.bench_tuning bayesian small --dataset work/toy --work work/tuning
 
@@ -13,6 +14,8 @@
   those of the one that it goes on from, and the whole is what one training would have been.
 - `workers`: a grid by one worker and by two, with the wall time of both; then one of two is killed
   in the middle of a trial, which another has to do.
+- `machines`: a chief and two workers by KerasTuner's variables, as on three machines; one worker is
+  killed and not started again, so that the other has to do its trial.
 - `context`: a grid of `ranking.architecture` on the planted world where the hour says who likes
   what (`data.prepare synthetic --users 2000 --items 500 --context-effect 3`).
 - `bayesian NAME`: from the default config, with the encoders of examples/NAME.json, a Gaussian
@@ -43,7 +46,7 @@ import mmrec_tf as mm  # isort: skip  (chooses Keras 2 before TensorFlow is impo
 
 from benchmarks import commands, kills
 from benchmarks.facts import ROOT, facts
-from benchmarks.processes import must
+from benchmarks.processes import free_port, must, wait_until
 from mmrec_tf.config import read_settings
 from mmrec_tf.records.files import write_json
 from tuning import space as spaces
@@ -235,15 +238,34 @@ def _figures(row: Mapping[str, str], *names: str) -> dict[str, float]:
 class Watched:
     """A search with workers as a command, and which worker had which trial."""
 
-    def __init__(self, out: pathlib.Path, arguments: Sequence[object]):
+    def __init__(
+        self,
+        out: pathlib.Path,
+        arguments: Sequence[object],
+        *,
+        environment: Mapping[str, str] | None = None,
+    ):
         shutil.rmtree(out, ignore_errors=True)
         self.out = out
         command = [sys.executable, "-m", "tuning.search", "--out", out, *arguments]
         self.start = time.monotonic()
         self.process = subprocess.Popen(
-            list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, text=True
+            list(map(str, command)),
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            stdout=subprocess.PIPE,
+            text=True,
         )
+        self.joined: dict[str, subprocess.Popen] = {}
         self.held: dict[str, list[str]] = {}
+
+    def join(self, name: str, environment: Mapping[str, str]) -> None:
+        """Starts a worker as another machine would."""
+        self.joined[name] = subprocess.Popen(
+            [sys.executable, "-m", "tuning.search", "--join", str(self.out)],
+            cwd=ROOT,
+            env={**os.environ, **environment, "KERASTUNER_TUNER_ID": name},
+        )
 
     def look(self) -> dict[str, str]:
         """By worker the trial that it has; each change of hands is noted."""
@@ -252,16 +274,37 @@ class Watched:
         except FileNotFoundError:
             return {}
         ongoing: dict[str, str] = state["ongoing_trials"]
+        processes = self.processes()
         for worker, trial in ongoing.items():
-            who = f"{worker} (process {self.processes().get(worker, 0)})"
-            had = self.held.setdefault(trial, [])
-            if who not in had:
-                had.append(who)
+            if worker in processes:
+                who = f"{worker} (process {processes[worker]})"
+                had = self.held.setdefault(trial, [])
+                if who not in had:
+                    had.append(who)
         return ongoing
+
+    def half_done(self) -> str:
+        """Waits for a trial that has an epoch behind it and is going on; its id."""
+        while self.process.poll() is None:
+            found = self.out.glob("trials/trial_*/seed-0/retrieval/backup.json")
+            trials = {path.parents[2].name.removeprefix("trial_") for path in found}
+            going_on = trials & set(self.look().values())
+            if going_on:
+                return min(going_on)
+            time.sleep(0.02)
+        raise SystemExit(f"{self.out}: the search ended before a worker could be killed.")
+
+    def kill_worker(self) -> dict[str, Any]:
+        """Kills the worker of a trial that is half done."""
+        trial = self.half_done()
+        holder = next(worker for worker, held in self.look().items() if held == trial)
+        process = self.processes()[holder]
+        os.kill(process, signal.SIGKILL)
+        return {"worker": holder, "process": process, "trial": trial}
 
     def processes(self) -> dict[str, int]:
         """By worker its process."""
-        found = {}
+        found = {name: process.pid for name, process in self.joined.items()}
         task = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         with contextlib.suppress(OSError):
             for process in task.read_text().split():
@@ -297,12 +340,7 @@ class Watched:
 def run_workers(parsed: argparse.Namespace) -> dict[str, Any]:
     """One worker, two, and two of which one is killed."""
     result = head("workers", "Do workers share trials, and what becomes of one that dies?")
-    dataset = small_world(parsed.work)
-    space = parsed.work / "space_workers.json"
-    write_json(space, GRID)
-    given = settings_of(QUICK)
-    options = ["--dataset", dataset, "--space", space, "--strategy", "grid", *given]
-    options += ["--max-epochs", parsed.epochs]
+    options = grid_options(small_world(parsed.work), parsed)
     found: dict[str, Any] = {}
     for number in (1, 2):
         name = f"{number}_at_once"
@@ -311,31 +349,9 @@ def run_workers(parsed: argparse.Namespace) -> dict[str, Any]:
             found[name] = found[name].finish()
         print(f"{number} workers: {found[name]['wall_seconds']} s", flush=True)
     killed = Watched(parsed.work / "workers_killed", [*options, "--workers", 2])
-    # In the middle of a trial: it has an epoch behind it.
-    while not list(killed.out.glob("trials/trial_*/seed-0/retrieval/backup.json")):
-        if killed.process.poll() is not None:
-            raise SystemExit("workers: the search ended before a worker could be killed.")
-        killed.look()
-        time.sleep(0.02)
-    (half,) = list(killed.out.glob("trials/trial_*/seed-0/retrieval/backup.json"))[:1]
-    trial = half.parents[2].name.removeprefix("trial_")
-    holder = next(worker for worker, held in killed.look().items() if held == trial)
-    process = killed.processes()[holder]
-    os.kill(process, signal.SIGKILL)
-    result["killed"] = {"worker": holder, "process": process, "trial": trial}
+    result["killed"] = killed.kill_worker()
     found["killed"] = killed.finish()
-    taken = found["killed"]["given_to"][trial]
-    rows = {row["trial"]: row for row in trial_rows(killed.out)}
-    others = {row["trial"]: row for row in trial_rows(parsed.work / "workers_1")}
-    metric = "retrieval.ndcg@10"
-    by_setting = {tuple(row[name] for name in GRID): row[metric] for row in others.values()}
-    result["killed"] |= {
-        "done_by": taken[-1],
-        "done_by_another_process": str(process) not in taken[-1] and len(taken) > 1,
-        "status": rows[trial]["status"],
-        "same_score_as_undisturbed": by_setting[tuple(rows[trial][name] for name in GRID)]
-        == rows[trial][metric],
-    }
+    result["killed"] |= taken_over(killed, result["killed"], parsed.work / "workers_1")
     one, two = found["1_at_once"], found["2_at_once"]
     return {
         **result,
@@ -344,6 +360,56 @@ def run_workers(parsed: argparse.Namespace) -> dict[str, Any]:
         "one_over_two": round(one["wall_seconds"] / two["wall_seconds"], 2),
         "searches": found,
     }
+
+
+def taken_over(
+    watched: Watched, killed: Mapping[str, Any], undisturbed: pathlib.Path
+) -> dict[str, Any]:
+    """Who did the trial of a worker that was killed, and whether what came out is the same as in a
+    search of the same trials where nobody was."""
+    trial, process = killed["trial"], killed["process"]
+    taken = watched.held[trial]
+    rows = {row["trial"]: row for row in trial_rows(watched.out)}
+    metric = "retrieval.ndcg@10"
+    others = {tuple(row[n] for n in GRID): row[metric] for row in trial_rows(undisturbed)}
+    return {
+        "done_by": taken[-1],
+        "done_by_another_process": f"process {process})" not in taken[-1] and len(taken) > 1,
+        "status": rows[trial]["status"],
+        "same_score_as_undisturbed": others[tuple(rows[trial][n] for n in GRID)]
+        == rows[trial][metric],
+    }
+
+
+def grid_options(dataset: pathlib.Path, parsed: argparse.Namespace) -> list[object]:
+    """What all searches of workers have in common."""
+    space = parsed.work / "space_workers.json"
+    write_json(space, GRID)
+    options: list[object] = ["--dataset", dataset, "--space", space, "--strategy", "grid"]
+    return [*options, *settings_of(QUICK), "--max-epochs", parsed.epochs]
+
+
+def run_machines(parsed: argparse.Namespace) -> dict[str, Any]:
+    """A chief and two workers by KerasTuner's variables, of which one is killed for good."""
+    result = head("machines", "Is a trial of a worker that is gone done by the other one?")
+    undisturbed = parsed.work / "workers_1"
+    if not (undisturbed / "report.html").exists():
+        raise SystemExit("machines: run the part workers first, with the same --work.")
+    options = grid_options(small_world(parsed.work), parsed)
+    port = str(free_port())
+    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+    out = parsed.work / "machines"
+    chief = Watched(out, options, environment={**address, "KERASTUNER_TUNER_ID": "chief"})
+    wait_until(lambda: (out / "search.json").exists())
+    for number in range(2):
+        chief.join(f"worker{number}", address)
+    with telling(out):
+        result["killed"] = chief.kill_worker()
+        found = chief.finish()
+    for process in chief.joined.values():
+        process.wait(60)
+    result["killed"] |= taken_over(chief, result["killed"], undisturbed)
+    return {**result, "epochs": parsed.epochs, "search": found}
 
 
 # Context
@@ -530,6 +596,7 @@ PARTS = {
     "kills": run_kills,
     "hyperband": run_hyperband,
     "workers": run_workers,
+    "machines": run_machines,
     "context": run_context,
     "bayesian": run_bayesian,
 }
@@ -543,7 +610,8 @@ def main() -> None:
     for part in of.values():
         part.add_argument("--work", type=pathlib.Path, default=ROOT / "work/tuning")
     of["kills"].add_argument("--kills", type=int, default=10, help="of each strategy")
-    of["workers"].add_argument("--epochs", type=int, default=20, help="of each trial")
+    for name in ("workers", "machines"):
+        of[name].add_argument("--epochs", type=int, default=20, help="of each trial")
     of["bayesian"].add_argument("name", help="an example: examples/NAME.json")
     of["bayesian"].add_argument("--space", default="retrieval", choices=spaces.SPACES)
     of["bayesian"].add_argument("--trials", type=int, default=20)

@@ -79,15 +79,31 @@ def workers_table(result: dict[str, Any]) -> str:
         done = f"{found['completed']} of {found['trials']}"
         twice = found["trials_twice"] + found["settings_twice"]
         lines.append(f"| {label} | {done} | {twice} | {found['wall_seconds']:.0f} |")
-    killed = result["killed"]
-    score = "the same score as" if killed["same_score_as_undisturbed"] else "another score than"
     lines += [
         "",
         f"On {result['machine']['cores']} cores, beside other work (load {result['load_before']}). "
-        f"Trial {killed['trial']} of the killed worker was {killed['status']} by another process, "
-        f"with {score} without the kill.",
+        + _taken_over(result["killed"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def machines_paragraph(result: dict[str, Any]) -> str:
+    """What became of the trial of a worker that is gone for good."""
+    found = result["search"]
+    return (
+        f"Of {found['trials']} trials {found['completed']} completed, none twice. "
+        f"{_taken_over(result['killed'])}\n"
+    )
+
+
+def _taken_over(killed: dict[str, Any]) -> str:
+    score = "the same score as" if killed["same_score_as_undisturbed"] else "another score than"
+    who = killed["done_by"].partition(" ")[0]
+    who = "the same worker, started anew," if who == killed["worker"] else "the other worker"
+    return (
+        f"Trial {killed['trial']}, in which a worker was killed, was {killed['status']} by {who} "
+        f"with {score} without the kill."
+    )
 
 
 def architectures_table(result: dict[str, Any]) -> str:
@@ -124,6 +140,7 @@ PARTS = {
     "kills": kills_table,
     "rungs": rungs_table,
     "workers": workers_table,
+    "machines": machines_paragraph,
     "architectures": architectures_table,
     "found": found_table,
 }
