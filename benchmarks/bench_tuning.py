@@ -443,14 +443,13 @@ def run_context(parsed: argparse.Namespace) -> dict[str, Any]:
         for row in trial_rows(out)
     }
     best = mm.load_config(out / "best_config.json")
-    planted = json.loads((RESULTS / "ranking_context.json").read_text(encoding="utf-8"))
+    dataset = mm.open_dataset(parsed.dataset)
+    truth = dataset.ceiling("valid") or {}
     return {
         **result,
-        "dataset": mm.open_dataset(parsed.dataset).hash,
+        "dataset": dataset.hash,
         "split": "valid",
-        "ceiling_auc": planted["ceiling"]["valid"]["auc"]
-        if mm.open_dataset(parsed.dataset).hash == planted["dataset"]["hash"]
-        else None,
+        "ceiling_auc": truth.get("auc"),
         "chosen": best.ranking.architecture,
         "architectures": rows,
     }
@@ -459,15 +458,20 @@ def run_context(parsed: argparse.Namespace) -> dict[str, Any]:
 # Bayesian
 
 
+def of_retrieval(config: mm.Config) -> mm.Config:
+    """A config without a second stage, of which nothing is left."""
+    tree = {**config.to_json(), "ranking": {"epochs": 0}, "recommender": {}}
+    return mm.Config.from_json(tree)
+
+
 def start_of(example: mm.Config) -> mm.Config:
-    """The default config, with what an example reads and how it is judged, of retrieval alone."""
+    """The default config, with what an example reads and how it is judged."""
     tree, given = mm.Config().to_json(), example.to_json()
     for name in READ:
         tree[name] = given[name]
     for name in JUDGED:
         tree["training"][name] = given["training"][name]
-    tree["ranking"]["epochs"] = 0
-    return mm.Config.from_json(tree)
+    return of_retrieval(mm.Config.from_json(tree))
 
 
 def widened(
@@ -515,7 +519,7 @@ def run_bayesian(parsed: argparse.Namespace) -> dict[str, Any]:
     )
     dataset = mm.open_dataset(parsed.dataset)
     settings = read_settings(parsed.set)
-    example = mm.load_config(ROOT / "examples" / f"{name}.json").override({"ranking.epochs": 0})
+    example = of_retrieval(mm.load_config(ROOT / "examples" / f"{name}.json"))
     example = example.override(settings, schema=dataset.schema)
     start = start_of(example)
     ready, left_out = spaces.ready_made(parsed.space, start, schema=dataset.schema)
