@@ -146,3 +146,21 @@ def test_of_many_settings_the_most_important_ones_have_an_axis(tmp_path):
 )
 def test_names_above_axes_are_broken(name, lines):
     assert report._lines(name) == lines
+
+
+def test_epochs_that_differ_are_a_setting_of_the_page(tmp_path):
+    """Of Hyperband, where most of a score is how long a trial was trained."""
+    rows = [
+        row(n, 0.1 * (1 + n % 3) + 0.001 * n, **{"item.dropout": 0.01 * n})._replace(
+            epochs=3 ** (n % 3)
+        )
+        for n in range(24)
+    ]
+    path = tmp_path / "r.html"
+    report.write_report(path, rows, OBJECTIVE, ["item.dropout"], facts=FACTS)
+    text = path.read_text(encoding="utf-8")
+    drawn = text[
+        text.index("Importance of each setting</h2>") : text.index("The best configs</h2>")
+    ]
+    assert drawn.index("epochs given") < drawn.index("item.dropout")
+    assert "too little for these bars" not in drawn

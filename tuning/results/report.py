@@ -15,6 +15,7 @@ from tuning.results.table import Row, best_row, short
 # So many of the best configs stand side by side, and so many settings, which fit on a screen.
 BEST = 5
 MOST_AXES = 8
+EPOCHS = "epochs given"
 # Names above axes are broken into lines of about so many letters.
 _NAME_LETTERS = 14
 _ACCENT, _SOFT, _BAD = "#0b6bcb", "#9aa7b4", "#b3261e"
@@ -42,7 +43,9 @@ def write_report(
     """
     from plotly.offline import get_plotlyjs
 
-    best, forest = best_row(rows, objective), importances(rows, settings)
+    best = best_row(rows, objective)
+    paced, varied = _with_epochs(rows, settings)
+    forest = importances(paced, varied)
     failed = [row for row in rows if not row.completed]
     cards = [
         _card(
@@ -74,7 +77,7 @@ def write_report(
     )
     sections = [
         _over_time(rows, objective),
-        _parallel(rows, objective, settings, forest),
+        _parallel(paced, objective, varied, forest),
         _importance(forest),
         _side_by_side(rows, objective, settings),
         _failures(failed),
@@ -86,6 +89,17 @@ def write_report(
 _STYLE = """
 .plot { margin: .4em 0; }
 """
+
+
+def _with_epochs(
+    rows: Sequence[Row], settings: Sequence[str]
+) -> tuple[Sequence[Row], Sequence[str]]:
+    """Where trials were given different numbers of epochs, these as a setting among the others:
+    else all that they do to a score would seem to be another's doing."""
+    if len({row.epochs for row in rows}) < 2:
+        return rows, settings
+    each = [row._replace(settings={**row.settings, EPOCHS: row.epochs}) for row in rows]
+    return each, [*settings, EPOCHS]
 
 
 def _card(title: str, value: str, below: str) -> Markup:
@@ -139,7 +153,8 @@ def _over_time(rows: Sequence[Row], objective: Objective) -> Section:
             text=[f"trial {row.trial}<br>{page.escape(row.reason[:120])}" for _, row in broken],
             hovertemplate="%{text}<extra></extra>",
         )
-    figure.update_xaxes(title="trials that have ended")
+    # Of few trials plotly would mark halves.
+    figure.update_xaxes(title="trials that have ended", dtick=1 if len(rows) <= 12 else None)
     figure.update_yaxes(title=objective.name if len(objective.name) < 40 else "objective")
     told = page.paragraph(
         "Each point is a trial"
@@ -335,7 +350,7 @@ def _side_by_side(rows: Sequence[Row], objective: Objective, settings: Sequence[
             [term.name, *(row.metrics.get(term.name) for row in best)] for term in objective.terms
         ]
     if any(row.epochs for row in best):
-        body.append(["epochs given", *(row.epochs for row in best)])
+        body.append([EPOCHS, *(row.epochs for row in best)])
     body.append(["seconds", *(f"{row.seconds:.0f}" for row in best)])
     for name in settings:
         values = [None if name not in row.settings else short(row.settings[name]) for row in best]
