@@ -169,6 +169,21 @@ def _quietly(function):
         pass
 
 
+def test_whoever_has_a_trial_next_is_not_silent_for_the_one_before(member):
+    """A worker that had just been given a trial was given up at once, as nobody had spoken of it
+    for a minute: the trial was handed out a third time, or called one that workers die in."""
+    oracle = member("chief", scored)._known
+    servicer, lines = chief.Servicer(oracle), []
+    for number in range(2):
+        assert oracle.create_trial(f"worker{number}").trial_id == "0"
+        assert servicer.silent() == []
+        servicer.heard["0"] = time.monotonic() - 100
+        assert servicer.silent() == [f"worker{number}"]
+        chief._give_back(servicer, f"worker{number}", "silent", lines.append)
+    assert oracle.create_trial("worker2").trial_id == "0"
+    assert servicer.silent() == [] and len(lines) == 2
+
+
 def test_a_trial_that_workers_die_in_is_given_to_no_other(tmp_path, member):
     whole = member("chief", scored)
     oracle = whole._known
