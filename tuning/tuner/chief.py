@@ -119,8 +119,9 @@ def _give_back(
     servicer: Servicer, tuner_id: str, reason: str, report: Callable[[str], None]
 ) -> None:
     trial = servicer.oracle.give_back(tuner_id, reason)
-    # Or whoever has it next would seem to have been silent for as long.
-    servicer.heard.pop(trial, None)
+    if trial is not None:
+        # Or whoever has it next would seem to have been silent for as long.
+        servicer.heard.pop(trial, None)
     what = "" if trial is None else f"; trial {trial} is given back"
     report(f"{tuner_id} died ({reason}){what}")
 
