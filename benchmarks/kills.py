@@ -49,6 +49,18 @@ SETTINGS = {
     "item.dropout": "0.1",
 }
 SPACE = {"training.learning_rate": {"float": [1e-3, 1e-1], "log": True}}
+# By command a search of each strategy, for `benchmarks.bench_tuning`: its space, and what it takes
+# for the strategy to come into its own (a Gaussian process after three trials at random, Hyperband
+# with promotions).
+SEARCHES: dict[str, tuple[dict[str, dict], list[object]]] = {
+    "search_random": (SPACE, ["--strategy", "random", "--trials", 3, "--max-epochs", 1]),
+    "search_bayesian": (SPACE, ["--strategy", "bayesian", "--trials", 5, "--max-epochs", 1]),
+    "search_hyperband": (SPACE, ["--strategy", "hyperband", "--max-epochs", 3]),
+    "search_grid": (
+        {"training.learning_rate": {"choice": [1e-3, 1e-2, 3e-2]}},
+        ["--strategy", "grid", "--max-epochs", 1],
+    ),
+}
 # A command among others takes longer than it does alone.
 SLOWER = 1.3
 # What no finished command leaves: hidden, partial, or of a training.
@@ -107,6 +119,13 @@ def of_search(out: pathlib.Path) -> Any:
     return [rows, json.loads((out / "best_config.json").read_text(encoding="utf-8"))]
 
 
+def done_trials(out: pathlib.Path) -> dict[str, str]:
+    """By trial of a search the hash of what it found, which says how many seconds it took: one
+    that was lost or done again has another."""
+    found = (out / "trials").glob("trial_*/result.json")
+    return {path.parent.name: digest(path) for path in found}
+
+
 def of_export(out: pathlib.Path) -> Any:
     """The answers to the examples of each servable's newest version."""
     found = {}
@@ -130,10 +149,8 @@ def left_over(folder: pathlib.Path) -> list[str]:
 
 def known_commands(work: pathlib.Path) -> dict[str, Command]:
     """The commands by name; each reads what those before it made in `work/base`."""
-    base, space = work / "base", work / "space.json"
-    write_json(space, SPACE)
+    base = work / "base"
     settings = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
-    searched = ["--space", space, "--trials", 3, "--max-epochs", 1, *settings]
     world = ["synthetic", *WORLD, "--workers", 1]
     export = ["export", base / "train", "--k", 5]
 
@@ -144,17 +161,24 @@ def known_commands(work: pathlib.Path) -> dict[str, Command]:
         call = mmrec_tf(*given)
         return lambda dataset, out: verified_here(call(dataset, out))
 
+    def searched(name: str, space: dict[str, dict], given: list[object]) -> Command:
+        path = work / f"space_{name}.json"
+        write_json(path, space)
+        options = ["--space", path, *given, *settings]
+        return Command(
+            lambda dataset, out: command(
+                "tuning.search", *options, "--dataset", dataset, "--out", out
+            ),
+            of_search,
+        )
+
     return {
         "prepare": Command(
             lambda dataset, out: command("data.prepare", *world, "--out", out), of_dataset
         ),
         "train": Command(mmrec_tf("train", "--no-report", *settings), of_run),
-        "search": Command(
-            lambda dataset, out: command(
-                "tuning.search", *searched, "--dataset", dataset, "--out", out
-            ),
-            of_search,
-        ),
+        "search": searched("search", SPACE, ["--trials", 3, "--max-epochs", 1]),
+        **{name: searched(name, *given) for name, given in SEARCHES.items()},
         "export": Command(exported(*export), of_export),
         "only_index": Command(exported(*export, "--only-index"), of_export),
     }
@@ -205,6 +229,7 @@ def kill(name: str, work: pathlib.Path, seconds: float, number: int, seed: int) 
     if not ended:
         process.kill()
     process.finish()
+    before = done_trials(out)
     again = begin(call).finish()
     said = again.out + again.said
     # What was finished as it was killed is refused, or, by export, done once more.
@@ -216,10 +241,15 @@ def kill(name: str, work: pathlib.Path, seconds: float, number: int, seed: int) 
             (again.status == 0 or done) and commands_of.result(out) == commands_of.result(base)
         )
         result["left_over"] = left_over(folder)
-        if name == "search":
+        if name.startswith("search"):
             trials = [row["trial"] for row in commands_of.result(out)[0]]
             folders = len(list((out / "trials").glob("trial_*")))
             result["duplicate_trials"] = len(trials) - len(set(trials)) + folders - len(trials)
+            after = done_trials(out)
+            result["trials_done_before"] = len(before)
+            result["trials_done_again"] = sum(
+                after.get(trial) != found for trial, found in before.items()
+            )
     except (OSError, ValueError, KeyError) as error:
         result |= {"equal": False, "left_over": left_over(folder), "why": repr(error)}
     if not result["equal"]:
@@ -290,7 +320,8 @@ def bad(part: str, one: dict[str, Any]) -> bool:
     """Whether a result is one that should not be."""
     if part == "mutations":
         return one["result"] == "silent" or one["traceback"]
-    return not one["equal"] or bool(one["left_over"]) or bool(one.get("duplicate_trials"))
+    repeated = one.get("duplicate_trials", 0) + one.get("trials_done_again", 0)
+    return not one["equal"] or bool(one["left_over"]) or bool(repeated)
 
 
 def main() -> None:

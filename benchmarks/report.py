@@ -17,6 +17,8 @@ import re
 import sys
 from collections.abc import Collection
 
+from benchmarks import tuning_tables
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = ("README.md", "examples/*.md", "docs/*.md")
 COLUMNS = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
@@ -447,6 +449,7 @@ PARTS = {
     "speed": speed_table,
     "memory": memory_table,
     "cache": cache_table,
+    **tuning_tables.PARTS,
 }
 
 

@@ -15,7 +15,7 @@ answer_interrupts("tuning")
 _NAMES = {
     "HyperRecommender": "tuner.tuner",
     "RecommenderTuner": "tuner.tuner",
-    "Search": "search",
+    "Search": "tuner.search",
 }
 __all__ = sorted(_NAMES)
 

@@ -127,14 +127,11 @@ class Config:
                 self.dim % self.user.num_heads == 0,
                 f"user.num_heads: wanted a divisor of dim ({self.dim}); got {self.user.num_heads}.",
             )
-        if self.graph.layers or self.graph.content_layers:
-            require(
-                self.retrieval.softmax == "full" and not self.training.jit_compile,
-                "graph: wanted retrieval.softmax full and training.jit_compile false, as smoothing "
-                "needs all items in every step and sparse products; got "
-                f"{self.retrieval.softmax} and {json.dumps(self.training.jit_compile)}. Set "
-                "graph.layers and graph.content_layers to 0, or change those.",
-            )
+        require(
+            not (self.training.jit_compile and (self.graph.layers or self.graph.content_layers)),
+            "graph: wanted training.jit_compile false, as smoothing needs sparse products; got "
+            "true. Set graph.layers and graph.content_layers to 0, or change that.",
+        )
         looked_up = [name for name in ("head", "co_occurrence") if name in self.ranking.signals]
         require(
             not (looked_up and self.training.jit_compile),

@@ -165,6 +165,12 @@ RULES = (
         "one or more, as labels are foretold by content",
         lambda c: c.modalities != (),
     ),
+    Rule(
+        under("graph", "layers", "content_layers"),
+        "retrieval.softmax",
+        '"full", as smoothing needs all items in every step',
+        lambda c: c.retrieval.softmax == "full",
+    ),
     Rule(("graph.edge_dropout",), "graph.layers", "1 or more", lambda c: c.graph.layers > 0),
     Rule(
         ("graph.content_neighbors",),

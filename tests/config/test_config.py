@@ -501,15 +501,15 @@ def test_values_out_of_range_are_refused_when_the_config_is_made(setting, value)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"graph.layers": 1}, "graph: wanted retrieval.softmax full"),
-        ({"graph.content_layers": 1}, "got batch and false"),
+        ({"graph.layers": 1}, 'graph.layers: wanted 0 while retrieval.softmax is "batch"'),
+        ({"graph.content_layers": 1}, 'Set retrieval.softmax to "full"'),
         (
             {
                 "graph.layers": 1,
                 "retrieval.softmax": "full",
                 "training.jit_compile": True,
             },
-            "got full and true",
+            "graph: wanted training.jit_compile false",
         ),
         ({"user.history": "self_attention", "user.num_heads": 3}, "user.num_heads: wanted a"),
         (

@@ -118,3 +118,49 @@ def test_a_search_of_which_nothing_came_has_a_page(tmp_path):
     text = path.read_text(encoding="utf-8")
     assert "No trial has completed" in text and "DatasetError: gone" in text
     assert "Wanted eight completed trials" in text
+
+
+def test_of_many_settings_the_most_important_ones_have_an_axis(tmp_path):
+    many = [f"ranking.a_setting_{n}" for n in range(12)]
+    rows = [
+        r._replace(settings={**r.settings, **dict.fromkeys(many, n % 2)})
+        for n, r in enumerate(planted(1))
+    ]
+    path = tmp_path / "r.html"
+    report.write_report(path, rows, OBJECTIVE, [*many, "item.fusion"], facts=FACTS)
+    text = path.read_text(encoding="utf-8")
+    assert "Of 13 settings the 8 most important ones are shown" in text
+    drawn = text[
+        text.index("Settings and scores</h2>") : text.index("Importance of each setting</h2>")
+    ]
+    assert "item.\\u003cbr\\u003efusion" in drawn
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("dim", "dim"),
+        ("user.num_heads", "user.<br>num_heads"),
+        ("retrieval.num_uniform_negatives", "retrieval.<br>num_uniform_<br>negatives"),
+    ],
+)
+def test_names_above_axes_are_broken(name, lines):
+    assert report._lines(name) == lines
+
+
+def test_epochs_that_differ_are_a_setting_of_the_page(tmp_path):
+    """Of Hyperband, where most of a score is how long a trial was trained."""
+    rows = [
+        row(n, 0.1 * (1 + n % 3) + 0.001 * n, **{"item.dropout": 0.01 * n})._replace(
+            epochs=3 ** (n % 3)
+        )
+        for n in range(24)
+    ]
+    path = tmp_path / "r.html"
+    report.write_report(path, rows, OBJECTIVE, ["item.dropout"], facts=FACTS)
+    text = path.read_text(encoding="utf-8")
+    drawn = text[
+        text.index("Importance of each setting</h2>") : text.index("The best configs</h2>")
+    ]
+    assert drawn.index("epochs given") < drawn.index("item.dropout")
+    assert "too little for these bars" not in drawn

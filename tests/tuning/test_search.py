@@ -14,9 +14,10 @@ from mmrec_tf.errors import TuningError
 from mmrec_tf.records.files import sealed
 from tuning import oracle as oracles
 from tuning import search as tuning_search
-from tuning.search import Search, search
 from tuning.trial import Diverged, TimedOut
+from tuning.tuner import search as searches
 from tuning.tuner import tuner as tuners
+from tuning.tuner.search import Search, search
 
 SPACE = {
     "training.learning_rate": {"float": [1e-4, 1e-1], "log": True},
@@ -263,7 +264,7 @@ def test_a_trial_is_counted_once_wherever_the_search_was_killed(tmp_path, strate
 def test_a_search_is_of_one_dataset_and_one_process(tmp_path, dataset, monkeypatch):
     there = shutil.copytree(dataset.directory, tmp_path / "d")
     monkeypatch.setattr(
-        tuning_search, "Recommenders", lambda *a, **k: lambda config, budget: quick(config)
+        searches, "Recommenders", lambda *a, **k: lambda config, budget: quick(config)
     )
     arguments = {"out": tmp_path / "s", "space": SPACE, "trials": 1, "report": lambda _: None}
     search(there, mm.Config(), **arguments)

@@ -148,10 +148,89 @@ def test_ready_made_spaces(name):
     space, left_out = spaces.ready_made(name, config, schema=schema)
     hps = spaces.hyperparameters(space, config, schema=schema)
     assert len(hps.space) >= 8
-    assert all("has no effect" in reason for reason in left_out.values())
+    assert all("has no effect" in why or "cannot be" in why for why in left_out.values())
     objective = parse(None, config, spaces.touched(hps))
     wanted = "recommender" if name in ("ranking", "whole") else "retrieval"
     assert objective.stage == wanted
+
+
+GRAPH = {"retrieval.softmax": "full", "graph.layers": 1, "graph.content_layers": 1}
+TRAINED = {"modalities": ["text", "image"], "text.trainable_layers": 1, "image.trainable_layers": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("retrieval", GRAPH),
+        ("sequence", GRAPH),
+        ("whole", {**GRAPH, "item_head.kind": "slist", "ranking.signals": ["head"]}),
+        ("sequence", {"user.history_context": "past", "user.history_length": 8}),
+        ("ranking", {"ranking.num_negatives": 0, "ranking.click_rating": 4}),
+        ("sequence", {"retrieval.loss": "gbce", "retrieval.softmax": "full"}),
+        (
+            "retrieval",
+            {"retrieval.loss": "gbce", "retrieval.num_uniform_negatives": 5, "dim": 6},
+        ),
+        ("fusion", {"cold_items.fit": True, "alignment.kinds": ["ridge"]}),
+        ("retrieval", TRAINED),
+        ("fusion", TRAINED),
+    ],
+)
+def test_whatever_the_start_a_ready_made_space_proposes_configs_that_can_be_trained(name, settings):
+    schema = small_world.schema_of()
+    start = small_world.config().override(settings, schema=schema)
+    space, _ = spaces.ready_made(name, start, schema=schema)
+    hps = spaces.hyperparameters(space, start, schema=schema)
+    oracle = keras_tuner.oracles.RandomSearchOracle(
+        objective=keras_tuner.Objective("x", "max"), hyperparameters=hps, seed=1
+    )
+    seen = set()
+    for _ in range(10):
+        values = oracle._random_values()
+        config = start.override(spaces.overrides(values), schema=schema)
+        seen.add(config)
+        if config.graph.layers or config.graph.content_layers:
+            assert config.retrieval.softmax == "full"
+        if start.modalities:  # no encoder is frozen
+            assert not config.graph.content_layers
+            assert config.item.missing not in ("nearest", "mapped")
+            assert config.item_head.kind != "content"
+    assert len(seen) > 8
+
+
+def test_a_setting_that_the_start_leaves_idle_is_tried_with_what_the_space_sets():
+    start = mm.Config().override(
+        {"ranking.num_negatives": 0, "ranking.loss": "binary", "ranking.click_rating": 4}
+    )
+    space = {
+        "ranking.candidate_share": {"float": [0.0, 1.0]},
+        "ranking.num_negatives": {"int": [4, 6]},
+    }
+    hps = spaces.hyperparameters(space, start)
+    assert conditions(hps) == {"ranking.candidate_share": {"ranking.num_negatives": [4, 5, 6]}}
+
+
+def test_a_setting_stands_in_the_scopes_of_two_that_do_not_depend_on_each_other():
+    space = {
+        "user.history": {"choice": ["mean", "self_attention"]},
+        "dim": {"choice": [16, 32]},
+        "user.num_heads": {"choice": [1, 2], "when": {"dim": [32]}},
+    }
+    hps = spaces.hyperparameters(space, mm.Config())
+    assert conditions(hps) == {"user.num_heads": {"user.history": ["self_attention"], "dim": [32]}}
+    again = keras_tuner.HyperParameters.from_config(hps.get_config())
+    assert conditions(again) == conditions(hps)
+
+
+def test_what_a_space_adds_is_worth_searching():
+    """Of each part of the model something is in a ready-made space."""
+    config, schema = mm.Config(), small_world.schema_of()
+    held = set()
+    for name in spaces.SPACES:
+        held |= spaces.ready_made(name, config, schema=schema)[0].keys()
+    sections = {path.partition(".")[0] for path in setting_paths()}
+    # Labels need the names of features, which no space knows; videos are no part of this world.
+    assert {path.partition(".")[0] for path in held} == sections - {"modalities", "labels", "video"}
 
 
 def test_a_ready_made_space_leaves_out_what_a_dataset_has_no_use_for():

@@ -11,8 +11,10 @@ import mmrec_tf as mm
 from mmrec_tf.config import load_config
 from mmrec_tf.errors import TuningError
 from tuning.objective import parse
-from tuning.search import Search, main, retrain
+from tuning.results.retrain import retrain
+from tuning.search import main
 from tuning.trial import Budget, Recommenders, ValidDataset, _watch
+from tuning.tuner.search import Search
 
 
 def rows(out):
@@ -87,8 +89,9 @@ def test_a_search_over_both_stages(dataset, tmp_path, monkeypatch):
     assert main(command.split()) == 0 and not made
 
 
-def test_retraining_reads_the_test_split_once(dataset, tmp_path, monkeypatch):
-    """Of a stub: what is trained is what is most popular."""
+@pytest.fixture
+def retrained(dataset, tmp_path, monkeypatch):
+    """A search of stubs that is over; what is trained is what is most popular."""
     trained = []
 
     def train_run(data, config, folder):
@@ -108,6 +111,28 @@ def test_retraining_reads_the_test_split_once(dataset, tmp_path, monkeypatch):
         report=lambda _: None,
     )
     found.search()
+    return found, trained
+
+
+def test_retraining_without_a_test_split_says_so(retrained, monkeypatch):
+    read = mm.Dataset.interactions
+
+    def without_test(self, split):
+        found = read(self, split)
+        return type(found)(*(a[:0] for a in found)) if split == "test" else found
+
+    monkeypatch.setattr(mm.Dataset, "interactions", without_test)
+    found, _ = retrained
+    for _ in range(2):
+        lines = []
+        figures = retrain(found, lines.append)
+        assert figures["test"] is None and figures["valid"]["recall@10"] > 0
+        assert [line.partition(":")[0] for line in lines] == ["valid", "test"]
+        assert "the dataset has no such split" in lines[1]
+
+
+def test_retraining_reads_the_test_split_once(dataset, retrained):
+    found, trained = retrained
     lines = []
     figures = retrain(found, lines.append)
     assert trained == [(mm.Dataset, 8, "best")]

@@ -15,9 +15,8 @@ from support import small_world
 
 import mmrec_tf as mm
 from mmrec_tf.errors import TuningError
-from tuning import search as tuning_search
-from tuning.search import Search
 from tuning.tuner import chief, tuner
+from tuning.tuner.search import Search, join
 
 SPACE = {
     "dim": {"choice": [8, 16, 32, 64]},
@@ -170,6 +169,21 @@ def _quietly(function):
         pass
 
 
+def test_whoever_has_a_trial_next_is_not_silent_for_the_one_before(member):
+    """A worker that had just been given a trial was given up at once, as nobody had spoken of it
+    for a minute: the trial was handed out a third time, or called one that workers die in."""
+    oracle = member("chief", scored)._known
+    servicer, lines = chief.Servicer(oracle), []
+    for number in range(2):
+        assert oracle.create_trial(f"worker{number}").trial_id == "0"
+        assert servicer.silent() == []
+        servicer.heard["0"] = time.monotonic() - 100
+        assert servicer.silent() == [f"worker{number}"]
+        chief._give_back(servicer, f"worker{number}", "silent", lines.append)
+    assert oracle.create_trial("worker2").trial_id == "0"
+    assert servicer.silent() == [] and len(lines) == 2
+
+
 def test_a_trial_that_workers_die_in_is_given_to_no_other(tmp_path, member):
     whole = member("chief", scored)
     oracle = whole._known
@@ -228,4 +242,4 @@ def test_workers_of_one_machine_and_one_that_is_killed(tmp_path, dataset):
     assert sorted(row["dim"] for row in table) == ["12", "16", "4", "8"]
     assert {row["status"] for row in table} == {"completed"}
     with pytest.raises(TuningError, match="wanted what is searched here"):
-        tuning_search.join(tmp_path / "none")
+        join(tmp_path / "none")

@@ -1,5 +1,5 @@
 """What a search found, for programs and for people.
 
-`table` are the files, `importance` that of each setting, `board` is for TensorBoard, and `report` a
-page.
+`table` are the files, `importance` that of each setting, `board` is for TensorBoard, `report` a
+page, and `retrain` the best config on its own.
 """

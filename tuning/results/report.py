@@ -2,17 +2,22 @@
 
 import json
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmrec_tf.reporting import page
 from mmrec_tf.reporting.page import Markup, Section
 from tuning.objective import Objective
-from tuning.results.importance import importances, scaled
+from tuning.results.importance import Forest, importances, scaled
 from tuning.results.table import Row, best_row, short
 
-# So many of the best configs stand side by side.
+# So many of the best configs stand side by side, and so many settings, which fit on a screen.
 BEST = 5
+MOST_AXES = 8
+EPOCHS = "epochs given"
+# Names above axes are broken into lines of about so many letters.
+_NAME_LETTERS = 14
 _ACCENT, _SOFT, _BAD = "#0b6bcb", "#9aa7b4", "#b3261e"
 _SCALE = "Viridis"
 
@@ -39,6 +44,8 @@ def write_report(
     from plotly.offline import get_plotlyjs
 
     best = best_row(rows, objective)
+    paced, varied = _with_epochs(rows, settings)
+    forest = importances(paced, varied)
     failed = [row for row in rows if not row.completed]
     cards = [
         _card(
@@ -60,7 +67,7 @@ def write_report(
         [
             page.paragraph(
                 f"{facts['dataset']}; {objective.name} on the valid split, which a search may read "
-                "and which its best trial therefore flatters. The test split was not read.",
+                "and which its best trial therefore flatters. It has not read the test split.",
                 class_="soft",
             ),
             page.element("div", *cards, class_="cards"),
@@ -70,8 +77,8 @@ def write_report(
     )
     sections = [
         _over_time(rows, objective),
-        _parallel(rows, objective, settings),
-        _importance(rows, objective, settings),
+        _parallel(paced, objective, varied, forest),
+        _importance(forest),
         _side_by_side(rows, objective, settings),
         _failures(failed),
         _how(facts),
@@ -82,6 +89,17 @@ def write_report(
 _STYLE = """
 .plot { margin: .4em 0; }
 """
+
+
+def _with_epochs(
+    rows: Sequence[Row], settings: Sequence[str]
+) -> tuple[Sequence[Row], Sequence[str]]:
+    """Where trials were given different numbers of epochs, these as a setting among the others:
+    else all that they do to a score would seem to be another's doing."""
+    if len({row.epochs for row in rows}) < 2:
+        return rows, settings
+    each = [row._replace(settings={**row.settings, EPOCHS: row.epochs}) for row in rows]
+    return each, [*settings, EPOCHS]
 
 
 def _card(title: str, value: str, below: str) -> Markup:
@@ -135,7 +153,8 @@ def _over_time(rows: Sequence[Row], objective: Objective) -> Section:
             text=[f"trial {row.trial}<br>{page.escape(row.reason[:120])}" for _, row in broken],
             hovertemplate="%{text}<extra></extra>",
         )
-    figure.update_xaxes(title="trials that have ended")
+    # Of few trials plotly would mark halves.
+    figure.update_xaxes(title="trials that have ended", dtick=1 if len(rows) <= 12 else None)
     figure.update_yaxes(title=objective.name if len(objective.name) < 40 else "objective")
     told = page.paragraph(
         "Each point is a trial"
@@ -146,7 +165,9 @@ def _over_time(rows: Sequence[Row], objective: Objective) -> Section:
     return Section(title, page.join([told, _drawn(figure, 380)]))
 
 
-def _parallel(rows: Sequence[Row], objective: Objective, settings: Sequence[str]) -> Section:
+def _parallel(
+    rows: Sequence[Row], objective: Objective, settings: Sequence[str], forest: Forest | None
+) -> Section:
     """Parallel coordinates of lines, as trials lack settings that were not active, for which
     plotly's own have no place."""
     import plotly.colors
@@ -157,6 +178,10 @@ def _parallel(rows: Sequence[Row], objective: Objective, settings: Sequence[str]
     shown = [name for name in settings if any(name in row.settings for row in done)]
     if len(done) < 2 or not shown:
         return page.missing(title, "Wanted two completed trials.")
+    varied = len(shown)
+    if forest is not None and varied > MOST_AXES:
+        shown = [entry.setting for entry in forest.settings if entry.setting in shown]
+    shown = shown[:MOST_AXES]
     places, ticks = zip(
         *(_axis([row.settings.get(name) for row in done]) for name in shown), strict=True
     )
@@ -207,22 +232,46 @@ def _parallel(rows: Sequence[Row], objective: Objective, settings: Sequence[str]
     names = [*shown, "score"]
     figure.update_xaxes(
         tickvals=list(range(len(names))),
-        ticktext=[name.replace(".", ".<br>", 1).replace("_", "_\u200b") for name in names],
+        ticktext=[_lines(name) for name in names],
         range=[-0.15, len(names) - 0.4],
         side="top",
         tickangle=0,
         tickfont={"size": 11},
         showgrid=False,
+        zeroline=False,
     )
     told = page.paragraph(
         "Each line is a trial, from its settings to its score; dark and thick is better."
-        + (" A line at the foot of an axis has no such setting." if inactive else ""),
+        + (" A line at the foot of an axis has no such setting." if inactive else "")
+        + _chosen(len(shown), varied, forest),
         class_="soft",
     )
     foot = 0.2 if inactive else 0.06
     figure.update_yaxes(visible=False, range=[-foot, 1.06])
     drawn = page.element("div", _drawn(figure, 400, least=118 * len(names)), class_="wide")
     return Section(title, page.join([told, drawn]))
+
+
+def _chosen(shown: int, varied: int, forest: Forest | None) -> str:
+    """Which settings have an axis, where not all do."""
+    if shown == varied:
+        return ""
+    which = "first" if forest is None else "most important"
+    return (
+        f" Of {varied} settings the {shown} {which} ones are shown; a trial's others appear when "
+        "you point at it."
+    )
+
+
+def _lines(name: str) -> str:
+    """The name of a setting in short lines."""
+    lines = [""]
+    for word in re.findall(r"[^._]+[._]?", name):
+        full = len(lines[-1]) + len(word) > _NAME_LETTERS
+        if lines[-1] and (full or lines[-1].endswith(".")):
+            lines.append("")
+        lines[-1] += word
+    return "<br>".join(lines)
 
 
 def _axis(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
@@ -239,11 +288,10 @@ def _axis(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
     return at, [(height, short(v)) for v, height in place.items()] + absent
 
 
-def _importance(rows: Sequence[Row], objective: Objective, settings: Sequence[str]) -> Section:
+def _importance(forest: Forest | None) -> Section:
     import plotly.graph_objects as go
 
     title = "Importance of each setting"
-    forest = importances(rows, settings)
     if forest is None:
         return page.missing(title, "Wanted eight completed trials with differing scores.")
     shown = [entry for entry in forest.settings][:15]
@@ -302,7 +350,7 @@ def _side_by_side(rows: Sequence[Row], objective: Objective, settings: Sequence[
             [term.name, *(row.metrics.get(term.name) for row in best)] for term in objective.terms
         ]
     if any(row.epochs for row in best):
-        body.append(["epochs given", *(row.epochs for row in best)])
+        body.append([EPOCHS, *(row.epochs for row in best)])
     body.append(["seconds", *(f"{row.seconds:.0f}" for row in best)])
     for name in settings:
         values = [None if name not in row.settings else short(row.settings[name]) for row in best]
@@ -338,8 +386,12 @@ def _failures(failed: Sequence[Row]) -> Section:
     title = "Trials that failed"
     if not failed:
         return page.missing(title, "None.")
-    body = [[row.trial, row.reason, _settings(row)] for row in failed]
-    return Section(title, page.table(["trial", "reason", "settings"], body, words=True))
+    told = []
+    for row in failed:
+        told.append(page.paragraph(page.element("b", f"trial {row.trial}"), f": {row.reason}"))
+        summary = page.element("summary", "its settings")
+        told.append(page.element("details", summary, page.paragraph(_settings(row), class_="soft")))
+    return Section(title, page.join(told))
 
 
 def _how(facts: Mapping[str, Any]) -> Section:

@@ -15,6 +15,7 @@ from tuning.space.conditions import NO_EFFECT, RESERVED, stage_of
 from tuning.space.language import (
     AnySpace,
     Space,
+    differences,
     hyperparameters,
     load_space,
     overrides,
@@ -31,6 +32,7 @@ __all__ = [
     "AnySpace",
     "Space",
     "default_space",
+    "differences",
     "hyperparameters",
     "load_space",
     "overrides",

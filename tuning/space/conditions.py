@@ -111,7 +111,8 @@ class Effects:
                 raise ConfigError(
                     f"{_without_effect(path, rule, self.base)} The space gives it no such value."
                 )
-            if len(read) < len(values):
+            # Where the start has another value, all of the space's count.
+            if len(read) < len(values) or not rule.read(self.base):
                 found[other] = read
         return found
 

@@ -1,17 +1,18 @@
 """Ranges of settings: read, checked, and made KerasTuner's."""
 
-import contextlib
+import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import keras_tuner
+from keras_tuner.src.engine.conditions import Parent
 
 from mmrec_tf.config import Config, require_effect
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import Schema
-from tuning.space.conditions import MOST_VALUES, Effects, require_known
+from tuning.space.conditions import MOST_VALUES, RESERVED, Effects, require_known
 
 Space: TypeAlias = Mapping[str, Mapping[str, Any]]
 # As a search takes it.
@@ -119,6 +120,18 @@ def values_of(
     return dict(given.values), outside
 
 
+def differences(config: Config, other: Config) -> list[str]:
+    """Settings in which two configs differ, apart from how long they train and from which seed."""
+    found = []
+    one, two = dataclasses.asdict(config), dataclasses.asdict(other)
+    for section, value in one.items():
+        if not isinstance(value, Mapping):
+            found += [section] * (value != two[section])
+            continue
+        found += [f"{section}.{name}" for name, v in value.items() if v != two[section][name]]
+    return [path for path in found if path not in RESERVED]
+
+
 def _setting(config: Config, path: str) -> Any:
     value: Any = config.to_json()
     for name in path.split("."):
@@ -172,13 +185,14 @@ def _from_mapping(
         raise next(iter(idle.values()))
     result = keras_tuner.HyperParameters()
     for path in _parents_first(scopes):
-        with contextlib.ExitStack() as stack:
-            for other, allowed in scopes[path].items():
-                held = _plain(space[other]["choice"]) if "choice" in space[other] else None
-                stack.enter_context(
-                    result.conditional_scope(other, _as_held(allowed, space[other], held))
-                )
-            _register(result, path, space[path])
+        (hp,) = _registered(path, space[path]).space
+        # `conditional_scope` wants each parent to stand in the scopes of those before it, which two
+        # that have nothing to do with each other do not.
+        hp.conditions = [
+            Parent(other, _as_held(allowed, space[other]))
+            for other, allowed in scopes[path].items()
+        ]
+        result.merge([hp])
     for path, rule in space.items():
         needed = _ancestors(path, scopes)
         for value in _read_range(path, rule):
@@ -292,10 +306,11 @@ def _few(rule: Any) -> list[Any] | None:
     return None
 
 
-def _as_held(values: list[Any], rule: Mapping[str, Any], held: list[Any] | None) -> list[Any]:
+def _as_held(values: list[Any], rule: Mapping[str, Any]) -> list[Any]:
     """Values in the form that KerasTuner has them in."""
-    if held is None:
+    if "choice" not in rule:
         return values
+    held = _plain(rule["choice"])
     return [held[rule["choice"].index(value)] for value in values]
 
 
@@ -332,11 +347,12 @@ def _read_range(path: str, rule: Any) -> list[Any]:
     return ends
 
 
-def _register(target: keras_tuner.HyperParameters, path: str, rule: Mapping[str, Any]) -> None:
-    """Adds one setting."""
+def _registered(path: str, rule: Mapping[str, Any]) -> keras_tuner.HyperParameters:
+    """One setting, alone."""
+    target = keras_tuner.HyperParameters()
     if "choice" in rule:
         target.Choice(path, _plain(rule["choice"]))
-        return
+        return target
     sampling = "log" if rule.get("log") else "linear"
     if "int" in rule:
         low, high = rule["int"]
@@ -344,6 +360,7 @@ def _register(target: keras_tuner.HyperParameters, path: str, rule: Mapping[str,
     else:
         low, high = map(float, rule["float"])
         target.Float(path, low, high, step=rule.get("step"), sampling=sampling)
+    return target
 
 
 def _plain(values: list[Any]) -> list[Any]:

@@ -103,10 +103,10 @@ def _serve(
     while True:
         time.sleep(LOOK_SECONDS)
         for tuner_id in servicer.silent():
-            _give_back(oracle, tuner_id, f"silent for {SILENT_SECONDS:.0f} s", report)
+            _give_back(servicer, tuner_id, f"silent for {SILENT_SECONDS:.0f} s", report)
         if children is not None:
             for tuner_id, reason in children.died():
-                _give_back(oracle, tuner_id, reason, report)
+                _give_back(servicer, tuner_id, reason, report)
                 if not servicer.stop_triggered:
                     children.again(tuner_id, len(oracle.end_order))
         if not servicer.stop_triggered or oracle.ongoing_trials:
@@ -115,8 +115,13 @@ def _serve(
             return
 
 
-def _give_back(oracle: Kept, tuner_id: str, reason: str, report: Callable[[str], None]) -> None:
-    trial = oracle.give_back(tuner_id, reason)
+def _give_back(
+    servicer: Servicer, tuner_id: str, reason: str, report: Callable[[str], None]
+) -> None:
+    trial = servicer.oracle.give_back(tuner_id, reason)
+    if trial is not None:
+        # Or whoever has it next would seem to have been silent for as long.
+        servicer.heard.pop(trial, None)
     what = "" if trial is None else f"; trial {trial} is given back"
     report(f"{tuner_id} died ({reason}){what}")
 
