@@ -16,6 +16,12 @@ and 1,000 candidates (N):
 Stages take turns, `ROUNDS` times, and the median of a stage's rounds is told. The models are
 untrained: that changes no cost. About 3 minutes on two cores.
 
+    python -m benchmarks.bench_recommend --head --out benchmarks/results/recommend_head.json
+
+What the head of items against items adds: `recommend` for one user with a head of random neighbors
+and without, in turn, in the order that alternates, as it is exported for so many items (an index
+that looks at every item), with the default ranking and without; the median of `CALLS` calls each.
+
     python -m benchmarks.bench_recommend --run RUN --out FILE
 
 What one answer of the command costs: CPU-seconds of `mmrec-tf recommend` and `similar` on a run,
@@ -40,6 +46,8 @@ import tensorflow as tf
 from benchmarks.facts import facts
 from mmrec_tf.records import DatasetWriter
 from mmrec_tf.records.files import write_json
+from mmrec_tf.retrieval.item_head import ItemHead
+from mmrec_tf.retrieval.item_similarity import Neighbors
 from mmrec_tf.schema import FeatureSpec, ModalitySpec, Schema
 
 K = 10
@@ -47,6 +55,7 @@ BATCHES, CANDIDATES = (1, 64), (100, 1000)
 NUM_USERS, NUM_TRAIN = 2048, 20
 ROUNDS, SECONDS = 5, 0.4
 SETTINGS = {"user.history_length": NUM_TRAIN, "recommender.diversity": 0.3}
+CALLS, WARM_UP = 300, 5
 SEED = 0
 
 
@@ -74,13 +83,29 @@ def write_dataset(folder: pathlib.Path, num_items: int) -> mm.Dataset:
     return mm.open_dataset(folder)
 
 
-def build(dataset: mm.Dataset, num_candidates: int) -> mm.Recommender:
-    """An untrained recommender of the default config."""
-    settings = {**SETTINGS, "ranking.num_candidates": num_candidates}
+def build(
+    dataset: mm.Dataset, num_candidates: int, *, head: bool = False, ranks: bool = True
+) -> mm.Recommender:
+    """An untrained recommender of the default config, on request with a head of items against
+    items, whose neighbors are random ones, or without ranking."""
+    settings: dict = {**SETTINGS, "ranking.num_candidates": num_candidates}
+    if head:
+        # In neighborhoods, as the model would refuse to fit so many items against each other.
+        settings |= {"item_head.kind": "ease", "item_head.neighborhood": 100}
     tf.keras.utils.set_random_seed(SEED)
     retrieval = mm.RetrievalModel(
         mm.Config().override(settings), dataset, cache=None, initialize=False
     )
+    if head:
+        rng, num_items = np.random.default_rng(SEED), dataset.schema.num_items
+        shape = (num_items, min(retrieval.config.item_head.num_neighbors, num_items - 1))
+        neighbors = Neighbors(
+            rng.integers(num_items, size=shape, dtype=np.int32),
+            rng.random(shape, dtype=np.float32),
+        )
+        retrieval.set_item_head(ItemHead.of(retrieval.config, num_items, neighbors), None)
+    if not ranks:
+        return mm.Recommender(retrieval, None, dataset)
     ranking = mm.RankingModel(retrieval.config, dataset, retrieval=retrieval, initialize=False)
     return mm.Recommender(retrieval, ranking, dataset)
 
@@ -178,6 +203,59 @@ def measure(num_items: int) -> dict:
     return result
 
 
+def measure_head(num_items: int) -> dict:
+    """What one answer costs with a head of items against items, and without."""
+    result: dict = {
+        **facts(
+            "what does the head of items against items add to a recommendation?",
+            command="python -m benchmarks.bench_recommend --head --out FILE",
+        ),
+        "items": num_items,
+        "k": K,
+        "settings": SETTINGS,
+        "calls": CALLS,
+        "milliseconds": {},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = write_dataset(pathlib.Path(folder) / "dataset", num_items)
+        for label, ranks in {"retrieval": False, "retrieval and ranking": True}.items():
+            calls = {
+                name: ask_one(build(dataset, CANDIDATES[0], head=head, ranks=ranks))
+                for name, head in {"without": False, "with_head": True}.items()
+            }
+            spent: dict[str, list[float]] = {name: [] for name in calls}
+            for number in range(-WARM_UP, CALLS):
+                for name in sorted(calls, reverse=bool(number % 2)):
+                    start = time.perf_counter()
+                    calls[name](number)
+                    if number >= 0:
+                        spent[name].append(1000 * (time.perf_counter() - start))
+            p50 = {name: statistics.median(each) for name, each in spent.items()}
+            result["milliseconds"][label] = {
+                **{f"{name}_p50": round(value, 4) for name, value in p50.items()},
+                **{
+                    f"{name}_p95": round(float(np.quantile(each, 0.95)), 4)
+                    for name, each in spent.items()
+                },
+                "ratio_of_p50": round(p50["with_head"] / p50["without"], 3),
+            }
+            print(label, result["milliseconds"][label], flush=True)
+    return result
+
+
+def ask_one(recommender: mm.Recommender) -> Callable[[int], None]:
+    """Recommends to one user after another, by one graph."""
+    graph = tf.function(lambda *inputs: recommender.recommend_ids(*inputs, k=K))
+    lists = [tf.fill([1, 0], "")] * 4
+    more = (tf.zeros([1], tf.int64), tf.fill([1], ""), lists[0])
+
+    def ask(number: int) -> None:
+        user = tf.constant([f"u{number % NUM_USERS}"])
+        graph(user, *lists, *more)["item_id"].numpy()
+
+    return ask
+
+
 def cpu_seconds(command: list[str]) -> float:
     """What a process takes of all cores, from its start to its end."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -219,8 +297,16 @@ def main() -> None:
     parser.add_argument("--out", required=True, metavar="FILE")
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--run", help="a finished run whose commands are measured instead")
+    parser.add_argument(
+        "--head", action="store_true", help="what the head of items against items adds"
+    )
     parsed = parser.parse_args()
-    found = measure_command(parsed.run) if parsed.run else measure(parsed.items)
+    if parsed.run and parsed.head:
+        parser.error("--head: wanted alone; got --run beside it")
+    if parsed.run:
+        found = measure_command(parsed.run)
+    else:
+        found = (measure_head if parsed.head else measure)(parsed.items)
     write_json(pathlib.Path(parsed.out), found)
 
 

@@ -317,6 +317,23 @@ def stage_table(result: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def head_table(result: dict) -> str:
+    """What the head of items against items adds to an answer."""
+    columns = ("p50 without", "with", "ratio of p50", "p95 without", "with")
+    lines = [
+        f"| ms a request, {result['items']:,} items, one user | {' | '.join(columns)} |",
+        f"| --- |{' --- |' * len(columns)}",
+    ]
+    for name, found in result["milliseconds"].items():
+        cells = (
+            f"{found['without_p50']:.2f} | {found['with_head_p50']:.2f} | "
+            f"{found['ratio_of_p50']:.2f} | "
+            f"{found['without_p95']:.2f} | {found['with_head_p95']:.2f}"
+        )
+        lines.append(f"| {name} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
 def latency_table(result: dict, only: str = "") -> str:
     """What each signature costs, in process and over gRPC; all of them, or only one."""
     lines = [
@@ -435,6 +452,7 @@ PARTS = {
     "shown": shown_table,
     "calibration": calibration_table,
     "stages": stage_table,
+    "head": head_table,
     "parts": parts_table,
     "seeds_valid": lambda result: seeds_table(result, "valid"),
     "seeds_test": lambda result: seeds_table(result, "test"),

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from support import small_world
 
+from benchmarks import bench_seeds
 from mmrec_tf.__main__ import main
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.evaluation.evaluate import evaluate
 from mmrec_tf.evaluation.metrics import holm, paired_bootstrap, paired_p_value
 from mmrec_tf.reporting.comparison import write_comparison
 from mmrec_tf.runs.comparison import compare_runs
+from mmrec_tf.runs.evaluate import evaluate_run
 
 
 def test_holm_by_hand():
@@ -116,3 +118,24 @@ def test_a_page_shows_names_as_text(tmp_path):
     }
     text = write_comparison(found, tmp_path / "c.html").read_text("utf-8")
     assert name not in text and "None: the configs are equal." in text
+
+
+@pytest.mark.parametrize("protocol", ["valid", "test_after_valid"])
+def test_the_benchmark_of_seeds_tells_what_evaluation_does(run, protocol):
+    """One run twice, which no seed tells apart."""
+    split, history = bench_seeds.PROTOCOLS[protocol]
+    found = bench_seeds._measure(run.dataset, {3: run, 4: run}, split=split, history=history)
+    wanted = evaluate_run(run, split=split, ks=bench_seeds.KS, baselines=["ease"], history=history)
+    assert found["users"] == wanted["users"] and list(found["by_seed"]) == ["3", "4"]
+    assert found["left_out"] == wanted["left_out"] == {}
+    rows = {name: wanted[name] for name in ("model", "id_only", "popularity")}
+    for name, metrics in (rows | wanted["baselines"]).items():
+        summary = found["summary"][name]
+        assert {metric: one["mean"] for metric, one in summary.items()} == pytest.approx(metrics)
+        # What learns nothing from a seed has no spread.
+        spread = 0.0 if name in ("model", "id_only") else None
+        assert {one["std"] for one in summary.values()} == {spread}
+    for name, metrics in found["differences"].items():
+        for metric, values in metrics.items():
+            assert values == pytest.approx(wanted["differences"][name][metric])
+    assert "ceiling" not in found["summary"] and "knowable" not in found["summary"]
