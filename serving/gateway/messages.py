@@ -72,14 +72,14 @@ class RecommendIn(_Strict, frozen=True):
     cursor: Annotated[str, Meta(max_length=128)] = ""
 
 
-class Why(msgspec.Struct, frozen=True):
+class Why(msgspec.Struct, frozen=True, gc=False):
     """The modality and the item of the history that weighed most; "" for none."""
 
     modality: str
     item: str
 
 
-class RecommendedItem(msgspec.Struct, frozen=True):
+class RecommendedItem(msgspec.Struct, frozen=True, gc=False):
     """One place of a list. `slot` says why it stands here: "model", "fresh", "explore", "last" (the
     user's last list) or "popular"; the last two have no score."""
 

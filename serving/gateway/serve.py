@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import gc
 import importlib
 import json
 import logging
@@ -189,6 +190,10 @@ def _serve(options: argparse.Namespace, settings: Settings, address: str) -> int
     app = build_app(gateway, keys, more=page_routes(gateway) if page else [])
     # TensorFlow's protocol buffers take seconds to import, which no first request should wait for.
     importlib.import_module("serving.client.methods")
+    # What is here by now stays: the garbage collector need not go through all of it, again and
+    # again, while a list is made.
+    gc.collect()
+    gc.freeze()
     what = "the page and the API" if page else "the API"
     return serve(app, host=options.host, port=options.port, what=what)
 

@@ -12,6 +12,24 @@ from serving.gateway.store.store import Store
 MOST_SCORED = 32
 
 
+class Rows(NamedTuple):
+    """Fresh items as `rank_new` takes them, made once for each change and not for each list.
+
+    Attributes:
+      place: of each item by id.
+      modalities: <float32>[item, modality, dim].
+      present: <bool>[item, modality].
+      weights: <float32>[item, modality].
+      features: side features of each item.
+    """
+
+    place: Mapping[str, int]
+    modalities: NDArray[np.float32]
+    present: NDArray[np.bool_]
+    weights: NDArray[np.float32]
+    features: list[list[bytes]]
+
+
 class Embedded(NamedTuple):
     """Fresh items as one version of the encoder sees them.
 
@@ -20,12 +38,17 @@ class Embedded(NamedTuple):
       vectors: <float32>[item, dim].
       embeddings: by id.
       revision: of the store, when they were read.
+      behind: whether a live item has no embedding of this version yet.
+      rows: what `rank_new` is asked of them; None where some have no embedding of each modality, as
+        those of an older export.
     """
 
     items: list[str]
     vectors: NDArray[np.float32]
     embeddings: Mapping[str, Embedding]
     revision: int = 0
+    behind: bool = False
+    rows: Rows | None = None
 
 
 class FreshPool:
@@ -69,7 +92,8 @@ class FreshPool:
             one.item: one for one in await self._store.embeddings(version) if one.item in fresh
         }
         vectors = np.array([one.vector for one in found.values()], np.float32)
-        return Embedded(list(found), vectors, found, revision)
+        behind = any(item.state == "live" and item.id not in found for item in fresh.values())
+        return Embedded(list(found), vectors, found, revision, behind, rows_of(found))
 
     def forget(self, versions: Collection[int]) -> None:
         """Drops versions that are not served any more."""
@@ -79,6 +103,22 @@ class FreshPool:
     def versions(self) -> list[int]:
         """Versions that were asked for."""
         return sorted(self._embedded)
+
+
+def rows_of(embeddings: Mapping[str, Embedding]) -> Rows | None:
+    """Embeddings as `Rows`; None where some have none of each modality."""
+    ones = list(embeddings.values())
+    if not ones or not all(one.modalities for one in ones):
+        return None
+    count, dim = len(ones[0].weights), len(ones[0].vector)
+    modalities = np.array([one.modalities for one in ones], np.float32)
+    return Rows(
+        {item: place for place, item in enumerate(embeddings)},
+        modalities.reshape(len(ones), count, dim),
+        np.array([one.present for one in ones], np.bool_),
+        np.array([one.weights for one in ones], np.float32),
+        [[entry.encode() for entry in one.features] for one in ones],
+    )
 
 
 def stand_ins(items: Sequence[str], embedded: Embedded) -> list[str]:
@@ -108,6 +148,8 @@ def nearest(
     rows = [row for row, item in enumerate(embedded.items) if item in among]
     if not rows:
         return []
-    cosine = (embedded.vectors[rows] @ np.atleast_2d(user).T).max(axis=1)
+    # Not by BLAS, whose threads take milliseconds to meet where other processes are busy.
+    products = np.einsum("nd,id->ni", embedded.vectors, np.atleast_2d(user))
+    cosine = products.max(axis=1)[rows]
     order = np.argsort(-cosine, kind="stable")[:most]
     return [embedded.items[rows[place]] for place in order]

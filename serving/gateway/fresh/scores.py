@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_tf.schema import LOWEST_SCORE
 from serving.client import Outputs
@@ -45,7 +46,7 @@ class FreshScores:
         embedded: Embedded,
         *,
         version: int,
-        among: Collection[str],
+        chosen: list[str],
     ) -> list[Shown]:
         """The best fresh items of a user, at most `MOST_SCORED`.
 
@@ -55,12 +56,11 @@ class FreshScores:
           history: items of the catalog, oldest first.
           embedded: the fresh items as `version` sees them.
           version: of the models.
-          among: ids that come into question.
+          chosen: ids of it that come into question, in its order.
 
         Raises:
           Unanswered: when a model did not answer.
         """
-        chosen = [item for item in embedded.items if item in among]
         if not chosen:
             return []
         key = (arm, version, user, tuple(history), tuple(chosen), embedded.revision)
@@ -101,8 +101,7 @@ class FreshScores:
                 chosen = chosen[-MOST_SCORED:]
             else:
                 chosen = nearest(embedded, answer.embedding[0], among={*chosen})
-        told = all(embedded.embeddings[item].modalities for item in chosen)
-        if told and await self._has_rank_new(arm, version):
+        if embedded.rows is not None and await self._has_rank_new(arm, version):
             return await self._rank_new(arm, user, history, embedded, chosen)
         return await self._rank_neighbors(arm, user, history, embedded, chosen)
 
@@ -136,41 +135,45 @@ class FreshScores:
     async def _rank_new(
         self, arm: str, user: str, history: Sequence[str], embedded: Embedded, chosen: Sequence[str]
     ) -> list[Shown]:
-        inputs = rank_new_inputs(user, history, [embedded.embeddings[one] for one in chosen])
+        inputs = rank_new_inputs(user, history, embedded, chosen)
         return shown_of_new(await self._servers.rank_new(arm, inputs), chosen)
 
 
-def rank_new_inputs(user: str, history: Sequence[str], embeddings: Sequence[Any]) -> dict[str, Any]:
+def rank_new_inputs(
+    user: str, history: Sequence[str], embedded: Embedded, chosen: Sequence[str]
+) -> dict[str, Any]:
     """What `rank_new` is asked: always `MOST_SCORED` rows, so that requests have one shape; those
     that stand for nothing have no modality.
 
     Args:
       user: id.
       history: items, oldest first.
-      embeddings: Embedding of each, at least one.
+      embedded: with rows.
+      chosen: at least one of its items.
     """
-    dim, count = len(embeddings[0].vector), len(embeddings[0].weights)
-    vectors = np.zeros([1, MOST_SCORED, dim], np.float32)
-    modalities = np.zeros([1, MOST_SCORED, count, dim], np.float32)
-    present = np.zeros([1, MOST_SCORED, count], bool)
-    weights = np.zeros([1, MOST_SCORED, count], np.float32)
-    width = 1 + max(len(one.features) for one in embeddings)
+    rows = embedded.rows
+    assert rows is not None
+    places = [rows.place[item] for item in chosen]
+
+    def filled(table: NDArray[Any]) -> NDArray[Any]:
+        whole = np.zeros([1, MOST_SCORED, *table.shape[1:]], table.dtype)
+        whole[0, : len(places)] = table[places]
+        return whole
+
+    listed = [rows.features[place] for place in places]
+    width = 1 + max(map(len, listed))
     # Each list begins with "", as a server that batches fills short ones up with the first element.
     features = np.full([1, MOST_SCORED, width], b"", object)
-    for place, one in enumerate(embeddings):
-        features[0, place, 1 : 1 + len(one.features)] = [entry.encode() for entry in one.features]
-        vectors[0, place] = one.vector
-        modalities[0, place] = np.reshape(one.modalities, [count, dim])
-        present[0, place] = one.present
-        weights[0, place] = one.weights
+    for place, entries in enumerate(listed):
+        features[0, place, 1 : 1 + len(entries)] = entries
     return {
         "user_id": np.array([user.encode()], object),
         "history": np.array([[b"", *(item.encode() for item in history)]], object),
         "time": np.array([int(time.time())], np.int64),
-        "embedding": vectors,
-        "modalities": modalities,
-        "present": present,
-        "weights": weights,
+        "embedding": filled(embedded.vectors),
+        "modalities": filled(rows.modalities),
+        "present": filled(rows.present),
+        "weights": filled(rows.weights),
         "features": features,
     }
 

@@ -60,16 +60,14 @@ def draw(
     exploration: float,
     temperature: float,
     rng: random.Random,
-) -> tuple[Shown, list[Candidate]]:
-    """Draws one; returns it and the pool as it is logged."""
+) -> tuple[Shown, float, list[Candidate]]:
+    """Draws one; returns it, its propensity, and the pool as it is logged."""
     chances = propensities(
         [one.score or 0.0 for one in pool], exploration=exploration, temperature=temperature
-    )
-    place = rng.choices(range(len(pool)), weights=chances.tolist())[0]
+    ).tolist()
+    place = rng.choices(range(len(pool)), weights=chances)[0]
     logged = [
-        Candidate(
-            item=one.item, score=one.score or 0.0, propensity=float(chance), fresh=one.item in fresh
-        )
+        Candidate(item=one.item, score=one.score or 0.0, propensity=chance, fresh=one.item in fresh)
         for one, chance in zip(pool, chances, strict=True)
     ]
-    return pool[place], logged
+    return pool[place], chances[place], logged

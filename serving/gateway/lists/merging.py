@@ -12,18 +12,10 @@ GROUP = 10
 
 def shown_of(answer: Recommendations) -> list[Shown]:
     """The first row of an answer, without what stands for no item."""
-    columns = answer[:5]
+    columns = (column[0].tolist() for column in answer[:5])
     return [
-        Shown(
-            item=item,
-            score=float(score),
-            probability=float(probability),
-            modality=modality,
-            because=because,
-        )
-        for item, score, probability, modality, because in zip(
-            *(column[0] for column in columns), strict=True
-        )
+        Shown(item=item, score=score, probability=probability, modality=modality, because=because)
+        for item, score, probability, modality, because in zip(*columns, strict=True)
         if item
     ]
 

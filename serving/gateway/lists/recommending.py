@@ -213,23 +213,18 @@ class Recommending:
             return _Asked(shown_of(listed), [], listed.version, ["fresh"] if late else [])
         if isinstance(scored, BaseException):
             return _Asked(shown_of(listed), [], version, ["fresh"])
-        behind = any(
-            item.state == "live" and item.id not in embedded.embeddings
-            for item in self._pool.fresh.values()
-        )
-        return _Asked(shown_of(listed), scored, version, ["fresh"] if behind else [])
+        return _Asked(shown_of(listed), scored, version, ["fresh"] if embedded.behind else [])
 
     async def _fresh(
         self, arm: str, wish: Wish, known: Known, history: Sequence[str], version: int
     ) -> list[Shown]:
-        among = {
-            item.id
-            for item in self._pool.fresh.values()
-            if item.id not in known.hidden and fits(item, wish.allow, wish.deny)
-        }
         embedded = await self._pool.embedded(version)
+        chosen = [item for item in embedded.items if item not in known.hidden]
+        if wish.allow or wish.deny:
+            fresh = self._pool.fresh
+            chosen = [one for one in chosen if fits(fresh.get(one), wish.allow, wish.deny)]
         return await self._scores.of(
-            arm, known.user, history, embedded, version=version, among=among
+            arm, known.user, history, embedded, version=version, chosen=chosen
         )
 
     async def _explore(
@@ -244,8 +239,10 @@ class Recommending:
         left = [one for one in fresh if one.item not in above]
         counts: Mapping[str, int] = {}
         if len(rest) + len(left) > MOST_POOL:  # Else all of them may be drawn.
+            # Fresh items come first in any case; how often they were shown decides among too many.
+            asked = rest if len(left) <= MOST_POOL else [*rest, *left]
             try:
-                counts = await self._store.shown_counts([one.item for one in [*rest, *left]])
+                counts = await self._store.shown_counts([one.item for one in asked])
             except StoreError:
                 return items, []
         pool = pool_of(rest, left, counts)
@@ -253,14 +250,13 @@ class Recommending:
             return items, []
         newest = frozenset(one.item for one in left)
         settings = self._settings
-        drawn, logged = draw(
+        drawn, chance, logged = draw(
             pool,
             newest,
             exploration=settings.exploration,
             temperature=settings.temperature,
             rng=self._rng,
         )
-        chance = next(one.propensity for one in logged if one.item == drawn.item)
         drawn = msgspec.structs.replace(drawn, slot="explore", propensity=chance)
         after = [one for one in items[place:] if one.item != drawn.item]
         return [*items[:place], drawn, *after], logged

@@ -44,7 +44,9 @@ class History(msgspec.Struct, frozen=True):
     disliked: list[str] = []
 
 
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
+# A list has dozens of these, of texts and numbers only, which no cycle can pass through: the
+# garbage collector need not look at them, nor be called for because of them.
+class Shown(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One place of a list.
 
     Attributes:
@@ -64,7 +66,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     propensity: float | None = None
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One item of the pool that an exploration slot was drawn from."""
 
     item: str

@@ -161,7 +161,7 @@ def test_draws_are_as_often_as_logged():
     pool = [Shown(item=name, score=score) for name, score in (("a", 0.0), ("b", 1.0), ("c", 2.0))]
     rng, counts = random.Random(0), {}
     for _ in range(4000):
-        drawn, logged = draw(pool, frozenset("a"), exploration=0.3, temperature=1.0, rng=rng)
+        drawn, _, logged = draw(pool, frozenset("a"), exploration=0.3, temperature=1.0, rng=rng)
         counts[drawn.item] = counts.get(drawn.item, 0) + 1
     for one in logged:
         assert counts[one.item] / 4000 == pytest.approx(one.propensity, abs=0.03)
