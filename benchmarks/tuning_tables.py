@@ -135,6 +135,11 @@ def found_table(result: dict[str, Any]) -> str:
         f"| best of the search | {valid['best']:.4f} | |",
         f"| the best, trained anew | {retrained['valid'][metric]:.4f} | {measured} |",
     ]
+    shipped = result["example_as_it_is_shipped"]
+    if shipped["same_dataset"]:
+        lines.append(
+            f"| the example as it is shipped, in its whole training | {shipped['valid']:.4f} | |"
+        )
     return "\n".join(lines) + "\n"
 
 
