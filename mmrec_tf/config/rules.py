@@ -40,8 +40,16 @@ TRAINING = {
     "text": under(
         "text", "adaptation", "adaptation_rank", "word_dropout", "synonyms", "synonym_share"
     ),
-    "image": under("image", "flip", "crop", "color", "blur"),
-    "audio": under("audio", "mask_bins", "mask_frames", "noise_db", "shift_seconds"),
+    "image": under("image", "adaptation", "adaptation_rank", "flip", "crop", "color", "blur"),
+    "audio": under(
+        "audio",
+        "adaptation",
+        "adaptation_rank",
+        "mask_bins",
+        "mask_frames",
+        "noise_db",
+        "shift_seconds",
+    ),
 }
 
 
@@ -71,6 +79,15 @@ RULES = (
         "text.adaptation",
         '"lora" or "adapter"',
         lambda c: c.text.adaptation != "full",
+    ),
+    *(
+        Rule(
+            (f"{kind}.adaptation_rank",),
+            f"{kind}.adaptation",
+            '"lora"',
+            lambda c, kind=kind: getattr(c, kind).adaptation != "full",
+        )
+        for kind in ("image", "audio")
     ),
     Rule(
         ("video.pool_units",),
