@@ -57,6 +57,10 @@ def _trains(config: Any, *, kind: str) -> bool:
     return trains(kind, getattr(config, kind))
 
 
+def _adapts(config: Any, *, kind: str) -> bool:
+    return bool(getattr(config, kind).adaptation != "full")
+
+
 RULES = (
     # Encoders
     Rule(
@@ -85,7 +89,7 @@ RULES = (
             (f"{kind}.adaptation_rank",),
             f"{kind}.adaptation",
             '"lora"',
-            lambda c, kind=kind: getattr(c, kind).adaptation != "full",
+            functools.partial(_adapts, kind=kind),
         )
         for kind in ("image", "audio")
     ),

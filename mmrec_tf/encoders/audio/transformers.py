@@ -203,7 +203,7 @@ def build_encoder(
     Raises:
       ConfigError: when `config.weights` cannot be loaded.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "sample_rate_hz": config.sample_rate_hz,
         "clip_seconds": config.clip_seconds,
         "trainable_layers": config.trainable_layers,
