@@ -212,7 +212,7 @@ def _recommend(arguments: argparse.Namespace) -> None:
     for user in arguments.user:
         if user not in users:
             print(f"--user: the dataset has no {user!r}; answered by {by}.", file=sys.stderr)
-    columns = answer._asdict()
+    columns = {name: part for name, part in answer._asdict().items() if part is not None}
     if arguments.why:
         from mmrec_tf.reporting.explanation import Teller, explain_answers, say_refused
 

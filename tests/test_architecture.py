@@ -40,7 +40,7 @@ INDIRECT = {
 }
 
 # Imported where someone asks for it; extras in setup.cfg. implicit depends on threadpoolctl.
-EXTRAS = {"apache_beam", "implicit", "threadpoolctl", "mlflow", "wandb"}
+EXTRAS = {"apache_beam", "implicit", "threadpoolctl", "mlflow", "wandb", "pocketsphinx"}
 
 
 def sources(root: pathlib.Path, packages: tuple[str, ...]) -> dict[str, pathlib.Path]:

@@ -235,8 +235,9 @@ def environment() -> dict[str, str]:
     }
 
 
-def follow(page: pathlib.Path, work: pathlib.Path) -> None:
-    """Runs all commands of a page as they stand, with another folder for what they write."""
+def follow(page: pathlib.Path, work: pathlib.Path) -> str:
+    """Runs all commands of a page as they stand, with another folder for what they write; returns
+    what they said."""
     lines = [line for line in commands(page.read_text(encoding="utf-8")) if line]
     lines = [line for line in lines if line.startswith(("python ", "mmrec-tf ", "kill "))]
     text = "\n".join(["set -e", *lines]).replace("work/", f"{work}/")
@@ -260,6 +261,7 @@ def follow(page: pathlib.Path, work: pathlib.Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "Traceback" not in done.stderr
+    return done.stdout
 
 
 def free_port() -> int:
@@ -281,6 +283,14 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path):
 )
 def test_a_scenario_runs(page, tmp_path):
     follow(page, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_classifier_answers_with_probabilities(tmp_path):
+    said = follow(ROOT / "docs/howto/classification.md", tmp_path)
+    rows = re.findall(r"^ *\d\t(video-00[12])\t-?\d+\.\d+\t(\d\.\d+)$", said, re.MULTILINE)
+    assert {item for item, _ in rows} == {"video-001", "video-002"}
+    assert all(0 < float(probability) < 1 for _, probability in rows)
 
 
 @pytest.mark.slow

@@ -57,7 +57,8 @@ class ContentOptions:
       video_pick: which: "spread" or "scenes"; see `mmrec_tf.media.video.prepare`.
       transcribe: "audio" where speech in an item's sound becomes a modality of text, "speech";
         None where not.
-      speech_model: the folder of the Whisper model that does so; see `data.items.speech`.
+      speech_model: the folder of the Whisper model that does so; None for pocketsphinx, which
+        knows English only. See `data.items.speech`.
     """
 
     media_root: str | None = None
@@ -79,13 +80,12 @@ class ContentOptions:
     def __post_init__(self) -> None:
         if self.transcribe not in (None, "audio"):
             raise ConfigError(f"--transcribe: wanted audio; got {self.transcribe!r}.")
-        if (self.transcribe is None) != (self.speech_model is None):
+        if self.transcribe is None and self.speech_model is not None:
             raise ConfigError(
-                "--transcribe audio wants --speech-model DIR, the folder of a Whisper model, and "
-                "that is of no use without; got one of them."
+                "--speech-model: has no effect without --transcribe audio; give both, or neither."
             )
-        if self.speech_model is not None:
-            Transcriber(self.speech_model).check()
+        if self.transcribe is not None:
+            Transcriber(self.speech_model or "").check()
         if self.video_pick not in video.PICKS or not 1 <= self.video_frames <= video.MOST_FRAMES:
             raise ConfigError(
                 f"video: wanted 1 to {video.MOST_FRAMES} frames, picked by one of "
@@ -175,7 +175,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, files: bool = True) -> Non
     group.add_argument(
         "--speech-model",
         metavar="DIR",
-        help="a Whisper model of TensorFlow, as transformers saves it, for --transcribe",
+        help="a Whisper model of TensorFlow, as transformers saves it, for --transcribe; without "
+        "one pocketsphinx listens, which knows English only",
     )
 
 
@@ -363,8 +364,8 @@ class Layout:
         asked = {**dict.fromkeys(["text"] if self._text else []), **dict.fromkeys(self.places)}
         self.asked = (*asked, *(["audio"] if self.tracks and "audio" not in asked else []))
         self.speech = None
-        if options.speech_model is not None:
-            self.speech = Transcriber(options.speech_model)
+        if options.transcribe is not None:
+            self.speech = Transcriber(options.speech_model or "")
             if "audio" not in self.asked:
                 raise ConfigError(
                     "--transcribe audio: wanted items with sounds; there is no place for any. Name "

@@ -1,14 +1,16 @@
-"""Speech of sounds to text, by a Whisper model of TensorFlow that lies on this machine."""
+"""Speech of sounds to text, by a Whisper model of TensorFlow that lies on this machine, or by
+pocketsphinx, which is small and brings its own model of English."""
 
 import contextlib
 import functools
+import importlib.util
 import io
 import os
 import pathlib
 import wave
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,17 @@ _MOST_NO_SPEECH, _LEAST_LOG_PROBABILITY = 0.2, -1.0
 # Of text that repeats itself for want of speech.
 _MOST_COMPRESSION = 2.4
 _MOST_TOKENS = 192
+# Pocketsphinx finds words in any sound, and is sure of all of them. People speak two words a second
+# and more, and most of what they say is voice; a bird's song gives fewer words, or one many times.
+_LEAST_WORDS, _LEAST_WORDS_A_SECOND, _LEAST_VOICED, _LEAST_DISTINCT = 3, 1.75, 0.6, 0.75
 _WANTED = ("config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json")
+
+
+class _Listener(Protocol):
+    """What makes text of <float32>[sample] at 16 kHz."""
+
+    def transcribe(self, samples: NDArray[np.float32]) -> str:
+        """Text; "" where nobody speaks."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +45,26 @@ class Transcriber:
     """Makes text of a sound. The model is loaded when it is first asked, once in each process.
 
     Attributes:
-      folder: of the model, as `transformers` saves it, with weights under TensorFlow's names.
+      folder: of a Whisper model, as `transformers` saves it, with weights under TensorFlow's names;
+        "" for pocketsphinx, which knows English only.
     """
 
-    folder: str
+    folder: str = ""
 
     def check(self) -> None:
         """Looks for the model without loading it.
 
         Raises:
-          ConfigError: when files of it are missing.
+          ConfigError: when files of it, or pocketsphinx, are missing.
         """
+        if not self.folder:
+            if importlib.util.find_spec("pocketsphinx") is None:
+                raise ConfigError(
+                    "--transcribe audio: wanted --speech-model DIR, the folder of a Whisper model, "
+                    "or pocketsphinx, a small recognizer of English; there is neither. Install the "
+                    'latter: pip install "mmrec_tf[speech]".'
+                )
+            return
         folder = pathlib.Path(self.folder)
         missing = [name for name in _WANTED if not (folder / name).is_file()]
         if missing:
@@ -164,6 +185,40 @@ class _Whisper:
         return text
 
 
+class _Sphinx:
+    """Pocketsphinx with the model of American English that comes with it."""
+
+    def __init__(self) -> None:
+        import pocketsphinx
+
+        self._vad = pocketsphinx.Vad(mode=3, sample_rate=_RATE_HZ)
+        self._decoder = pocketsphinx.Decoder(samprate=_RATE_HZ, loglevel="FATAL")
+
+    def transcribe(self, samples: NDArray[np.float32]) -> str:
+        """The most probable words; "" where these are not as speech is."""
+        pcm = np.clip(np.round(32768 * samples), -32768, 32767).astype("<i2").tobytes()
+        size = self._vad.frame_bytes
+        frames = [pcm[at : at + size] for at in range(0, len(pcm) - size + 1, size)]
+        voiced = np.mean([self._vad.is_speech(frame) for frame in frames]) if frames else 0.0
+        if voiced < _LEAST_VOICED:
+            return ""
+        self._decoder.start_utt()
+        self._decoder.process_raw(pcm, full_utt=True)
+        self._decoder.end_utt()
+        found = self._decoder.hyp()
+        words = found.hypstr.split() if found is not None else []
+        return " ".join(words) if _as_speech(words, len(samples) / _RATE_HZ) else ""
+
+
+def _as_speech(words: list[str], seconds: float) -> bool:
+    """Whether so many words in so many seconds may have been spoken."""
+    return (
+        len(words) >= _LEAST_WORDS
+        and len(words) >= _LEAST_WORDS_A_SECOND * seconds
+        and len(set(words)) >= _LEAST_DISTINCT * len(words)
+    )
+
+
 def _repeats(text: str) -> bool:
     data = text.encode()
     return bool(data) and len(data) / len(zlib.compress(data)) > _MOST_COMPRESSION
@@ -175,7 +230,9 @@ def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @functools.cache
-def _model(folder: str) -> _Whisper:
+def _model(folder: str) -> _Listener:
+    if not folder:
+        return _Sphinx()
     try:
         return _Whisper(folder)
     except ImportError as error:

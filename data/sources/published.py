@@ -31,7 +31,7 @@ class PublishedOptions:
       max_seconds: longer sounds are cut.
       audio_window: which part of a longer sound stays: "start", "center" or "loudest".
       transcribe: "audio" where what is said in a sound becomes a text; see `ContentOptions`.
-      speech_model: the folder of the Whisper model that does so.
+      speech_model: the folder of the Whisper model that does so; None for pocketsphinx.
       vectors: by modality, a file of ready-made vectors; see `data.items.vectors.read_vectors`.
       triples: table of a knowledge graph, with the columns `head`, `relation` and `tail`.
       skip_bad_rows: pass over rows that cannot be used, and count them, instead of raising.

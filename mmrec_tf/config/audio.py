@@ -6,6 +6,7 @@ from mmrec_tf.config.checks import at_least, named, one_of, require, shapes_weig
 
 AUDIO_FEATURES = ("mel", "mfcc")
 CELLS = ("gru", "lstm")
+ADAPTATIONS = ("full", "lora")
 
 
 @dataclass(frozen=True)
@@ -126,14 +127,21 @@ class SpeechTransformersConfig(ClipConfig):
     """A model of the transformers library: wav2vec 2.0, HuBERT or Whisper's encoder.
 
     `weights`: a hub id or a local folder.
+    `adaptation`: what trains in the blocks that `trainable_layers` names: all of their weights
+    ("full"), or low-rank updates of the attention's query and value projections ("lora", Hu et al.
+    2021) of rank `adaptation_rank`.
     """
 
     trainable_layers: int = -1
     weights: str = shapes_weights("random")
+    adaptation: str = shapes_weights("full")
+    adaptation_rank: int = shapes_weights(8)
 
     def __post_init__(self) -> None:
         ClipConfig.__post_init__(self)
         _check_layers(self.trainable_layers)
+        one_of("audio.adaptation", self.adaptation, ADAPTATIONS)
+        at_least(self, "audio.", {"adaptation_rank": 1})
         require(
             self.weights not in ("", "random"),
             "audio.weights: wanted a hub id or a local folder with a wav2vec 2.0, HuBERT or "

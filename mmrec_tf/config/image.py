@@ -6,6 +6,7 @@ from mmrec_tf.config.checks import at_least, named, one_of, require, shapes_weig
 
 POOLINGS = ("mean", "max", "cls")
 SCALINGS = ("none", "unit", "symmetric")
+ADAPTATIONS = ("full", "lora")
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,19 @@ class VisionTransformersConfig(PicturesConfig):
     """A vision model of the transformers library: ViT, DeiT, Swin or ConvNeXt.
 
     `weights`: a hub id or a local folder.
+    `adaptation`: what trains in the blocks that `trainable_layers` names: all of their weights
+    ("full"), or low-rank updates of the attention's query and value projections ("lora", Hu et al.
+    2021) of rank `adaptation_rank`; a ConvNeXt has no attention.
     """
 
     weights: str = shapes_weights("imagenet")
+    adaptation: str = shapes_weights("full")
+    adaptation_rank: int = shapes_weights(8)
 
     def __post_init__(self) -> None:
         PicturesConfig.__post_init__(self)
+        one_of("image.adaptation", self.adaptation, ADAPTATIONS)
+        at_least(self, "image.", {"adaptation_rank": 1})
         require(
             self.weights not in ("", "imagenet", "random"),
             "image.weights: wanted a hub id or a local folder with a ViT, DeiT, Swin or ConvNeXt; "

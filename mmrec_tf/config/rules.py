@@ -40,13 +40,25 @@ TRAINING = {
     "text": under(
         "text", "adaptation", "adaptation_rank", "word_dropout", "synonyms", "synonym_share"
     ),
-    "image": under("image", "flip", "crop", "color", "blur"),
-    "audio": under("audio", "mask_bins", "mask_frames", "noise_db", "shift_seconds"),
+    "image": under("image", "adaptation", "adaptation_rank", "flip", "crop", "color", "blur"),
+    "audio": under(
+        "audio",
+        "adaptation",
+        "adaptation_rank",
+        "mask_bins",
+        "mask_frames",
+        "noise_db",
+        "shift_seconds",
+    ),
 }
 
 
 def _trains(config: Any, *, kind: str) -> bool:
     return trains(kind, getattr(config, kind))
+
+
+def _adapts(config: Any, *, kind: str) -> bool:
+    return bool(getattr(config, kind).adaptation != "full")
 
 
 RULES = (
@@ -71,6 +83,15 @@ RULES = (
         "text.adaptation",
         '"lora" or "adapter"',
         lambda c: c.text.adaptation != "full",
+    ),
+    *(
+        Rule(
+            (f"{kind}.adaptation_rank",),
+            f"{kind}.adaptation",
+            '"lora"',
+            functools.partial(_adapts, kind=kind),
+        )
+        for kind in ("image", "audio")
     ),
     Rule(
         ("video.pool_units",),

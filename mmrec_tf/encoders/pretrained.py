@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from mmrec_tf.encoders.adapters import adapt_attention, new_weights
 from mmrec_tf.errors import ConfigError
 
 # Where a model was found and what wrote it make no architecture.
@@ -140,9 +141,13 @@ def split_groups(model: Any) -> None:
 
 
 def copy_weights(target: Any, source: Any) -> None:
-    """Assigns weights by name below the models' own, as what trains changes their order."""
+    """Assigns weights by name below the models' own, as what trains changes their order; what
+    adapts the target stays as it was drawn."""
     values = {_name(weight): weight for weight in source.weights}
+    added = {id(weight) for weight in new_weights(target)}
     for weight in target.weights:
+        if id(weight) in added:
+            continue
         weight.assign(tf.cast(values[_name(weight)], weight.dtype))
 
 
@@ -154,16 +159,35 @@ def blocks_of(encoder: Any) -> list[tf.keras.layers.Layer]:
     raise AttributeError(f"{type(encoder).__name__} has no list of blocks")
 
 
-def freeze(model: Any, main: Any, trainable_layers: int) -> None:
+def freeze(
+    model: Any,
+    main: Any,
+    trainable_layers: int,
+    *,
+    adaptation: str = "full",
+    rank: int = 0,
+    setting: str = "",
+) -> None:
     """Leaves the last blocks trainable, with what is above them; poolers never are.
 
     Args:
       model: as of `build_model`.
       main: the part of it that holds embeddings and encoder.
       trainable_layers: 0 for none, n for the last n, -1 for all.
+      adaptation: "full", or "lora" for low-rank updates of the blocks' attention in place of their
+        weights (`mmrec_tf.encoders.adapters`).
+      rank: of these.
+      setting: what asks for them, for messages.
+
+    Raises:
+      ConfigError: for "lora" of a model without attention.
     """
     if trainable_layers == 0:
         model.trainable = False
+        return
+    encoder = getattr(main, "encoder", None) or getattr(main, "transformer", None)
+    if adaptation == "lora":
+        adapt_attention(model, blocks_of(encoder), trainable_layers, rank=rank, setting=setting)
         return
     for name in _POOLERS:
         if (pooler := getattr(main, name, None)) is not None:
@@ -177,7 +201,6 @@ def freeze(model: Any, main: Any, trainable_layers: int) -> None:
         main._non_trainable_weights.append(masked)
     if trainable_layers < 0:
         return
-    encoder = getattr(main, "encoder", None) or main.transformer
     blocks = blocks_of(encoder)
     kept = blocks[len(blocks) - min(trainable_layers, len(blocks)) :]
     below = [

@@ -1,4 +1,4 @@
-"""Why an item is shown: the modality and the item of the history that weighed most.
+"""Why an item is shown: the modality, its value, and the item of the history that weighed most.
 
 In the graph, for all that is shown; `mmrec_tf.recommender.contributions` takes single scores apart.
 """
@@ -6,11 +6,36 @@ In the graph, for all that is shown; `mmrec_tf.recommender.contributions` takes 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.recommender.candidates import Candidates
 from mmrec_tf.retrieval.index import gather_rows
+from mmrec_tf.retrieval.model import RetrievalModel
 from mmrec_tf.schema import LOWEST_SCORE
+
+
+def heaviest_values(retrieval: RetrievalModel) -> np.ndarray | None:
+    """Which of its values, such as the pictures of a gallery, counts most in each item.
+
+    That follows from the item alone, whoever asks, so that it is looked up and not computed.
+
+    Returns:
+      <int32>[item, modality + 1], the place among the item's distinct values, the first of equal
+      ones; -1 where the item has none, where all count alike, and in the last column, which stands
+      for no modality. None where all of all modalities count alike (`item.values_pooling`).
+    """
+    weights = {
+        place: found
+        for place, name in enumerate(retrieval.modalities)
+        if (found := retrieval.value_weights(name)) is not None
+    }
+    if not weights:
+        return None
+    table = np.full([retrieval.schema.num_items, len(retrieval.modalities) + 1], -1, np.int32)
+    for place, each in weights.items():
+        table[:, place] = np.where(each.any(axis=1), each.argmax(axis=1), -1)
+    return table
 
 
 def explain(

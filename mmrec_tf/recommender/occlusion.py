@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from mmrec_tf.dataset.catalog import Content
 from mmrec_tf.encoders.encoder import ModalityEncoder
+from mmrec_tf.encoders.several import SeveralValues
 from mmrec_tf.recommender.ranked import Request
 from mmrec_tf.recommender.recommender import Recommender
 from mmrec_tf.retrieval.item_inputs import item_inputs
@@ -49,8 +50,10 @@ class Evidence(NamedTuple):
       modality: its name.
       kind: "text", "image" or "audio".
       pieces: the heaviest first.
-      values: how many texts, pictures or sounds the item has; the first one is looked at.
+      values: how many texts, pictures or sounds the item has.
       left_out: int, words behind those that are looked at.
+      looked_at: place of the value that is looked at: the one that counts most, or the first where
+        all count alike.
     """
 
     modality: str
@@ -58,6 +61,7 @@ class Evidence(NamedTuple):
     pieces: tuple[Piece, ...]
     values: int = 1
     left_out: int = 0
+    looked_at: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As plain dictionaries, lists and scalars."""
@@ -67,6 +71,7 @@ class Evidence(NamedTuple):
             "kind": self.kind,
             "pieces": pieces,
             "values": self.values,
+            "looked_at": self.looked_at,
             "words_left_out": self.left_out,
         }
 
@@ -95,14 +100,23 @@ def occlude(
     values = _values(recommender.dataset.catalog.content[modality], item)
     if not values:
         return None
-    whole, pieces, left_out = _PIECES[kind](bytes(values[0]))
+    weights = retrieval.value_weights(modality, np.array([item]))
+    chosen = 0 if weights is None else int(weights[0].argmax())
+    whole, pieces, left_out = _PIECES[kind](bytes(values[chosen]))
     if len(pieces) < 2:
         return None
     encoder = retrieval.encoders[modality]
     vectors = _encode(encoder, [whole, *(changed for _, _, changed in pieces)])
     if len(values) > 1:
-        rest = _encode(encoder, [bytes(value) for value in values[1:]]).sum(axis=0)
-        vectors = (vectors + rest) / len(values)
+        every = np.repeat(
+            _encode(encoder, [bytes(value) for value in values])[None], len(vectors), 0
+        )
+        every[:, chosen] = vectors
+        vectors = every.mean(axis=1)
+        if isinstance(encoder, SeveralValues):
+            # What is left of the value may count less, too.
+            there = tf.fill(every.shape[:2], True)
+            vectors = encoder.pool(tf.constant(every), there)[0].numpy()
     count = len(vectors)
     inputs = dict(item_inputs(retrieval, tf.constant([item])))
     inputs = {
@@ -119,7 +133,7 @@ def occlude(
     weight = (scores[0] - scores[1:]).tolist()
     found = [Piece(n, p, w) for (n, p, _), w in zip(pieces, weight, strict=True)]
     found.sort(key=lambda piece: -piece.weight)
-    return Evidence(modality, kind, tuple(found), len(values), left_out)
+    return Evidence(modality, kind, tuple(found), len(values), left_out, chosen)
 
 
 def _values(content: np.ndarray | Content, item: int) -> list[bytes]:

@@ -19,6 +19,10 @@ class Recommendations(NamedTuple):
         the user.
       history_item: object[batch, k] of str, the item of the history that weighed most; "" without
         a history.
+      heaviest: <int32>[batch, k], of several values that the item has of that modality, such as the
+        pictures of a gallery, the place of the one that counts most among the distinct ones, from
+        0; -1 where no modality is named, or its values count alike. None where all do
+        (`item.values_pooling`).
     """
 
     item_id: np.ndarray
@@ -26,6 +30,7 @@ class Recommendations(NamedTuple):
     probability: np.ndarray
     modality: np.ndarray
     history_item: np.ndarray
+    heaviest: np.ndarray | None = None
 
 
 class SimilarItems(NamedTuple):
@@ -43,7 +48,7 @@ class SimilarItems(NamedTuple):
 def to_str(array: np.ndarray) -> np.ndarray:
     """Bytes to str, in an array of any shape; bytes that are not UTF-8 come through a file name's
     way (PEP 383)."""
-    decoded = np.empty(array.shape, dtype=object)
-    for place, value in np.ndenumerate(array):
-        decoded[place] = value.decode("utf-8", "surrogateescape")
-    return decoded
+    decoded = np.empty(array.size, dtype=object)
+    # Lists are passed through several times as fast as arrays.
+    decoded[:] = [value.decode("utf-8", "surrogateescape") for value in array.ravel().tolist()]
+    return decoded.reshape(array.shape)

@@ -16,7 +16,7 @@ from mmrec_tf.evaluation.calibration import Calibration
 from mmrec_tf.evaluation.evaluate import blocks
 from mmrec_tf.recommender.candidates import Candidates
 from mmrec_tf.recommender.diversity import diversify
-from mmrec_tf.recommender.explanation import explain
+from mmrec_tf.recommender.explanation import explain, heaviest_values
 from mmrec_tf.recommender.inputs import RECOMMEND_INPUTS, pad_lists, require_k, to_array
 from mmrec_tf.recommender.outputs import Recommendations, SimilarItems
 from mmrec_tf.recommender.ranked import Ranked, Request, Rows
@@ -141,6 +141,9 @@ class Recommender(tf.Module):
             self.items["features"] = {
                 n: tf.Variable(v, **fixed) for n, v in retrieval.tables["item_features"].items()
             }
+        heaviest = heaviest_values(retrieval)
+        if heaviest is not None:
+            self.items["heaviest"] = tf.Variable(heaviest, **fixed)
         self.modality_name = tf.Variable([*retrieval.modalities, ""], **fixed)
         self.graphs: dict[Hashable, Callable] = {}
 
@@ -457,8 +460,8 @@ class Recommender(tf.Module):
           k: int.
 
         Returns:
-          By the names of `Recommendations`, ids as <string>[batch, k]; and "unread" <bool>[batch],
-          see `Retriever.unread`.
+          By the names of `Recommendations`, ids as <string>[batch, k], "heaviest" only where values
+          are weighed; and "unread" <bool>[batch], see `Retriever.unread`.
         """
         user = self.retriever.user_table.lookup(user_id)
         read, gap, met = self.retriever.read_history(user, history)
@@ -484,7 +487,12 @@ class Recommender(tf.Module):
         blank = tf.fill(tf.shape(real), "")
         names = tf.gather(self.item_id, tf.maximum(because, 0))
         probability = self.calibration(shown.logit)
+        weighed = {}
+        if "heaviest" in self.items:
+            value = tf.gather(tf.gather(self.items["heaviest"], shown.item), modality, batch_dims=2)
+            weighed["heaviest"] = tf.where(real, value, -1)
         return {
+            **weighed,
             "item_id": tf.where(real, tf.gather(self.item_id, shown.item), blank),
             "score": shown.score,
             "probability": tf.where(real, probability, tf.zeros_like(probability)),
@@ -639,7 +647,8 @@ class Recommender(tf.Module):
         answer = self.graph(
             ("recommend", k), functools.partial(self.recommend_ids, k=k), RECOMMEND_INPUTS
         )(users, *inputs.values())
-        return Recommendations(*(to_array(answer[name]) for name in Recommendations._fields))
+        answered = [name for name in Recommendations._fields if name in answer]
+        return Recommendations(**{name: to_array(answer[name]) for name in answered})
 
     def similar_items(self, item_id: Sequence[str], *, k: int = 10) -> SimilarItems:
         """Items whose embeddings are nearest to those of others.

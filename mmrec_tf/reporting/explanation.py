@@ -99,6 +99,12 @@ class Teller:
             lines += _rows(ranking.values)
         if found.dampening:
             lines.append(f"popularity dampening {-found.dampening:+.4f}")
+        for name, weights in found.values.items():
+            said = ", ".join(f"{weight:.2f}" for weight in weights)
+            best = int(np.argmax(weights))
+            lines.append(
+                f"{name}, {len(weights)} values: number {best + 1} counts most (each counts {said})"
+            )
         lines += [self._heaviest(seen) for seen in found.evidence]
         return "\n".join(lines)
 
@@ -106,7 +112,7 @@ class Teller:
         named = [p for p in seen.pieces if p.weight > _SMALL][:NUM_PIECES]
         said = "; ".join(f"{piece.name} ({piece.weight:+.4f})" for piece in named)
         said = said or "no piece of it adds anything on its own"
-        more = f"; the first of {seen.values}" if seen.values > 1 else ""
+        more = f"; number {seen.looked_at + 1} of {seen.values}" if seen.values > 1 else ""
         if seen.left_out:
             more += f"; {seen.left_out} further words were not looked at"
         return f"{seen.modality}, what weighed most: {said}{more}"

@@ -192,8 +192,15 @@ def print_answers(
     for row, name in enumerate(ids):
         for rank, cells in enumerate(zip(*(v[row] for v in answer.values()), strict=True), start=1):
             if cells[0]:  # Fewer than k were left.
-                said = (c or "-" if isinstance(c, str) else f"{c:.4f}" for c in cells)
-                print(name, rank, *said, sep="\t")
+                print(name, rank, *map(_answer_cell, cells), sep="\t")
+
+
+def _answer_cell(cell: Any) -> str:
+    if isinstance(cell, str):
+        return cell or "-"
+    if getattr(cell, "dtype", None) is not None and cell.dtype.kind == "i":
+        return str(cell) if cell >= 0 else "-"  # A place; none.
+    return f"{cell:.4f}"
 
 
 def add_reasons(

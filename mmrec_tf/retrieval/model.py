@@ -291,16 +291,22 @@ class RetrievalModel(Stage):
         )
         return np.concatenate([encoder.from_stored(value).numpy() for value in rows])
 
-    def value_weights(self, name: str) -> np.ndarray | None:
+    def value_weights(self, name: str, items: np.ndarray | None = None) -> np.ndarray | None:
         """How much each value of a modality counts in each item, such as the pictures of a gallery:
         <float32>[item, value], each item's in the order of its distinct values and adding up to 1,
-        zeros behind them; None where all count alike (`item.values_pooling`)."""
+        zeros behind them; None where all count alike (`item.values_pooling`).
+
+        Args:
+          name: of the modality.
+          items: numbers of items; None for all.
+        """
         encoder = known_encoder(self.encoders, name)
         if not isinstance(encoder, SeveralValues):
             return None
-        parts = []
-        for start in range(0, self.schema.num_items, MANY):
-            rows = tf.range(start, min(start + MANY, self.schema.num_items))
+        items = np.arange(self.schema.num_items) if items is None else items
+        parts = [np.zeros([0, encoder.most], np.float32)]
+        for start in range(0, len(items), MANY):
+            rows = tf.constant(items[start : start + MANY], tf.int32)
             stored = gather(self.tables["content"][name], rows)
             parts.append(encoder.weigh(stored).numpy())
         return np.concatenate(parts)

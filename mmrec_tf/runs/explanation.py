@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.ranking.attribution import RankingAttribution, integrated_gradients
@@ -10,6 +11,7 @@ from mmrec_tf.ranking.model import RankingModel
 from mmrec_tf.recommender.contributions import Contributions, Explainer
 from mmrec_tf.recommender.occlusion import Evidence, occlude
 from mmrec_tf.recommender.recommender import Recommender
+from mmrec_tf.retrieval.model import RetrievalModel
 
 
 class Explanation(NamedTuple):
@@ -23,6 +25,8 @@ class Explanation(NamedTuple):
         (`recommender.popularity_dampening`).
       score: float, what orders the list.
       evidence: Evidence of each modality that has pieces; none where it was not asked for.
+      values: by modality of which the item has several values that do not count alike
+        (`item.values_pooling`), how much each counts, in their order, adding up to 1.
     """
 
     contributions: Contributions
@@ -30,6 +34,7 @@ class Explanation(NamedTuple):
     dampening: float
     score: float
     evidence: tuple[Evidence, ...]
+    values: dict[str, list[float]]
 
     def to_json(self) -> dict[str, Any]:
         """As plain dictionaries, lists and scalars."""
@@ -47,6 +52,7 @@ class Explanation(NamedTuple):
                 "popularity_dampening": -self.dampening,
             },
             "evidence": [one.to_json() for one in self.evidence],
+            "values": self.values,
         }
 
 
@@ -99,5 +105,15 @@ def explain(
         if evidence and one.known:
             asked = [occlude(recommender, request, item, name) for name in one.modalities]
             seen = [one for one in asked if one is not None]
-        explanations.append(Explanation(one, ranking, dampening, score, tuple(seen)))
+        values = _value_weights(recommender.retrieval, item)
+        explanations.append(Explanation(one, ranking, dampening, score, tuple(seen), values))
     return explanations
+
+
+def _value_weights(retrieval: RetrievalModel, item: int) -> dict[str, list[float]]:
+    found = {}
+    for name in retrieval.modalities:
+        weights = retrieval.value_weights(name, np.array([item]))
+        if weights is not None and (there := weights[0][weights[0] > 0]).size > 1:
+            found[name] = there.tolist()
+    return found

@@ -42,6 +42,9 @@ class Recommendations(NamedTuple):
         that is more than the item's id adds; "" for none.
       history_item: object[batch, k] of str, the item of the history that weighed most; "" for none.
       version: of the recommender; 0 where nothing was asked for, as of no users.
+      heaviest: <int32>[batch, k], of several values that the item has of that modality, such as the
+        pictures of a gallery, the place of the one that counts most; -1 for none. None from a
+        model that does not weigh values.
     """
 
     item_id: NDArray[Any]
@@ -50,6 +53,7 @@ class Recommendations(NamedTuple):
     modality: NDArray[Any]
     history_item: NDArray[Any]
     version: int = 0
+    heaviest: NDArray[Any] | None = None
 
 
 class SimilarItems(NamedTuple):

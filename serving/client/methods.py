@@ -87,7 +87,9 @@ class Questions:
         require_read(
             outputs.get("unread"), "recommend", profile=profile, features=lists.get("features")
         )
-        columns = Recommendations._fields[:-1]
+        columns = [name for name in Recommendations._fields if name != "version"]
+        if "heaviest" not in outputs:
+            columns.remove("heaviest")
         return Recommendations(**best(outputs, columns, k, "recommend"), version=outputs.version)
 
     def rank(

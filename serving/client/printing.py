@@ -50,7 +50,9 @@ def lines_of(
                     for number in numbers
                 )
     else:
-        columns = answer[:2] if isinstance(answer, FoundItems | ItemLabels) else answer[:-1]
+        columns = answer[:2] if isinstance(answer, FoundItems | ItemLabels) else answer
+        # Neither the version nor what the model does not answer.
+        columns = [part for part in columns if isinstance(part, np.ndarray)]
         found = [row for row in zip(*(part[0] for part in columns), strict=True) if row[0]]
         if isinstance(answer, Ranking):
             found.sort(key=lambda row: -row[1])
@@ -106,4 +108,8 @@ def _shape(sizes: Sequence[int | None]) -> str:
 
 def _cell(value: Any) -> str:
     # Not every tool copes with an empty cell.
-    return value or "-" if isinstance(value, str) else f"{value:.4f}"
+    if isinstance(value, str):
+        return value or "-"
+    if isinstance(value, np.integer):
+        return str(value) if value >= 0 else "-"
+    return f"{value:.4f}"

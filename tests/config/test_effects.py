@@ -19,7 +19,9 @@ from mmrec_tf.config.paths import value_at
 from mmrec_tf.dataset.directory import Dataset
 from mmrec_tf.encoders import cache
 from mmrec_tf.encoders.audio import clips, mel_cnn, recurrent, saved_model
+from mmrec_tf.encoders.audio import transformers as speech
 from mmrec_tf.encoders.image import applications, descriptors, keras_model
+from mmrec_tf.encoders.image import transformers as vision
 from mmrec_tf.encoders.text import bag_of_words, bert, word_vectors
 from mmrec_tf.encoders.video import frames
 from mmrec_tf.errors import ConfigError
@@ -61,8 +63,15 @@ MODES = [
     {"audio.family": "recurrent", "audio.features": "mfcc"},
     {"audio.family": "saved_model", "audio.model": "yamnet"},
     {"audio.family": "transformers", "audio.weights": "a/b"},
+    {"audio.family": "transformers", "audio.weights": "a/b", "audio.adaptation": "lora"},
     {"image.family": "keras_model", "image.model": "net.keras"},
     {"image.family": "transformers", "image.weights": "a/b"},
+    {
+        "image.family": "transformers",
+        "image.weights": "a/b",
+        "image.trainable_layers": 1,
+        "image.adaptation": "lora",
+    },
     {"image.family": "descriptors"},
     {"text.family": "clip", "text.weights": "a/b", "text.max_tokens": 20},
     {"image.family": "clip", "image.weights": "a/b"},
@@ -160,6 +169,8 @@ CHANGED = {
     "image.architecture": "MobileNet",
     "image.weights": "pictures.h5",
     "image.trainable_layers": 1,
+    "image.adaptation": "lora",
+    "image.adaptation_rank": 2,
     "image.size": 48,
     "image.flip": True,
     "image.crop": 0.5,
@@ -172,6 +183,8 @@ CHANGED = {
     "image.bins": 3,
     "image.grid": 1,
     "audio.trainable_layers": 1,
+    "audio.adaptation": "lora",
+    "audio.adaptation_rank": 2,
     "audio.sample_rate_hz": 8000,
     "audio.clip_seconds": 0.5,
     "audio.num_mels": 20,
@@ -351,6 +364,8 @@ READERS = {
     "image.model": keras_model.build_encoder,
     "image.layer": keras_model.build_encoder,
     "image.scaling": keras_model.build_encoder,
+    **dict.fromkeys(("image.adaptation", "image.adaptation_rank"), vision.build_encoder),
+    **dict.fromkeys(("audio.adaptation", "audio.adaptation_rank"), speech.build_encoder),
     "image.bins": descriptors.build_encoder,
     "image.grid": descriptors.build_encoder,
     "audio": clips.spectrogram_settings,

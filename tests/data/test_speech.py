@@ -73,12 +73,13 @@ def test_what_is_said_is_a_text_beside_the_sound(source, monkeypatch):
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["--transcribe", "audio"], "wants --speech-model DIR"),
-        (["--speech-model", "m"], "wants --speech-model DIR"),
+        (["--transcribe", "audio"], "wanted --speech-model DIR, .* or pocketsphinx"),
+        (["--speech-model", "m"], "no effect without --transcribe audio"),
         (["--transcribe", "audio", "--speech-model", "m"], "m lacks config.json"),
     ],
 )
-def test_half_of_it_is_refused(source, capsys, more, message):
+def test_half_of_it_is_refused(source, capsys, monkeypatch, more, message):
+    monkeypatch.setattr(speech.importlib.util, "find_spec", lambda name: None)
     assert command(source, *more) == 2
     assert re.search(message, capsys.readouterr().err)
 
@@ -99,6 +100,44 @@ def test_a_sound_of_any_rate_is_heard_at_sixteen_kilohertz():
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="lacks config.json, generation_config.json"):
         speech.Transcriber(str(tmp_path)).check()
+
+
+@pytest.mark.parametrize(
+    "said, seconds, kept",
+    [
+        ("seven of clubs", 1.5, True),
+        ("he might have been made amiable", 3.0, True),
+        # As of a dog, of a bird, of another bird, and of one that repeats itself.
+        ("what", 0.3, False),
+        ("and in the english", 3.0, False),
+        ("oh ling ling ling ling ling oh", 3.0, False),
+    ],
+)
+def test_words_without_speech_are_none(said, seconds, kept):
+    assert speech._as_speech(said.split(), seconds) == kept
+
+
+def test_without_a_model_pocketsphinx_listens(source, monkeypatch):
+    monkeypatch.setattr(speech.Transcriber, "check", lambda self: None)
+    asked = []
+    monkeypatch.setattr(speech, "_model", lambda folder: asked.append(folder) or Listener())
+    assert command(source, "--transcribe", "audio") == 0
+    assert set(asked) == {""} and "speech" in open_dataset(source / "d").schema.modalities
+
+
+@pytest.mark.slow
+def test_pocketsphinx_hears_speech_and_nothing_else():
+    pytest.importorskip("pocketsphinx", reason="needs pocketsphinx")
+    if not (SHARED / "data" / "speech").is_dir():
+        pytest.skip("the sounds are not part of the checkout")
+    hear = speech.Transcriber()
+    hear.check()
+    for name, wanted in (("001.wav", "ten of clubs"), ("003.wav", "seven of clubs")):
+        (path,) = (SHARED / "data" / "speech").rglob(name)
+        assert hear(audio.prepare(path.read_bytes())) == wanted
+    assert hear(audio.prepare(tone(3.0))) == ""
+    for path in sorted((SHARED / "data" / "sound_events").glob("*.wav")):
+        assert hear(audio.prepare(path.read_bytes())) == "", path
 
 
 @pytest.mark.slow

@@ -48,8 +48,8 @@ def test_word_pieces_of_other_models_are_made_in_core_operations(tmp_path, model
     copy = build(weights="gone", assets=encoder.assets())
     copy.set_weights(encoder.get_weights())
     assert copy.fingerprint() == encoder.fingerprint()
-    with pytest.raises(ConfigError, match="text.adaptation: wanted its default"):
-        build(weights=folder, trainable_layers=1, adaptation="lora")
+    with pytest.raises(ConfigError, match="text.adaptation: wanted full or lora, as BERT alone"):
+        build(weights=folder, trainable_layers=1, adaptation="adapter")
     with pytest.raises(ConfigError, match="text.max_tokens: this .* positions"):
         build(weights=folder, max_tokens=30)
 

@@ -11,8 +11,8 @@ from support.saved_encoders import SPEC, TEXTS, Exported, save_model, saved_oper
 
 import mmrec_tf
 from mmrec_tf.config import Config, TextConfig
+from mmrec_tf.encoders.adapters import Bottleneck, LowRank
 from mmrec_tf.encoders.text import bert as text
-from mmrec_tf.encoders.text.adapters import Bottleneck, LowRank
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.runs.train import train_run
 

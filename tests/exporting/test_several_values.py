@@ -6,13 +6,19 @@ import tensorflow as tf
 from support import small_world, tiny_pictures
 from support.small_world import build_retrieval
 
+import mmrec_tf as mm
 from mmrec_tf import open_dataset
 from mmrec_tf.encoders import image
 from mmrec_tf.encoders.vector import Encoder
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.exporting.allowed_ops import ALLOWED
-from mmrec_tf.exporting.servables import EncoderServable
+from mmrec_tf.exporting.servables import EncoderServable, RecommenderServable
 from mmrec_tf.exporting.several_values import encode_values, rows_of_values, table_of_values
+from mmrec_tf.recommender import occlusion
+from mmrec_tf.recommender.contributions import Explainer
+from mmrec_tf.reporting.explanation import Teller
+from mmrec_tf.retrieval.item_inputs import item_inputs
+from mmrec_tf.runs.explanation import explain
 
 
 def operations(function):
@@ -145,6 +151,93 @@ def test_attention_weighs_values_as_in_training(galleries, monkeypatch):
     again = ask(servable, spoiled, vectors)
     assert again["unreadable"][row, 0] and again["present"][row, 0]
     assert again["heaviest"][row, 0] not in (place, -1)
+
+
+@pytest.fixture(scope="module")
+def weighed(galleries):
+    """A model whose items are their content alone, of which attention weighs pictures."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(image, "FAMILIES", tiny_pictures.FAMILIES)
+        model = build_retrieval(
+            galleries,
+            modalities=["image", "vector"],
+            item__features=False,
+            item__id_embedding=False,
+            item__values_pooling="attention",
+        )
+    # Far from the plain mean.
+    kernel = model.encoders["image"].pooling.score.kernel
+    kernel.assign(40 * kernel)
+    return model, mm.Recommender(model, None, galleries, compiled=False)
+
+
+def test_recommend_names_the_value_that_counts_most(galleries, weighed):
+    model, recommender = weighed
+    users = [f"u{n}" for n in range(small_world.NUM_USERS)]
+    python = recommender.recommend(users, k=10)
+    assert python.heaviest.dtype == np.int32
+    weights = model.value_weights("image")
+    number = {name: row for row, name in enumerate(galleries.catalog.item_id)}
+    named = {"image": 0, "vector": 0, "": 0}
+    for item, modality, place in zip(
+        python.item_id.ravel(), python.modality.ravel(), python.heaviest.ravel(), strict=True
+    ):
+        named[modality] += 1
+        assert place == (weights[number[item]].argmax() if modality == "image" else -1)
+    assert named["image"] > 20 and python.heaviest.max() > 0
+    # Some of them only, and one of nobody.
+    np.testing.assert_array_equal(model.value_weights("image", np.array([7, 3])), weights[[7, 3]])
+    # The graph of an export says the same, with nothing that a server does not know.
+    servable = RecommenderServable(recommender, k=10)
+    size = len(users)
+    blank = {name: tf.fill([size, 1], "") for name in ("history", "exclude", "allow", "deny")}
+    served = servable.recommend(
+        tf.constant(users),
+        *blank.values(),
+        tf.zeros([size], tf.int64),
+        tf.fill([size], ""),
+        tf.fill([size, 1], ""),
+    )
+    np.testing.assert_array_equal(served["heaviest"], python.heaviest)
+    assert operations(servable.recommend) <= set(ALLOWED)
+
+
+def test_what_counts_alike_has_no_heaviest(galleries, served):
+    recommender = mm.Recommender(served[0], None, galleries, compiled=False)
+    assert "heaviest" not in recommender.items
+    assert recommender.recommend(["u1"], k=2).heaviest is None
+
+
+def test_an_explanation_weighs_values_and_looks_at_the_heaviest(galleries, weighed, monkeypatch):
+    model, recommender = weighed
+    weights = model.value_weights("image")
+    several = np.flatnonzero((weights > 0).sum(axis=1) > 1)
+    item = next(row for row in several if weights[row].argmax() > 0)
+    why = explain(recommender, "u1", [galleries.catalog.item_id[item]])[0]
+    count = int((weights[item] > 0).sum())
+    np.testing.assert_allclose(why.values["image"], weights[item][:count])
+    assert why.to_json()["values"] == why.values
+    best = int(weights[item].argmax())
+    seen = why.evidence[0]
+    assert (seen.modality, seen.values, seen.looked_at) == ("image", count, best)
+    text = Teller(galleries).text(why)
+    assert f"image, {count} values: number {best + 1} counts most" in text
+    assert f"; number {best + 1} of {count}" in text
+    # By hand: the heaviest value is another picture, and may count less then.
+    values, (other, *_) = rows_of_values(galleries.catalog.content["image"], [item, several[0]])
+    monkeypatch.setitem(occlusion._PIECES, "image", lambda data: (data, [("", (), other)] * 2, 0))
+    request, _ = Explainer(recommender).request("u1")
+    pieces = occlusion.occlude(recommender, request, int(item), "image").pieces
+    values[best] = other
+    encoder = model.encoders["image"]
+    single = encoder(encoder.preprocess(tf.constant(values)))[None]
+    inputs = dict(item_inputs(model, tf.constant([item], tf.int32)))
+    pooled = encoder.pool(single, tf.fill(single.shape[:2], True))[0]
+    inputs["encoded"] = {**inputs["encoded"], "image": pooled}
+    moved = model.embed_catalog().embedding[item] - model.item_tower(inputs).embedding[0].numpy()
+    want = float(moved @ request.queries.numpy()[0, : model.config.dim])
+    assert abs(want) > 1e-3
+    assert [piece.weight for piece in pieces] == pytest.approx([want, want], abs=1e-4)
 
 
 def test_attention_is_refused_where_no_item_has_several_values(galleries):

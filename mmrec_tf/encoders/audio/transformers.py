@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from mmrec_tf.config import AudioConfig
 from mmrec_tf.encoders import pretrained
+from mmrec_tf.encoders.adapters import adapt_attention, new_weights
 from mmrec_tf.encoders.audio.clips import ClipEncoder, mean_of_sound
 from mmrec_tf.encoders.audio.spectrogram import mel_weights
 from mmrec_tf.errors import ConfigError
@@ -37,14 +38,26 @@ class Encoder(ClipEncoder):
       clip_seconds: as of `ClipEncoder`; Whisper's window is longer than any clip, and is filled up
         with silence.
       trainable_layers: 0 keeps the model frozen, n trains the last n blocks, -1 trains all.
+      adaptation: what trains in those blocks: "full", all of their weights, or "lora", low-rank
+        updates of the attention's projections.
+      adaptation_rank: of these.
 
     Raises:
       ConfigError: for another rate than 16 kHz, or a clip that is longer than Whisper's window.
     """
 
-    def __init__(self, model_config: str, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model_config: str,
+        *,
+        adaptation: str = "full",
+        adaptation_rank: int = 8,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.model_config = model_config
+        self.adaptation = adaptation
+        self.adaptation_rank = adaptation_rank
         settings = json.loads(model_config)
         self._type = settings["model_type"]
         if self.sample_rate_hz != RATE_HZ:
@@ -64,6 +77,14 @@ class Encoder(ClipEncoder):
             blocks, below = pretrained.blocks_of(self.model), [self.model.conv1, self.model.conv2]
             if self.frozen:
                 self.model.trainable = False
+            elif adaptation == "lora":
+                adapt_attention(
+                    self.model,
+                    blocks,
+                    self.trainable_layers,
+                    rank=adaptation_rank,
+                    setting="audio.adaptation",
+                )
             else:
                 self._freeze(blocks, below)
             # Sinusoids, which never train.
@@ -74,7 +95,14 @@ class Encoder(ClipEncoder):
                 json.dumps({**settings, **dict.fromkeys(_RANDOM, 0.0)})
             )
             main = getattr(self.model, self.model.base_model_prefix)
-            pretrained.freeze(self.model, main, self.trainable_layers)
+            pretrained.freeze(
+                self.model,
+                main,
+                self.trainable_layers,
+                adaptation=adaptation,
+                rank=adaptation_rank,
+                setting="audio.adaptation",
+            )
             self._dim = settings["hidden_size"]
 
     @property
@@ -102,7 +130,12 @@ class Encoder(ClipEncoder):
         return {"model_config.json": self.model_config}
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "model_config": self.model_config}
+        return {
+            **super().get_config(),
+            "model_config": self.model_config,
+            "adaptation": self.adaptation,
+            "adaptation_rank": self.adaptation_rank,
+        }
 
 
 def whisper_features(clip: tf.Tensor, num_mels: int) -> tf.Tensor:
@@ -170,10 +203,12 @@ def build_encoder(
     Raises:
       ConfigError: when `config.weights` cannot be loaded.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "sample_rate_hz": config.sample_rate_hz,
         "clip_seconds": config.clip_seconds,
         "trainable_layers": config.trainable_layers,
+        "adaptation": config.adaptation,
+        "adaptation_rank": config.adaptation_rank,
     }
     if assets is not None:
         return Encoder(assets["model_config.json"], **settings)
@@ -183,7 +218,7 @@ def build_encoder(
         _copy_whisper(encoder.model, found.model)
     else:
         pretrained.copy_weights(encoder.model, found.model)
-    if config.trainable_layers < 0:
+    if config.trainable_layers < 0 and config.adaptation == "full":
         tqdm.write(
             f"encoders: all of {config.weights} trains (audio.trainable_layers -1); 0 keeps it as "
             "it is, and its vectors are computed once.",
@@ -199,5 +234,8 @@ def _copy_whisper(encoder: Any, model: Any) -> None:
         return weight.name.rpartition("encoder/")[2]
 
     values = {below(weight): weight for weight in model.model.encoder.weights}
+    added = {id(weight) for weight in new_weights(encoder)}
     for weight in encoder.weights:
+        if id(weight) in added:
+            continue
         weight.assign(tf.cast(values[below(weight)], weight.dtype))

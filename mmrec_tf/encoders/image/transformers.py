@@ -37,10 +37,14 @@ class Encoder(PictureEncoder):
       pooling: "mean" or "max" over patches, or "cls", the first state of ViT and DeiT.
       trainable_layers: 0 keeps the model frozen, n trains the last n blocks (stages of Swin and
         ConvNeXt), -1 trains all.
+      adaptation: what trains in those blocks: "full", all of their weights, or "lora", low-rank
+        updates of the attention's projections.
+      adaptation_rank: of these.
       kwargs: augmentation, as of `PictureEncoder`.
 
     Raises:
-      ConfigError: for a size that the model cannot take, or "cls" where there is none.
+      ConfigError: for a size that the model cannot take, "cls" where there is none, or "lora" of
+        a model without attention.
     """
 
     def __init__(
@@ -51,9 +55,13 @@ class Encoder(PictureEncoder):
         scaling: str,
         pooling: str = "mean",
         trainable_layers: int = 0,
+        adaptation: str = "full",
+        adaptation_rank: int = 8,
         **kwargs: Any,
     ) -> None:
         super().__init__(size, trainable_layers=trainable_layers, **kwargs)
+        self.adaptation = adaptation
+        self.adaptation_rank = adaptation_rank
         self.model_config = model_config
         self.scaling = scaling
         self.pooling = pooling
@@ -73,7 +81,14 @@ class Encoder(PictureEncoder):
         self._mean, self._std = means["image_mean"], means["image_std"]
         self.model = pretrained.build_model(model_config)
         main = getattr(self.model, self.model.base_model_prefix)
-        pretrained.freeze(self.model, main, trainable_layers)
+        pretrained.freeze(
+            self.model,
+            main,
+            trainable_layers,
+            adaptation=adaptation,
+            rank=adaptation_rank,
+            setting="image.adaptation",
+        )
         self._dim = (settings.get("hidden_sizes") or [0])[-1] or settings["hidden_size"]
 
     @property
@@ -102,6 +117,8 @@ class Encoder(PictureEncoder):
             "model_config": self.model_config,
             "scaling": self.scaling,
             "pooling": self.pooling,
+            "adaptation": self.adaptation,
+            "adaptation_rank": self.adaptation_rank,
         }
 
 
@@ -127,6 +144,8 @@ def build_encoder(
     settings: dict[str, Any] = {
         "pooling": config.pooling,
         "trainable_layers": config.trainable_layers,
+        "adaptation": config.adaptation,
+        "adaptation_rank": config.adaptation_rank,
         "flip": config.flip,
         "crop": config.crop,
         "color": config.color,

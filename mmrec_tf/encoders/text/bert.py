@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from mmrec_tf.config import TextConfig
+from mmrec_tf.encoders.adapters import adapt_bert
 from mmrec_tf.encoders.encoder import ModalityEncoder
 from mmrec_tf.encoders.text import language_model, wordpiece
-from mmrec_tf.encoders.text.adapters import adapt_bert
 from mmrec_tf.encoders.text.augmentation import hide_words, replace_words
 from mmrec_tf.errors import ConfigError
 from mmrec_tf.schema import ModalitySpec
@@ -251,6 +251,8 @@ def build_encoder(
             max_tokens=config.max_tokens,
             pooling=config.pooling,
             trainable_layers=config.trainable_layers,
+            adaptation=config.adaptation,
+            adaptation_rank=config.adaptation_rank,
         )
     if assets is not None:
         return Encoder(

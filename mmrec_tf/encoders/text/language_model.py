@@ -34,6 +34,9 @@ class Encoder(ModalityEncoder):
       max_tokens: the length of the content, the two at the edges included.
       pooling: "mean" over the tokens or "cls".
       trainable_layers: 0 keeps the model frozen, n trains the last n blocks, -1 trains all.
+      adaptation: what trains in those blocks: "full", all of their weights, or "lora", low-rank
+        updates of the attention's projections.
+      adaptation_rank: of these.
 
     Raises:
       ConfigError: when `max_tokens` is more than the model has positions for.
@@ -47,9 +50,13 @@ class Encoder(ModalityEncoder):
         max_tokens: int = 64,
         pooling: str = "mean",
         trainable_layers: int = 0,
+        adaptation: str = "full",
+        adaptation_rank: int = 8,
         **kwargs: Any,
     ) -> None:
         super().__init__(trainable_layers=trainable_layers, **kwargs)
+        self.adaptation = adaptation
+        self.adaptation_rank = adaptation_rank
         self.model_config = model_config
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
@@ -82,7 +89,14 @@ class Encoder(ModalityEncoder):
             self._pad = self._host.token_to_id(marks["pad"])
         self.model = pretrained.build_model(model_config)
         main = getattr(self.model, self.model.base_model_prefix)
-        pretrained.freeze(self.model, main, trainable_layers)
+        pretrained.freeze(
+            self.model,
+            main,
+            trainable_layers,
+            adaptation=adaptation,
+            rank=adaptation_rank,
+            setting="text.adaptation",
+        )
 
     @property
     def output_dim(self) -> int:
@@ -156,6 +170,8 @@ class Encoder(ModalityEncoder):
             "tokenizer": self.tokenizer,
             "max_tokens": self.max_tokens,
             "pooling": self.pooling,
+            "adaptation": self.adaptation,
+            "adaptation_rank": self.adaptation_rank,
         }
 
 
@@ -179,7 +195,12 @@ def load_encoder(config: TextConfig) -> Encoder:
     """
     import transformers
 
-    for name in ("adaptation", "word_dropout", "synonyms"):
+    if config.adaptation == "adapter":
+        raise ConfigError(
+            "text.adaptation: wanted full or lora, as BERT alone takes bottlenecks and "
+            f"{config.weights} is another model; got 'adapter'."
+        )
+    for name in ("word_dropout", "synonyms"):
         wanted, given = getattr(TextConfig, name), getattr(config, name)
         if given != wanted:
             raise ConfigError(
@@ -207,6 +228,8 @@ def load_encoder(config: TextConfig) -> Encoder:
         max_tokens=config.max_tokens,
         pooling=config.pooling,
         trainable_layers=config.trainable_layers,
+        adaptation=config.adaptation,
+        adaptation_rank=config.adaptation_rank,
     )
     pretrained.copy_weights(encoder.model, found.model)
     return encoder

@@ -831,6 +831,11 @@ def test_titles_stand_behind_the_other_columns():
         "   1\ti2\t2.0000\t2.0000\ttext\ti9\tGull\tHeron",
         "   2\ti1\t1.0000\t1.0000\t-\t-\t-\t-",
     ]
+    weighed = answer._replace(version=3, heaviest=np.array([[1, -1]], np.int32))
+    assert list(lines_of(weighed)) == [
+        "   1\ti2\t2.0000\t2.0000\ttext\ti9\t1",
+        "   2\ti1\t1.0000\t1.0000\t-\t-\t-",
+    ]
     found = answers.SimilarItems(row, number)
     assert list(lines_of(found, lambda ids: [called.get(one, "") for one in ids])) == [
         "   1\ti2\t2.0000\tGull",

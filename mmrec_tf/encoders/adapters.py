@@ -4,9 +4,17 @@ Each layer here takes the place of a `Dense`, holds it, and is that layer as lon
 been trained.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
+
+from mmrec_tf.errors import ConfigError
+
+# What projects to queries and to values, by the names that models of the transformers library have
+# for them: BERT, ViT, DeiT, Swin, ELECTRA and RoBERTa; CLIP, wav2vec 2.0, HuBERT and Whisper;
+# DistilBERT; MPNet.
+_QUERY_VALUE = (("query", "value"), ("q_proj", "v_proj"), ("q_lin", "v_lin"), ("q", "v"))
 
 
 class LowRank(tf.keras.layers.Layer):
@@ -95,6 +103,58 @@ def adapt_bert(main: tf.keras.layers.Layer, num_blocks: int, *, adaptation: str,
         else:
             _replace(Bottleneck, attention.dense_output, "dense", rank)
             _replace(Bottleneck, block.bert_output, "dense", rank)
+
+
+def adapt_attention(
+    model: tf.keras.layers.Layer,
+    blocks: Sequence[tf.keras.layers.Layer],
+    num_blocks: int,
+    *,
+    rank: int,
+    setting: str,
+) -> None:
+    """Freezes a model of the transformers library, and gives the attention of its last blocks
+    low-rank updates that train, on the projections to queries and values.
+
+    Args:
+      model: built.
+      blocks: those of its encoder, from the input upwards.
+      num_blocks: how many blocks; a negative number for all.
+      rank: of the updates.
+      setting: what asks for it, for messages.
+
+    Raises:
+      ConfigError: for a model without such projections, such as a ConvNeXt.
+    """
+    first = len(blocks) - num_blocks if 0 <= num_blocks <= len(blocks) else 0
+    found = [place for block in blocks[first:] for place in _projections(block)]
+    if not found:
+        raise ConfigError(
+            f"{setting}: wanted full, as {model.config.model_type} has no attention whose queries "
+            'and values are projected; got "lora".'
+        )
+    # Weight by weight: a layer that is frozen as a whole would freeze what is put into it, too.
+    for layer in model.submodules:
+        if isinstance(layer, tf.keras.layers.Layer):
+            layer._non_trainable_weights.extend(layer._trainable_weights)
+            layer._trainable_weights.clear()
+    for holder, name in found:
+        _replace(LowRank, holder, name, rank)
+
+
+def new_weights(model: tf.keras.layers.Layer) -> list[tf.Variable]:
+    """What adaptation has put into a model."""
+    kinds = (LowRank, Bottleneck)
+    layers = [layer for layer in model.submodules if isinstance(layer, kinds)]
+    return [w for layer in layers for part in (layer.down, layer.up) for w in part.weights]
+
+
+def _projections(block: tf.keras.layers.Layer) -> Iterator[tuple[tf.keras.layers.Layer, str]]:
+    """The layers of a block that hold projections, with the name of each."""
+    for holder in block.submodules:
+        for names in _QUERY_VALUE:
+            if all(isinstance(getattr(holder, n, None), tf.keras.layers.Dense) for n in names):
+                yield from ((holder, name) for name in names)
 
 
 def _replace(kind: type, holder: tf.keras.layers.Layer, name: str, rank: int) -> None:
