@@ -54,7 +54,8 @@ def place(model):
     """Makes cold items of some, and pulls them toward others; what they were before is returned."""
     warm = model.tables["warm"].numpy()
     warm[[6, 13]] = False
-    model.state.tables = {**model.tables, "warm": tf.constant(warm)}
+    confidence = np.where(warm, model.tables["confidence"], 0)
+    model.state.tables = {**model.tables, "warm": tf.constant(warm), "confidence": confidence}
     before = model.embed_all()
     fit = model.fit_cold_items()
     model.set_cold_items(fit._replace(pull=0.6, offset=0.8, num_neighbors=4))
