@@ -19,26 +19,23 @@ are new. Its result has a name of its own, and settings may differ:
 
 import argparse
 import pathlib
-import re
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mmrec_tf as mm  # isort: skip  (chooses Keras 2 before TensorFlow is imported)
 
-from benchmarks.facts import facts
+from benchmarks.examples import command_of, example_parser, result_name, tell
+from benchmarks.facts import ROOT, facts
 from mmrec_tf.config import read_settings
-from mmrec_tf.errors import ConfigError, run_command
+from mmrec_tf.errors import run_command
 from mmrec_tf.evaluation.evaluate import evaluate_users
 from mmrec_tf.evaluation.metrics import mean_metrics, paired_bootstrap
-from mmrec_tf.records.files import write_json
 from mmrec_tf.runs.ablation import trained_run
 from mmrec_tf.runs.evaluate import evaluate_run
 from mmrec_tf.runs.run import Run
 
 KS = (10, 20)
-ROOT = pathlib.Path(__file__).parents[1]
 # What is printed beside the model, where it is there.
 BESIDE = ("id_only", "popularity", "content_knn", "unplaced")
 PRINTED = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
@@ -169,48 +166,21 @@ def summary(result: Mapping[str, Any], split: str) -> str:
 
 def main() -> int:
     """Measures one example and writes its result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", help="an example: examples/NAME.json")
-    parser.add_argument("--dataset", required=True, metavar="DIR")
-    parser.add_argument("--work", required=True, metavar="DIR", help="where the runs are kept")
-    parser.add_argument("--result", metavar="NAME", help="of the result's file (the example's)")
-    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
-    parser.add_argument(
-        "--valid-only", action="store_true", help="print the valid split alone, and write nothing"
-    )
-    parsed = parser.parse_args()
+    parsed = example_parser(__doc__, result="the example's").parse_args()
     return run_command(lambda: _run(parsed), name="bench_example")
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    name = parsed.result or parsed.name
-    settings = read_settings(parsed.set)
-    if not re.fullmatch(r"\w+", name):
-        raise ConfigError(f"--result: wanted letters, digits and underscores; got {name!r}.")
-    if settings and name == parsed.name and not parsed.valid_only:
-        raise ConfigError(
-            f"--set: wanted --result NAME beside it, as benchmarks/results/{name}.json is that of "
-            "the example as it is."
-        )
-    command = f"python -m benchmarks.bench_example {parsed.name} --dataset DATASET --work WORK"
-    if name != parsed.name:
-        command += f" --result {name}"
-    for pair in parsed.set:
-        command += f" --set {shlex.quote(pair)}"
+    name = result_name(parsed, parsed.name)
     result = measure(
         parsed.name,
         parsed.dataset,
         pathlib.Path(parsed.work),
-        command=command,
-        settings=settings,
+        command=command_of("bench_example", parsed, parsed.name),
+        settings=read_settings(parsed.set),
         splits=("valid",) if parsed.valid_only else ("valid", "test"),
     )
-    for split in result["splits"]:
-        print(summary(result, split), flush=True)
-    if not parsed.valid_only:
-        path = ROOT / "benchmarks" / "results" / f"{name}.json"
-        write_json(path, result)
-        print(path)
+    tell(parsed, result, name, summary)
     return 0
 
 

@@ -16,7 +16,6 @@ Another split of the same data, or other settings, have a result with a name of 
 import argparse
 import pathlib
 import re
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +24,8 @@ import mmrec_tf as mm  # isort: skip  (chooses Keras 2 before TensorFlow is impo
 
 import numpy as np
 
-from benchmarks.facts import facts
+from benchmarks.examples import command_of, example_parser, result_name, tell
+from benchmarks.facts import ROOT, facts
 from mmrec_tf.config import read_settings
 from mmrec_tf.errors import ConfigError, RunError, run_command
 from mmrec_tf.evaluation.baselines import BASELINES, rank_by
@@ -35,7 +35,6 @@ from mmrec_tf.records.files import read_json, write_json
 from mmrec_tf.runs.ablation import trained_run
 
 KS = (10, 20)
-ROOT = pathlib.Path(__file__).parents[1]
 # By the name in the result: the split, and what is known of users.
 PROTOCOLS = {
     "valid": ("valid", "train"),
@@ -215,53 +214,27 @@ def summary(result: Mapping[str, Any], protocol: str) -> str:
 
 def main() -> int:
     """Measures one example and writes its result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", help="an example: examples/NAME.json")
-    parser.add_argument("--dataset", required=True, metavar="DIR")
-    parser.add_argument("--work", required=True, metavar="DIR", help="where the runs are kept")
+    parser = example_parser(__doc__, result="NAME_seeds")
     parser.add_argument("--seeds", default="0,1,2,3,4", metavar="N,N", help="default: 0,1,2,3,4")
-    parser.add_argument("--result", metavar="NAME", help="of the result's file (NAME_seeds)")
-    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
-    parser.add_argument(
-        "--valid-only", action="store_true", help="print the valid split alone, and write nothing"
-    )
     parsed = parser.parse_args()
     return run_command(lambda: _run(parsed), name="bench_seeds")
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    name = parsed.result or f"{parsed.name}_seeds"
-    settings = read_settings(parsed.set)
-    if not re.fullmatch(r"\w+", name):
-        raise ConfigError(f"--result: wanted letters, digits and underscores; got {name!r}.")
-    if settings and not parsed.result and not parsed.valid_only:
-        raise ConfigError(
-            f"--set: wanted --result NAME beside it, as benchmarks/results/{name}.json is that of "
-            "the example as it is."
-        )
+    default = f"{parsed.name}_seeds"
+    name = result_name(parsed, default)
     if not re.fullmatch(r"\d+(,\d+)*", parsed.seeds):
         raise ConfigError(f"--seeds: wanted numbers with commas between; got {parsed.seeds!r}.")
-    command = f"python -m benchmarks.bench_seeds {parsed.name} --dataset DATASET --work WORK"
-    command += f" --seeds {parsed.seeds}"
-    if parsed.result:
-        command += f" --result {name}"
-    for pair in parsed.set:
-        command += f" --set {shlex.quote(pair)}"
     result = measure(
         parsed.name,
         parsed.dataset,
         pathlib.Path(parsed.work),
         seeds=[int(seed) for seed in parsed.seeds.split(",")],
-        command=command,
-        settings=settings,
+        command=f"{command_of('bench_seeds', parsed, default)} --seeds {parsed.seeds}",
+        settings=read_settings(parsed.set),
         protocols=("valid",) if parsed.valid_only else tuple(PROTOCOLS),
     )
-    for protocol in result["splits"]:
-        print(summary(result, protocol), flush=True)
-    if not parsed.valid_only:
-        path = ROOT / "benchmarks" / "results" / f"{name}.json"
-        write_json(path, result)
-        print(path)
+    tell(parsed, result, name, summary)
     return 0
 
 
