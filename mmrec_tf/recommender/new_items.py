@@ -9,7 +9,6 @@ from mmrec_tf.recommender.explanation import explain_rows
 from mmrec_tf.recommender.feature_entries import FeatureEntries
 from mmrec_tf.recommender.ranked import Rows
 from mmrec_tf.recommender.recommender import Recommender
-from mmrec_tf.retrieval.catalog_tables import cold_log_frequency, train_count
 from mmrec_tf.retrieval.index.interests import score_rows
 from mmrec_tf.schema import LOWEST_SCORE
 
@@ -34,8 +33,7 @@ class NewItems(tf.Module):
         reads = ranking is not None and recommender.config.ranking.features
         self.entries = FeatureEntries(dataset.schema.item_features if reads else {})
         # What an item has that nobody met, in train and in what is known.
-        settings = recommender.retrieval.config.retrieval
-        frequency = cold_log_frequency(train_count(dataset, settings), settings)
+        frequency = recommender.retrieval.tables["cold_log_frequency"]
         nothing = tf.zeros([1, recommender.config.dim])
         whole = recommender.retrieval.candidates(nothing, tf.constant([frequency], tf.float32))
         # A number, as the weight behind it is not part of an export.

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from mmrec_tf.retrieval.catalog_tables import train_count
+
 
 def remarks(model: tf.keras.Model) -> list[str]:
     """As `Stage.remarks`: of a batch of one, which has nothing to compare with, and of
@@ -28,6 +30,12 @@ def remarks(model: tf.keras.Model) -> list[str]:
             "unwanted. The simulated cold start of cold_items.fit hides items that it taught "
             "nothing of the kind, so its offset is too low for those of this catalog. Set "
             "retrieval.cold_negatives to false."
+        )
+    if model.config.cold_items.warm_up and not model.near_items().any():
+        found.append(
+            "cold_items.warm_up: no item with content has as many train interactions, so that "
+            "there is none to be near to, and vectors stay where they are. Set it lower; the most "
+            f"that an item has is {train_count(model.dataset, settings).max(initial=0)}."
         )
     size = min(size, len(model.dataset.interactions("train").user))
     if settings.softmax == "batch" and size == 1 and not drawn:

@@ -184,6 +184,7 @@ def _counted(dataset: Dataset, config: Config) -> dict:
     probability = draw_probability(count, balance=settings.item_balance)
     return {
         "log_frequency": tf.constant(log_frequency, tf.float32),
+        "cold_log_frequency": cold,
         "probability": tf.constant(probability),
         "warm": tf.constant(warm),
         "confidence": confidence(count, config.cold_items),

@@ -24,9 +24,7 @@ from mmrec_tf.retrieval import advice, auxiliary_losses, cached_histories
 from mmrec_tf.retrieval.catalog_tables import (
     PROFILE,
     build_tables,
-    cold_log_frequency,
     gather,
-    train_count,
 )
 from mmrec_tf.retrieval.cold_items import blended, near_items, place
 from mmrec_tf.retrieval.cold_items_fit import ColdItemsFit
@@ -432,9 +430,8 @@ class RetrievalModel(Stage):
         if fit is None:
             return vectors
         # An item that is not quite warm has as much of the popularity of one that is cold.
-        count = train_count(self.dataset, self.config.retrieval)
-        frequency = cold_log_frequency(count, self.config.retrieval)
-        as_cold = (frequency - self.tables["log_frequency"]) * self.popularity_weight + fit.offset
+        rarer = self.tables["cold_log_frequency"] - self.tables["log_frequency"]
+        as_cold = rarer * self.popularity_weight + fit.offset
         doubt = np.where(self.placed_items(), 1 - self.tables["confidence"], 0.0)
         added = tf.constant(doubt, tf.float32) * as_cold
         return vectors + tf.pad(added[:, None], [[0, 0], [self.config.dim, 0]])

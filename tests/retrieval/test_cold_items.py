@@ -534,6 +534,10 @@ def test_what_the_simulation_cannot_know_is_said(dataset):
     assert any("cold_negatives true" in line for line in said)
     said = build_retrieval(dataset, **settings, retrieval__cold_negatives=False).remarks()
     assert not any("cold_negatives true" in line for line in said)
+    many = build_retrieval(dataset, **settings, cold_items__warm_up=10_000)
+    assert any("cold_items.warm_up: no item" in line for line in many.remarks())
+    few = build_retrieval(dataset, **settings, cold_items__warm_up=2)
+    assert not any("cold_items.warm_up" in line for line in few.remarks())
 
 
 def test_the_fit_is_plain_json():
